@@ -24,11 +24,14 @@
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![warn(missing_docs, rust_2018_idioms, unreachable_pub)]
 
+// Before all others, because `config` expands the table of dialects, too.
+#[macro_use]
+pub mod dialect;
+
 pub mod codec;
 pub mod config;
 pub mod control;
 pub mod crypto;
-pub mod dialect;
 pub mod gateway;
 pub mod http;
 pub mod hub;

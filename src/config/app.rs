@@ -182,15 +182,39 @@ section! {
     }
 }
 
-/// The protocol that an application's clients use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AppDialect {
-    /// Pusher Channels, protocol 7.
-    #[default]
-    Pusher,
-    /// Broadcastt.
-    Broadcastt,
+/// Defines [`AppDialect`] by the table of dialects.
+macro_rules! app_dialects {
+    (
+        applications { $(
+            $(#[$cfg:meta])* $Name:ident in $folder:ident {
+                name: $name:tt, about: $about:tt, $($rest:tt)*
+            }
+        )* }
+        routes { $($routes:tt)* }
+    ) => {
+        /// The protocol that an application's clients use.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        pub enum AppDialect {
+            $(
+                #[doc = $about]
+                #[serde(rename = $name)]
+                $(#[$cfg])*
+                $Name,
+            )*
+        }
+
+        impl AppDialect {
+            /// All of them; the first is the default.
+            pub const ALL: &[AppDialect] = &[$($(#[$cfg])* AppDialect::$Name),*];
+        }
+    };
+}
+dialects!(app_dialects);
+
+impl Default for AppDialect {
+    fn default() -> AppDialect {
+        AppDialect::ALL[0]
+    }
 }
 
 /// The reply to a subscription that the connection already has.

@@ -172,8 +172,8 @@ impl Config {
     }
 
     fn check_apps(&self) -> Result<(), Error> {
-        use EndpointKind::{Proxy, Reflect, Zilliqa};
-        let without = |route: &Route| matches!(route.endpoint, Zilliqa | Reflect | Proxy);
+        let without =
+            |route: &Route| route.endpoint.is_dialect() || route.endpoint == EndpointKind::Proxy;
         let needs_none = self.routes.iter().any(without)
             || self.routes.iter().all(|route| route.endpoint != EndpointKind::Apps);
         if self.apps.is_empty() && !needs_none && self.zenith.is_none() {

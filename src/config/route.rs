@@ -108,38 +108,85 @@ section! {
     }
 }
 
-/// The endpoint of a route.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EndpointKind {
-    /// A WebSocket that sends each message back to its sender.
-    Echo,
-    /// A WebSocket that belongs to a group: each message is sent to all members of the group.
-    Reflect,
-    /// A WebSocket that is forwarded to an upstream server: see the section `proxy`.
-    Proxy,
-    /// The console page: see the section `console`.
-    Console,
-    /// The counters: see the section `metrics`.
-    Metrics,
-    /// Health check: whether the process runs; for a path that ends in `/ready`, whether it accepts
-    /// more work.
-    Health,
-    /// The applications, by the paths of their dialects.
-    Apps,
-    /// The Zilliqa dialect: see the section `zilliqa`.
-    Zilliqa,
-    /// The Zenith dialect: see the section `zenith`.
-    Zenith,
-    /// No endpoint: the request is answered with the route's `status`.
-    Reject,
+/// Defines [`EndpointKind`], with the dialects that the table says routes choose. The first of them
+/// stands beside `echo`: the order is that of error messages.
+macro_rules! endpoints {
+    (
+        applications { $($applications:tt)* }
+        routes {
+            $(#[$first_cfg:meta])* $First:ident in $first_folder:ident {
+                name: $first_name:tt,
+                about: $first_about:tt,
+                section: $first_section:expr,
+                has_api: $first_has_api:tt,
+            }
+            $($(#[$cfg:meta])* $Name:ident in $folder:ident {
+                name: $name:tt, about: $about:tt, section: $section:expr, has_api: $has_api:tt,
+            })*
+        }
+    ) => {
+        /// The endpoint of a route.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum EndpointKind {
+            /// A WebSocket that sends each message back to its sender.
+            Echo,
+            #[doc = $first_about]
+            #[serde(rename = $first_name)]
+            $(#[$first_cfg])*
+            $First,
+            /// A WebSocket that is forwarded to an upstream server: see the section `proxy`.
+            Proxy,
+            /// The console page: see the section `console`.
+            Console,
+            /// The counters: see the section `metrics`.
+            Metrics,
+            /// Health check: whether the process runs; for a path that ends in `/ready`, whether it
+            /// accepts more work.
+            Health,
+            /// The applications, by the paths of their dialects.
+            Apps,
+            $(
+                #[doc = $about]
+                #[serde(rename = $name)]
+                $(#[$cfg])*
+                $Name,
+            )*
+            /// No endpoint: the request is answered with the route's `status`.
+            Reject,
+        }
+
+        impl EndpointKind {
+            /// Whether the endpoint is a dialect that routes choose.
+            pub fn is_dialect(self) -> bool {
+                match self {
+                    $(#[$first_cfg])*
+                    EndpointKind::$First => true,
+                    $($(#[$cfg])* EndpointKind::$Name => true,)*
+                    _ => false,
+                }
+            }
+
+            /// Whether a dialect answers the HTTP requests of the endpoint.
+            pub fn has_api(self) -> bool {
+                match self {
+                    EndpointKind::Apps => true,
+                    $(#[$first_cfg])*
+                    EndpointKind::$First => $first_has_api,
+                    $($(#[$cfg])* EndpointKind::$Name => $has_api,)*
+                    _ => false,
+                }
+            }
+        }
+    };
 }
+dialects!(endpoints);
 
 impl EndpointKind {
     /// Whether the endpoint answers WebSocket handshakes.
     pub fn has_sockets(self) -> bool {
-        use EndpointKind::{Apps, Echo, Proxy, Reflect, Reject, Zenith, Zilliqa};
-        matches!(self, Echo | Reflect | Proxy | Apps | Zenith | Zilliqa | Reject)
+        use EndpointKind::{Apps, Echo, Proxy, Reject};
+        matches!(self, Echo | Proxy | Apps | Reject) || self.is_dialect()
     }
 }
 

@@ -1,9 +1,7 @@
-//! One application: its configuration, its keys, its counters, and the web origins that may read
-//! its HTTP API.
+//! One application: its configuration, its keys and its counters.
 
-use super::Env;
 use super::channels::signature;
-use crate::{config, http};
+use crate::config;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -95,29 +93,6 @@ impl App {
         self.tally.connections.fetch_sub(1, Ordering::Relaxed);
         self.all.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The web origins that may read a response of the HTTP API (CORS).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SharedWith {
-    /// Any origin.
-    Everybody,
-    /// This origin.
-    Origin(String),
-}
-
-/// The web origin that may read the response to a request of the HTTP API, by `cors_origins` of the
-/// application that the path names. `None` if the request's origin may not.
-pub fn shared_with(env: &Env, request: &http::Request<'_>) -> Option<SharedWith> {
-    let target = env.target(config::EndpointKind::Apps, request.path(), request.query());
-    let (app, _) = target?;
-    let origins = &env.apps.get(app).config.cors_origins;
-    if origins.iter().any(|origin| origin.as_str() == "*") {
-        return Some(SharedWith::Everybody);
-    }
-    let origin = request.header("origin")?;
-    let allowed = origins.iter().any(|allowed| allowed.matches(origin));
-    allowed.then(|| SharedWith::Origin(origin.to_owned()))
 }
 
 #[cfg(test)]

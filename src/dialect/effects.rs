@@ -1,15 +1,15 @@
 //! What connections request of the shard: one list of effects, each with the slot of the connection
 //! that requests it.
 
-use crate::hub::{ConnId, DialectMessage, Event, JoinRequest, Query};
+use crate::hub::{ConnId, DialectMessage, Event, JoinReply, JoinRequest, Query};
 use crate::mem::Slot;
 use std::collections::VecDeque;
 
 /// An operation that a dialect requests from the shard.
 #[derive(Debug)]
 pub enum Effect {
-    /// Subscribe this connection to a channel. The outcome goes to
-    /// [`joined`](super::Connection::joined), in the same turn or later.
+    /// Subscribe this connection to a channel. The outcome goes to `DialectEvent::Joined`, in the
+    /// same turn or later.
     Join {
         /// The application's number.
         app: u32,
@@ -29,7 +29,7 @@ pub enum Effect {
     },
     /// Publish to all subscribers of a channel. If an HTTP request publishes, its reply is sent
     /// after the channel's home has ordered the event. A WebSocket connection gets that
-    /// acknowledgement by [`answered`](super::Connection::answered), if `part` is not 0.
+    /// acknowledgement by `DialectEvent::Answered`, if `part` is not 0.
     Publish {
         /// The application's number.
         app: u32,
@@ -41,7 +41,7 @@ pub enum Effect {
         part: u16,
     },
     /// Publish to a channel, if this connection is subscribed to it. If it is not, the shard calls
-    /// [`not_subscribed`](super::Connection::not_subscribed).
+    /// `DialectEvent::NotSubscribed`.
     PublishIfSubscribed {
         /// The application's number.
         app: u32,
@@ -51,7 +51,7 @@ pub enum Effect {
         event: Event,
     },
     /// Query the home cores of channels. The answers go to the reply of the HTTP request, or, for a
-    /// WebSocket connection, to [`answered`](super::Connection::answered).
+    /// WebSocket connection, to `DialectEvent::Answered`.
     Query {
         /// The query.
         query: Query,
@@ -82,6 +82,22 @@ pub enum Effect {
     },
 }
 
+/// The outcome of an [`Effect::Join`].
+#[derive(Clone, Debug)]
+pub enum JoinOutcome {
+    /// The connection is subscribed and gets every publish from now on. Contains the home's answer
+    /// to the [`JoinRequest`], if there was one.
+    Joined(Option<JoinReply>),
+    /// The connection was already subscribed to the channel.
+    Already,
+    /// The connection has its maximum number of subscriptions.
+    SubscriptionLimit,
+    /// The channel has its maximum number of members.
+    ChannelFull,
+    /// The channel has no subscriber, and the application has its maximum number of channels.
+    NoRoom,
+}
+
 /// The effects that were requested and have not run yet, the oldest first, each with the slot of
 /// the connection that has requested it.
 pub type EffectList = VecDeque<(Slot, Effect)>;
@@ -97,6 +113,11 @@ impl<'a> Effects<'a> {
     /// The connection at `slot` adds its effects to the end of `list`.
     pub fn new(slot: Slot, list: &'a mut EffectList) -> Effects<'a> {
         Effects { slot, list }
+    }
+
+    /// The same list and slot for a shorter time.
+    pub fn reborrow(&mut self) -> Effects<'_> {
+        Effects { slot: self.slot, list: self.list }
     }
 
     /// Adds one effect.

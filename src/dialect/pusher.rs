@@ -1,13 +1,13 @@
 //! Pusher Channels, protocol 7: <https://pusher.com/docs/channels/library_auth_reference/pusher-websockets-protocol/>.
 
+mod data;
 pub mod hooks;
 mod words;
 
-use super::channels::signature::{self, SigningRules};
-use super::channels::vendor::{
-    BadEvent, ChannelKind, Codes, EventNames, ProtocolError, Quirks, SubscribeRefusal, Target,
-    USER, Vendor, VendorResponse, decoded,
-};
+pub use data::DATA;
+
+use super::channels::data::VendorData;
+use super::channels::vendor::{BadEvent, ProtocolError, Vendor, VendorResponse, VendorSettings};
 use super::{Closing, Env, Heartbeat, Opening, channels};
 use crate::config::{self, DuplicateSubscribe};
 use crate::http::query;
@@ -21,65 +21,12 @@ pub type Connection = channels::Connection<Pusher>;
 #[derive(Debug)]
 pub enum Pusher {}
 
-const CODES: Codes = Codes {
-    tls_required: Closing::new(
-        4000,
-        "Application only accepts TLS connections, reconnect using wss://",
-    ),
-    unknown_app: Closing::new(4001, "Application does not exist"),
-    app_disabled: Closing::new(4003, "Application disabled"),
-    over_quota: Closing::new(4004, "Application is over connection quota"),
-    no_such_path: Closing::new(4005, "Path not found"),
-    origin: Closing::new(4009, "Connection is unauthorized: origin not allowed"),
-    sign_in: Closing::new(4009, "Connection is unauthorized: invalid sign-in"),
-    bad_signature: Closing::new(4009, "Connection is unauthorized: invalid signature"),
-    unauthorised: Closing::new(
-        4009,
-        "Connection is unauthorized: it has neither signed in nor joined a private channel in time",
-    ),
-    too_slow: Closing::new(4100, "Over capacity: the client does not read what it is sent"),
-    too_many_errors: Closing::new(4100, "Over capacity: too many messages that are errors"),
-    draining: Closing::new(4200, "Server is shutting down, reconnect immediately"),
-    silent: Closing::new(4201, "Pong reply not received: ping was sent, but no reply came in time"),
-    terminated: "You got disconnected by the app.",
-};
 const BAD_VERSION: Closing = Closing::new(4006, "Invalid version string format");
 const UNSUPPORTED_VERSION: Closing = Closing::new(4007, "Unsupported protocol version");
 const NO_VERSION: Closing = Closing::new(4008, "No protocol version supplied");
 
 impl Vendor for Pusher {
-    const EVENT_NAMES: EventNames = EventNames {
-        ping: "pusher:ping",
-        pong: "pusher:pong",
-        subscribe: "pusher:subscribe",
-        unsubscribe: "pusher:unsubscribe",
-        sign_in: "pusher:signin",
-    };
-    const PREFIXES: &'static [(&'static str, ChannelKind, bool)] = &[
-        ("private-encrypted-cache-", ChannelKind::Encrypted, true),
-        ("private-encrypted-", ChannelKind::Encrypted, false),
-        ("presence-cache-", ChannelKind::Presence, true),
-        ("private-cache-", ChannelKind::Private, true),
-        ("presence-", ChannelKind::Presence, false),
-        ("private-", ChannelKind::Private, false),
-        ("cache-", ChannelKind::Public, true),
-        (USER, ChannelKind::User, false),
-    ];
-    const OWN_EVENTS: [&'static str; 2] = ["pusher:", "pusher_internal:"];
-    const CODES: Codes = CODES;
-    const WATCHES: bool = true;
-    const SIGNING: SigningRules = signature::LENIENT;
-    const QUIRKS: Quirks = Quirks {
-        binary_messages: 3,
-        refusals_count: true,
-        refuses_paths_early: false,
-        bare_batch: false,
-        publish_asks: true,
-        checks_names: false,
-        foreign_key: 401,
-    };
-    const PING: Option<&'static [u8]> = Some(words::PING);
-    const PONG: &'static [u8] = words::PONG;
+    const DATA: &'static VendorData = &DATA;
 
     fn check_opening(env: &Env, opening: &Opening<'_>) -> Result<(), Closing> {
         check_version(query::get(opening.query, "protocol"), env.config.pusher.strict_protocol)
@@ -94,16 +41,18 @@ impl Vendor for Pusher {
         }
     }
 
-    fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat {
+    fn settings(env: &Env, app: &config::AppConfig) -> VendorSettings {
         let pusher = &env.config.pusher;
-        Heartbeat {
-            silence_ms: app.activity_s(pusher.activity_timeout_s) * 1000,
-            answer_ms: pusher.pong_timeout_s * 1000,
+        let activity_s = app.activity_s(pusher.activity_timeout_s);
+        let (silence_ms, answer_ms) = (activity_s * 1000, pusher.pong_timeout_s * 1000);
+        VendorSettings {
+            activity_s,
+            heartbeat: Heartbeat { silence_ms, answer_ms },
+            name_length: app.limits.channel_name_length,
+            batch_events: app.limits.batch_events,
+            infers_channel: false,
+            acknowledges_again: app.duplicate_subscribe == DuplicateSubscribe::Ack,
         }
-    }
-
-    fn established(env: &Env, app: &config::AppConfig, socket_id: &str) -> String {
-        words::established(socket_id, app.activity_s(env.config.pusher.activity_timeout_s))
     }
 
     /// Clients of older protocol versions read only the error event, newer ones only the close
@@ -126,26 +75,8 @@ impl Vendor for Pusher {
         VendorResponse::Send(words::error(code, &text_of(protocol_error), channel))
     }
 
-    fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
-        words::subscribed(name, data)
-    }
-
-    fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8> {
-        let (kind, status) = match refusal {
-            SubscribeRefusal::Name(_) => (words::LIMIT, 4009),
-            SubscribeRefusal::SubscriptionLimit(_)
-            | SubscribeRefusal::ChannelFull(_)
-            | SubscribeRefusal::NoRoom(_) => (words::LIMIT, 4100),
-            SubscribeRefusal::Large(_) | SubscribeRefusal::TooMany(_) => (words::LIMIT, 4301),
-            SubscribeRefusal::User | SubscribeRefusal::Signature | SubscribeRefusal::Member(_) => {
-                (words::AUTH, 401)
-            }
-        };
-        words::subscription_error(name, kind, &refusal.text(name), status)
-    }
-
-    fn again(app: &config::AppConfig) -> bool {
-        app.duplicate_subscribe == DuplicateSubscribe::Ack
+    fn subscription_error(name: &str, kind: &str, error: &str, status: u16) -> Vec<u8> {
+        words::subscription_error(name, kind, error, status)
     }
 
     fn user_id<'i>(_raw: &'i str, text: Cow<'i, str>) -> Cow<'i, str> {
@@ -164,23 +95,6 @@ impl Vendor for Pusher {
         words::push_member_removed(out, name, id);
     }
 
-    fn push_count(out: &mut Vec<u8>, name: &str, count: u64) -> bool {
-        words::push_count(out, name, count);
-        true
-    }
-
-    fn cache_miss(name: &str) -> Vec<u8> {
-        words::cache_miss(name)
-    }
-
-    fn signed_in(user_data: &str) -> Vec<u8> {
-        words::signed_in(user_data)
-    }
-
-    fn watchlist(online: &[&str], offline: &[&str]) -> Option<Vec<u8>> {
-        Some(words::watchlist(online, offline))
-    }
-
     fn push_client_event(
         out: &mut Vec<u8>,
         event: &str,
@@ -189,28 +103,6 @@ impl Vendor for Pusher {
         user_id: Option<&str>,
     ) {
         words::push_client_event(out, event, channel, data, user_id);
-    }
-
-    /// `POST /users/{id}/events` is an addition of Vask's HTTP API.
-    fn target(path: &str) -> Option<Target<'_>> {
-        let mut parts = path.strip_prefix('/')?.split('/');
-        let target = match (parts.next()?, parts.next(), parts.next()) {
-            ("events", None, _) => Target::Events,
-            ("batch_events", None, _) => Target::Batch,
-            ("channels", None, _) => Target::Channels,
-            ("channels", Some(channel), None) => Target::Channel(decoded(channel)?),
-            ("channels", Some(channel), Some("users")) => Target::Users(decoded(channel)?),
-            ("users", Some(user), Some("events")) => Target::ToUser(decoded(user)?),
-            ("users", Some(user), Some("terminate_connections")) => {
-                Target::Terminate(decoded(user)?)
-            }
-            _ => return None,
-        };
-        parts.next().is_none().then_some(target)
-    }
-
-    fn api_error(status: u16, message: &str) -> Vec<u8> {
-        words::api_error(status, message)
     }
 }
 

@@ -2,10 +2,11 @@
 //! members of its group, the sender included unless the route excludes it.
 
 use super::{
-    Answered, Closing, Dialect, DialectContext, Effect, Env, HttpReply, JoinOutcome, Opening, Why,
+    Closing, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect, Env,
+    Opening, Why,
 };
 use crate::config::{Grouping, Reflect, Route};
-use crate::http::{self, NormalPath};
+use crate::http::NormalPath;
 use crate::hub::{Event, HistoryLimit, JoinRequest, Retention, SharedFrame};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
@@ -92,13 +93,16 @@ impl Dialect for Connection {
         context.effects.push(Effect::Publish { app: APP, name, event, part: 0 });
     }
 
-    fn joined(&mut self, _context: &mut DialectContext<'_>, _name: &str, _outcome: JoinOutcome) {}
+    fn on(&mut self, _context: &mut DialectContext<'_>, _event: DialectEvent<'_>) {}
 
-    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
-
-    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
-
-    fn on_reload(&mut self, _context: &mut DialectContext<'_>) {}
+    #[inline]
+    fn policy(&self, env: &Env) -> DialectPolicy {
+        let limits = &env.config.limits;
+        let max_bytes = max_bytes(env) as u64;
+        let mut policy = DialectPolicy::new(env, limits.message_bytes.min(max_bytes));
+        policy.frames.frame_bytes = limits.frame_bytes.min(max_bytes);
+        policy
+    }
 
     fn closing(why: Why) -> Closing {
         match why {
@@ -107,31 +111,10 @@ impl Dialect for Connection {
             Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
         }
     }
-
-    fn on_drop(&mut self, _env: &Env) {}
-
-    fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let limits = &env.config.limits;
-        let max_bytes = max_bytes(env) as u64;
-        ws::FrameLimits {
-            frame_bytes: limits.frame_bytes.min(max_bytes),
-            message_bytes: limits.message_bytes.min(max_bytes),
-            fragments: limits.fragments,
-            allow_rsv1: false,
-        }
-    }
-
-    fn request(
-        _context: &mut DialectContext<'_>,
-        _app: u32,
-        path: &str,
-        _request: &mut http::Request<'_>,
-    ) -> Answered {
-        // A group has no HTTP API.
-        let reply: HttpReply = super::no_such_target(path);
-        Answered::Now(reply)
-    }
 }
+
+// A group has no HTTP API.
+impl DialectApi for Connection {}
 
 #[cfg(test)]
 mod tests {

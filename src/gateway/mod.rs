@@ -76,16 +76,10 @@ impl Page {
 /// its page is switched off. A method other than GET or HEAD gets 405.
 pub fn page(endpoint: EndpointKind, request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
     let answer = match endpoint {
-        EndpointKind::Echo
-        | EndpointKind::Reflect
-        | EndpointKind::Proxy
-        | EndpointKind::Apps
-        | EndpointKind::Zenith
-        | EndpointKind::Zilliqa
-        | EndpointKind::Reject => return None,
         EndpointKind::Console => console::answer(request, visit)?,
         EndpointKind::Metrics => metrics::answer(request, visit),
         EndpointKind::Health => health(request.path(), visit),
+        _ => return None,
     };
     if !matches!(request.method, "GET" | "HEAD") {
         return Some(Page { fields: ALLOW, ..Page::text(405, "only GET and HEAD\n") });

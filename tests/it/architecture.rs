@@ -5,6 +5,7 @@
 //! break it and to the source tree, so a rule that finds nothing by mistake also fails.
 
 mod circles;
+mod dialects;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -9,9 +9,8 @@
 use super::debounce::Debounce;
 use super::post::PostOutcome;
 use super::queue::{Occupancy, QueuePolicy, QueuedRequest, WebhookEvent, WebhookQueue};
-use crate::config::{self, Webhook};
-use crate::dialect::pusher::hooks;
-use crate::dialect::{App, Env};
+use crate::config::Webhook;
+use crate::dialect::{Env, SignatureFields, WebhookFormat};
 use crate::hub::{ChannelEvent, ChannelEventKind};
 use crate::stats::Counters;
 use std::collections::{HashSet, VecDeque};
@@ -76,8 +75,8 @@ pub(super) struct WebhookDelivery {
     pub(super) end: usize,
     pub(super) lane: usize,
     pub(super) body: Rc<[u8]>,
-    pub(super) key: String,
-    pub(super) signature: String,
+    /// The header fields that sign the body.
+    pub(super) fields: SignatureFields,
 }
 
 impl Webhooks {
@@ -102,12 +101,13 @@ impl Webhooks {
         let mut by_app: Vec<Vec<(Webhook, usize)>> = Vec::new();
         let mut named = Vec::new();
         for (number, app) in env.apps.iter() {
-            let hooks = if app.is_gone() { &[][..] } else { &app.config.webhooks[..] };
             let mut ends = Vec::new();
-            for hook in hooks {
-                let end = self.end_of(number, hook, &named, &env);
-                named.push(end);
-                ends.push((hook.clone(), end));
+            if let Some(format) = env.webhooks(number).filter(|_| !app.is_gone()) {
+                for hook in &app.config.webhooks {
+                    let end = self.end_of(number, policy(hook, format), hook, &named, &env);
+                    named.push(end);
+                    ends.push((hook.clone(), end));
+                }
             }
             by_app.push(ends);
         }
@@ -123,8 +123,14 @@ impl Webhooks {
 
     /// The index of the endpoint for `hook`: a matching existing one that is not in `taken`, or a
     /// new one.
-    fn end_of(&mut self, app: u32, hook: &Webhook, taken: &[usize], env: &Arc<Env>) -> usize {
-        let policy = policy(hook);
+    fn end_of(
+        &mut self,
+        app: u32,
+        policy: QueuePolicy,
+        hook: &Webhook,
+        taken: &[usize],
+        env: &Arc<Env>,
+    ) -> usize {
         for (at, end) in self.ends.iter_mut().enumerate() {
             let Some(end) = end.as_mut().filter(|end| end.is(app, hook)) else { continue };
             if taken.contains(&at) {
@@ -215,10 +221,8 @@ impl Webhooks {
         let own = self.rosters.iter().find(|roster| roster.version >= notice.version);
         let Some(roster) = own.or(self.rosters.back()) else { return };
         let Some(ends) = roster.by_app.get(notice.app as usize) else { return };
-        let event = match roster.env.apps.get(notice.app).config.dialect {
-            config::AppDialect::Pusher => hooks::event(notice),
-            config::AppDialect::Broadcastt => None,
-        };
+        let format = roster.env.webhooks(notice.app);
+        let event = format.and_then(|format| (format.event)(notice));
         let Some((kind, text)) = event else { return };
         let hash = self.hasher.hash_one(&notice.channel);
         let (channel, source) = (notice.channel.clone(), notice.source);
@@ -243,7 +247,7 @@ impl Webhooks {
         for (at, end) in self.ends.iter_mut().enumerate() {
             let Some(End { app, env, queue, .. }) = end else { continue };
             while let Some(job) = queue.next(now_ms, unix_ms) {
-                deliveries.extend(order(at, job, env.apps.get(*app)));
+                deliveries.extend(order(at, job, env, *app));
             }
         }
         deliveries
@@ -311,16 +315,16 @@ fn occupancy(what: &ChannelEventKind) -> Occupancy {
     }
 }
 
-fn policy(hook: &Webhook) -> QueuePolicy {
+fn policy(hook: &Webhook, format: &WebhookFormat) -> QueuePolicy {
     let batch_ms = hook.batch.then_some(hook.batch_ms);
-    QueuePolicy { max_bytes: hook.queue_bytes, batch_ms, body: hooks::body }
+    QueuePolicy { max_bytes: hook.queue_bytes, batch_ms, body: format.body }
 }
 
 /// A request, signed with the first key of the application; `None` if the application has no key.
-fn order(end: usize, (lane, body): QueuedRequest, app: &App) -> Option<WebhookDelivery> {
-    let key = app.keys.first()?;
-    let signature = hooks::signature(&key.secret, &body);
-    Some(WebhookDelivery { end, lane, key: key.text.to_string(), signature, body })
+fn order(end: usize, (lane, body): QueuedRequest, env: &Env, app: u32) -> Option<WebhookDelivery> {
+    let key = env.apps.get(app).keys.first()?;
+    let fields = (env.webhooks(app)?.sign)(key, &body);
+    Some(WebhookDelivery { end, lane, fields, body })
 }
 
 #[cfg(test)]
@@ -471,7 +475,11 @@ mod tests {
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
         hooks.outcome(0, lane, PostOutcome::Failed, KEEP_MS);
         let again = hooks.deliveries(KEEP_MS + 1000, 0);
-        assert_eq!((again.len(), again[0].key.as_str()), (1, "app-key"), "signed as before");
+        assert_eq!(
+            (again.len(), again[0].fields[0].1.as_str()),
+            (1, "app-key"),
+            "signed as before"
+        );
         hooks.outcome(0, lane, PostOutcome::Delivered, KEEP_MS + 1000);
         hooks.deliveries(KEEP_MS + 1000, 0);
         assert!(hooks.end(0).is_none() && hooks.is_empty());
@@ -484,7 +492,7 @@ mod tests {
             hooks.notice(occupied(channel, 0), 0);
         }
         let mut changed = Webhook::new("http://a");
-        changed.headers.insert("x".to_owned(), config::Secret::new("y"));
+        changed.headers.insert("x".to_owned(), crate::config::Secret::new("y"));
         let env = reloaded(&hooks.rosters[0].env, vec![]);
         hooks.renew(env.clone(), 0);
         hooks.renew(reloaded(&env, vec![changed.clone(), changed.clone()]), 0);

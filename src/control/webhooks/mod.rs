@@ -13,7 +13,6 @@ use super::client::{Kept, Target};
 use super::job::{Job, JobKind, JobSetup, Turn};
 use super::results::Results;
 use crate::dialect::Env;
-use crate::dialect::pusher::hooks;
 use crate::hub::ChannelEvent;
 use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::mailbox::Receiver;
@@ -125,12 +124,11 @@ impl WebhookJob {
     }
 
     fn send(&self, delivery: WebhookDelivery) {
-        let WebhookDelivery { end, lane, body, key, signature } = delivery;
+        let WebhookDelivery { end, lane, body, fields } = delivery;
         let kept = self.kept[end][lane].clone();
         let target = self.targets[end].clone();
         let outcomes = self.outcomes.clone();
         tokio_uring::spawn(async move {
-            let fields = [(hooks::KEY_FIELD, key), (hooks::SIGNATURE_FIELD, signature)];
             let fields = fields.map(|(name, value)| (HeaderName::from_static(name), value));
             let outcome = match &target {
                 Some(target) => {

@@ -1,6 +1,8 @@
 //! Tests with the vectors of Broadcastt's publishing library, and of every message that the server
 //! sends.
 
+use super::super::channels::data::Target;
+use super::super::channels::messages;
 use super::super::channels::signature::{self, AppKey, SignatureError, Signed};
 use super::*;
 use crate::crypto::{self, HmacKey};
@@ -26,7 +28,7 @@ fn run_at(
     now: u64,
 ) -> Result<(), SignatureError> {
     let signed = Signed { method, path, prefix: "", query, body: Some(body.as_bytes()) };
-    signature::verify(&signed, Broadcastt::SIGNING, &keys(), now, Some(600))
+    signature::verify(&signed, DATA.signing, &keys(), now, Some(600))
 }
 
 fn run(method: &str, path: &str, query: &str, body: &str) -> Result<(), SignatureError> {
@@ -176,20 +178,22 @@ fn broadcastt_post_needs_its_digest() {
 #[test]
 fn broadcastt_data_is_a_string_of_json() {
     assert_eq!(
-        words::established("123.456", 120),
+        messages::established(&DATA, "123.456", 120),
         r#"{"event":"broadcastt:connection_established","data":"{\"socket_id\":\"123.456\",\"activity_timeout\":120}"}"#
     );
-    assert_eq!(str::from_utf8(words::PONG), Ok(r#"{"event":"broadcastt:pong","data":"{}"}"#));
+    assert_eq!(str::from_utf8(DATA.pong), Ok(r#"{"event":"broadcastt:pong","data":"{}"}"#));
     assert_eq!(
         string(|out| *out = words::error(4001, "no \"app\"")),
         r#"{"event":"broadcastt:error","data":"{\"code\":4001,\"message\":\"no \\\"app\\\"\"}"}"#
     );
     assert_eq!(
-        string(|out| *out = words::subscribed("news", b"{}")),
+        string(|out| *out = messages::subscribed(&DATA, "news", b"{}")),
         r#"{"event":"broadcastt_internal:subscription_succeeded","channel":"news","data":"{}"}"#
     );
     assert_eq!(
-        string(|out| *out = words::subscription_error("private-room", super::AUTH, "bad", 401)),
+        string(
+            |out| *out = words::subscription_error("private-room", super::data::AUTH, "bad", 401)
+        ),
         r#"{"event":"broadcastt:subscription_error","channel":"private-room","data":"{\"type\":\"AuthError\",\"error\":\"bad\",\"status\":401}"}"#
     );
     let users: Users = vec![
@@ -278,7 +282,7 @@ fn broadcastt_paths_differ_from_pusher() {
         ("/users/a/events", None),
         ("", None),
     ] {
-        assert_eq!(Broadcastt::target(path), target, "{path}");
+        assert_eq!(DATA.target(path), target, "{path}");
     }
 }
 
@@ -287,24 +291,24 @@ fn broadcastt_paths_differ_from_pusher() {
 #[test]
 fn broadcastt_error_event_comes_before_the_close() {
     for (closing, code) in [
-        (CODES.tls_required, 4000),
-        (CODES.unknown_app, 4001),
-        (CODES.app_disabled, 4003),
-        (CODES.over_quota, 4004),
-        (CODES.no_such_path, 4005),
-        (CODES.too_many_errors, 4008),
-        (CODES.origin, 4009),
-        (CODES.unauthorised, 4009),
-        (CODES.too_slow, 4100),
-        (CODES.draining, 4200),
-        (CODES.silent, 4201),
+        (DATA.codes.tls_required.clone(), 4000),
+        (DATA.codes.unknown_app.clone(), 4001),
+        (DATA.codes.app_disabled.clone(), 4003),
+        (DATA.codes.over_quota.clone(), 4004),
+        (DATA.codes.no_such_path.clone(), 4005),
+        (DATA.codes.too_many_errors.clone(), 4008),
+        (DATA.codes.origin.clone(), 4009),
+        (DATA.codes.unauthorised.clone(), 4009),
+        (DATA.codes.too_slow.clone(), 4100),
+        (DATA.codes.draining.clone(), 4200),
+        (DATA.codes.silent.clone(), 4201),
     ] {
         assert_eq!(closing.code, code);
         let closing_event = Broadcastt::before_close(&closing, false).expect("an event");
         assert_eq!(closing_event, words::error(code, &closing.reason));
     }
     for (code, becomes) in [(1008, 4008), (1009, 4008), (1002, 1002), (4201, 4201)] {
-        assert_eq!(Broadcastt::translate(Closing::new(code, "x")).code, becomes);
+        assert_eq!(DATA.translate(Closing::new(code, "x")).code, becomes);
     }
     assert_eq!(Broadcastt::before_close(&Closing::new(1003, "x"), false), None);
 }

@@ -1,20 +1,11 @@
 //! The server's messages in the Broadcastt protocol, as JSON text. `data` is always a string of
 //! JSON, because the client parses it before it looks at the event.
 
-use super::super::channels::push_event;
+use super::super::channels::messages::push_event;
 use crate::codec::json::{push_content, push_string};
 use crate::hub::Users;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
-
-/// The answer to a client's ping.
-pub(super) const PONG: &[u8] = br#"{"event":"broadcastt:pong","data":"{}"}"#;
-
-pub(super) fn established(socket_id: &str, activity_timeout_s: u64) -> String {
-    format!(
-        r#"{{"event":"broadcastt:connection_established","data":"{{\"socket_id\":\"{socket_id}\",\"activity_timeout\":{activity_timeout_s}}}"}}"#
-    )
-}
 
 pub(super) fn error(code: u16, message: &str) -> Vec<u8> {
     let mut data = format!(r#"{{"code":{code},"message":"#).into_bytes();
@@ -23,13 +14,6 @@ pub(super) fn error(code: u16, message: &str) -> Vec<u8> {
     let mut out = br#"{"event":"broadcastt:error","data":""#.to_vec();
     push_content(&mut out, text(&data));
     out.extend_from_slice(br#""}"#);
-    out
-}
-
-/// The acknowledgement of a subscription. `data` is JSON.
-pub(super) fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(96 + name.len() + data.len() + data.len() / 4);
-    push_event(&mut out, "broadcastt_internal:subscription_succeeded", name, text(data));
     out
 }
 
@@ -125,13 +109,6 @@ pub(super) fn push_client_event(out: &mut Vec<u8>, event: &str, channel: &str, r
         _ => raw,
     };
     push_event(out, event, channel, data);
-}
-
-pub(super) fn api_error(message: &str) -> Vec<u8> {
-    let mut out = br#"{"error":"#.to_vec();
-    push_string(&mut out, message);
-    out.push(b'}');
-    out
 }
 
 /// `data` is made of UTF-8 parts, so this cannot fail.

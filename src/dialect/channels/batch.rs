@@ -1,9 +1,10 @@
 //! `POST` of a batch: publishes several events in one request, either all of them or none.
 
-use super::super::{Answered, DialectContext, HttpReply};
-use super::api::{ApiRefusal, Trigger};
-use super::json_error;
+use super::super::context::DialectContext;
+use super::super::reply::{Answered, HttpReply};
 use super::reads::{self, Info};
+use super::reply::{self, ApiRefusal, json_error};
+use super::trigger::Trigger;
 use super::vendor::Vendor;
 use crate::hub::Answer;
 use std::borrow::Cow;
@@ -18,11 +19,11 @@ pub(super) fn events<V: Vendor>(
     body: &mut [u8],
 ) -> Answered {
     let env = context.env;
-    let max = V::batch_events(env, &env.apps.get(app).config);
+    let max = V::settings(env, &env.apps.get(app).config).batch_events;
     let before = context.effects.mark();
     let effects = &mut context.effects;
     let read = context.json.parse(body, |body| -> Result<Vec<Entry>, ApiRefusal> {
-        let bare = if V::QUIRKS.bare_batch { body.elements() } else { None };
+        let bare = if V::DATA.quirks.bare_batch { body.elements() } else { None };
         let named = || body.get("batch").and_then(|batch| batch.elements());
         let Some(batch) = bare.or_else(named) else {
             return Err((400, "batch must be an array of events".into()));
@@ -66,5 +67,5 @@ fn reply<V: Vendor>(entries: &[Entry], answers: &[(u16, Answer)]) -> HttpReply {
         out.extend_from_slice(&reads::object::<V>(info.unwrap_or_default(), name, &channel_info));
     }
     out.extend_from_slice(b"]}");
-    reads::ok(out)
+    reply::ok(out)
 }

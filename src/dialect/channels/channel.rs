@@ -1,18 +1,19 @@
 //! Channel names: validation, and the channel kind that a name's prefix selects.
 
-use super::vendor::{ChannelKind, USER, Vendor};
+use super::data::{ChannelKind, USER, VendorData};
 
-pub(in super::super) fn kind<V: Vendor>(name: &str) -> ChannelKind {
-    traits::<V>(name).0
+/// The kind of the channel with this name.
+pub(in super::super) fn kind(data: &VendorData, name: &str) -> ChannelKind {
+    traits(data, name).0
 }
 
 /// Whether the channel is a cache channel, which keeps its last event for later subscribers.
-pub(super) fn is_cached<V: Vendor>(name: &str) -> bool {
-    traits::<V>(name).1
+pub(super) fn is_cached(data: &VendorData, name: &str) -> bool {
+    traits(data, name).1
 }
 
-fn traits<V: Vendor>(name: &str) -> (ChannelKind, bool) {
-    let found = V::PREFIXES.iter().find(|(prefix, ..)| name.starts_with(prefix));
+fn traits(data: &VendorData, name: &str) -> (ChannelKind, bool) {
+    let found = data.prefixes.iter().find(|(prefix, ..)| name.starts_with(prefix));
     found.map_or((ChannelKind::Public, false), |(_, kind, cached)| (*kind, *cached))
 }
 
@@ -20,7 +21,7 @@ fn traits<V: Vendor>(name: &str) -> (ChannelKind, bool) {
 ///
 /// # Errors
 /// The problem as text: the name is empty, too long, or has characters that are not allowed.
-pub(super) fn check<V: Vendor>(name: &str, max: usize) -> Result<(), String> {
+pub(super) fn check(data: &VendorData, name: &str, max: usize) -> Result<(), String> {
     if name.is_empty() {
         return Err("Channel name is empty".to_owned());
     }
@@ -28,7 +29,7 @@ pub(super) fn check<V: Vendor>(name: &str, max: usize) -> Result<(), String> {
         return Err(format!("Channel name is longer than {max} characters"));
     }
     let rest = match name.strip_prefix(USER) {
-        Some(rest) if kind::<V>(name) == ChannelKind::User => rest,
+        Some(rest) if kind(data, name) == ChannelKind::User => rest,
         _ => name,
     };
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
@@ -40,7 +41,7 @@ pub(super) fn check<V: Vendor>(name: &str, max: usize) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::pusher::Pusher;
+    use super::super::super::pusher::DATA;
     use super::*;
 
     #[test]
@@ -61,19 +62,19 @@ mod tests {
             ("cache-a", (ChannelKind::Public, true)),
             ("#server-to-user-a", (ChannelKind::User, false)),
         ] {
-            assert_eq!(traits::<Pusher>(name), expected, "{name}");
+            assert_eq!(traits(&DATA, name), expected, "{name}");
         }
     }
 
     #[test]
     fn channel_name_is_checked_on_both_sides_of_its_bounds() {
-        assert!(check::<Pusher>(&"a".repeat(200), 200).is_ok());
-        assert!(check::<Pusher>(&"a".repeat(201), 200).is_err());
-        assert!(check::<Pusher>("", 200).is_err());
-        assert!(check::<Pusher>("Az09_-=@,.;", 200).is_ok());
+        assert!(check(&DATA, &"a".repeat(200), 200).is_ok());
+        assert!(check(&DATA, &"a".repeat(201), 200).is_err());
+        assert!(check(&DATA, "", 200).is_err());
+        assert!(check(&DATA, "Az09_-=@,.;", 200).is_ok());
         for bad in ["a b", "a/b", "ä", "#a", "a#server-to-user-b", "a\0"] {
-            assert!(check::<Pusher>(bad, 200).is_err(), "{bad:?}");
+            assert!(check(&DATA, bad, 200).is_err(), "{bad:?}");
         }
-        assert!(check::<Pusher>("#server-to-user-ada", 200).is_ok());
+        assert!(check(&DATA, "#server-to-user-ada", 200).is_ok());
     }
 }

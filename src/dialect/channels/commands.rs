@@ -1,8 +1,11 @@
 //! Messages of clients over the WebSocket: parses them into commands and executes those.
 
-use super::super::{DialectContext, Effect, freeze_text};
-use super::vendor::{BadEvent, ChannelKind, ProtocolError, SubscribeRefusal, Vendor};
-use super::{Connection, channel, socket_id, users};
+use super::super::context::{DialectContext, freeze_text};
+use super::super::effects::Effect;
+use super::connection::{Connection, socket_id};
+use super::data::ChannelKind;
+use super::vendor::{BadEvent, ProtocolError, SubscribeRefusal, Vendor};
+use super::{channel, users};
 use crate::codec::json::{JsonText, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;
@@ -50,7 +53,7 @@ pub(super) fn text<V: Vendor>(
         Read::Inner(event, data) => read_inner(context.json, event, data),
     };
     match command {
-        Command::Ping => context.send_text(V::PONG),
+        Command::Ping => context.send_text(V::DATA.pong),
         Command::Pong => {}
         Command::Subscribe(subscription) => subscribe(conn, context, subscription),
         Command::Unsubscribe(name) => unsubscribe(conn, context, name),
@@ -82,11 +85,11 @@ fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
         return Read::Whole(Command::Wrong(ProtocolError::NotAnObject));
     };
     let event = match name {
-        name if name == V::EVENT_NAMES.ping => return Read::Whole(Command::Ping),
-        name if name == V::EVENT_NAMES.pong => return Read::Whole(Command::Pong),
-        name if name == V::EVENT_NAMES.subscribe => Event::Subscribe,
-        name if name == V::EVENT_NAMES.unsubscribe => Event::Unsubscribe,
-        name if name == V::EVENT_NAMES.sign_in && !name.is_empty() => Event::SignIn,
+        name if name == V::DATA.commands.ping => return Read::Whole(Command::Ping),
+        name if name == V::DATA.commands.pong => return Read::Whole(Command::Pong),
+        name if name == V::DATA.commands.subscribe => Event::Subscribe,
+        name if name == V::DATA.commands.unsubscribe => Event::Unsubscribe,
+        name if name == V::DATA.commands.sign_in && !name.is_empty() => Event::SignIn,
         name if name.starts_with("client-") => return Read::Whole(Command::ClientEvent),
         name => return Read::Whole(Command::Unsupported(shorten(name))),
     };
@@ -142,7 +145,8 @@ fn subscribe<V: Vendor>(
     let limits = &app.limits;
     let max = limits.subscriptions_per_connection + conn.hidden();
     let name = subscription.channel;
-    if let Err(problem) = channel::check::<V>(&name, V::name_length(context.env, app)) {
+    if let Err(problem) = channel::check(V::DATA, &name, V::settings(context.env, app).name_length)
+    {
         return conn.refuse(context, &shorten(&name), SubscribeRefusal::Name(&problem));
     }
     if !conn.may_subscribe(context.now, limits) {
@@ -151,8 +155,8 @@ fn subscribe<V: Vendor>(
         }
         return conn.refuse(context, &name, SubscribeRefusal::TooMany(limits.subscriptions_per_s));
     }
-    let cached = channel::is_cached::<V>(&name);
-    let kind = channel::kind::<V>(&name);
+    let cached = channel::is_cached(V::DATA, &name);
+    let kind = channel::kind(V::DATA, &name);
     let data = subscription.channel_data.as_deref();
     let request = match kind {
         ChannelKind::Public => cached.then_some(JoinRequest { cached, ..JoinRequest::default() }),
@@ -192,7 +196,7 @@ fn unsubscribe<V: Vendor>(
     context: &mut DialectContext<'_>,
     name: String,
 ) {
-    if channel::kind::<V>(&name) == ChannelKind::User {
+    if channel::kind(V::DATA, &name) == ChannelKind::User {
         return; // Lasts until the connection closes.
     }
     conn.absent(&name);
@@ -247,7 +251,7 @@ fn client_event<V: Vendor>(
     let Some(message) = str::from_utf8(text).ok().and_then(RawMembers::read) else {
         return conn.protocol_error(context, ProtocolError::NotAnObject);
     };
-    let only = || match V::infers_channel(context.env) {
+    let only = || match V::settings(context.env, app).infers_channel {
         true => conn.only_channel().map(|name| Cow::Owned(name.to_owned())),
         false => None,
     };
@@ -265,7 +269,7 @@ fn client_event<V: Vendor>(
     if event.len() > app.limits.event_name_length {
         return refuse(conn, context, BadEvent::LongName);
     }
-    if !matches!(channel::kind::<V>(&name), ChannelKind::Private | ChannelKind::Presence) {
+    if !matches!(channel::kind(V::DATA, &name), ChannelKind::Private | ChannelKind::Presence) {
         return refuse(conn, context, BadEvent::Public);
     }
     let data = message.raw("data");

@@ -1,8 +1,12 @@
 //! The queries of the HTTP API: channels, their attributes, and the users of presence channels.
 
-use super::super::{Answered, DialectContext, Effect, HttpReply};
-use super::vendor::{ChannelKind, Vendor};
-use super::{channel, json_error};
+use super::super::context::DialectContext;
+use super::super::effects::Effect;
+use super::super::reply::Answered;
+use super::channel;
+use super::data::ChannelKind;
+use super::reply::{json_error, ok};
+use super::vendor::Vendor;
 use crate::codec::json::push_string;
 use crate::http::query;
 use crate::hub::{Answer, ChannelInfo, Query};
@@ -27,7 +31,7 @@ impl Info {
             match attribute {
                 "user_count" => info.user_count = true,
                 "subscription_count" => info.subscription_count = true,
-                "cache" if V::PREFIXES.iter().any(|(.., cached)| *cached) => info.cache = true,
+                "cache" if V::DATA.prefixes.iter().any(|(.., cached)| *cached) => info.cache = true,
                 unknown => return Err(unknown.chars().take(50).collect()),
             }
         }
@@ -41,10 +45,10 @@ impl Info {
 
     /// The first requested attribute that a channel of this name cannot have.
     fn inapplicable<V: Vendor>(self, name: &str) -> Option<&'static str> {
-        let presence = channel::kind::<V>(name) == ChannelKind::Presence;
+        let presence = channel::kind(V::DATA, name) == ChannelKind::Presence;
         match self {
             Info { user_count: true, .. } if !presence => Some("user_count"),
-            Info { cache: true, .. } if !channel::is_cached::<V>(name) => Some("cache"),
+            Info { cache: true, .. } if !channel::is_cached(V::DATA, name) => Some("cache"),
             _ => None,
         }
     }
@@ -59,7 +63,7 @@ impl Info {
         if is_hidden(name) {
             return;
         }
-        let presence = channel::kind::<V>(name) == ChannelKind::Presence;
+        let presence = channel::kind(V::DATA, name) == ChannelKind::Presence;
         if self.user_count && presence {
             out.extend_from_slice(format!(r#","user_count":{}"#, channel_info.users).as_bytes());
         }
@@ -67,7 +71,7 @@ impl Info {
             let count = channel_info.subscriptions;
             out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
         }
-        if self.cache && channel::is_cached::<V>(name) {
+        if self.cache && channel::is_cached(V::DATA, name) {
             push_cache(out, channel_info);
         }
     }
@@ -94,10 +98,6 @@ pub(super) fn object<V: Vendor>(info: Info, name: &str, channel_info: &ChannelIn
     out
 }
 
-pub(super) fn ok(body: Vec<u8>) -> HttpReply {
-    HttpReply { status: 200, body: Cow::Owned(body), allow: None }
-}
-
 /// Whether the channel is internal, such as a user's own channel. The API reports nothing about
 /// internal channels.
 fn is_hidden(name: &str) -> bool {
@@ -106,7 +106,7 @@ fn is_hidden(name: &str) -> bool {
 
 fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
     let raw = query::get(text, name).unwrap_or("");
-    query::decode(raw, V::SIGNING.plus()).unwrap_or(Cow::Borrowed(raw))
+    query::decode(raw, V::DATA.signing.plus()).unwrap_or(Cow::Borrowed(raw))
 }
 
 /// `GET /channels`: lists the occupied channels.
@@ -196,8 +196,8 @@ pub(super) fn channel<V: Vendor>(
 
 /// Why `name` is not a valid channel name, if the vendor checks names in queries.
 fn bad_name<V: Vendor>(context: &DialectContext<'_>, app: u32, name: &str) -> Option<String> {
-    let max = V::name_length(context.env, &context.env.apps.get(app).config);
-    V::QUIRKS.checks_names.then(|| channel::check::<V>(name, max).err()).flatten()
+    let max = V::settings(context.env, &context.env.apps.get(app).config).name_length;
+    V::DATA.quirks.checks_names.then(|| channel::check(V::DATA, name, max).err()).flatten()
 }
 
 /// The channel information in the answer to query `part`; empty if there is no answer.
@@ -214,7 +214,7 @@ pub(super) fn users<V: Vendor>(context: &mut DialectContext<'_>, app: u32, name:
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
-    if channel::kind::<V>(name) != ChannelKind::Presence {
+    if channel::kind(V::DATA, name) != ChannelKind::Presence {
         return refuse::<V>("only presence channels know their users");
     }
     let asked = Query::Users { app, name: name.into() };

@@ -1,63 +1,19 @@
 //! The identity of clients: members of presence channels, and users who sign in.
 
-use super::super::{DialectContext, Effect, freeze_text};
-use super::vendor::{ProtocolError, SubscribeRefusal, USER, Vendor};
-use super::watch::{self, Gathering};
-use super::{Connection, channel, end};
+use super::super::context::{DialectContext, freeze_text};
+use super::super::effects::Effect;
+use super::connection::{Connection, end};
+use super::data::USER;
+use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
+use super::who::{Gathering, Silence, User, UserIdentity, Who};
+use super::{channel, messages, watch};
 use crate::codec::raw::RawMembers;
 use crate::config::AppLimits;
 use crate::hub::{JoinRequest, Member, Query};
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 /// The maximum number of roster queries that one client may have pending.
 const QUESTIONS: usize = 64;
-
-/// The part of a connection's state that most clients do not have.
-#[derive(Debug, Default)]
-pub(super) struct Who {
-    pub(super) user: Option<User>,
-    /// The client's user id in each presence channel.
-    pub(super) present: HashMap<String, String>,
-    /// The private and presence channels that the client has joined; kept only if the vendor infers
-    /// the channel of client events.
-    pub(super) closed: Vec<String>,
-    /// The presence channels whose roster queries are pending, by the query's number.
-    pub(super) asked: HashMap<u16, String>,
-    questions: u16,
-    pub(super) silence: Option<Silence>,
-}
-
-/// The inactivity timeout of a client without pings: the second of its last message, and the
-/// longest allowed silence in seconds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Silence {
-    pub(super) since_s: u32,
-    pub(super) max_s: u32,
-}
-
-/// A user who has signed in on this connection.
-#[derive(Debug)]
-pub(super) struct User {
-    pub(super) id: String,
-    /// The `user_info` of the sign-in, as unchanged JSON.
-    info: Option<String>,
-    /// Whether the client has requested a subscription to the user's channel, and whether that was
-    /// acknowledged.
-    asked: bool,
-    status_reported: bool,
-    /// The number of internal subscriptions, which the client has not requested itself.
-    hidden: usize,
-    /// The watchlist's first statuses, while some of them are missing.
-    gathering: Option<Box<Gathering>>,
-}
-
-/// A user as described by `channel_data` or by a sign-in.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct UserIdentity {
-    pub(super) id: String,
-    pub(super) info: Option<String>,
-}
 
 /// Parses `channel_data`: `user_id`, a string or a number (whose text is the id), and `user_info`,
 /// any JSON.
@@ -125,14 +81,14 @@ pub(super) fn sign_in<V: Vendor>(
     let numeric = env.apps.get(conn.app).config.numeric_user_ids;
     let id = match read_user::<V>(user_data, limits.user_id_length, numeric) {
         Some(user) if conn.is_signed(context, auth, &signed) => user,
-        _ => return end::<V>(context, V::CODES.sign_in, true),
+        _ => return end::<V>(context, V::DATA.codes.sign_in.clone(), true),
     };
     let before = conn.who().user.as_ref();
     if before.is_some_and(|user| user.id != id.id) {
         return conn.protocol_error(context, ProtocolError::SignedIn);
     }
     let first = before.is_none();
-    context.send_text(&V::signed_in(user_data));
+    context.send_text(&messages::signed_in(V::DATA, user_data));
     conn.authorise_by_s = 0;
     if first {
         begin(conn, context, id, user_data);
@@ -162,7 +118,7 @@ fn begin<V: Vendor>(
     // The user's own channel is not counted among the subscriptions of the client.
     let max = app.limits.subscriptions_per_connection + 1;
     context.effects.push(Effect::Join { app: conn.app, name, max, request: None });
-    if V::WATCHES && app.watchlist {
+    if V::DATA.quirks.watches && app.watchlist {
         let members = RawMembers::read(user_data);
         let list = members.as_ref().and_then(|members| members.raw("watchlist"));
         let hidden = watch::begin(conn, context, &id, list);
@@ -181,7 +137,7 @@ fn read_user<V: Vendor>(data: &str, max: usize, numeric: bool) -> Option<UserIde
         Some(text) => text.into_owned(),
         None => members.raw("id").filter(|raw| numeric && digits(raw))?.to_owned(),
     };
-    channel::check::<V>(&id, max).ok()?;
+    channel::check(V::DATA, &id, max).ok()?;
     Some(UserIdentity { id, info: members.raw("user_info").map(str::to_owned) })
 }
 

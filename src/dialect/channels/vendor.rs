@@ -1,44 +1,23 @@
-//! The differences between vendors with Pusher-like channels: message texts, close codes, paths and
-//! quirks.
+//! What a vendor with Pusher-like channels computes: the texts of messages whose form is its own,
+//! and decisions that need the configuration or the request.
 //!
-//! All of it is known at compile time, since the engine is generic over [`Vendor`], so nothing is
-//! looked up when a message arrives.
+//! The engine is generic over [`Vendor`], so nothing is looked up when a message arrives. What is
+//! only names, codes and switches is in the vendor's [`VendorData`].
 
-use super::super::{Closing, Env, Heartbeat, Opening};
-use super::signature;
+use super::super::closing::Closing;
+use super::super::context::{Heartbeat, Opening};
+use super::super::env::Env;
+use super::data::{Refusals, VendorData};
 use crate::codec::json::push_string;
 use crate::config;
-use crate::http::query::{self, PlusSign};
 use crate::hub::Users;
 use std::borrow::Cow;
 use std::fmt::Debug;
 
 /// A vendor whose channels work as Pusher's do.
 pub trait Vendor: Debug + 'static {
-    /// The event names of client commands.
-    const EVENT_NAMES: EventNames;
-    /// Channel name prefixes: the prefix, the channel kind, and whether it is a cache channel. The
-    /// longest come first. The dash is part of the prefix, so that `privateer` is a public channel.
-    const PREFIXES: &'static [(&'static str, ChannelKind, bool)];
-    /// Event name prefixes that are reserved for the server.
-    const OWN_EVENTS: [&'static str; 2];
-    /// The close codes with their reasons.
-    const CODES: Codes;
-    /// The close of a new connection when the process is overloaded.
-    const OVERLOADED: Closing = Closing::new(4100, "Over capacity: the server is overloaded");
-    /// The close of a client without pings after its inactivity timeout.
-    const INACTIVE: Closing = Closing::new(4202, "Closed after inactivity");
-    /// Whether watchlists are supported: users are notified when users of their watchlist come
-    /// online or go offline. An application must enable them, too.
-    const WATCHES: bool = false;
-    /// How HTTP API requests are signed.
-    const SIGNING: signature::SigningRules;
-    /// Protocol details in which this vendor differs from others.
-    const QUIRKS: Quirks;
-    /// The application-level ping message, if the vendor has one.
-    const PING: Option<&'static [u8]>;
-    /// The application-level pong message.
-    const PONG: &'static [u8];
+    /// The vendor's names, codes, paths and switches.
+    const DATA: &'static VendorData;
 
     // --- connections ---
 
@@ -47,7 +26,9 @@ pub trait Vendor: Debug + 'static {
     ///
     /// # Errors
     /// The close that refuses the connection.
-    fn check_opening(env: &Env, opening: &Opening<'_>) -> Result<(), Closing>;
+    fn check_opening(_env: &Env, _opening: &Opening<'_>) -> Result<(), Closing> {
+        Ok(())
+    }
 
     /// The inactivity timeout in seconds of a client whose protocol version has no ping; 0 if it
     /// has.
@@ -55,16 +36,8 @@ pub trait Vendor: Debug + 'static {
         0
     }
 
-    /// How long the client may be silent before a ping, and how long it may take to answer.
-    fn heartbeat(env: &Env, app: &config::AppConfig) -> Heartbeat;
-
-    /// The first message of a connection, which has its socket id.
-    fn established(env: &Env, app: &config::AppConfig, socket_id: &str) -> String;
-
-    /// Translates a close of the session, which has a code of RFC 6455, to the vendor's code.
-    fn translate(closing: Closing) -> Closing {
-        closing
-    }
+    /// The settings of an application's connections.
+    fn settings(env: &Env, app: &config::AppConfig) -> VendorSettings;
 
     /// The error event sent before a close, if there is one. `refused` is true if the connection
     /// was not admitted, if a sign-in or a signature was refused, or if the application has
@@ -76,26 +49,8 @@ pub trait Vendor: Debug + 'static {
 
     // --- subscriptions ---
 
-    /// The acknowledgement of a subscription. `data` is JSON: the roster on presence channels, else
-    /// `{}`.
-    fn subscribed(name: &str, data: &[u8]) -> Vec<u8>;
-
-    /// The message that refuses a subscription.
-    fn refused(name: &str, refusal: &SubscribeRefusal<'_>) -> Vec<u8>;
-
-    /// Whether a subscription that the connection already has is acknowledged again.
-    fn again(app: &config::AppConfig) -> bool;
-
-    /// Whether a client event without a channel is published on the private or presence channel
-    /// that the client is in, if it is in exactly one.
-    fn infers_channel(_env: &Env) -> bool {
-        false
-    }
-
-    /// The maximum length of a channel name, in bytes.
-    fn name_length(_env: &Env, app: &config::AppConfig) -> usize {
-        app.limits.channel_name_length
-    }
+    /// The message that refuses a subscription, with the type and the status of the error.
+    fn subscription_error(name: &str, kind: &str, error: &str, status: u16) -> Vec<u8>;
 
     /// A presence channel's user id in the form that the hub keeps: `raw` is its JSON, and `text`
     /// its content if it is a string, else the same as `raw`.
@@ -109,29 +64,6 @@ pub trait Vendor: Debug + 'static {
 
     /// Appends the event that notifies the members of a presence channel that a member has left.
     fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str);
-
-    /// Appends the event that reports a channel's number of subscriptions. Returns false if the
-    /// vendor has no such event.
-    fn push_count(_out: &mut Vec<u8>, _name: &str, _count: u64) -> bool {
-        false
-    }
-
-    /// The message that a cache channel has no cached event. Empty if the vendor has no cache
-    /// channels.
-    fn cache_miss(_name: &str) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// The acknowledgement of a sign-in. Empty if the vendor has no sign-in.
-    fn signed_in(_user_data: &str) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// The message with the users of a watchlist who are online and who are offline, if the vendor
-    /// has watchlists.
-    fn watchlist(_online: &[&str], _offline: &[&str]) -> Option<Vec<u8>> {
-        None
-    }
 
     // --- events ---
 
@@ -152,43 +84,29 @@ pub trait Vendor: Debug + 'static {
 
     // --- the HTTP API ---
 
-    /// The maximum number of events in a batch.
-    fn batch_events(_env: &Env, app: &config::AppConfig) -> usize {
-        app.limits.batch_events
-    }
-
     /// Appends a user id of a presence channel to a reply of the HTTP API.
     fn push_user_id(out: &mut Vec<u8>, id: &str) {
         push_string(out, id);
     }
-
-    /// What a path below the application's refers to; `None` if the API has no such path.
-    fn target(path: &str) -> Option<Target<'_>>;
-
-    /// The body of an error reply.
-    fn api_error(status: u16, message: &str) -> Vec<u8>;
 }
 
-/// Protocol details in which a vendor differs from others.
+/// What the configuration says about an application's connections, in its vendor's section or in
+/// the application's own.
 #[derive(Clone, Copy, Debug)]
-pub struct Quirks {
-    /// The number of binary messages that are answered as protocol errors before the connection is
-    /// closed. The protocol has no binary messages.
-    pub binary_messages: u8,
-    /// Whether refused subscriptions count towards the limit of errors per second.
-    pub refusals_count: bool,
-    /// Whether a path without an application is refused with status 404 before the WebSocket
-    /// upgrade.
-    pub refuses_paths_early: bool,
-    /// Whether the body of a batch may be the array of events itself.
-    pub bare_batch: bool,
-    /// Whether a publish may request attributes of its channels by `info`.
-    pub publish_asks: bool,
-    /// Whether queries of the API refuse invalid channel names.
-    pub checks_names: bool,
-    /// The HTTP status of the reply to a request that another application has signed; 401 treats it
-    /// as a request with any other wrong key.
-    pub foreign_key: u16,
+pub struct VendorSettings {
+    /// The activity timeout that a client is given, in seconds.
+    pub activity_s: u64,
+    /// How long the client may be silent before a ping, and how long it may take to answer.
+    pub heartbeat: Heartbeat,
+    /// The maximum length of a channel name, in bytes.
+    pub name_length: usize,
+    /// The maximum number of events in a batch.
+    pub batch_events: usize,
+    /// Whether a client event without a channel is published on the private or presence channel
+    /// that the client is in, if it is in exactly one.
+    pub infers_channel: bool,
+    /// Whether a subscription that the connection already has is acknowledged again.
+    pub acknowledges_again: bool,
 }
 
 /// The response to a protocol error that does not close the connection.
@@ -200,59 +118,6 @@ pub enum VendorResponse {
     Count,
     /// Sends nothing, and does not count towards the limit.
     Ignore,
-}
-
-/// The event names of client commands.
-#[derive(Clone, Copy, Debug)]
-pub struct EventNames {
-    /// A ping by the client.
-    pub ping: &'static str,
-    /// The client's answer to the server's ping.
-    pub pong: &'static str,
-    /// Subscribes to a channel.
-    pub subscribe: &'static str,
-    /// Unsubscribes from a channel.
-    pub unsubscribe: &'static str,
-    /// Signs a user in; empty if the vendor has no sign-in.
-    pub sign_in: &'static str,
-}
-
-/// The kind of a channel, by its name's prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChannelKind {
-    /// Anybody may subscribe.
-    Public,
-    /// A subscription needs a signature.
-    Private,
-    /// As private; the server cannot read the events, which publishers encrypt.
-    Encrypted,
-    /// As private, and the members know of each other.
-    Presence,
-    /// The channel of one signed-in user, to which events for that user are published.
-    User,
-}
-
-/// The close codes with their reasons. By the code a client decides whether to reconnect: 4000 to
-/// 4099 not at all, 4100 to 4199 after a delay, 4200 to 4299 immediately.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Codes {
-    pub tls_required: Closing,
-    pub unknown_app: Closing,
-    pub app_disabled: Closing,
-    pub over_quota: Closing,
-    pub no_such_path: Closing,
-    pub origin: Closing,
-    pub sign_in: Closing,
-    pub bad_signature: Closing,
-    pub unauthorised: Closing,
-    pub too_slow: Closing,
-    pub too_many_errors: Closing,
-    pub draining: Closing,
-    pub silent: Closing,
-    /// The reason of a termination by the API; the code is the application's
-    /// `terminate_close_code`.
-    pub terminated: &'static str,
 }
 
 /// A client's protocol error that does not close its connection.
@@ -327,34 +192,22 @@ pub enum SubscribeRefusal<'r> {
     NoRoom(usize),
 }
 
-/// What a path of the HTTP API refers to.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Target<'p> {
-    /// Publish one event.
-    Events,
-    /// Publish a batch of events.
-    Batch,
-    /// Query the occupied channels.
-    Channels,
-    /// Query this channel.
-    Channel(Cow<'p, str>),
-    /// Query the users of this presence channel.
-    Users(Cow<'p, str>),
-    /// Publish an event to this signed-in user.
-    ToUser(Cow<'p, str>),
-    /// Close the connections of this signed-in user.
-    Terminate(Cow<'p, str>),
-}
-
-/// The name prefix of a user's own channel.
-pub const USER: &str = "#server-to-user-";
-
-/// Decodes a path segment; `None` if it is malformed or empty.
-pub fn decoded(segment: &str) -> Option<Cow<'_, str>> {
-    query::decode(segment, PlusSign::Literal).filter(|text| !text.is_empty())
-}
-
 impl SubscribeRefusal<'_> {
+    /// The type and the status of the error.
+    pub fn kind(&self, refusals: &Refusals) -> (&'static str, u16) {
+        match self {
+            SubscribeRefusal::Name(_) => refusals.name,
+            SubscribeRefusal::User => refusals.user,
+            SubscribeRefusal::Signature => refusals.signature,
+            SubscribeRefusal::Member(_) => refusals.member,
+            SubscribeRefusal::Large(_) => refusals.large,
+            SubscribeRefusal::TooMany(_) => refusals.too_many,
+            SubscribeRefusal::SubscriptionLimit(_)
+            | SubscribeRefusal::ChannelFull(_)
+            | SubscribeRefusal::NoRoom(_) => refusals.limit,
+        }
+    }
+
     /// The reason as text for people.
     pub fn text(&self, name: &str) -> Cow<'_, str> {
         match self {

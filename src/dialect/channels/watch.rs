@@ -6,9 +6,12 @@
 //! connection and goes offline with the last one, on all cores, as a member of a presence channel
 //! does.
 
-use super::super::{DialectContext, Effect, JoinOutcome};
+use super::super::context::DialectContext;
+use super::super::effects::{Effect, JoinOutcome};
+use super::connection::Connection;
 use super::vendor::{ProtocolError, Vendor};
-use super::{Connection, channel};
+use super::who::Gathering;
+use super::{channel, messages};
 use crate::config::AppLimits;
 use crate::hub::{DialectMessage, JoinRequest, Member, MemberChange};
 use serde_json::value::RawValue;
@@ -23,14 +26,6 @@ struct Moved {
     online: bool,
 }
 
-/// The first statuses of a watchlist, which are collected so that the watcher gets them in one
-/// message.
-#[derive(Debug)]
-pub(super) struct Gathering {
-    /// The users in the order of the list, and whether each is online; `None` if not known yet.
-    users: Vec<(String, Option<bool>)>,
-}
-
 /// Parses a watchlist. Returns the valid user ids without duplicates, up to the limit
 /// `watchlist_length`, and whether the list was longer.
 pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, bool) {
@@ -42,7 +37,7 @@ pub(super) fn read<V: Vendor>(list: &str, limits: &AppLimits) -> (Vec<String>, b
     for entry in entries.iter().take(max) {
         // An entry that is not a valid user id is skipped.
         let Ok(id) = serde_json::from_str::<String>(entry.get()) else { continue };
-        if channel::check::<V>(&id, limits.user_id_length).is_ok() && !users.contains(&id) {
+        if channel::check(V::DATA, &id, limits.user_id_length).is_ok() && !users.contains(&id) {
             users.push(id);
         }
     }
@@ -132,17 +127,7 @@ pub(super) fn on_message<V: Vendor>(
 }
 
 fn send<V: Vendor>(context: &mut DialectContext<'_>, online: &[&str], offline: &[&str]) {
-    if let Some(text) = V::watchlist(online, offline) {
-        context.send_text(&text);
-    }
-}
-
-impl Gathering {
-    fn note(&mut self, user: &str, online: bool) {
-        if let Some((_, known)) = self.users.iter_mut().find(|(other, _)| other == user) {
-            *known = Some(online);
-        }
-    }
+    context.send_text(&messages::watchlist(V::DATA, online, offline));
 }
 
 #[cfg(test)]

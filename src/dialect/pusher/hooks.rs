@@ -1,22 +1,27 @@
 //! Webhooks of Pusher Channels: channel events as JSON, the request body, and its signature.
 
 use super::super::channels::channel;
-use super::super::channels::vendor::ChannelKind;
-use super::Pusher;
+use super::super::channels::data::ChannelKind;
+use super::super::channels::signature::AppKey;
+use super::super::webhooks::{EventText, SignatureFields, WebhookFormat};
+use super::DATA;
 use crate::codec::json::push_string;
 use crate::config::{AppConfig, HookEvent};
 use crate::crypto::{self, HmacKey};
 use crate::hub::{ChannelEvent, ChannelEventKind, ClientEvent, EventMask};
 
 /// The header field with the key that signed the webhook request.
-pub const KEY_FIELD: &str = "x-pusher-key";
+const KEY_FIELD: &str = "x-pusher-key";
 /// The header field with the signature of the webhook request.
-pub const SIGNATURE_FIELD: &str = "x-pusher-signature";
+const SIGNATURE_FIELD: &str = "x-pusher-signature";
+
+/// The format of the vendor's webhooks.
+pub static FORMAT: WebhookFormat = WebhookFormat { mask, event, body, sign };
 
 /// The channel events that an application's webhooks need. Occupied and vacated are always
 /// requested together, and so are member added and member removed, because an event and its
 /// opposite that follow each other within a short time cancel each other out.
-pub fn mask(app: &AppConfig) -> EventMask {
+fn mask(app: &AppConfig) -> EventMask {
     use HookEvent as Event;
     let wants = |event| app.webhooks.iter().any(|hook| hook.wants(event));
     let mask = [
@@ -31,7 +36,7 @@ pub fn mask(app: &AppConfig) -> EventMask {
 }
 
 /// A channel event as JSON, with its type; `None` if Pusher Channels has no such event.
-pub fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
+fn event(notice: &ChannelEvent) -> Option<EventText> {
     let (kind, name) = match &notice.what {
         ChannelEventKind::Occupied => (HookEvent::ChannelOccupied, "channel_occupied"),
         ChannelEventKind::Vacated => (HookEvent::ChannelVacated, "channel_vacated"),
@@ -41,7 +46,7 @@ pub fn event(notice: &ChannelEvent) -> Option<(HookEvent, Vec<u8>)> {
         // Presence channels have no subscription counts; their members are reported by events of
         // their own.
         ChannelEventKind::Count(_)
-            if channel::kind::<Pusher>(&notice.channel) == ChannelKind::Presence =>
+            if channel::kind(&DATA, &notice.channel) == ChannelKind::Presence =>
         {
             return None;
         }
@@ -92,7 +97,7 @@ fn push_member(out: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// The body of a webhook request with these events. `time_ms` is in milliseconds since 1970.
-pub fn body(time_ms: u64, events: &[&[u8]]) -> Vec<u8> {
+fn body(time_ms: u64, events: &[&[u8]]) -> Vec<u8> {
     let mut out = format!(r#"{{"time_ms":{time_ms},"events":["#).into_bytes();
     for (at, event) in events.iter().enumerate() {
         if at > 0 {
@@ -104,8 +109,12 @@ pub fn body(time_ms: u64, events: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+fn sign(key: &AppKey, body: &[u8]) -> SignatureFields {
+    [(KEY_FIELD, key.text.to_string()), (SIGNATURE_FIELD, signature(&key.secret, body))]
+}
+
 /// The signature of a webhook body: its HMAC-SHA256 in hexadecimal digits.
-pub fn signature(secret: &HmacKey, body: &[u8]) -> String {
+fn signature(secret: &HmacKey, body: &[u8]) -> String {
     let hex: [u8; 64] = crypto::hex(&secret.sign(&[body]));
     String::from_utf8_lossy(&hex).into_owned()
 }

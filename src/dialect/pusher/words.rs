@@ -1,23 +1,8 @@
 //! The server's messages in the Pusher Channels protocol, as JSON text.
 
-use super::super::channels::push_event;
-use crate::codec::json::{push_content, push_string};
+use super::super::channels::messages::push_event;
+use crate::codec::json::push_string;
 use crate::hub::Users;
-
-/// The server's application-level ping.
-pub(super) const PING: &[u8] = br#"{"event":"pusher:ping","data":{}}"#;
-/// The answer to a client's ping.
-pub(super) const PONG: &[u8] = br#"{"event":"pusher:pong","data":{}}"#;
-
-/// The values of `type` in a `pusher:subscription_error`.
-pub(super) const AUTH: &str = "AuthError";
-pub(super) const LIMIT: &str = "LimitReached";
-
-pub(super) fn established(socket_id: &str, activity_timeout_s: u64) -> String {
-    format!(
-        r#"{{"event":"pusher:connection_established","data":"{{\"socket_id\":\"{socket_id}\",\"activity_timeout\":{activity_timeout_s}}}"}}"#
-    )
-}
 
 /// An error event. The error of a client event has that event's `channel`, so that the client's
 /// listeners on the channel receive it, too.
@@ -36,18 +21,6 @@ pub(super) fn error(code: Option<u16>, message: &str, channel: Option<&str>) -> 
     out.extend_from_slice(br#","message":"#);
     push_string(&mut out, message);
     out.extend_from_slice(b"}}");
-    out
-}
-
-/// The acknowledgement of a subscription. `data` is JSON: the roster on presence channels, else
-/// `{}`.
-pub(super) fn subscribed(name: &str, data: &[u8]) -> Vec<u8> {
-    let mut out = br#"{"event":"pusher_internal:subscription_succeeded","channel":"#.to_vec();
-    push_string(&mut out, name);
-    out.extend_from_slice(br#","data":""#);
-    // `data` is made of UTF-8 parts, so this cannot fail.
-    push_content(&mut out, str::from_utf8(data).unwrap_or("{}"));
-    out.extend_from_slice(br#""}"#);
     out
 }
 
@@ -91,51 +64,6 @@ pub(super) fn push_member_removed(out: &mut Vec<u8>, name: &str, id: &str) {
     push_event(out, "pusher_internal:member_removed", name, str::from_utf8(&data).unwrap_or("{}"));
 }
 
-/// Appends the event that reports a channel's number of subscriptions.
-pub(super) fn push_count(out: &mut Vec<u8>, name: &str, count: u64) {
-    let data = format!(r#"{{"subscription_count":{count}}}"#);
-    push_event(out, "pusher_internal:subscription_count", name, &data);
-}
-
-/// The message that a cache channel has no cached event.
-pub(super) fn cache_miss(name: &str) -> Vec<u8> {
-    let mut out = Vec::new();
-    push_event(&mut out, "pusher:cache_miss", name, "{}");
-    out
-}
-
-/// The acknowledgement of a sign-in.
-pub(super) fn signed_in(user_data: &str) -> Vec<u8> {
-    let mut out = br#"{"event":"pusher:signin_success","data":{"user_data":"#.to_vec();
-    push_string(&mut out, user_data);
-    out.extend_from_slice(b"}}");
-    out
-}
-
-/// The users of a watchlist who are online and who are offline. An empty list is left out.
-pub(super) fn watchlist(online: &[&str], offline: &[&str]) -> Vec<u8> {
-    let mut data = br#"{"events":["#.to_vec();
-    let lists = [("online", online), ("offline", offline)];
-    for (name, users) in lists.into_iter().filter(|(_, users)| !users.is_empty()) {
-        if data.last() == Some(&b'}') {
-            data.push(b',');
-        }
-        data.extend_from_slice(format!(r#"{{"name":"{name}","user_ids":["#).as_bytes());
-        for (at, user) in users.iter().enumerate() {
-            if at > 0 {
-                data.push(b',');
-            }
-            push_string(&mut data, user);
-        }
-        data.extend_from_slice(b"]}");
-    }
-    data.extend_from_slice(b"]}");
-    let mut out = br#"{"event":"pusher_internal:watchlist_events","data":""#.to_vec();
-    push_content(&mut out, str::from_utf8(&data).unwrap_or("{}"));
-    out.extend_from_slice(br#""}"#);
-    out
-}
-
 /// Appends a client event. `data` is raw JSON, or `None` if the client sent none.
 pub(super) fn push_client_event(
     out: &mut Vec<u8>,
@@ -170,15 +98,10 @@ pub(super) fn subscription_error(name: &str, kind: &str, error: &str, status: u1
     out
 }
 
-pub(super) fn api_error(status: u16, message: &str) -> Vec<u8> {
-    let mut out = br#"{"error":"#.to_vec();
-    push_string(&mut out, message);
-    out.extend_from_slice(format!(r#","code":{status}}}"#).as_bytes());
-    out
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::super::channels::messages::established;
+    use super::super::DATA;
     use super::*;
 
     #[test]
@@ -188,6 +111,6 @@ mod tests {
         let expected = r#"{"event":"order.paid","channel":"news","data":"{\"id\":7}"}"#;
         assert_eq!(String::from_utf8(out).as_deref(), Ok(expected));
         let expected = r#"{"event":"pusher:connection_established","data":"{\"socket_id\":\"1.2\",\"activity_timeout\":120}"}"#;
-        assert_eq!(established("1.2", 120), expected);
+        assert_eq!(established(&DATA, "1.2", 120), expected);
     }
 }

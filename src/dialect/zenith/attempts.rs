@@ -1,12 +1,9 @@
 //! Limits on wrong tokens, passwords and grants, counted by client address. The server checks a
 //! token quickly, so without a limit one connection could try many thousands a second.
 
-use crate::dialect::Env;
-use crate::hub::ConnId;
-use crate::stats::Counters;
 use crate::time::Now;
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The length of a counting window in milliseconds: one minute from the first wrong attempt of an
@@ -69,7 +66,7 @@ impl SignInAttempts {
 
     /// Whether at least `max` attempts from this address were wrong in the current window. A `max`
     /// of 0 is no limit.
-    fn is_blocked(&self, address: IpAddr, now: Now, max: u32) -> bool {
+    pub(super) fn is_blocked(&self, address: IpAddr, now: Now, max: u32) -> bool {
         let table = self.lock();
         let origin = table.place(Origin::of(address));
         let window = table.wrong.get(&origin).filter(|window| !window.is_over(now));
@@ -77,7 +74,7 @@ impl SignInAttempts {
     }
 
     /// Counts a wrong attempt from an address.
-    fn note_wrong(&self, address: IpAddr, now: Now) {
+    pub(super) fn note_wrong(&self, address: IpAddr, now: Now) {
         let mut table = self.lock();
         table.make_room(now);
         let origin = table.place(Origin::of(address));
@@ -90,7 +87,7 @@ impl SignInAttempts {
 
     /// Counts an attempt to be logged; once a minute, returns the number of attempts since the last
     /// logged line.
-    fn to_log(&self, now: Now) -> Option<u64> {
+    pub(super) fn to_log(&self, now: Now) -> Option<u64> {
         let mut table = self.lock();
         table.unlogged += 1;
         let is_due = table.logged_ms.is_none_or(|at| now.ms.saturating_sub(at) >= WINDOW_MS);
@@ -117,34 +114,6 @@ impl AttemptTable {
             self.cleaned_ms = now.ms;
             self.wrong.retain(|_, window| !window.is_over(now));
         }
-    }
-}
-
-/// Whether a sign-in from this address is refused without checking the token or password. A refused
-/// sign-in is counted and logged.
-pub(super) fn is_refused(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) -> bool {
-    let max = env.zenith.config.wrong_tokens_per_minute;
-    let attempts = &env.zenith.state.attempts;
-    let refused = attempts.is_blocked(peer.ip(), now, max);
-    if refused {
-        note(env, conn, peer, now, |counters| counters.sign_ins_refused.add(1));
-    }
-    refused
-}
-
-/// Counts and logs a wrong token, password or grant.
-pub(super) fn note_wrong(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) {
-    env.zenith.state.attempts.note_wrong(peer.ip(), now);
-    note(env, conn, peer, now, |counters| counters.sign_ins_wrong.add(1));
-}
-
-fn note(env: &Env, conn: ConnId, peer: SocketAddr, now: Now, add: impl FnOnce(&Counters)) {
-    if let Some(counters) = env.counters.get(usize::from(conn.core)) {
-        add(counters);
-    }
-    if let Some(attempts) = env.zenith.state.attempts.to_log(now) {
-        let address = peer.ip();
-        tracing::warn!(attempts, last = %address, "sign-in attempts to Zenith have failed");
     }
 }
 

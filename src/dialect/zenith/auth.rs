@@ -1,10 +1,10 @@
 //! Sign-in of clients: tokens, their expiry, and the effect of both on subscriptions.
 
-use super::client::{Client, at_unix};
+use super::client::{Client, ZenithSession, at_unix};
 use super::directory::{Principal, TokenOwner};
 use super::messages::{ZenithMessage, to_message};
 use super::wire::{MessageEnvelope, codes};
-use super::{attempts, closings};
+use super::{closings, sign_in};
 use crate::codec::value::Value;
 use crate::config::{self, GuardKind};
 use crate::dialect::{DialectContext, Effect};
@@ -12,15 +12,6 @@ use crate::jwt::Unverified;
 use crate::time::{Deadline, Now};
 use crate::work::WorkKind;
 use std::sync::Arc;
-
-/// The session of a client that has signed in.
-pub(super) struct ZenithSession {
-    pub(super) principal: Arc<Principal>,
-    /// The token as the client has sent it; empty if it has sent none, such as with a password.
-    given: Box<str>,
-    /// When the token expires.
-    pub(super) until: Deadline,
-}
 
 const TOO_MANY: &str = "the account has too many sessions";
 /// The maximum `ExpiresIn` that is sent, in seconds, because its text has two digits for the hours.
@@ -50,7 +41,7 @@ impl Client {
         }
         let given = text("AccessToken").unwrap_or("");
         let (env, conn, peer, now) = (context.env, context.conn, context.peer, context.now);
-        if attempts::is_refused(env, conn, peer, now) {
+        if sign_in::is_refused(env, conn, peer, now) {
             return context.close(closings::GUESSES);
         }
         let directory = &context.env.zenith;
@@ -85,7 +76,7 @@ impl Client {
 
     /// Counts a wrong token, password or grant; closes the connection if it has sent too many.
     fn note_wrong_token(&mut self, context: &mut DialectContext<'_>) {
-        attempts::note_wrong(context.env, context.conn, context.peer, context.now);
+        sign_in::note_wrong(context.env, context.conn, context.peer, context.now);
         self.wrong_tokens = self.wrong_tokens.saturating_add(1);
         let max = context.env.zenith.config.wrong_tokens_per_connection;
         if max > 0 && self.wrong_tokens >= max {

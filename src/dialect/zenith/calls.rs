@@ -1,29 +1,13 @@
 //! Calls of one client, which the server, the configuration or a back end answers.
 
-use super::client::Client;
-use super::directory::Backend;
+use super::client::{Client, Pending, TransactionKey};
 use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
-use super::service::note_late_answer;
-use super::topics::unavailable;
+use super::pending::note_late_answer;
+use super::rule::Backend;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::Value;
 use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
-use crate::time::Deadline;
-
-/// A call or a subscription request that waits for a back end.
-pub(super) struct Pending {
-    pub(super) controller: Box<str>,
-    pub(super) topic: Box<str>,
-    /// The client's TransactionID, as the client has written it.
-    pub(super) transaction: Option<Value>,
-    /// Whether this is a subscription request.
-    pub(super) subscribes: bool,
-    /// The connection of the back end.
-    pub(super) to: ConnId,
-    /// The deadline of the answer.
-    pub(super) by: Deadline,
-}
 
 impl Client {
     /// Handles `Publish`, which is a call.
@@ -56,9 +40,11 @@ impl Client {
         }
         match lookup.backend {
             Backend::At(backend, _) => self.forward(context, it, backend),
-            Backend::Away => self.fail(context, at, tid, &Value::text(&unavailable(controller))),
+            Backend::Away => {
+                self.fail(context, at, tid, &Value::text(&wire::unavailable(controller)))
+            }
             Backend::None if lookup.rule.is_some_and(|rule| rule.served) => {
-                self.fail(context, at, tid, &Value::text(&unavailable(controller)));
+                self.fail(context, at, tid, &Value::text(&wire::unavailable(controller)));
             }
             Backend::None => self.fail(context, at, tid, &Value::text(codes::UNKNOWN)),
         }
@@ -205,28 +191,6 @@ impl Client {
         for call in meant {
             self.forget(context, call);
             self.answered(context, call, &CallOutcome::failed(codes::ABORT));
-        }
-    }
-}
-
-/// A TransactionID in a form in which equal integers are equal however they are written.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum TransactionKey {
-    /// An integer.
-    Int(i64),
-    /// The bits of a double that is not an integer of 64 bits.
-    Float(u64),
-    /// The text of any other number.
-    Number(Box<str>),
-}
-
-impl TransactionKey {
-    fn of(number: &Value) -> TransactionKey {
-        match (number.as_int(), number) {
-            (Some(number), _) => TransactionKey::Int(number),
-            (None, Value::Float(number)) => TransactionKey::Float(number.to_bits()),
-            (None, Value::Number(text)) => TransactionKey::Number(text.clone()),
-            (None, _) => TransactionKey::Number(Box::default()),
         }
     }
 }

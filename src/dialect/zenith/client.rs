@@ -1,17 +1,15 @@
-//! A Zenith client: dispatches its messages, and writes the messages to it.
+//! The state of a Zenith client, and the messages to it.
 
-use super::auth::ZenithSession;
-use super::calls::{Pending, TransactionKey};
 use super::closings;
-use super::messages::{CallOutcome, ZenithMessage};
-use super::topics::{TopicOp, TopicSubscription};
-use super::wire::{self, MessageEnvelope, WireMessage, codes};
+use super::directory::Principal;
+use super::wire::{self, WireMessage};
 use crate::codec::value::{Format, Value};
-use crate::dialect::{DialectContext, Effect, Effects};
+use crate::dialect::DialectContext;
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::time::{Deadline, Now, RateLimit};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// The state of one client connection.
 pub(super) struct Client {
@@ -40,7 +38,7 @@ pub(super) struct Client {
     /// A time that is not later than the earliest deadline of the calls and the session.
     pub(super) due: Deadline,
     /// The messages of the client.
-    messages: RateLimit,
+    pub(super) messages: RateLimit,
 }
 
 /// The timeouts for answers of back ends, in milliseconds.
@@ -48,6 +46,104 @@ pub(super) struct Client {
 pub(super) struct Times {
     pub(super) action_ms: u64,
     pub(super) subscription_ms: u64,
+}
+
+/// The session of a client that has signed in.
+pub(super) struct ZenithSession {
+    pub(super) principal: Arc<Principal>,
+    /// The token as the client has sent it; empty if it has sent none, such as with a password.
+    pub(super) given: Box<str>,
+    /// When the token expires.
+    pub(super) until: Deadline,
+}
+
+/// A call or a subscription request that waits for a back end.
+pub(super) struct Pending {
+    pub(super) controller: Box<str>,
+    pub(super) topic: Box<str>,
+    /// The client's TransactionID, as the client has written it.
+    pub(super) transaction: Option<Value>,
+    /// Whether this is a subscription request.
+    pub(super) subscribes: bool,
+    /// The connection of the back end.
+    pub(super) to: ConnId,
+    /// The deadline of the answer.
+    pub(super) by: Deadline,
+}
+
+/// A TransactionID in a form in which equal integers are equal however they are written.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum TransactionKey {
+    /// An integer.
+    Int(i64),
+    /// The bits of a double that is not an integer of 64 bits.
+    Float(u64),
+    /// The text of any other number.
+    Number(Box<str>),
+}
+
+impl TransactionKey {
+    pub(super) fn of(number: &Value) -> TransactionKey {
+        match (number.as_int(), number) {
+            (Some(number), _) => TransactionKey::Int(number),
+            (None, Value::Float(number)) => TransactionKey::Float(number.to_bits()),
+            (None, Value::Number(text)) => TransactionKey::Number(text.clone()),
+            (None, _) => TransactionKey::Number(Box::default()),
+        }
+    }
+}
+
+/// A client's subscription to one topic.
+pub(super) struct TopicSubscription {
+    /// The number of references, one for each `Sub`. Each needs its own `Unsub` and counts as a
+    /// subscription.
+    pub(super) refs: u32,
+    pub(super) stage: Stage,
+    /// The scope that the subscription requires; empty if none.
+    pub(super) scope: Box<str>,
+    /// Whether the subscription is refused if the channel's home has no picture.
+    pub(super) strict: bool,
+    /// Whether the subscription is being resumed after it was suspended.
+    pub(super) resumes: bool,
+    /// Whether the client requests a confirmation of the first `Sub`.
+    pub(super) confirm: bool,
+    /// The data of the first `Sub`, for the back end.
+    pub(super) data: Option<Value>,
+    /// The requests about this topic that came while an answer is pending.
+    pub(super) waiting: VecDeque<TopicOp>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Stage {
+    /// A back end is asked to grant the subscription; contains the number of the call.
+    Asking(u32),
+    /// The join of the channel is pending at its home.
+    Joining,
+    /// The client is subscribed and receives data.
+    Active,
+    /// A topic whose data comes from the server or the configuration; contains the data that was
+    /// sent last.
+    Own(Arc<Value>),
+    /// The client lacks the required scope for now, so the subscription is kept without data.
+    Suspended,
+}
+
+/// A `Sub` or an `Unsub` of a topic.
+#[derive(Debug)]
+pub(super) struct TopicOp {
+    pub(super) sub: bool,
+    pub(super) confirm: bool,
+    pub(super) data: Option<Value>,
+}
+
+impl TopicOp {
+    pub(super) fn sub(confirm: bool, data: Option<Value>) -> TopicOp {
+        TopicOp { sub: true, confirm, data }
+    }
+
+    pub(super) fn unsub(confirm: bool) -> TopicOp {
+        TopicOp { sub: false, confirm, data: None }
+    }
 }
 
 impl Client {
@@ -71,103 +167,10 @@ impl Client {
         }
     }
 
-    /// Handles one message of the client.
-    pub(super) fn message(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope) {
-        let topic = it.topic.as_deref();
-        let limited = self.is_over_rate(context);
-        match it.action.as_deref() {
-            Some(wire::ERROR) => {}
-            Some(wire::CANCEL) => self.cancel(context, &it),
-            Some(wire::UNSUB) => {
-                let channel = wire::channel(&it.controller, it.topic());
-                self.unsub(context, &channel, it.confirm);
-            }
-            Some(wire::SUB) => match topic {
-                _ if limited => self.refuse(context, &it.controller, topic, codes::LIMITED, &it),
-                None => self.refuse(context, &it.controller, topic, codes::UNKNOWN, &it),
-                Some(topic) => {
-                    let channel = wire::channel(&it.controller, topic);
-                    self.sub(context, &channel, TopicOp::sub(it.confirm, it.data));
-                }
-            },
-            None | Some(wire::PUBLISH) if !limited && topic.is_some() => self.call(context, it),
-            _ => {
-                let code = if limited { codes::LIMITED } else { codes::UNKNOWN };
-                let tid = it.transaction.as_ref();
-                self.fail(context, (&it.controller, topic), tid, &Value::text(code));
-            }
-        }
-    }
-
-    fn refuse(
-        &self,
-        context: &mut DialectContext<'_>,
-        controller: &str,
-        topic: Option<&str>,
-        code: &str,
-        it: &MessageEnvelope,
-    ) {
-        self.refuse_sub(context, (controller, topic), &Value::text(code), it.confirm);
-    }
-
-    fn is_over_rate(&mut self, context: &DialectContext<'_>) -> bool {
-        let max = context.env.zenith.config.messages_per_s;
-        let messages = self.messages.add(1, context.now.ms);
-        max > 0 && messages > max
-    }
-
-    /// Handles a message from another connection.
-    pub(super) fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZenithMessage) {
-        match what {
-            ZenithMessage::Kick(reason) => context.close(closings::kicked(reason)),
-            ZenithMessage::Answer { call, outcome } => self.answered(context, *call, outcome),
-            ZenithMessage::End { channel, error } => self.end(context, channel, error.as_ref()),
-            ZenithMessage::Feeds(feeds) => {
-                self.data(context, (wire::DEFAULT_CONTROLLER, "Feeds"), feeds);
-            }
-            ZenithMessage::Call(_) | ZenithMessage::Forget { .. } => {}
-        }
-    }
-
-    /// Fails the calls whose deadline has passed, and ends the session if its token has expired.
-    pub(super) fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
-        let now = context.now;
-        let on_deadline: Vec<u32> = self
-            .calls
-            .iter()
-            .filter(|(_, pending)| pending.by.due(now))
-            .map(|(call, _)| *call)
-            .collect();
-        for call in on_deadline {
-            self.forget(context, call);
-            self.answered(context, call, &CallOutcome::failed(codes::TIMEOUT));
-        }
-        if self.identity.as_ref().is_some_and(|it| it.until.due(now)) {
-            self.expire(context);
-        }
-        let calls = self.calls.values().map(|pending| pending.by);
-        let until = self.identity.as_ref().map_or(Deadline::NEVER, |it| it.until);
-        self.due = calls.min().unwrap_or(Deadline::NEVER).min(until);
-    }
-
     /// Moves the next deadline to `when`, if that is earlier.
     pub(super) fn look_at(&mut self, when: Deadline) {
         self.due = self.due.min(when);
     }
-
-    /// Handles the close of the connection: ends the session, and cancels the pending calls at
-    /// their back ends.
-    pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Effects<'_>) {
-        if let Some(identity) = self.identity.take() {
-            env.zenith.state.leave(&identity.principal.user, us);
-        }
-        for (call, pending) in std::mem::take(&mut self.calls) {
-            let what = super::messages::to_message(ZenithMessage::Forget { from: us, call });
-            out.push(Effect::Message { to: pending.to, what });
-        }
-    }
-
-    // --- messages to the client ---
 
     pub(super) fn send_message(&self, context: &mut DialectContext<'_>, message: &WireMessage<'_>) {
         send_message(context, self.format, message);

@@ -1,9 +1,8 @@
 //! The commands of back ends, by HTTP or WebSocket; each message has one command.
 
-use super::APP;
 use super::directory::ServiceEntry;
 use super::messages::{ZenithMessage, to_message};
-use super::wire::{self, MessageEnvelope, codes};
+use super::wire::{self, APP, MessageEnvelope, codes};
 use crate::codec::Value;
 use crate::config;
 use crate::dialect::{DialectContext, Effect, Env};

@@ -2,12 +2,11 @@
 //! connections of the process share.
 
 use super::registry::State;
+use super::rule::{Backend, Rule};
 use super::wire;
-use crate::codec::json::Scratch;
-use crate::codec::value::{DecodeLimits, Value, decode_json};
-use crate::config::{self, RetainConfig, Secret};
+use crate::codec::value::Value;
+use crate::config::{self, Secret};
 use crate::crypto::{constant_time_eq, decode_base64, sha256};
-use crate::hub::ConnId;
 use crate::jwt::Claims;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -66,42 +65,12 @@ impl ServiceEntry {
     }
 }
 
-/// The rule of a topic.
-#[derive(Debug, Default)]
-pub(super) struct Rule {
-    /// How the topic's picture is kept.
-    pub(super) retain: RetainConfig,
-    /// Whether a subscription is refused if the topic has no picture.
-    pub(super) strict: bool,
-    /// Whether a null value removes a member from a merged picture.
-    pub(super) null_deletes: bool,
-    /// The scope that clients must have; empty if none.
-    pub(super) scope: Box<str>,
-    /// Whether the topic requires a connected back end.
-    pub(super) served: bool,
-    /// The configured data for subscribers, if there is one.
-    pub(super) data: Option<Arc<Value>>,
-    /// The configured reply to calls, if there is one.
-    pub(super) reply: Option<Arc<Value>>,
-}
-
 /// The result of looking up a topic.
 #[derive(Clone, Debug)]
 pub(super) struct TopicLookup {
     /// `None` if no such topic is configured or registered.
     pub(super) rule: Option<Arc<Rule>>,
     pub(super) backend: Backend,
-}
-
-/// The back end that serves a topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Backend {
-    /// No back end has registered it.
-    None,
-    /// The connection of the back end, and whether it is asked to grant each first subscription.
-    At(ConnId, bool),
-    /// A back end has registered it and has closed since.
-    Away,
 }
 
 impl Directory {
@@ -256,30 +225,6 @@ impl Principal {
             grant: None,
         }))
     }
-}
-
-impl Rule {
-    fn new(topic: &config::ZenithTopic) -> Rule {
-        Rule {
-            retain: topic.retain,
-            strict: topic.strict,
-            null_deletes: topic.null_deletes,
-            scope: topic.scope.as_str().into(),
-            served: topic.served,
-            data: value(&topic.data),
-            reply: value(&topic.reply),
-        }
-    }
-}
-
-/// Parses a value that is JSON text in the configuration; `None` if the text is empty.
-fn value(json: &str) -> Option<Arc<Value>> {
-    if json.is_empty() {
-        return None;
-    }
-    let limits = DecodeLimits { bytes: json.len(), ..DecodeLimits::default() };
-    let mut bytes = json.as_bytes().to_vec();
-    decode_json(&mut bytes, &limits, &mut Scratch::default()).ok().map(Arc::new)
 }
 
 /// The SHA-256 digest of a secret. Secrets are compared by their digests, so that the time of a

@@ -1,9 +1,9 @@
 //! The HTTP API of back ends: `POST .../ingest` with one message or an array of messages.
 
-use super::attempts;
 use super::commands::{self, CommandRefusal};
 use super::directory::{ServiceEntry, TokenOwner};
 use super::negotiate::credentials;
+use super::sign_in;
 use super::wire::MessageEnvelope;
 use crate::codec::Value;
 use crate::codec::json::push_string;
@@ -42,13 +42,13 @@ fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpRep
     }
     let token = request.header("authorization").and_then(credentials);
     let (env, conn, peer, now) = (context.env, context.conn, context.peer, context.now);
-    if token.is_some() && attempts::is_refused(env, conn, peer, now) {
+    if token.is_some() && sign_in::is_refused(env, conn, peer, now) {
         return error(429, "too many wrong tokens from this address", None);
     }
     let found = token.and_then(|token| context.env.zenith.token(token));
     let Some(TokenOwner::Service(service)) = found else {
         if token.is_some() {
-            attempts::note_wrong(env, conn, peer, now);
+            sign_in::note_wrong(env, conn, peer, now);
         }
         return error(401, "the token of a service is required: Authorization: Bearer ...", None);
     };

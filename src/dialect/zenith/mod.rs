@@ -7,77 +7,42 @@ mod auth;
 mod builtin;
 mod calls;
 mod client;
+mod closings;
 mod commands;
 mod directory;
+mod dispatch;
 mod ingest;
 mod messages;
 mod negotiate;
 mod pending;
 mod registry;
+mod rule;
 mod service;
-#[cfg(test)]
-mod tests;
+mod sign_in;
 mod topics;
 mod wire;
 
 pub use directory::Directory;
 pub use registry::State;
+pub use wire::APP;
 
 use super::{
-    Answered, Closing, Dialect, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Opening,
-    Rejection, Why,
+    Answered, Closing, ConnectionEnd, Dialect, DialectApi, DialectContext, DialectEvent,
+    DialectPolicy, Effects, Env, Heartbeat, Opening, Rejection, Why,
 };
 use crate::codec::Format;
 use crate::codec::value::{self, DecodeLimits};
 use crate::config::SlowConsumer;
 use crate::http;
-use crate::hub::{self, Answer, ConnId};
+use crate::hub;
 use crate::time::Deadline;
 use crate::ws::{self, close};
-use auth::ZenithSession;
 use client::Client;
+use client::ZenithSession;
 use directory::TokenOwner;
 use messages::ZenithMessage;
 use service::Service;
-use std::borrow::Cow;
 use wire::MessageEnvelope;
-
-/// The application number of all channels of this dialect; no configured application has it.
-pub const APP: u32 = u32::MAX;
-
-/// Close codes and their reasons. After a code of 4000 or above, the vendor's client does not
-/// connect again; after a lower one it does.
-mod closings {
-    use super::close;
-    use super::{Closing, Cow};
-
-    pub(super) const SLOW: Closing =
-        Closing::new(close::GOING_AWAY, "the client does not read what it is sent");
-    pub(super) const SILENT: Closing =
-        Closing::new(close::POLICY, "the client has not answered in time");
-    pub(super) const INTERNAL: Closing =
-        Closing::new(close::INTERNAL, "internal error of the server");
-    pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server is restarting");
-
-    pub(super) const GUESSES: Closing =
-        Closing::new(close::POLICY, "too many wrong tokens or passwords");
-
-    pub(super) fn invalid(reason: impl Into<Cow<'static, str>>) -> Closing {
-        Closing { code: close::INVALID_DATA, reason: reason.into() }
-    }
-
-    pub(super) fn kicked(reason: &'static str) -> Closing {
-        Closing::new(4000, reason)
-    }
-}
-
-/// Adds the effects of a message that cannot be delivered, because its connection has closed. A
-/// call to a back end that has just closed fails with `<Controller>.Unavailable`.
-pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Effects<'_>) {
-    if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
-        out.push(pending::PendingCall::of(call).unavailable());
-    }
-}
 
 /// The connection of a client or of a back end.
 pub struct Connection(Box<Role>);
@@ -88,12 +53,6 @@ enum Role {
 }
 
 impl Dialect for Connection {
-    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
-        negotiate::version(opening)?;
-        negotiate::check_bearer(env, opening)?;
-        negotiate::protocol(opening)
-    }
-
     fn format(&self) -> Format {
         match &*self.0 {
             Role::Client(client) => client.format,
@@ -150,33 +109,49 @@ impl Dialect for Connection {
         }
     }
 
-    fn joined(&mut self, context: &mut DialectContext<'_>, name: &str, outcome: JoinOutcome) {
-        if let Role::Client(client) = &mut *self.0 {
-            client.joined(context, name, outcome);
+    fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
+        match (&mut *self.0, event) {
+            (role, DialectEvent::Message(what)) => {
+                let Some(what) = what.downcast_ref::<ZenithMessage>() else { return };
+                match role {
+                    Role::Client(client) => client.on_message(context, what),
+                    Role::Service(service) => service.on_message(context, what),
+                }
+            }
+            (Role::Client(client), DialectEvent::Joined { name, outcome }) => {
+                client.joined(context, name, outcome);
+            }
+            (Role::Client(client), DialectEvent::Reload) => client.on_reload(context),
+            (Role::Client(client), DialectEvent::Deadline) => client.on_deadline(context),
+            (Role::Service(service), DialectEvent::Answered { part, .. }) => {
+                service.placed(context, part);
+            }
+            _ => {}
         }
     }
 
-    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
+    /// The server answers every close code of the peer with 1000, as the vendor's documentation
+    /// says.
+    #[inline]
+    fn policy(&self, env: &Env) -> DialectPolicy {
+        let config = &env.zenith.config;
+        let (silence_ms, answer_ms) = (config.ping_s * 1000, config.pong_s * 1000);
+        DialectPolicy {
+            heartbeat: Heartbeat { silence_ms, answer_ms },
+            queue_bytes: match &*self.0 {
+                Role::Client(_) => env.config.limits.write_queue_bytes,
+                Role::Service(_) => service::queue_bytes(env),
+            },
+            close_code: Some(close::NORMAL),
+            ..DialectPolicy::new(env, config.message_bytes)
+        }
+    }
 
-    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &hub::DialectMessage) {
-        let Some(what) = what.downcast_ref::<ZenithMessage>() else { return };
+    fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
+        let ConnectionEnd::Closed { us, mut effects } = end else { return };
         match &mut *self.0 {
-            Role::Client(client) => client.on_message(context, what),
-            Role::Service(service) => service.on_message(context, what),
-        }
-    }
-
-    fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, _answer: Answer) {
-        if let Role::Service(service) = &mut *self.0 {
-            service.placed(context, part);
-        }
-    }
-
-    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
-
-    fn on_reload(&mut self, context: &mut DialectContext<'_>) {
-        if let Role::Client(client) = &mut *self.0 {
-            client.on_reload(context);
+            Role::Client(client) => client.on_drop(env, us, &mut effects),
+            Role::Service(service) => service.on_drop(env, us, &mut effects),
         }
     }
 
@@ -184,12 +159,6 @@ impl Dialect for Connection {
         match &*self.0 {
             Role::Client(client) => client.due,
             Role::Service(_) => Deadline::NEVER,
-        }
-    }
-
-    fn on_deadline(&mut self, context: &mut DialectContext<'_>) {
-        if let Role::Client(client) = &mut *self.0 {
-            client.on_deadline(context);
         }
     }
 
@@ -201,39 +170,6 @@ impl Dialect for Connection {
         }
     }
 
-    /// The server answers every close code of the peer with 1000, as the vendor's documentation
-    /// says.
-    fn close_reply(&self, _code: Option<u16>) -> Option<u16> {
-        Some(close::NORMAL)
-    }
-
-    fn on_drop(&mut self, _env: &Env) {}
-
-    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
-        match &mut *self.0 {
-            Role::Client(client) => client.on_drop(env, us, out),
-            Role::Service(service) => service.on_drop(env, us, out),
-        }
-    }
-
-    fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let max = env.zenith.config.message_bytes;
-        ws::FrameLimits {
-            frame_bytes: max.min(env.config.limits.frame_bytes),
-            message_bytes: max,
-            fragments: env.config.limits.fragments,
-            allow_rsv1: false,
-        }
-    }
-
-    fn queue_bytes(&self, env: &Env) -> usize {
-        let max = env.config.limits.write_queue_bytes;
-        match &*self.0 {
-            Role::Client(_) => max,
-            Role::Service(_) => service::queue_bytes(env),
-        }
-    }
-
     fn overrun(&mut self, env: &Env) -> SlowConsumer {
         match &*self.0 {
             Role::Client(_) => env.config.slow_consumer,
@@ -242,10 +178,20 @@ impl Dialect for Connection {
             Role::Service(_) => SlowConsumer::Drop,
         }
     }
+}
 
-    fn heartbeat(&self, env: &Env) -> Heartbeat {
-        let config = &env.zenith.config;
-        Heartbeat { silence_ms: config.ping_s * 1000, answer_ms: config.pong_s * 1000 }
+impl DialectApi for Connection {
+    fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        negotiate::version(opening)?;
+        negotiate::check_bearer(env, opening)?;
+        negotiate::protocol(opening)
+    }
+
+    /// A call to a back end that has just closed fails with `<Controller>.Unavailable`.
+    fn on_undelivered(what: &hub::DialectMessage, out: &mut Effects<'_>) {
+        if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
+            out.push(pending::PendingCall::of(call).unavailable());
+        }
     }
 
     fn needs_body(
@@ -265,3 +211,6 @@ impl Dialect for Connection {
         ingest::answer(context, request)
     }
 }
+
+#[cfg(test)]
+mod tests;

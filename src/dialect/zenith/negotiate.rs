@@ -1,7 +1,7 @@
 //! The handshake: subprotocol and format, protocol version, and the client's token.
 
-use super::attempts;
 use super::directory::{Principal, TokenOwner};
+use super::sign_in;
 use crate::codec::value::Format;
 use crate::config::GuardKind;
 use crate::dialect::{Env, Opening, Rejection};
@@ -93,10 +93,10 @@ pub(super) fn check_bearer(env: &Env, opening: &Opening<'_>) -> Result<(), Rejec
         return bearer(env, opening).map(|_| ());
     }
     let Opening { conn, peer, now, .. } = *opening;
-    if attempts::is_refused(env, conn, peer, now) {
+    if sign_in::is_refused(env, conn, peer, now) {
         return Err(refused(429, "too many wrong tokens from this address"));
     }
-    bearer(env, opening).map(|_| ()).inspect_err(|_| attempts::note_wrong(env, conn, peer, now))
+    bearer(env, opening).map(|_| ()).inspect_err(|_| sign_in::note_wrong(env, conn, peer, now))
 }
 
 /// The owner of the request's bearer token, with the token; on a guarded route, the user of the

@@ -4,11 +4,9 @@
 //! with an error that goes to its client only. A client may use up to twice what it leaves free,
 //! and an eighth of the write queue is reserved for clients that have almost nothing waiting in it.
 
-use super::APP;
 use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
-use super::topics::unavailable;
-use super::wire;
-use crate::dialect::Effect;
+use super::wire::{self, APP};
+use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -77,7 +75,7 @@ impl PendingCall {
 
     /// The effect that fails the call, because the back end has closed.
     pub(super) fn unavailable(&self) -> Effect {
-        self.answer(CallOutcome::failed(&unavailable(&self.controller)))
+        self.answer(CallOutcome::failed(&wire::unavailable(&self.controller)))
     }
 }
 
@@ -164,6 +162,13 @@ impl PendingCalls {
     /// Removes all calls, in the order in which they were made.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = PendingCall> + use<> {
         std::mem::take(self).by_number.into_values()
+    }
+}
+
+/// Counts an answer to a call that is no longer pending.
+pub(super) fn note_late_answer(context: &DialectContext<'_>) {
+    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        counters.backend_answers_late.add(1);
     }
 }
 

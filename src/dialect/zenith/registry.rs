@@ -5,7 +5,7 @@
 //! under a shared lock. Publishing and delivering data takes none of these locks.
 
 use super::attempts::SignInAttempts;
-use super::directory::{Backend, Rule};
+use super::rule::{Backend, Rule};
 use crate::hub::ConnId;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};

@@ -2,14 +2,14 @@
 //! answers calls and subscription requests of clients. `README.md` in this folder describes its
 //! messages.
 
-use super::APP;
 use super::client::send_message;
 use super::commands::{self, BackendCommand};
-use super::directory::{Rule, ServiceEntry};
+use super::directory::ServiceEntry;
 use super::messages::{Call, CallOutcome, ZenithMessage};
-use super::pending::{PendingCall, PendingCalls};
+use super::pending::{PendingCall, PendingCalls, note_late_answer};
 use super::registry::Served;
-use super::wire::{self, MessageEnvelope, WireMessage, codes};
+use super::rule::Rule;
+use super::wire::{self, APP, MessageEnvelope, WireMessage, codes};
 use crate::codec::{Format, Value};
 use crate::dialect::{DialectContext, Effect, Effects, Env};
 use crate::hub::{ConnId, Event};
@@ -299,13 +299,6 @@ impl Service {
 pub(super) fn queue_bytes(env: &Env) -> usize {
     let max = env.config.limits.write_queue_bytes;
     max.saturating_add(2 * env.zenith.config.message_bytes as usize)
-}
-
-/// Counts an answer to a call that is no longer pending.
-pub(super) fn note_late_answer(context: &DialectContext<'_>) {
-    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
-        counters.backend_answers_late.add(1);
-    }
 }
 
 /// The content of a `Register` message.

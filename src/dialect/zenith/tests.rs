@@ -3,7 +3,8 @@
 use super::*;
 use crate::codec::json::Scratch;
 use crate::config::Config;
-use crate::dialect::{CoreState, EffectList};
+use crate::dialect::{CoreState, EffectList, JoinOutcome};
+use crate::hub::ConnId;
 use crate::mem::Slot;
 use crate::time::Now;
 use crate::work::Meter;
@@ -46,11 +47,19 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
 
 #[test]
 fn zenith_answer_that_cannot_be_encoded_is_an_error() {
-    let channel_full =
-        closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::ChannelFull));
+    let channel_full = closing(|it, context| {
+        it.on(
+            context,
+            DialectEvent::Joined { name: "Market\0A", outcome: JoinOutcome::ChannelFull },
+        )
+    });
     assert_eq!(channel_full.map(|it| it.code), Some(1011));
-    let full =
-        closing(|it, context| it.joined(context, "Market\0A", JoinOutcome::SubscriptionLimit));
+    let full = closing(|it, context| {
+        it.on(
+            context,
+            DialectEvent::Joined { name: "Market\0A", outcome: JoinOutcome::SubscriptionLimit },
+        )
+    });
     assert_eq!(full, None, "a bound is no error of ours");
 }
 
@@ -63,8 +72,8 @@ fn zenith_has_a_close_code_for_each_reason() {
 #[test]
 fn zenith_ignores_messages_of_other_types() {
     let kick: hub::DialectMessage = std::sync::Arc::new("kick");
-    assert_eq!(closing(|it, context| it.on_message(context, &kick)), None);
+    assert_eq!(closing(|it, context| it.on(context, DialectEvent::Message(&kick))), None);
     let kick = messages::to_message(ZenithMessage::Kick("why"));
-    let closed = closing(|it, context| it.on_message(context, &kick));
+    let closed = closing(|it, context| it.on(context, DialectEvent::Message(&kick)));
     assert_eq!(closed, Some(Closing::new(4000, "why")));
 }

@@ -4,70 +4,16 @@
 //! While a topic waits for an answer of a back end or of the channel's home, further requests about
 //! it are queued, so that they are answered in their order.
 
-use super::calls::Pending;
-use super::client::Client;
-use super::directory::Backend;
+use super::client::{Client, Pending, Stage, TopicOp, TopicSubscription};
+use super::closings;
 use super::messages::{Call, ZenithMessage, to_message};
-use super::wire::{self, WireMessage, codes};
-use super::{APP, closings};
+use super::rule::Backend;
+use super::wire::{self, APP, WireMessage, codes};
 use crate::codec::value::Value;
 use crate::dialect::{DialectContext, Effect, JoinOutcome};
 use crate::hub::{ConnId, JoinReply, JoinRequest};
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// A client's subscription to one topic.
-pub(super) struct TopicSubscription {
-    /// The number of references, one for each `Sub`. Each needs its own `Unsub` and counts as a
-    /// subscription.
-    refs: u32,
-    stage: Stage,
-    /// The scope that the subscription requires; empty if none.
-    scope: Box<str>,
-    /// Whether the subscription is refused if the channel's home has no picture.
-    strict: bool,
-    /// Whether the subscription is being resumed after it was suspended.
-    resumes: bool,
-    /// Whether the client requests a confirmation of the first `Sub`.
-    confirm: bool,
-    /// The data of the first `Sub`, for the back end.
-    data: Option<Value>,
-    /// The requests about this topic that came while an answer is pending.
-    waiting: VecDeque<TopicOp>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Stage {
-    /// A back end is asked to grant the subscription; contains the number of the call.
-    Asking(u32),
-    /// The join of the channel is pending at its home.
-    Joining,
-    /// The client is subscribed and receives data.
-    Active,
-    /// A topic whose data comes from the server or the configuration; contains the data that was
-    /// sent last.
-    Own(Arc<Value>),
-    /// The client lacks the required scope for now, so the subscription is kept without data.
-    Suspended,
-}
-
-/// A `Sub` or an `Unsub` of a topic.
-#[derive(Debug)]
-pub(super) struct TopicOp {
-    sub: bool,
-    confirm: bool,
-    data: Option<Value>,
-}
-
-impl TopicOp {
-    pub(super) fn sub(confirm: bool, data: Option<Value>) -> TopicOp {
-        TopicOp { sub: true, confirm, data }
-    }
-
-    fn unsub(confirm: bool) -> TopicOp {
-        TopicOp { sub: false, confirm, data: None }
-    }
-}
 
 /// The maximum number of requests that wait for one topic's answer.
 const MAX_WAITING: usize = 1000;
@@ -233,7 +179,7 @@ impl Client {
             (Some(data), _) => TopicSource::Own(Value::clone(data)),
             (None, Backend::At(backend, true)) => TopicSource::Ask(backend),
             (None, Backend::None | Backend::Away) if rule.served => {
-                return Err(unavailable(controller));
+                return Err(wire::unavailable(controller));
             }
             _ if rule.reply.is_some() => return Err(codes::UNKNOWN.to_owned()),
             _ => TopicSource::Join,
@@ -525,9 +471,4 @@ impl Client {
             }
         }
     }
-}
-
-/// The error code for a controller that no connected back end serves.
-pub(super) fn unavailable(controller: &str) -> String {
-    format!("{controller}.Unavailable")
 }

@@ -5,6 +5,9 @@ use crate::hub::ConnId;
 use crate::mem::{Frozen, Slot};
 use crate::ws::{self, MessageKind, frame};
 
+/// The application number of all channels of this dialect; no configured application has it.
+pub const APP: u32 = u32::MAX;
+
 /// Error codes, and the condition that each reports.
 pub(super) mod codes {
     /// The topic or the action is unknown or missing.
@@ -232,6 +235,11 @@ pub(super) fn span(ms: u64) -> String {
         0 => whole,
         rest => format!("{whole}.{rest:03}"),
     }
+}
+
+/// The error code for a controller that no connected back end serves.
+pub(super) fn unavailable(controller: &str) -> String {
+    format!("{controller}.Unavailable")
 }
 
 #[cfg(test)]

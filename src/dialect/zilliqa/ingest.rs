@@ -2,8 +2,7 @@
 //! blocks.
 
 use super::epoch::{Epoch, Strictness};
-use super::shared::{EpochRange, EpochRejected};
-use super::{APP, CHANNEL};
+use super::shared::{APP, CHANNEL, EpochRange, EpochRejected};
 use crate::codec::json::push_string;
 use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};

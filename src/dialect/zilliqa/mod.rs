@@ -3,6 +3,7 @@
 //! <https://dev.zilliqa.com/docs/dev/dev-tools-websockets/>
 
 pub mod address;
+mod compose;
 pub mod epoch;
 mod frames;
 mod ingest;
@@ -14,27 +15,22 @@ mod words;
 
 pub use notifications::NotificationCache;
 pub use query::{QueryTopic, SubscriptionQuery, read};
-pub use shared::{EpochRange, EpochRejected, Question, Shared};
+pub use shared::{APP, CHANNEL, EpochRange, EpochRejected, Question, Shared};
 
 use super::{
-    Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening, Why,
+    Answered, Closing, ConnectionEnd, Dialect, DialectApi, DialectContext, DialectEvent,
+    DialectPolicy, Effect, Env, Heartbeat, Opening, Why,
 };
 use crate::config::{Contracts, SlowConsumer};
 use crate::http;
 use crate::hub::DialectMessage;
 use crate::ws::{self, close};
+use compose::NotificationKey;
 use epoch::Epoch;
-use notifications::NotificationKey;
 use query::Named;
 use sets::{HeldAddresses, Set};
 use shared::AddressVerdict;
 use std::rc::Rc;
-
-/// The application number under which epochs are published. It is reserved: no configured
-/// application has it.
-pub const APP: u32 = u32::MAX - 1;
-/// The channel on which epochs are published. Every connection of this dialect is subscribed to it.
-pub const CHANNEL: &str = "epochs";
 
 /// The maximum size in bytes of the replies held back for a client whose subscription to the
 /// channel is pending.
@@ -145,29 +141,35 @@ impl Dialect for Connection {
         }
     }
 
-    fn joined(&mut self, context: &mut DialectContext<'_>, _name: &str, _outcome: JoinOutcome) {
-        for text in self.early.take().into_iter().flat_map(|early| early.0) {
-            context.send_text(&text);
-        }
-    }
-
-    fn not_subscribed(&mut self, _context: &mut DialectContext<'_>, _name: &str) {}
-
-    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
-        if let Some(epoch) = what.downcast_ref::<Epoch>() {
-            self.notify(context, what, epoch);
-        } else if let Some(verdict) = what.downcast_ref::<AddressVerdict>() {
-            let watched = self.watch(context, QueryTopic::EventLog, &verdict.named);
-            match watched {
-                Ok(()) => self.answer(context, &verdict.text),
-                Err(text) => self.error(context, text),
+    fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
+        match event {
+            DialectEvent::Joined { .. } => {
+                for text in self.early.take().into_iter().flat_map(|early| early.0) {
+                    context.send_text(&text);
+                }
             }
+            DialectEvent::Message(what) => self.on_message(context, what),
+            _ => {}
         }
     }
 
-    fn app_ping(&mut self, _context: &mut DialectContext<'_>) {}
+    #[inline]
+    fn policy(&self, env: &Env) -> DialectPolicy {
+        let section = &env.config.zilliqa;
+        let silence_ms = section.ping_after_s * 1000;
+        let answer_ms = section.idle_timeout_s * 1000 - silence_ms;
+        DialectPolicy {
+            heartbeat: Heartbeat { silence_ms, answer_ms },
+            queue_bytes: section.queue_bytes,
+            ..DialectPolicy::new(env, section.message_bytes.min(env.config.limits.message_bytes))
+        }
+    }
 
-    fn on_reload(&mut self, _context: &mut DialectContext<'_>) {}
+    fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
+        if matches!(end, ConnectionEnd::Dropped) && self.wants_logs() {
+            env.zilliqa.unwatch();
+        }
+    }
 
     fn closing(why: Why) -> Closing {
         // Clients do not reconnect after 1000.
@@ -181,33 +183,6 @@ impl Dialect for Connection {
         )
     }
 
-    fn on_drop(&mut self, env: &Env) {
-        if self.wants_logs() {
-            env.zilliqa.unwatch();
-        }
-    }
-
-    fn limits(&self, env: &Env) -> ws::FrameLimits {
-        let limits = &env.config.limits;
-        let max = env.config.zilliqa.message_bytes.min(limits.message_bytes);
-        ws::FrameLimits {
-            frame_bytes: max.min(limits.frame_bytes),
-            message_bytes: max,
-            fragments: limits.fragments,
-            allow_rsv1: false,
-        }
-    }
-
-    fn heartbeat(&self, env: &Env) -> Heartbeat {
-        let section = &env.config.zilliqa;
-        let silence_ms = section.ping_after_s * 1000;
-        Heartbeat { silence_ms, answer_ms: section.idle_timeout_s * 1000 - silence_ms }
-    }
-
-    fn queue_bytes(&self, env: &Env) -> usize {
-        env.config.zilliqa.queue_bytes
-    }
-
     fn overrun(&mut self, env: &Env) -> SlowConsumer {
         self.is_behind = true;
         self.dropped = self.dropped.saturating_add(1);
@@ -216,7 +191,9 @@ impl Dialect for Connection {
             false => SlowConsumer::Drop,
         }
     }
+}
 
+impl DialectApi for Connection {
     fn needs_body(
         context: &mut DialectContext<'_>,
         _app: u32,
@@ -236,6 +213,19 @@ impl Dialect for Connection {
 }
 
 impl Connection {
+    /// Handles a message from a publisher or from the look-up of contracts.
+    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
+        if let Some(epoch) = what.downcast_ref::<Epoch>() {
+            self.notify(context, what, epoch);
+        } else if let Some(verdict) = what.downcast_ref::<AddressVerdict>() {
+            let watched = self.watch(context, QueryTopic::EventLog, &verdict.named);
+            match watched {
+                Ok(()) => self.answer(context, &verdict.text),
+                Err(text) => self.error(context, text),
+            }
+        }
+    }
+
     /// Executes a query. Returns false if its reply comes later.
     fn look_up(
         &mut self,

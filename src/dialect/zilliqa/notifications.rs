@@ -1,14 +1,13 @@
 //! The notifications of one core for the current epoch: each distinct notification is composed once
 //! and sent to all connections that need the same.
 
-use super::address::Address;
+use super::compose::{self, Lists, NotificationKey, SharedParts};
 use super::epoch::Epoch;
 use super::frames::Composer;
 use super::sets::{Cases, HeldAddresses, Registry, Set};
-use super::words;
 use crate::config::Zilliqa;
 use crate::hub::DialectMessage;
-use crate::mem::{Frozen, Handle};
+use crate::mem::Handle;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,36 +25,8 @@ pub struct NotificationCache {
     pub(super) payments: Registry,
     /// The number of addresses that the sets of both registries hold.
     pub(super) held: HeldAddresses,
-    parts: Parts,
+    parts: SharedParts,
     sent: HashMap<NotificationKey, Option<Rc<[Handle]>>, ahash::RandomState>,
-}
-
-/// Everything that a notification of an epoch depends on. Connections with equal keys get the same
-/// notification.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct NotificationKey {
-    /// The subscribed topics, as a set of bits.
-    pub(super) topics: u8,
-    /// The topics among them that were unsubscribed, and are therefore sent for the last time.
-    pub(super) leaving: u8,
-    /// The numbers of the lists of events and of transactions; 0 is an empty list.
-    pub(super) events: u32,
-    pub(super) payments: u32,
-}
-
-/// This core's handles to the bytes that notifications have in common.
-#[derive(Debug, Default)]
-struct Parts {
-    new_block: Vec<Handle>,
-    event_logs: HashMap<u32, Vec<Handle>, ahash::RandomState>,
-}
-
-/// What a notification is composed from.
-pub(super) struct Lists<'d> {
-    events: &'d Registry,
-    payments: &'d Registry,
-    parts: &'d mut Parts,
-    fragment_bytes: usize,
 }
 
 impl NotificationCache {
@@ -94,7 +65,7 @@ impl NotificationCache {
         if self.current.take().is_none() {
             return;
         }
-        self.parts = Parts::default();
+        self.parts = SharedParts::default();
         self.sent = HashMap::default();
         self.events.rest();
         self.payments.rest();
@@ -148,7 +119,7 @@ impl NotificationCache {
         if let Some(known) = self.sent.get(&key) {
             return known.clone();
         }
-        let made = words::is_notified(config, key).then(|| {
+        let made = compose::is_notified(config, key).then(|| {
             let mut lists = Lists {
                 events: &self.events,
                 payments: &self.payments,
@@ -156,7 +127,7 @@ impl NotificationCache {
                 fragment_bytes: config.fragment_bytes,
             };
             let mut out = Composer::new(config.fragment_bytes);
-            words::notify(&mut out, epoch, key, &mut lists, config);
+            compose::notify(&mut out, epoch, key, &mut lists, config);
             if out.len() > REFUSED_BYTES {
                 let (block, bytes) = (epoch.number(), out.len());
                 tracing::warn!(block, bytes, "a notification is longer than clients accept");
@@ -166,40 +137,4 @@ impl NotificationCache {
         self.sent.insert(key, made.clone());
         made
     }
-}
-
-impl Lists<'_> {
-    pub(super) fn new_block(&mut self, epoch: &Epoch) -> &[Handle] {
-        if self.parts.new_block.is_empty() {
-            self.parts.new_block = handles(epoch.new_block(self.fragment_bytes));
-        }
-        &self.parts.new_block
-    }
-
-    pub(super) fn event_logs(&mut self, epoch: &Epoch, emitter: u32) -> &[Handle] {
-        self.parts.event_logs.entry(emitter).or_insert_with(|| {
-            let contract = epoch.emitters().get(emitter as usize);
-            contract.map_or(Vec::new(), |it| handles(epoch.event_logs(it, self.fragment_bytes)))
-        })
-    }
-
-    pub(super) fn events(&self, list: u32) -> Rc<[u32]> {
-        self.events.of(list).map_or_else(Rc::default, |(list, _)| list.clone())
-    }
-
-    pub(super) fn payments(&self, list: u32) -> Rc<[u32]> {
-        self.payments.of(list).map_or_else(Rc::default, |(list, _)| list.clone())
-    }
-
-    pub(super) fn event_case(&self, list: u32, address: &Address) -> u64 {
-        self.events.of(list).map_or(0, |(_, set)| set.case(address))
-    }
-
-    pub(super) fn payment_case(&self, list: u32, address: &Address) -> u64 {
-        self.payments.of(list).map_or(0, |(_, set)| set.case(address))
-    }
-}
-
-fn handles(part: &[Frozen]) -> Vec<Handle> {
-    part.iter().cloned().map(Handle::new).collect()
 }

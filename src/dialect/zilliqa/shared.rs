@@ -10,6 +10,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// The application number under which epochs are published. It is reserved: no configured
+/// application has it.
+pub const APP: u32 = u32::MAX - 1;
+/// The channel on which epochs are published. Every connection of this dialect is subscribed to it.
+pub const CHANNEL: &str = "epochs";
+
 /// The maximum number of contract lookups that may wait for the control thread.
 const QUESTIONS: usize = 1024;
 

@@ -4,7 +4,7 @@
 use super::proxy::ProxyLeg;
 use crate::codec::Format;
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Connection, Effects, Env, Heartbeat, Why};
+use crate::dialect::{Closing, Connection, ConnectionEnd, Effects, Env, Heartbeat, Why};
 use crate::hub::ConnId;
 use crate::session::Context;
 use crate::session::ending::Progress;
@@ -55,9 +55,9 @@ impl Endpoint {
     }
 
     /// The close code with which the peer's close frame is answered.
-    pub(super) fn close_reply(&self, code: Option<u16>) -> Option<u16> {
+    pub(super) fn close_reply(&self, code: Option<u16>, env: &Env) -> Option<u16> {
         match self {
-            Endpoint::Dialect(it) => it.close_reply(code),
+            Endpoint::Dialect(it) => it.policy(env).close_code.or(code),
             _ => code,
         }
     }
@@ -89,7 +89,7 @@ impl Endpoint {
     /// The limits of frames and messages; `allow_rsv1` is whether messages may be compressed.
     pub(super) fn limits(&self, allow_rsv1: bool, env: &Env) -> ws::FrameLimits {
         match self {
-            Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.limits(env) },
+            Endpoint::Dialect(it) => ws::FrameLimits { allow_rsv1, ..it.policy(env).frames },
             other => {
                 let limits = &env.config.limits;
                 let own = match other {
@@ -110,7 +110,7 @@ impl Endpoint {
     /// answer, in milliseconds.
     pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
         match self {
-            Endpoint::Dialect(it) => it.heartbeat(env),
+            Endpoint::Dialect(it) => it.policy(env).heartbeat,
             _ => {
                 let pusher = &env.config.pusher;
                 let (silence_s, answer_s) = (pusher.activity_timeout_s, pusher.pong_timeout_s);
@@ -122,7 +122,7 @@ impl Endpoint {
     /// The maximum number of bytes of shared frames in the peer's write queue.
     pub(super) fn queue_bytes(&self, env: &Env) -> usize {
         match self {
-            Endpoint::Dialect(it) => it.queue_bytes(env),
+            Endpoint::Dialect(it) => it.policy(env).queue_bytes,
             _ => env.config.limits.write_queue_bytes,
         }
     }
@@ -138,14 +138,14 @@ impl Endpoint {
     /// Adds the effects that are due for other connections when this one is closed.
     pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         if let Endpoint::Dialect(it) = self {
-            it.on_close(env, us, out);
+            it.ended(env, ConnectionEnd::Closed { us, effects: out.reborrow() });
         }
     }
 
     /// Releases what the dialect holds outside the connection.
     pub(super) fn on_drop(&mut self, env: &Env) {
         if let Endpoint::Dialect(it) = self {
-            it.on_drop(env);
+            it.ended(env, ConnectionEnd::Dropped);
         }
     }
 }

@@ -32,7 +32,7 @@ enum Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeartbeatDue {
     /// Nothing: the peer was not silent for long enough.
-    Heard(Deadline),
+    Received(Deadline),
     /// Nothing: the peer was asked and still has time to answer.
     Asked(Deadline),
     /// Send a heartbeat that the peer cannot answer.
@@ -59,10 +59,10 @@ impl Liveness {
     /// peer is alive shows in whether it reads. The peer has half of `answer_ms` for the ping
     /// frame, and the rest for the dialect's ping message.
     pub(super) fn due(&mut self, times: Heartbeat, answers: bool, now: Now) -> HeartbeatDue {
-        let heard_ms = full(u32::from_ne_bytes(self.heard), now);
-        if now.ms.saturating_sub(heard_ms) < times.silence_ms {
+        let received_ms = full(u32::from_ne_bytes(self.heard), now);
+        if now.ms.saturating_sub(received_ms) < times.silence_ms {
             self.asked = Asked::Nothing;
-            return HeartbeatDue::Heard(Deadline(heard_ms + times.silence_ms));
+            return HeartbeatDue::Received(Deadline(received_ms + times.silence_ms));
         }
         if !answers {
             self.heard = low(now.ms);
@@ -73,7 +73,7 @@ impl Liveness {
             Asked::Ping => (times.answer_ms / 2, times.answer_ms.div_ceil(2)),
             Asked::AppPing => (times.answer_ms, 0),
         };
-        let missed = Deadline(heard_ms + times.silence_ms + asked_ms);
+        let missed = Deadline(received_ms + times.silence_ms + asked_ms);
         if !missed.due(now) {
             return HeartbeatDue::Asked(missed);
         }
@@ -139,11 +139,11 @@ mod tests {
         let heard = 1000;
         let at = |ms| Deadline(heard + ms);
         for (asked, silent_ms, want, then) in [
-            (Nothing, 0, HeartbeatDue::Heard(at(100)), Nothing),
-            (Nothing, 99, HeartbeatDue::Heard(at(100)), Nothing),
+            (Nothing, 0, HeartbeatDue::Received(at(100)), Nothing),
+            (Nothing, 99, HeartbeatDue::Received(at(100)), Nothing),
             // Bytes that arrive after a ping count as its answer.
-            (Ping, 99, HeartbeatDue::Heard(at(100)), Nothing),
-            (AppPing, 5, HeartbeatDue::Heard(at(100)), Nothing),
+            (Ping, 99, HeartbeatDue::Received(at(100)), Nothing),
+            (AppPing, 5, HeartbeatDue::Received(at(100)), Nothing),
             (Nothing, 100, HeartbeatDue::Ping(at(115)), Ping),
             (Nothing, 400, HeartbeatDue::Ping(at(415)), Ping),
             (Ping, 100, HeartbeatDue::Asked(at(115)), Ping),
@@ -165,9 +165,9 @@ mod tests {
         let now = |ms| Now { ms, unix_s: 0 };
         let mut liveness = Liveness::new(1000);
         for (ms, want) in [
-            (1099, HeartbeatDue::Heard(Deadline(1100))),
+            (1099, HeartbeatDue::Received(Deadline(1100))),
             (1101, HeartbeatDue::Record(Deadline(1201))),
-            (1200, HeartbeatDue::Heard(Deadline(1201))),
+            (1200, HeartbeatDue::Received(Deadline(1201))),
             (1201, HeartbeatDue::Record(Deadline(1301))),
         ] {
             assert_eq!(liveness.due(times, false, now(ms)), want, "{ms}");

@@ -310,9 +310,7 @@ fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
     let (mut out, mut closing) = (Vec::new(), None);
     let mut cx = context(&mut out, None, &mut closing, cx);
     router.candidates(request).iter().any(|route| match route.endpoint {
-        endpoint @ (config::EndpointKind::Apps
-        | config::EndpointKind::Zenith
-        | config::EndpointKind::Zilliqa) => dialect::needs_body(&mut cx, endpoint, request),
+        endpoint if endpoint.has_api() => dialect::needs_body(&mut cx, endpoint, request),
         _ => false,
     })
 }
@@ -385,11 +383,7 @@ fn dispatch(
     cx: &mut Context<'_>,
 ) -> Answered {
     match route.map(|route| route.endpoint) {
-        Some(
-            endpoint @ (config::EndpointKind::Apps
-            | config::EndpointKind::Zenith
-            | config::EndpointKind::Zilliqa),
-        ) => {
+        Some(endpoint) if endpoint.has_api() => {
             let (mut out, mut closing) = (Vec::new(), None);
             let mut context = context(&mut out, None, &mut closing, cx);
             dialect::request(&mut context, endpoint, request)
@@ -398,13 +392,11 @@ fn dispatch(
         Some(_) if request.method == "POST" && route.is_some_and(|route| route.stream) => {
             Answered::Now(error(505, "a stream needs HTTP/1.1"))
         }
-        Some(
-            config::EndpointKind::Echo
-            | config::EndpointKind::Reflect
-            | config::EndpointKind::Proxy,
-        ) => Answered::Now(error(426, "a WebSocket is served here")),
         Some(config::EndpointKind::Reject) => {
             Answered::Now(error(route.map_or(404, |route| route.status), REJECTED))
+        }
+        Some(endpoint) if endpoint.has_sockets() => {
+            Answered::Now(error(426, "a WebSocket is served here"))
         }
         _ => Answered::Now(error(404, "nothing is served at this path")),
     }

@@ -6,7 +6,7 @@ use super::inbound::Recipient;
 use super::parked::ParkedMessage;
 use super::proxy::{PING_PAYLOAD, ProxyLeg};
 use super::websocket::WebSocket;
-use crate::dialect::{Closing, Why};
+use crate::dialect::{Closing, DialectEvent, Why};
 use crate::session::context::context;
 use crate::session::ending::{Ending, Progress};
 use crate::session::{Context, PeerMessage};
@@ -209,16 +209,18 @@ impl WebSocket {
     /// Lets the dialect send its own message before a close, and choose how to close.
     pub(crate) fn before_close(
         &mut self,
-        closing: Closing,
+        mut closing: Closing,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Closing {
         match &mut self.endpoint {
             Endpoint::Dialect(it) if self.closing.may_send_data() => {
                 let channel = self.channel.as_deref_mut();
-                it.before_close(&mut context(out, channel, &mut None, cx), closing)
+                let event = DialectEvent::Closing(&mut closing);
+                it.on(&mut context(out, channel, &mut None, cx), event);
             }
-            _ => closing,
+            _ => {}
         }
+        closing
     }
 }

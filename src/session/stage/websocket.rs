@@ -11,7 +11,7 @@ use super::policy::ConnectionPolicy;
 use super::proxy::ProxyLeg;
 use super::rate_limit::ControlFrameLimit;
 use super::records::Input;
-use crate::dialect::{Closing, Connection, DialectContext, Env, Heartbeat, JoinOutcome, Why};
+use crate::dialect::{Closing, DialectEvent, Env, Heartbeat, JoinOutcome, Why};
 use crate::hub::{Answer, DialectMessage};
 use crate::jwt::Expiry;
 use crate::session::Context;
@@ -150,7 +150,7 @@ impl WebSocket {
                 if let Endpoint::ProxyLeg(leg) = &mut self.endpoint {
                     *deadline = leg.closed(code, reason, owed, cx);
                 } else if owed && self.closing.send() {
-                    self.push_close(out, self.endpoint.close_reply(code), "");
+                    self.push_close(out, self.endpoint.close_reply(code, cx.env), "");
                 }
                 self.when_closed()
             }
@@ -304,7 +304,7 @@ impl WebSocket {
             return Progress::Again;
         }
         if self.endpoint.deadline().due(now) {
-            let after = self.call_dialect(out, cx, |it, context| it.on_deadline(context));
+            let after = self.call_dialect(DialectEvent::Deadline, out, cx);
             if !self.is_open() {
                 *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
                 return after;
@@ -315,17 +315,17 @@ impl WebSocket {
             self.push_heartbeat(out);
         }
         let until = match due {
-            HeartbeatDue::Heard(until) if self.input.mid_message() => {
+            HeartbeatDue::Received(until) if self.input.mid_message() => {
                 until.min(self.message_deadline(cx))
             }
-            HeartbeatDue::Heard(until) | HeartbeatDue::Asked(until) => until,
+            HeartbeatDue::Received(until) | HeartbeatDue::Asked(until) => until,
             HeartbeatDue::Record(until) => until,
             HeartbeatDue::Ping(until) => {
                 self.send_ping(out, cx);
                 until
             }
             HeartbeatDue::AppPing(until) => {
-                self.call_dialect(out, cx, |it, context| it.app_ping(context));
+                self.call_dialect(DialectEvent::AppPing, out, cx);
                 until
             }
             HeartbeatDue::Silent => {
@@ -366,7 +366,7 @@ impl WebSocket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Progress {
-        self.call_dialect(out, cx, |it, context| it.answered(context, part, answer))
+        self.call_dialect(DialectEvent::Answered { part, answer }, out, cx)
     }
 
     pub(crate) fn joined(
@@ -376,7 +376,7 @@ impl WebSocket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Progress {
-        self.call_dialect(out, cx, |it, context| it.joined(context, name, outcome))
+        self.call_dialect(DialectEvent::Joined { name, outcome }, out, cx)
     }
 
     pub(crate) fn not_subscribed(
@@ -385,7 +385,7 @@ impl WebSocket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Progress {
-        self.call_dialect(out, cx, |it, context| it.not_subscribed(context, name))
+        self.call_dialect(DialectEvent::NotSubscribed(name), out, cx)
     }
 
     pub(crate) fn on_message(
@@ -394,26 +394,26 @@ impl WebSocket {
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Progress {
-        self.call_dialect(out, cx, |it, context| it.on_message(context, what))
+        self.call_dialect(DialectEvent::Message(what), out, cx)
     }
 
     pub(crate) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Progress {
-        self.call_dialect(out, cx, |it, context| it.on_reload(context))
+        self.call_dialect(DialectEvent::Reload, out, cx)
     }
 
-    /// Calls the dialect, unless the connection is closing.
+    /// Gives the dialect an event, unless the connection is closing.
     pub(super) fn call_dialect(
         &mut self,
+        event: DialectEvent<'_>,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
-        what: impl FnOnce(&mut Connection, &mut DialectContext<'_>),
     ) -> Progress {
         let mut wanted = None;
         if self.is_open()
             && let Endpoint::Dialect(it) = &mut self.endpoint
         {
             let channel = self.channel.as_deref_mut();
-            what(it, &mut context(out, channel, &mut wanted, cx));
+            it.on(&mut context(out, channel, &mut wanted, cx), event);
         }
         if let Some(closing) = wanted {
             self.close(&closing, out);

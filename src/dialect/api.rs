@@ -1,0 +1,58 @@
+//! What a dialect decides without a connection: its subprotocols, its HTTP API, and what it knows
+//! about channels by their names.
+
+use super::context::{DialectContext, Opening, Rejection};
+use super::effects::Effects;
+use super::env::Env;
+use super::reply::{Answered, no_such_target};
+use crate::http;
+use crate::hub::DialectMessage;
+use crate::mem::Frozen;
+
+/// A vendor's protocol apart from its connections.
+pub trait DialectApi: Sized {
+    /// Selects one of the offered subprotocols (RFC 6455 section 4.2.2), before the handshake is
+    /// answered. `None` selects no subprotocol.
+    ///
+    /// # Errors
+    /// The request is refused with an HTTP status, such as when no offered subprotocol is
+    /// supported.
+    fn subprotocol<'a>(_env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        Ok(None)
+    }
+
+    /// Whether a client may subscribe to a channel of this name without authorisation.
+    fn is_public(_name: &str) -> bool {
+        false
+    }
+
+    /// The frame that reports `count` subscriptions to the subscribers of a channel, if the dialect
+    /// reports them.
+    fn count(_env: &Env, _app: u32, _name: &str, _count: u64) -> Option<Frozen> {
+        None
+    }
+
+    /// Adds the effects of a message that cannot be delivered, because its connection has closed.
+    /// Every dialect is asked about every such message.
+    fn on_undelivered(_what: &DialectMessage, _out: &mut Effects<'_>) {}
+
+    /// Whether the body of an HTTP request is needed, decided by its head alone. If not, the
+    /// request is answered without its body, so that an unauthenticated client cannot make the
+    /// server read one.
+    fn needs_body(cx: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {
+        let _ = (cx, app, request);
+        false
+    }
+
+    /// Answers an HTTP request for application `app`. `path` is the rest of the path after
+    /// `/apps/{id}`.
+    fn request(
+        context: &mut DialectContext<'_>,
+        app: u32,
+        path: &str,
+        request: &mut http::Request<'_>,
+    ) -> Answered {
+        let _ = (context, app, request);
+        Answered::Now(no_such_target(path))
+    }
+}

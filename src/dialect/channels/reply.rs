@@ -1,0 +1,27 @@
+//! The replies of the HTTP API.
+
+use super::super::reply::HttpReply;
+use super::messages;
+use super::vendor::Vendor;
+use std::borrow::Cow;
+
+pub(super) type ApiRefusal = (u16, Cow<'static, str>);
+
+/// An error reply in the vendor's format.
+pub(super) fn json_error<V: Vendor>(status: u16, message: &str) -> HttpReply {
+    HttpReply {
+        status,
+        body: Cow::Owned(messages::api_error(V::DATA, status, message)),
+        allow: None,
+    }
+}
+
+/// A reply with status 200.
+pub(super) fn ok(body: Vec<u8>) -> HttpReply {
+    HttpReply { status: 200, body: Cow::Owned(body), allow: None }
+}
+
+/// The reply to a request that has nothing to report.
+pub(super) fn empty() -> HttpReply {
+    HttpReply { status: 200, body: Cow::Borrowed(b"{}"), allow: None }
+}

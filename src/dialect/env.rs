@@ -1,0 +1,80 @@
+//! The configuration and the state that every dialect can look up.
+
+use super::apps::Apps;
+use super::channels::ids::SocketIds;
+use super::zenith::Directory;
+use super::zilliqa::Shared;
+use crate::config::{self, Config};
+use crate::hub::EventMask;
+use crate::jwt::{Guard, Remotes};
+use crate::model::Registries;
+use crate::stats::Counters;
+use crate::upstream::Names;
+use std::sync::Arc;
+
+/// The configuration and the state that every dialect can look up. All cores share it, without a
+/// lock around it.
+#[derive(Debug)]
+pub struct Env {
+    /// The configuration.
+    pub config: Config,
+    /// The applications.
+    pub apps: Apps,
+    /// The token and certificate guards, in the order of the configuration.
+    pub guards: Vec<Guard>,
+    /// The remote key sets of the guards; the same for all configurations of the process.
+    pub remotes: Arc<Remotes>,
+    /// The DNS names of upstreams; the same for all configurations of the process.
+    pub names: Arc<Names>,
+    /// The schema registries; the same for all configurations of the process.
+    pub registries: Arc<Registries>,
+    /// Whether any route uses compression, so that events carry their compressed encodings.
+    pub compresses: bool,
+    /// Whether any route accepts requests with a streamed body.
+    pub streams: bool,
+    /// The number of reloads of the configuration since the start of the process.
+    pub version: u32,
+    /// The channel events to report of each application, by the application's number.
+    pub watched: Arc<[EventMask]>,
+    /// Creates and parses the socket ids of connections; the same for all configurations of the
+    /// process.
+    pub socket_ids: SocketIds,
+    /// The state of the Zilliqa dialect that all cores share.
+    pub zilliqa: Arc<Shared>,
+    /// The counters of each core, by the core's number.
+    pub counters: Vec<Arc<Counters>>,
+    /// The tokens, topics and back ends of the Zenith dialect.
+    pub zenith: Directory,
+    /// The counters of the control thread; all 0 if there is none.
+    pub control: Arc<Counters>,
+}
+
+impl Env {
+    /// The listener with this number, which is its position in the configuration at start.
+    pub fn listener(&self, number: u16) -> &config::Listener {
+        // The configuration has at least one listener.
+        let listeners = &self.config.listeners;
+        listeners.get(usize::from(number)).unwrap_or(&listeners[0])
+    }
+
+    /// Whether the events of `mask` are to be reported for application `app`.
+    pub fn watches(&self, app: u32, mask: EventMask) -> bool {
+        self.watched.get(app as usize).is_some_and(|watched| watched.has(mask))
+    }
+
+    /// The path after the configured prefix; `None` if it does not have that prefix.
+    pub fn strip_prefix<'p>(&self, path: &'p str) -> Option<&'p str> {
+        path.strip_prefix(&*self.config.pusher.path_prefix)
+    }
+
+    /// Whether the process is overloaded: the open WebSockets of all applications, or the bytes in
+    /// all write queues, have reached their limit. A limit of 0 is none.
+    pub fn is_overloaded(&self) -> bool {
+        let (sockets, bytes) = {
+            let limits = &self.config.limits;
+            (limits.overload_sockets, limits.overload_bytes)
+        };
+        let waiting = || self.counters.iter().map(|core| core.queued_bytes.get()).sum::<u64>();
+        sockets > 0 && self.apps.open_count() >= sockets || bytes > 0 && waiting() >= bytes
+    }
+}
