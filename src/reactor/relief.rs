@@ -15,7 +15,8 @@ const IDLE_MS: u64 = 2_000;
 /// Decides at each sweep whether to return freed memory. Memory is returned when nothing more is
 /// being freed, because memory freed in the middle of work is soon used again. At intervals it is
 /// also returned during work, so that no peer can prevent it. When the core has been idle, less is
-/// worth the effort: a buffer that grew has left smaller pieces that are not counted.
+/// worth the effort: a buffer that grew has left smaller pieces that are not counted. After memory
+/// was returned during work, it is returned once more then: what was in flight is freed later.
 #[derive(Debug, Default)]
 pub(super) struct Relief {
     /// The total of freed bytes at the last sweep.
@@ -26,6 +27,8 @@ pub(super) struct Relief {
     given_ms: u64,
     /// The last sweep since which something was freed, in milliseconds.
     changed_ms: u64,
+    /// Whether memory is returned once more when the core is idle.
+    again: bool,
 }
 
 impl Relief {
@@ -39,8 +42,9 @@ impl Relief {
         let idle = quiet && now.ms.saturating_sub(self.changed_ms) >= IDLE_MS;
         let worth = freed.wrapping_sub(self.given);
         let due = worth >= WORTH_BYTES && (quiet || waited)
-            || worth >= WORTH_IDLE_BYTES && idle && waited;
+            || (worth >= WORTH_IDLE_BYTES || self.again) && idle && waited;
         if due {
+            self.again = !idle;
             self.given = freed;
             self.given_ms = now.ms;
         }

@@ -20,6 +20,8 @@ pub(super) struct Account {
     pub(super) freed: u64,
     /// Connections from which reading is paused because of the memory that they hold.
     pub(super) starved: Vec<Slot>,
+    /// When the first of them was paused, in milliseconds.
+    pub(super) starved_ms: u64,
     /// The bytes held at the last search for the largest holders, and its time in milliseconds.
     pub(super) scanned: u64,
     scanned_ms: u64,

@@ -21,6 +21,10 @@ const REFUSE: u64 = 90;
 /// The percentage above which the largest holders are ended, and the one that is left after that.
 const END: u64 = 95;
 const END_LEAVES: u64 = 85;
+/// How long reading is paused for lack of memory, in milliseconds. After that the largest of the
+/// paused connections are ended: their peers may be gone, which shows only when they are read, and
+/// an unfinished message that is not read cannot be completed.
+const STARVED_MS: u64 = 5_000;
 
 /// The estimated bytes of one channel and of one subscription in the hub's tables.
 const CHANNEL_BYTES: u64 = 512;
@@ -77,6 +81,9 @@ impl Shard {
         if !self.is_memory_above(RESUME) {
             return self.unstarve(now);
         }
+        if !self.account.starved.is_empty() && now.ms >= self.account.starved_ms + STARVED_MS {
+            self.end_starved(now);
+        }
         if !self.is_memory_above(PAUSE) {
             return;
         }
@@ -102,7 +109,7 @@ impl Shard {
                 break;
             }
             left -= bytes as u64;
-            self.starve(slot);
+            self.starve(slot, now);
         }
     }
 
@@ -130,11 +137,31 @@ impl Shard {
         self.charge(slot);
     }
 
-    fn starve(&mut self, slot: Slot) {
+    /// Ends the largest of the connections whose reading has been paused for too long, until enough
+    /// memory is free for the others.
+    fn end_starved(&mut self, now: Now) {
+        let share = self.memory_share();
+        let mut surplus = self.memory_bytes().saturating_sub(share / 100 * PAUSE_LEAVES);
+        for (bytes, slot) in self.holders() {
+            if surplus == 0 {
+                break;
+            }
+            if self.is_starved(slot) {
+                surplus = surplus.saturating_sub(bytes as u64);
+                self.end_for_memory(slot, now);
+            }
+        }
+        self.account.starved_ms = now.ms;
+    }
+
+    fn starve(&mut self, slot: Slot, now: Now) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         if !session.link.is_starved() {
             session.link.starve();
             self.counters.memory_read_paused.add(1);
+            if self.account.starved.is_empty() {
+                self.account.starved_ms = now.ms;
+            }
             self.account.starved.push(slot);
             self.list(slot);
         }

@@ -69,7 +69,16 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     let counters = machine.counters.clone();
     assert!(counters.memory_read_paused.get() > 0);
     assert_eq!(counters.memory_ended.get(), 0, "who is not read on need not be ended");
-    // A connection whose reading is paused still has its timeout; after that, all memory is free.
+    // Connections whose reading stays paused for five seconds are ended, the largest first, until
+    // the others can be read again.
+    machine.wait(4500);
+    assert_eq!(counters.memory_ended.get(), 0, "reading was paused less than five seconds ago");
+    machine.wait(1000);
+    let ended = counters.memory_ended.get();
+    assert!((5..STRANGERS as u64 / 2).contains(&ended), "{ended}");
+    assert!((50..=60).contains(&percent(&machine)), "{} %", percent(&machine));
+    is_served(&mut machine, healthy);
+    // The others have their timeout; after that, all memory is free.
     let message_ms = 60_000;
     for _ in 0..(2 * message_ms / SWEEP_MS) {
         machine.wait(SWEEP_MS);
@@ -77,7 +86,8 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
             is_served(&mut machine, healthy);
         }
     }
-    let late = |it: &Received| matches!(it, Received::Close(Some(1008), _));
+    assert_eq!(counters.memory_ended.get(), ended);
+    let late = |it: &Received| matches!(it, Received::Close(Some(1008 | 1013), _));
     for &at in &strangers {
         assert!(machine.wire(at).received.iter().any(late), "{:?}", machine.wire(at).received);
     }
