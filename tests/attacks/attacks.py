@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Attacks the server with the findings of docs/security.md and checks that a client is served.
+
+    tests/attacks/attacks.py [--binary PATH] [NAME...]
+
+Prints one row for each attack: what was sent, the 99th percentile of the healthy client's latency
+before and during the attack, the largest memory of the server beside its account, and the counters
+of the bound. Exit code 1: an assertion has failed. Needs only Python's standard library.
+"""
+
+import argparse
+import os
+import sys
+import time
+import traceback
+
+import high
+import medium
+import rush
+import support
+
+ATTACKS = {function.__name__: function for function in [*high.ALL, *medium.ALL, *rush.ALL]}
+ROW = "{:<5} {:<52} {:>8} {:>8} {:>8} {:>5}/{:<5} {}"
+
+
+def one(name, binary):
+    """Runs one attack and returns its run."""
+    run = support.Run(name, binary)
+    try:
+        ATTACKS[name](run)
+        run.finish()
+    except Exception:
+        run.faults.append(traceback.format_exc())
+    finally:
+        try:
+            if run.faults and run.server is not None:
+                run.faults.append("log: " + run.server.log.read_text()[-2000:])
+        except OSError:
+            pass
+        run.end()
+    return run
+
+
+def row(run):
+    counters = ", ".join(f"{name} +{run.after[name]}" for name in run.named)
+    text = "; ".join(part for part in (counters, run.note) if part)
+    numbers = (f"{value:.1f}" for value in (*run.p99, run.longest))
+    mib = support.MIB
+    return ROW.format(run.name, run.sent, *numbers, run.peak // mib, run.memory // mib, text)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--binary", default=str(support.ROOT / "target/release/polycast"))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=" ".join(ATTACKS))
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(ATTACKS)
+    if unknown:
+        parser.error(f"no attack is called {', '.join(sorted(unknown))}")
+    support.raise_files()
+    os.sched_setaffinity(0, {support.CLIENT_CORE})
+    began, failed = time.monotonic(), []
+    names = arguments.names or list(ATTACKS)
+    print(ROW.format("name", "sent", "before", "p99 ms", "max", "MiB", "of", "counters"))
+    for name in names:
+        run = one(name, arguments.binary)
+        print(row(run), flush=True)
+        for fault in run.faults:
+            print(f"FAULT: {name}: {fault}", flush=True)
+        if run.faults:
+            failed.append(name)
+    print(f"Ran {len(names)} tests in {time.monotonic() - began:.0f} s")
+    if failed:
+        print(f"failed: {' '.join(failed)}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
