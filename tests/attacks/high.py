@@ -30,14 +30,14 @@ def h1(run):
     route = '[[routes]]\nwhen = [{ path = "/guarded" }]\nguarded = { g = [] }\nendpoint = "echo"\n'
     run.start(config("", GUARD + route))
     get = lambda text: request("GET", "/guarded", b"", f"Authorization: Bearer {text}")
-    kind = "Content-Type: application/x-challenge-response"
-    post = lambda text: request("POST", "/any", text.encode(), kind)
+    kind = "Content-Type: application/x-challenge-response\r\nContent-Length: 0"
+    post = lambda text: request("POST", "/any", b"", kind, f"Authorization: Bearer {text}")
     tokens = [token(*one) for one in [("ES384", "e"), ("RS256", "r")] * 600]
     bursts = [b"".join(make(text) for text in part) for part, make in
               zip([tokens[at : at + 200] for at in range(0, 1200, 200)], [get, post] * 3)]
     with run.attack():
         sources = [f"127.0.1.{n}" for n in range(1, 5)]
-        done = run.join(run.flood(lambda n: [bursts[n % 6]], sockets=16, sources=sources))
+        done = run.join(run.flood(lambda n: [bursts[n % 6]], sockets=16, sources=sources, stays_s=0.2))
     run.sent = f"{done['connections']} connections of 200 tokens, {done['bytes'] / MIB:.0f} MiB"
     run.moved("guard_bad_token", "guard_failures_closed", "guard_throttled")
 

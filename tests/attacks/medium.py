@@ -53,7 +53,8 @@ def m2(run):
     guesses = b"".join(guess(number) for number in range(2000))
     script = lambda n: [handshake("/Zenith") + guesses]
     with run.attack():
-        done = run.join(run.flood(script, sockets=8, sources=["127.0.1.1", "127.0.1.2"]))
+        done = run.join(run.flood(script, sockets=8, sources=["127.0.1.1", "127.0.1.2"],
+                                  stays_s=0.2))
     wrong = run.counters()["sign_ins_wrong"]
     run.check(wrong <= 2 * 11, f"{wrong} guesses of two addresses were looked at")
     with connect(run.port, "127.0.1.1") as stream:
@@ -95,12 +96,12 @@ def m3(run):
 def m4(run):
     """Short texts for a schema whose pattern backtracks. Bound: 5000 steps for all patterns of one
     message, and a text that needs more closes the connection. Without it 51 kB took 1.95 s."""
-    schema = '{"properties":{"text":{"pattern":"^((?=a)a+)+$"}}}'
+    schema = '{"properties":{"text":{"pattern":"^((?=a)a+)+$$"}}}'
     run.start(config("", model(schema, "drop")))
     slow = frame(json.dumps({"text": "a" * 40 + "!"}))
     with run.attack():
         script = lambda n: [handshake("/model") + slow * 1000]
-        done = run.join(run.flood(script, sockets=16))
+        done = run.join(run.flood(script, sockets=16, stays_s=0.1))
     run.sent = f"{done['connections']} connections of 1000 texts"
     run.moved("messages_invalid")
 

@@ -2,17 +2,15 @@
 
 import collections
 import errno
-import json
 import os
 import re
-import resource
 import select
 import socket
 import subprocess
 import time
 
 import support
-from support import APP_PATH, MIB, Client, config, handshake, message, publish
+from support import APP_PATH, config, handshake, message, publish
 
 CLIENTS = 38_000
 # Each process of clients has about as many sockets, and an address of its own: an address has 28 000
@@ -104,7 +102,7 @@ def rush(run):
     possible = min(possible, int(available[1]) * 1024 // 32_768)
     count = min(CLIENTS, possible, PROCESSES * (files - SPARE))
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(1))) or "0"
-    run.start(config(f"limits.connections = {count + 64}", memory_mib=512), threads=2, cores=cores)
+    run.start(config(f"limits.connections = {count + 1900}", memory_mib=512), threads=2, cores=cores)
     # All clients together take the two cores for seconds, so that only a standstill is a fault.
     run.limit_ms, run.ratio = 5000, 5
     pipes = []
