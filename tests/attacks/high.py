@@ -32,12 +32,14 @@ def h1(run):
     get = lambda text: request("GET", "/guarded", b"", f"Authorization: Bearer {text}")
     kind = "Content-Type: application/x-challenge-response\r\nContent-Length: 0"
     post = lambda text: request("POST", "/any", b"", kind, f"Authorization: Bearer {text}")
-    tokens = [token(*one) for one in [("ES384", "e"), ("RS256", "r")] * 600]
-    bursts = [b"".join(make(text) for text in part) for part, make in
-              zip([tokens[at : at + 200] for at in range(0, 1200, 200)], [get, post] * 3)]
+    keys = [("ES384", "e"), ("RS256", "r")]
+
+    def script(n):
+        yield b"".join([get, post][n % 2](token(*keys[at % 2])) for at in range(200))
+
     with run.attack():
         sources = [f"127.0.1.{n}" for n in range(1, 5)]
-        done = run.join(run.flood(lambda n: [bursts[n % 6]], sockets=16, sources=sources, stays_s=0.2))
+        done = run.join(run.flood(script, sockets=16, sources=sources, stays_s=0.2))
     run.sent = f"{done['connections']} connections of 200 tokens, {done['bytes'] / MIB:.0f} MiB"
     run.moved("guard_bad_token", "guard_failures_closed", "guard_throttled")
 
@@ -247,13 +249,14 @@ def h7(run):
     query = lambda numbers: frame(json.dumps(
         {"query": "EventLog", "addresses": [address(number) for number in numbers]}))
     # The common addresses are spread, as those of contracts are.
-    common = query([number * 0x9E3779B97F4A7C15F39CC0605CEDC834 % 2**160 for number in range(1, 9001)])
+    common = query([number * 0x9E3779B97F4A7C15F39CC0605CEDC834 % 2**160
+                    for number in range(1, 9001)])
 
     def script(n):
         yield handshake("/zil") + common
         for number in range(990):
             yield query([(n + 1) * 100_000 + number])
-            time.sleep(0.001)
+            time.sleep(0.0005)
 
     with run.attack():
         pipes = [run.flood(script, sockets=150, needle=b"invalid addresses")]

@@ -13,8 +13,8 @@ import support
 from support import APP_PATH, config, handshake, message, publish
 
 CLIENTS = 38_000
-# Each process of clients has about as many sockets, and an address of its own: an address has 28 000
-# ports by default.
+# Each process of clients has about as many sockets, and an address of its own: an address has
+# 28 000 ports by default.
 PROCESSES = 3
 # Files of a reactor beside connections: the listener, the ring, the reserve for refusals.
 SPARE = 1000
@@ -29,7 +29,7 @@ def clients(port, count, source, pipe):
     """Connects `count` clients from one address without waiting for each other. Sends how many have
     subscribed, waits for the parent, and sends how many have received the event. Ends when the
     parent says so."""
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    os.sched_setaffinity(0, support.CORES)
     poll = select.epoll()
     streams, received = {}, collections.defaultdict(bytes)
     hello = handshake(APP_PATH) + message("pusher:subscribe", channel="rush")
@@ -89,9 +89,9 @@ def clients(port, count, source, pipe):
 
 
 def rush(run):
-    """All clients connect at once, and each sends its handshake and a subscription together. Bound:
-    unfinished handshakes wait in the backlog, and a reactor without room leaves connections to the
-    other. None may be refused, each must be subscribed, and each must receive one event."""
+    """All clients connect at once, and each sends its handshake and a subscription together.
+    Bound: unfinished handshakes wait in the backlog, and a reactor without room leaves connections
+    to the other. None may be refused, each must be subscribed, and each must receive one event."""
     files = support.raise_files()
     doctor = subprocess.run([run.binary, "doctor"], capture_output=True, text=True, timeout=20)
     found = re.search(r"^open files +(\d+)", doctor.stdout, re.M)
@@ -101,7 +101,7 @@ def rush(run):
     # A client needs about 5 KiB of the server, and as much of the kernel at both ends.
     possible = min(possible, int(available[1]) * 1024 // 32_768)
     count = min(CLIENTS, possible, PROCESSES * (files - SPARE))
-    cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(1))) or "0"
+    cores = ",".join(str(core) for core in support.CORES)
     run.start(config(f"limits.connections = {count + 1900}", memory_mib=512), threads=2, cores=cores)
     # All clients together take the two cores for seconds, so that only a standstill is a fault.
     run.limit_ms, run.ratio = 5000, 5

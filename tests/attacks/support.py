@@ -4,7 +4,7 @@ One attack is a function that takes a `Run`. It starts the server with `run.star
 `with run.attack():`, and then names the counters that must have moved. `Run.finish` checks what is
 the same for all attacks: the latency of the healthy client, its events, and the server's memory.
 
-The server is pinned to core 0; the healthy client and the attackers are pinned to core 1, where
+The server is pinned to one core; the healthy client and the attackers are pinned to another, where
 attackers have the lowest priority, so that the healthy client measures the server and not them.
 """
 
@@ -49,8 +49,8 @@ RATIO = 5.0
 # for the allocator and for buffers that grow by copying.
 OVERHEAD = 1.25
 MIB = 1 << 20
-SERVER_CORE = 0
-CLIENT_CORE = min(1, (os.cpu_count() or 1) - 1)
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORE, CLIENT_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 
 LISTENS = re.compile(r"polycast listens on (https?)://(\S+):(\d+) and wss?://\S+$")
 APP_ID, KEY, SECRET = "1", "app-key", "app-secret"
@@ -260,7 +260,7 @@ class Client:
 
 
 class Server:
-    """A polycast process on core 0 that listens on ports that the kernel chooses."""
+    """A polycast process on one core that listens on ports that the kernel chooses."""
 
     def __init__(self, binary, text, threads=1, arguments=(), cores=str(SERVER_CORE)):
         self.folder = tempfile.TemporaryDirectory(prefix="polycast-attacks-")
