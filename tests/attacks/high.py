@@ -221,6 +221,8 @@ def h6(run):
             for path in SPELLINGS:
                 statuses.add(ask(run.port, handshake(path))[0])
                 sent += 1
+                while pipe.poll():
+                    reached.append(pipe.recv())
         for _ in range(20):
             ask(run.port, handshake("/public//x"))
         while pipe.poll(0.2):

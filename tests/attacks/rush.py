@@ -102,7 +102,8 @@ def rush(run):
     possible = min(possible, int(available[1]) * 1024 // 32_768)
     count = min(CLIENTS, possible, PROCESSES * (files - SPARE))
     cores = ",".join(str(core) for core in support.CORES)
-    run.start(config(f"limits.connections = {count + 1900}", memory_mib=512), threads=2, cores=cores)
+    text = config(f"limits.connections = {count + 1900}", memory_mib=512)
+    run.start(text, threads=2, cores=cores)
     # All clients together take the two cores for seconds, so that only a standstill is a fault.
     run.limit_ms, run.ratio = 5000, 5
     pipes = []

@@ -346,9 +346,12 @@ def receive_all(stream):
 def healthy_client(port, tls, pipe):
     """Sends a ping each 10 ms and publishes a numbered event each 50 ms, whether or not the
     earlier ones were answered. Ends when the parent says so and all answers have arrived."""
-    client = Client(port, APP_PATH, tls=tls)
-    client.subscribe(CHANNEL)
-    publisher = connect(port, tls=tls)
+    try:
+        client = Client(port, APP_PATH, tls=tls)
+        client.subscribe(CHANNEL)
+        publisher = connect(port, tls=tls)
+    except (OSError, EOFError) as error:
+        return pipe.send(str(error))
     for stream in (client.stream, publisher):
         stream.setblocking(False)
     ping = message("pusher:ping")
@@ -552,7 +555,8 @@ class Run:
         self.pipe = pipe
         if not pipe.poll(SETTLE_S):
             raise AssertionError("the healthy client cannot subscribe")
-        pipe.recv()
+        if (answer := pipe.recv()) != "ready":
+            raise AssertionError(f"the healthy client cannot subscribe: {answer}")
         self.baseline = time.monotonic()
         time.sleep(BASELINE_S)
         self.idle = self.server.status("VmRSS")
