@@ -1,7 +1,7 @@
 //! The `polycast` command: arguments, configuration, run, exit code.
 //!
-//! Exit codes: 0 success, 1 the server could not serve, 2 wrong arguments or configuration, 78 no
-//! usable io_uring.
+//! Exit codes: 0 success; 1 the server cannot start, or a part of it has failed; 2 wrong arguments
+//! or configuration; 78 no usable io_uring; 130 a second signal during the drain.
 
 #![deny(unsafe_code)]
 #![warn(rust_2018_idioms, unreachable_pub)]
@@ -28,17 +28,23 @@ const EXIT_NO_IO_URING: u8 = 78;
 
 const EXAMPLES: &str = "\
 Examples:
-  polycast                                  the demo application on 127.0.0.1:6001
-  polycast --config polycast.toml           what the file says
-  polycast check polycast.toml              whether the file is right, and stop
+  polycast                                  serve the demo application on 127.0.0.1:6001
+  polycast --config polycast.toml           serve with this configuration file
+  polycast check polycast.toml              check this configuration file and exit
   polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
   polycast --log-level warn,polycast=debug --log-format json
-  polycast doctor                           whether this kernel can run it
+  polycast doctor                           check whether this kernel can run the server
 
-Without --config, one application is served, on loopback addresses only:
+Without --config, the server serves one demo application, on loopback addresses only:
   id 1, key app-key, secret app-secret
 
-Exit codes: 0 done; 2 wrong arguments or configuration; 78 this kernel has no usable io_uring.";
+Exit codes:
+  0    the command has succeeded
+  1    the server cannot start (an address is in use, a system call fails), or a part of it has
+       failed; with `doctor --restrictions`: a forbidden operation was not refused
+  2    the arguments or the configuration are invalid
+  78   this kernel has no usable io_uring
+  130  a second SIGTERM or SIGINT has ended the server during its drain";
 
 /// Publishes an event once and delivers it to every WebSocket subscriber.
 #[derive(Parser)]
@@ -52,7 +58,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Serve until a signal ends it; this is the default without a command
+    /// Serve until a signal ends the server; this is the default command
     Serve(Serve),
     /// Check a configuration file and exit
     Check {
@@ -77,7 +83,7 @@ struct Serve {
     /// configuration has listeners that differ in these settings
     #[arg(short, long, value_name = "ADDR")]
     listen: Vec<SocketAddr>,
-    /// The number of reactors, one thread each; 0 is one per core
+    /// The number of reactors, one thread each; 0 is one reactor per core
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
     /// Do not pin each thread to a core
@@ -181,7 +187,7 @@ impl Serve {
 
 fn summary(config: &Config) -> String {
     let threads = match config.threads {
-        0 => "one thread a core".to_owned(),
+        0 => "one thread per core".to_owned(),
         count => counted(count, "thread"),
     };
     format!(
@@ -208,7 +214,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     let message_text = message_text.strip_prefix("error: ").unwrap_or(message_text);
     let words =
         message_text.split_whitespace().collect::<Vec<_>>().join(" ").replace(" tip:", "; tip:");
-    fail(&format!("{words}; `polycast --help` says what there is"), EXIT_USAGE)
+    fail(&format!("{words}; see `polycast --help`"), EXIT_USAGE)
 }
 
 /// Prints `text` to standard output. Unlike `println!` it does not panic when the output is closed

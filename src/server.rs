@@ -124,9 +124,11 @@ impl Server {
         let connections = connections_per_reactor(&config, count)?;
         let (addresses, listeners) = listen_all(&config.listeners, count)?;
         if let Some(files) = files {
-            confine::confine(&config, files).map_err(|e| Error::System("giving up rights", e))?;
+            confine::confine(&config, files)
+                .map_err(|e| Error::System("cannot restrict the process", e))?;
         }
-        let random = || sys::random_u64().map_err(|e| Error::System("random numbers", e));
+        let random =
+            || sys::random_u64().map_err(|e| Error::System("cannot read random numbers", e));
         let (hasher, key) = (Hasher::new(random()?), [random()?, random()?]);
         let mail_bound = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
@@ -173,7 +175,7 @@ impl Server {
                     // The started threads wait at the barrier for this one, so they end only with
                     // the process.
                     server.threads.clear();
-                    return Err(Error::System("starting a thread", error));
+                    return Err(Error::System("cannot start a reactor thread", error));
                 }
             }
         }
@@ -195,7 +197,7 @@ impl Server {
         }
         match &self.control {
             Some(control) => {
-                control.started().map_err(|e| Error::System("starting the control thread", e))
+                control.started().map_err(|e| Error::System("cannot start the control thread", e))
             }
             None => Ok(()),
         }
@@ -209,7 +211,7 @@ impl Server {
         cores: u16,
     ) -> Result<(std::vec::IntoIter<Outbox>, Option<Inbox>), Error> {
         let control = Control::start(env, cores, &self.peers, self.clock)
-            .map_err(|e| Error::System("starting the control thread", e))?;
+            .map_err(|e| Error::System("cannot start the control thread", e))?;
         let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
         self.control = Some(control);
         self.counters.push(env.control.clone());
@@ -263,11 +265,13 @@ impl Server {
             Ok((outboxes, inbox)) => {
                 outboxes.zip(std::iter::once(inbox).chain(repeat_with(|| None)))
             }
-            Err(error) => return tracing::error!(%error, "nothing outside is reached"),
+            Err(error) => {
+                return tracing::error!(%error, "the control thread cannot be started");
+            }
         };
         if let Some(Err(error)) = self.control.as_ref().map(Control::started) {
             self.control = None;
-            return tracing::error!(%error, "nothing outside is reached");
+            return tracing::error!(%error, "the control thread cannot be started");
         }
         for (core, way) in peer_links.enumerate() {
             if let Ok(mut place) = self.peers.core(core as u16).control.lock() {
@@ -283,7 +287,7 @@ impl Server {
                 let restart = source.needing_restart(&config);
                 if !restart.is_empty() {
                     let sections = restart.join(", ");
-                    tracing::warn!(sections, "changed, and take effect with a restart");
+                    tracing::warn!(sections, "changes take effect only after a restart");
                 }
                 config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 source.watch(&config);
@@ -328,7 +332,7 @@ impl Server {
         let mut outcome = Ok(());
         for (core, thread) in self.threads.drain(..).enumerate() {
             let ended = match thread.join() {
-                Ok(ended) => ended.map_err(|error| Error::System("a reactor", error)),
+                Ok(ended) => ended.map_err(|error| Error::System("a reactor failed", error)),
                 Err(_) => Err(Error::Panicked(core)),
             };
             outcome = outcome.and(ended);
@@ -385,7 +389,7 @@ fn run_reactor_thread(
     if let Some(place) = reactor_thread.place
         && let Err(error) = sys::pin(place)
     {
-        tracing::warn!(core = reactor_thread.core, %error, "cannot be pinned");
+        tracing::warn!(core = reactor_thread.core, %error, "a reactor thread cannot be pinned");
     }
     let ring = Ring::new(setup.settings, reactor_thread.counters.clone());
     let me = setup.peers.core(reactor_thread.core);
@@ -449,7 +453,8 @@ fn ring_settings(config: &Config, connections: u32) -> Settings {
 /// The maximum number of connections of each reactor: the configured limit, bounded by the limit of
 /// open files (which applies to each ring's file table separately) and by [`REACTOR_CONNECTIONS`].
 fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
-    let limit = sys::raise_file_limit().map_err(|e| Error::System("the limit of open files", e))?;
+    let limit = sys::raise_file_limit()
+        .map_err(|e| Error::System("cannot raise the limit of open files", e))?;
     let max = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
     let wanted = match config.limits.connections {
         0 => max,
@@ -467,7 +472,7 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
 pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     watch::catch_panics();
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
-        .map_err(|e| Error::System("catching signals", e))?;
+        .map_err(|e| Error::System("cannot catch signals", e))?;
     let hello = Greeting::new(&config);
     let config = config.with(Overrides::default()).map_err(Error::Config)?;
     let files = source.as_ref().map(ConfigSource::files).unwrap_or_default();
@@ -543,7 +548,7 @@ fn attend(
                 server.reload(source);
             }
         } else if signal == Some(SIGHUP) {
-            tracing::warn!("no configuration file to reload");
+            tracing::warn!("there is no configuration file to reload");
         }
         watch.look(server)?;
     }

@@ -139,7 +139,7 @@ impl World {
                 self.hear(core, slots, channel, &event);
                 self.acked.insert(number);
             }
-            Published::Unheard => {
+            Published::NotSubscribed => {
                 self.acked.insert(number);
             }
             Published::Sent => {}

@@ -8,6 +8,7 @@ pub(crate) mod codec_bson;
 pub(crate) mod codec_json;
 pub(crate) mod codec_msgpack;
 pub(crate) mod config;
+pub(crate) mod cost;
 pub(crate) mod deflate_roundtrip;
 pub(crate) mod frame;
 pub(crate) mod http;
@@ -46,7 +47,7 @@ macro_rules! every_target {
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
             zenith_ingest jwt_token route certificate schemas stream session_stream proxy
-            tls_upstream
+            tls_upstream cost
         }
     };
 }

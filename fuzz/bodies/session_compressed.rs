@@ -182,7 +182,7 @@ impl World {
         for (at, wire) in self.wires.iter().enumerate() {
             let seen = self.machine.wire(at);
             let broken = seen.received.iter().any(|it| matches!(it, Received::Broken(_)));
-            assert!(!broken && seen.ear.left() == 0, "{:?}", seen.received);
+            assert!(!broken && seen.reader.left() == 0, "{:?}", seen.received);
             if wire.is_odd || !wire.is_echo {
                 continue;
             }

@@ -67,7 +67,7 @@ pub(crate) fn run(data: &[u8]) {
     for at in 0..wires {
         let broken = machine.wire(at).received.iter().any(|it| matches!(it, Received::Broken(_)));
         assert!(!broken, "{:?}", machine.wire(at).received);
-        assert_eq!(machine.wire(at).ear.left(), 0, "half a message");
+        assert_eq!(machine.wire(at).reader.left(), 0, "half a message");
     }
     machine.end();
 }

@@ -21,7 +21,8 @@ impl Default for Scratch {
 #[error("not valid JSON")]
 pub struct MalformedJson;
 
-/// Buffers of more than this many nodes, which a large document has made, are not kept.
+/// Parser buffers for more than this many nodes, which a large document has caused, are freed after
+/// use.
 const KEPT_TAPE_NODES: usize = 16 * 1024;
 
 impl Scratch {
@@ -112,7 +113,7 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends what stands between the quotes of `text` as a JSON string.
+/// Appends `text`, escaped as the content of a JSON string, without the quotes.
 pub fn push_content(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
     let mut plain = 0;

@@ -65,8 +65,8 @@ pub enum Value {
     Int(i64),
     /// A finite number that is not a [`Value::Int`].
     Float(f64),
-    /// The text of a number by the grammar of RFC 8259 section 6, if neither variant above would be
-    /// written like it. As a double it is finite.
+    /// The text of a number in the grammar of RFC 8259 section 6, if neither [`Value::Int`] nor
+    /// [`Value::Float`] would be written as the same text. The number is finite as a double.
     Number(Box<str>),
     /// A text.
     Text(Box<str>),
@@ -79,12 +79,12 @@ pub enum Value {
 /// The limits of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeLimits {
-    /// Nesting of maps and arrays, the outermost one counted.
+    /// The maximum nesting depth of maps and arrays; the outermost one has depth 1.
     pub depth: usize,
-    /// Number of values, maps and arrays included. A value takes up to 64 bytes of memory for one
-    /// or two bytes of the message, so this bounds the memory of a message.
+    /// The maximum number of values, maps and arrays included. A value takes up to 64 bytes of
+    /// memory for one or two bytes of the message, so this limit bounds the memory of a message.
     pub values: usize,
-    /// Bytes of the message.
+    /// The maximum length of the message in bytes.
     pub bytes: usize,
 }
 
@@ -94,7 +94,7 @@ impl Default for DecodeLimits {
     }
 }
 
-/// Why a message is refused. Each is an invalid message: in RFC 6455's codes, 1007.
+/// Why a message is refused. For all of these errors, the close code of RFC 6455 is 1007.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The bytes are not of the format.
@@ -219,7 +219,7 @@ impl Envelope {
         write(format, body, Some(self), out)
     }
 
-    /// Checks that every format can express it.
+    /// Checks that every format can express the envelope.
     ///
     /// # Errors
     /// As [`Value::check`].
@@ -347,12 +347,12 @@ impl Value {
         }
     }
 
-    /// Whether it is a number.
+    /// Whether the value is a number.
     pub fn is_number(&self) -> bool {
         matches!(self, Value::Int(_) | Value::Float(_) | Value::Number(_))
     }
 
-    /// Checks that every format can express it, which is so for values from [`decode`].
+    /// Checks that every format can express the value. Values from [`decode`] always pass.
     ///
     /// # Errors
     /// [`Error::Key`]: a key has U+0000. [`Error::Number`]: JSON has no such number.
@@ -369,7 +369,7 @@ impl Value {
         }
     }
 
-    /// Whether it is null.
+    /// Whether the value is null.
     pub fn is_null(&self) -> bool {
         *self == Value::Null
     }
@@ -391,7 +391,7 @@ pub fn member_memory((key, value): &(Box<str>, Value)) -> usize {
     size_of::<Box<str>>() + key.len() + value.memory()
 }
 
-/// What is left of the limits while a document is read.
+/// The depth and the number of values that a document may still have while it is read.
 struct Budget {
     depth: usize,
     values: usize,
@@ -402,13 +402,13 @@ impl Budget {
         Budget { depth: limits.depth, values: limits.values }
     }
 
-    /// Counts `values` more.
+    /// Counts `values` more values.
     fn spend(&mut self, values: usize) -> Result<(), Error> {
         self.values = self.values.checked_sub(values).ok_or(Error::Values)?;
         Ok(())
     }
 
-    /// Counts a map or an array while `read` reads it.
+    /// Counts one level of nesting while `read` reads a map or an array.
     fn nested<R>(
         &mut self,
         read: impl FnOnce(&mut Budget) -> Result<R, Error>,

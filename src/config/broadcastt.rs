@@ -1,12 +1,8 @@
 //! The configuration section of the Broadcastt dialect.
 
-use super::app::AppDialect;
 use super::error::Error;
-use super::schema::AppConfig;
-use super::{check, error::Problem};
+use super::range::{DAY_S, range};
 use serde::Deserialize;
-
-const DAY_S: u64 = 86_400;
 
 /// The configuration section of the Broadcastt dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -44,26 +40,8 @@ impl Default for BroadcasttConfig {
 pub(super) fn check(section: &BroadcasttConfig) -> Result<(), Error> {
     let (activity, pong) = (section.activity_timeout_s, section.pong_timeout_s);
     let name = section.channel_name_length as u64;
-    check::range("broadcastt.activity_timeout_s", activity, 1..=DAY_S, " seconds")?;
-    check::range("broadcastt.pong_timeout_s", pong, 1..=DAY_S, " seconds")?;
-    check::range("broadcastt.channel_name_length", name, 1..=1024, " bytes")?;
-    check::range("broadcastt.batch_events", section.batch_events as u64, 1..=1000, "")
-}
-
-/// Refuses settings of an application for features that the Broadcastt protocol does not have.
-pub(super) fn check_app(app: &AppConfig) -> Result<(), Error> {
-    if app.dialect != AppDialect::Broadcastt {
-        return Ok(());
-    }
-    let lacks = [
-        ("webhooks", "[...]", !app.webhooks.is_empty()),
-        ("subscription_count", "true", app.subscription_count),
-    ];
-    match lacks.into_iter().find(|(.., given)| *given) {
-        Some((key, found, _)) => {
-            let accepted = "its default: the dialect `broadcastt` has no such thing";
-            Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
-        }
-        None => Ok(()),
-    }
+    range("broadcastt.activity_timeout_s", activity, 1..=DAY_S, " seconds")?;
+    range("broadcastt.pong_timeout_s", pong, 1..=DAY_S, " seconds")?;
+    range("broadcastt.channel_name_length", name, 1..=1024, " bytes")?;
+    range("broadcastt.batch_events", section.batch_events as u64, 1..=1000, "")
 }

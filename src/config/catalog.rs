@@ -4,9 +4,9 @@ use std::path::Path;
 
 use hyper::header::HeaderValue;
 
-use super::check::range;
 use super::error::{Error, Problem};
-use super::webhook;
+use super::outgoing;
+use super::range::range;
 use crate::model::spec::{Catalog, CatalogKind};
 use crate::tls;
 
@@ -34,7 +34,7 @@ pub(super) fn prepare(catalogs: &mut [Catalog], folder: Option<&Path>) -> Result
 
 fn check(catalog: &Catalog) -> Result<(), Error> {
     if let Some(key) = strange_key(catalog) {
-        let problem = format!("a catalog of this type has no `{key}`");
+        let problem = format!("a catalog of this type does not accept the key `{key}`");
         return Err(Error::keyed(key, Problem::Other(problem)));
     }
     if !catalog.is_registry() {
@@ -43,9 +43,9 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
     let shape = |key: &str, found: &str, accepted| {
         Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
     };
-    if !webhook::is_target(&catalog.url) || catalog.url.contains('?') {
-        let accepted = "`http://` or `https://`, a host, and nothing like `user@`, `?query` or \
-                        `#part`";
+    if !outgoing::is_target(&catalog.url) || catalog.url.contains('?') {
+        let accepted = "an `http://` or `https://` URL with a host, without `user@`, `?query` and \
+                        `#fragment`";
         return shape("url", &catalog.url, accepted);
     }
     range("max_age_s", catalog.max_age_ms() / 1000, 1..=86_400, " seconds")?;
@@ -56,7 +56,7 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
         return shape("context", context, accepted);
     }
     if catalog.group_id.as_ref().is_some_and(String::is_empty) {
-        return shape("group_id", "", "the name of a group");
+        return shape("group_id", "", "a name that is not empty");
     }
     if HeaderValue::from_str(catalog.credentials.headers.authorization.expose()).is_err() {
         let problem = Problem::Secret { accepted: "printable ASCII characters" };

@@ -6,10 +6,7 @@ use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, Problem};
-use super::guard::GuardConfig;
 use super::pattern::Pattern;
-use super::schema::Config;
-use crate::tls::Mutual;
 
 /// What a client must present to a guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -50,7 +47,8 @@ impl<'de> Deserialize<'de> for Fingerprint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Fingerprint, D::Error> {
         let text = String::deserialize(deserializer)?;
         let found = format!("`{text}`");
-        let accepted = "a SHA-256 in 64 hexadecimal digits, perhaps with `:` between each two";
+        let accepted = "a SHA-256 fingerprint of 64 hexadecimal digits, with or without `:` after \
+                        every two digits";
         read(&text).ok_or_else(|| D::Error::invalid_value(Unexpected::Other(&found), &accepted))
     }
 }
@@ -78,28 +76,18 @@ impl GuardCertificate {
     }
 }
 
-/// Checks the certificate settings of a guard; the keys in errors are relative to the guard.
-pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
-    let GuardCertificate { fingerprints: _, common_names, alternative_names } = &guard.certificate;
-    let (kind, certificate) = (guard.kind, guard.certificate.clone());
-    if kind == GuardKind::Jwt {
-        let words = "nothing, unless the guard's `type` is \"certificate\"";
-        let is_needed = !certificate.is_empty();
-        return if is_needed { Err(needed("certificate", words)) } else { Ok(()) };
-    }
-    if (GuardConfig { kind, certificate, ..GuardConfig::new(&guard.name) }) != *guard {
-        let words = "\"jwt\", since the guard has keys that are for tokens";
-        return Err(needed("type", words));
-    }
+/// Checks the names of certificates; the keys in errors are relative to the guard.
+pub(super) fn check(certificate: &GuardCertificate) -> Result<(), Error> {
+    let GuardCertificate { fingerprints: _, common_names, alternative_names } = certificate;
     let names = common_names.iter().enumerate().map(|it| ("common_names", it));
     let alternatives = alternative_names.iter().enumerate().map(|it| ("alternative_names", it));
     for (list, (place, pattern)) in names.chain(alternatives) {
         let name = pattern.as_str();
         let (kinds, accepted): (&[&str], _) = match list {
-            "common_names" => (&[""], "a name; `*` is any run of characters"),
+            "common_names" => (&[""], "a name; `*` matches any run of characters"),
             _ => (
                 &["dns:", "email:", "uri:", "ip:"],
-                "a name that begins with `dns:`, `email:`, `uri:` or `ip:`; `*` is any run of \
+                "a name that begins with `dns:`, `email:`, `uri:` or `ip:`; `*` matches any run of \
                  characters",
             ),
         };
@@ -112,18 +100,4 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Checks that at least one listener requests client certificates if the guard needs them; the key
-/// in the error is relative to the guard.
-pub(super) fn check_listeners(guard: &GuardConfig, config: &Config) -> Result<(), Error> {
-    let asks = config.listeners.iter().any(|listener| listener.tls.mutual != Mutual::None);
-    match guard.kind == GuardKind::Certificate && !asks {
-        true => Err(needed("type", "\"jwt\", or a listener whose `tls` has `mutual`")),
-        false => Ok(()),
-    }
-}
-
-fn needed(key: &str, words: &'static str) -> Error {
-    Error::keyed(key, Problem::Needed(words))
 }

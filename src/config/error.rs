@@ -34,19 +34,19 @@ pub enum Problem {
     #[error("cannot be read: {0}")]
     Read(#[source] std::io::Error),
     /// The file's extension does not name a known format.
-    #[error("the name must end in .toml, .yaml or .yml, which says what the file is written in")]
+    #[error("expected a file name that ends in .toml, .yaml or .yml")]
     Extension,
     /// The text is not valid TOML or YAML.
     #[error("{0}")]
     Syntax(String),
     /// A key that the schema does not have.
-    #[error("unknown key; known here: {}", list(known))]
+    #[error("unknown key; accepted keys: {}", list(known))]
     UnknownKey {
         /// The keys that are known in that section.
         known: &'static [&'static str],
     },
     /// A required key is missing.
-    #[error("missing, and it has no default")]
+    #[error("the key is missing and has no default")]
     Missing,
     /// A value has the wrong type.
     #[error("expected {expected}, found {found}")]
@@ -87,7 +87,7 @@ pub enum Problem {
         max: u64,
     },
     /// A number exceeds a limit that another key sets.
-    #[error("{found} is more than {bound}, which is {max}; lower this one or raise that one")]
+    #[error("{found} is too large; the maximum is {bound}, which is {max}")]
     Relation {
         /// The number in the file.
         found: u64,
@@ -105,7 +105,7 @@ pub enum Problem {
         other: String,
     },
     /// A list is empty and needs at least one entry.
-    #[error("at least one entry is needed")]
+    #[error("at least one entry is required")]
     Empty,
     /// A text has the wrong form.
     #[error("`{found}` is not accepted; accepted: {accepted}")]
@@ -122,7 +122,7 @@ pub enum Problem {
         accepted: &'static str,
     },
     /// A value that another key requires is missing, or is set where it has no effect.
-    #[error("what is needed here: {0}")]
+    #[error("expected {0}")]
     Needed(&'static str),
     /// A file that the configuration names cannot be used.
     #[error("{0}")]
@@ -135,9 +135,9 @@ pub enum Problem {
     Dollar,
     /// The demo application would listen on an address that other machines can reach.
     #[error(
-        "{0} is not a loopback address, and without a configuration only the demo application, \
-         whose secret is public, would be served there; write a configuration with your own \
-         [[apps]] and give it with --config FILE"
+        "{0} is not a loopback address; without a configuration, the server accepts only loopback \
+         addresses, because it serves the demo application, whose secret is public; write a \
+         configuration with your own [[apps]] and use --config FILE"
     )]
     DemoAddress(std::net::SocketAddr),
     /// Any other problem that the parser of a value reports.
@@ -255,7 +255,7 @@ fn describe(found: serde::de::Unexpected<'_>) -> String {
         Unexpected::Seq => "a list",
         Unexpected::Map => "a table",
         Unexpected::Other(words) => words,
-        _ => "something else",
+        _ => "another kind of value",
     };
     words.to_owned()
 }

@@ -8,8 +8,10 @@ use serde::Deserialize;
 
 use super::certificate::{self, GuardCertificate, GuardKind};
 use super::error::{Error, Problem};
-use super::schema::Secret;
+use super::range::range;
+use super::secret::Secret;
 use super::size;
+use super::text::shape;
 use crate::jwt::{self, Algorithm, Jwk};
 use crate::tls;
 
@@ -151,7 +153,7 @@ impl Default for Credentials {
 
 impl GuardConfig {
     /// A guard of that name with every other key at its default. It has no keys, so it admits
-    /// nobody.
+    /// no request.
     pub fn new(name: &str) -> GuardConfig {
         GuardConfig {
             name: name.to_owned(),
@@ -240,19 +242,27 @@ impl GuardKey {
 }
 
 /// Checks what types cannot express; the keys in errors are relative to the guard.
-pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
+/// `asks_certificates` says whether any listener requests client certificates.
+pub(super) fn check(guard: &GuardConfig, asks_certificates: bool) -> Result<(), Error> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
     if guard.name.is_empty() || !guard.name.bytes().all(known) {
         return Err(shape("name", &guard.name, "one or more of A-Z, a-z, 0-9, `_` and `-`"));
     }
-    certificate::check(guard)?;
+    check_kind(guard)?;
     if guard.kind == GuardKind::Certificate {
-        return Ok(());
+        certificate::check(&guard.certificate)?;
+        return match asks_certificates {
+            true => Ok(()),
+            false => Err(needed(
+                "type",
+                "\"jwt\", or a listener whose `tls.mutual` is \"requested\" or \"required\"",
+            )),
+        };
     }
     for (index, key) in guard.keys.iter().enumerate() {
         let key = key.read().and_then(|key| match key.fits(&guard.algorithms) {
             true => Ok(()),
-            false => Err("a key that one of the guard's `algorithms` fits"),
+            false => Err("a key for at least one of the guard's `algorithms`"),
         });
         if let Err(accepted) = key {
             return Err(Error::keyed(format!("keys[{index}]"), Problem::Secret { accepted }));
@@ -260,8 +270,8 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
     }
     if guard.keys.is_empty() && !is_source(&guard.url(), guard.allow_private) {
         let key = if guard.keys_url.is_empty() { "keys" } else { "keys_url" };
-        let accepted = "`keys`, or an `https://` URL in `keys_url` or as the `issuer`; `http://` \
-                        with `allow_private`";
+        let accepted = "at least one entry in `keys`, or an `https://` URL in `keys_url` or \
+                        `issuer` (`http://` only with `allow_private`)";
         return Err(shape(key, &guard.url(), accepted));
     }
     for (key, found, min, max) in [
@@ -270,21 +280,44 @@ pub(super) fn check(guard: &GuardConfig) -> Result<(), Error> {
         ("leeway_s", guard.leeway_s, 0, 3600),
         ("challenge_s", guard.challenge_s, 0, 86_400),
     ] {
-        range(key, found, min, max, " seconds")?;
+        range(key, found, min..=max, " seconds")?;
     }
-    range("token_bytes", guard.token_bytes as u64, 256, 32_768, " bytes")?;
+    range("token_bytes", guard.token_bytes as u64, 256..=32_768, " bytes")?;
     for (key, path) in [("roles", &guard.roles), ("identity", &guard.identity)] {
         if path.is_empty() {
-            return Err(shape(key, path, "a claim, such as `realm_access.roles`"));
+            return Err(shape(
+                key,
+                path,
+                "the name or path of a claim, such as `realm_access.roles`",
+            ));
         }
     }
     for (index, path) in guard.require.iter().enumerate() {
         if path.is_empty() {
             let key = format!("require[{index}]");
-            return Err(shape(key, path, "a claim, such as `exp`"));
+            return Err(shape(key, path, "the name or path of a claim, such as `exp`"));
         }
     }
     check_credentials(&guard.credentials)
+}
+
+/// Refuses keys that guards of this type do not have.
+fn check_kind(guard: &GuardConfig) -> Result<(), Error> {
+    let (kind, certificate) = (guard.kind, guard.certificate.clone());
+    if kind == GuardKind::Jwt {
+        let words = "no value, because the guard's `type` is not \"certificate\"";
+        let is_needed = !certificate.is_empty();
+        return if is_needed { Err(needed("certificate", words)) } else { Ok(()) };
+    }
+    if (GuardConfig { kind, certificate, ..GuardConfig::new(&guard.name) }) != *guard {
+        let words = "\"jwt\", because the guard has keys that only this type accepts";
+        return Err(needed("type", words));
+    }
+    Ok(())
+}
+
+fn needed(key: &str, words: &'static str) -> Error {
+    Error::keyed(key, Problem::Needed(words))
 }
 
 fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
@@ -296,7 +329,8 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
             let key = format!("credentials.{section}.{name}");
             let named = !name.is_empty() && (section == "query" || name.bytes().all(token));
             if !named || pattern.matches(CREDENTIALS).count() != 1 || !pattern.bytes().all(value) {
-                let accepted = "the name of a field, and a text with `{credentials}` once in it";
+                let accepted = "a valid name with a value that contains `{credentials}` exactly \
+                                once";
                 return Err(shape(key, pattern, accepted));
             }
         }
@@ -308,8 +342,8 @@ fn check_credentials(credentials: &Credentials) -> Result<(), Error> {
     let plain = |(head, tail): (&str, &str)| head.bytes().chain(tail.bytes()).all(token);
     // A bare `{credentials}` would take every subprotocol for a token.
     if protocol.len() == CREDENTIALS.len() || !parts.is_some_and(plain) {
-        let accepted = "characters of a subprotocol with `{credentials}` once among them, such as \
-                        `bearer.{credentials}`";
+        let accepted = "a subprotocol that contains `{credentials}` exactly once and other \
+                        characters, such as `bearer.{credentials}`";
         return Err(shape("credentials.protocol", protocol, accepted));
     }
     Ok(())
@@ -340,17 +374,6 @@ fn is_source(url: &str, allow_private: bool) -> bool {
         _ => false,
     };
     secure && uri.host().is_some_and(|host| !host.is_empty()) && !url.contains(['@', '#'])
-}
-
-fn range(key: &str, found: u64, min: u64, max: u64, unit: &'static str) -> Result<(), Error> {
-    match (min..=max).contains(&found) {
-        true => Ok(()),
-        false => Err(Error::keyed(key, Problem::Range { found, min, max, unit })),
-    }
-}
-
-fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
-    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
 }
 
 fn refresh_s() -> u64 {

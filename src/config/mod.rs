@@ -5,37 +5,48 @@
 //! file -> toml | yaml -> tree (positions) -> read (variables, types) -> check (ranges, relations)
 //! ```
 //!
-//! There is one schema, the structs of `schema`; the file extension selects the format. Every
+//! There is one schema: [`Config`], with one file for each section. The file extension selects the
+//! format. Every
 //! [`Config`] that this module returns has been checked, so its users need no further checks.
 
 mod app;
+mod app_limits;
 mod broadcastt;
 mod catalog;
 mod certificate;
-mod check;
+mod compression;
+mod console;
 mod env;
 mod error;
 mod guard;
+mod import;
+mod limits;
 mod listener;
+mod log;
+mod metrics;
 mod model;
+mod outgoing;
 mod pattern;
 mod process;
 mod profile;
 mod proxy;
 mod pusher;
+mod range;
 mod read;
 mod reflect;
 mod risks;
+mod root;
 mod route;
-mod schema;
+mod secret;
 mod size;
 #[cfg(test)]
 mod tests;
+mod text;
+mod timeouts;
 mod tls;
 mod tree;
 mod webhook;
 mod zenith;
-mod zilla;
 mod zilliqa;
 mod zilliqa_node;
 
@@ -44,13 +55,19 @@ use std::path::Path;
 
 pub use crate::tls::{Mutual, TlsVersion};
 pub use crate::upstream::Balance;
-pub use app::{AppDialect, BadSignature, DuplicateSubscribe, KeyPair};
+pub use app::{AppConfig, AppDialect, BadSignature, DuplicateSubscribe, KeyPair};
+pub use app_limits::AppLimits;
 pub use broadcastt::BroadcasttConfig;
 pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
+pub use compression::{CompressionLimits, CompressionMode};
+pub use console::Console;
 pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
+pub use limits::Limits;
 pub use listener::Listener;
+pub use log::{Log, LogFormat};
+pub use metrics::Metrics;
 pub use model::Prepared;
 pub use pattern::Pattern;
 pub use process::Process;
@@ -58,11 +75,10 @@ pub use profile::Profile;
 pub use proxy::{Behind, Proxy, ProxyTls, Upstream};
 pub use pusher::PusherConfig;
 pub use reflect::{Grouping, Reflect};
-pub use route::{Condition, RouteQuery};
-pub use schema::{
-    AppConfig, AppLimits, CompressionLimits, CompressionMode, Config, Console, EndpointKind,
-    Limits, Log, LogFormat, Metrics, Route, Secret, SlowConsumer, Timeouts,
-};
+pub use root::{Config, SlowConsumer};
+pub use route::{Condition, EndpointKind, Route, RouteQuery};
+pub use secret::Secret;
+pub use timeouts::Timeouts;
 pub use tls::{Certificate, Tls};
 pub use webhook::{HookEvent, Webhook};
 pub use zenith::{
@@ -111,7 +127,8 @@ impl Config {
     /// Reads and checks a file and the files that it names, which are relative to its folder.
     /// Variables come from the environment.
     ///
-    /// # Errors If a file cannot be read, or if the configuration is invalid.
+    /// # Errors
+    /// A file cannot be read, or the configuration is invalid.
     pub fn load(path: &Path) -> Result<Config, Error> {
         let name = path.display().to_string();
         let refuse = |problem| Error::new(problem).named(&name);
@@ -153,25 +170,15 @@ impl Config {
                 FileFormat::Yaml => tree::from_yaml(text)?,
             };
             profile::apply(&mut tree, lookup);
-            let is_zilla = format == FileFormat::Yaml && zilla::is_zilla(&tree);
+            let is_zilla = format == FileFormat::Yaml && import::zilla::is_zilla(&tree);
             let mut config: Config = match is_zilla {
-                true => zilla::read(&tree, lookup, name)?,
+                true => import::zilla::read(&tree, lookup, name)?,
                 false => read::read(&tree, lookup)?,
             };
             config.complete();
-            let prepare = |config: &mut Config| {
-                catalog::prepare(&mut config.catalogs, folder)?;
-                model::prepare(config, folder.unwrap_or(Path::new("")))?;
-                let Some(folder) = folder else { return Ok(()) };
-                config.prepare_tls(folder)?;
-                config.prepare_proxies(folder)?;
-                guard::prepare(&mut config.guards, folder)?;
-                zilliqa_node::prepare(&mut config.zilliqa.node, folder)?;
-                webhook::prepare(&mut config.apps, folder)
-            };
-            let checked = check::check(&config).and_then(|()| prepare(&mut config));
+            let checked = config.check().and_then(|()| config.prepare(folder));
             checked.map_err(|error| {
-                let origin = is_zilla.then(|| zilla::origin(&config, &error.key)).flatten();
+                let origin = is_zilla.then(|| import::zilla::origin(&config, &error.key)).flatten();
                 let position = tree.locate(origin.as_deref().unwrap_or(&error.key));
                 error.or_at(position)
             })?;
@@ -223,7 +230,7 @@ impl Config {
     /// are read.
     ///
     /// # Errors
-    /// As [`Config::load`]; and if `--listen` is ambiguous because the listeners have
+    /// As for [`Config::load`]; also if `--listen` is ambiguous because the listeners have
     /// different settings.
     pub fn with(mut self, overrides: Overrides) -> Result<Config, Error> {
         if !overrides.listen.is_empty() {
@@ -235,7 +242,7 @@ impl Config {
         self.log.level = overrides.log_level.unwrap_or(self.log.level);
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
         let here = Path::new("");
-        let checked = check::check(&self).and_then(|()| self.prepare_tls(here));
+        let checked = self.check().and_then(|()| self.prepare_tls(here));
         match checked.and_then(|()| self.prepare_proxies(here)) {
             Ok(()) => Ok(self),
             Err(error) => Err(error.named("command line")),

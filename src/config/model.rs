@@ -1,9 +1,8 @@
 //! The models of routes, prepared for use.
 
 use super::error::{Error, Problem};
-use super::schema::{Config, EndpointKind};
 use crate::model::ModelRules;
-use crate::model::spec::Governance;
+use crate::model::spec::{Catalog, Governance};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,33 +26,37 @@ impl PartialEq for Prepared {
 
 impl Eq for Prepared {}
 
-/// Reads the schemas that routes name, from files below `folder` where they are files, and prepares
-/// the rules of each route.
+/// What the rules of a route need of its endpoint.
+pub(super) struct ModelUse {
+    /// Whether the endpoint has WebSocket messages.
+    pub(super) has_sockets: bool,
+    /// Whether the endpoint sends messages that a model can check.
+    pub(super) sends: bool,
+}
+
+/// Reads the schemas that a model names, from files below `folder` where they are files, and
+/// prepares its rules. The keys in errors are relative to the model.
 ///
-/// # Errors If the endpoint has no WebSocket messages, if it has no `sent` messages to check, or if
-/// the model is invalid.
-pub(super) fn prepare(config: &mut Config, folder: &Path) -> Result<(), Error> {
-    for (index, route) in config.routes.iter_mut().enumerate() {
-        let model = &route.model;
-        if *model == Governance::default() {
-            continue;
-        }
-        let key = format!("routes[{index}].model");
-        if !route.endpoint.has_sockets() {
-            let problem = "this endpoint has no WebSocket messages".to_owned();
-            return Err(Error::keyed(key, Problem::Other(problem)));
-        }
-        let rules = ModelRules::new(model, &config.catalogs, folder).map_err(|bad| {
-            Error::keyed(format!("{key}.{}", bad.key), Problem::Other(bad.problem))
-        })?;
-        if rules.govern_sent()
-            && !matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Proxy)
-        {
-            let problem = "the messages of this endpoint are its own; only `received` ones have \
-                           models here";
-            return Err(Error::keyed(format!("{key}.sent"), Problem::Other(problem.to_owned())));
-        }
-        route.rules = Prepared(Some(Arc::new(rules)));
+/// # Errors
+/// The endpoint has no WebSocket messages, or no `sent` messages to check, or the model is invalid.
+pub(super) fn prepare(
+    model: &Governance,
+    endpoint: &ModelUse,
+    catalogs: &[Catalog],
+    folder: &Path,
+) -> Result<Prepared, Error> {
+    if *model == Governance::default() {
+        return Ok(Prepared::default());
     }
-    Ok(())
+    if !endpoint.has_sockets {
+        let problem = "this endpoint has no WebSocket messages".to_owned();
+        return Err(Error::keyed("", Problem::Other(problem)));
+    }
+    let rules = ModelRules::new(model, catalogs, folder)
+        .map_err(|bad| Error::keyed(bad.key, Problem::Other(bad.problem)))?;
+    if rules.govern_sent() && !endpoint.sends {
+        let problem = "only the endpoints `echo` and `proxy` accept this key; use `received`";
+        return Err(Error::keyed("sent", Problem::Other(problem.to_owned())));
+    }
+    Ok(Prepared(Some(Arc::new(rules))))
 }

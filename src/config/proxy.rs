@@ -11,19 +11,18 @@ use rustls_pki_types::{DnsName, ServerName};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::check::range;
 use super::error::{Error, Problem};
-use super::schema::{EndpointKind, Route, Secret};
+use super::outgoing;
+use super::range::{DAY_S, HOUR_MS, range};
+use super::secret::Secret;
+use super::size;
 use super::tls::{Certificate, check_aliases, in_file, read_roots};
-use super::{Balance, Config, TlsVersion, size, webhook};
 use crate::limits::UPSTREAMS;
-use crate::tls::{self, Connector, Offer};
-use crate::upstream::{Names, Pool, PoolOptions, UpstreamServer};
+use crate::tls::{self, Connector, Offer, TlsVersion};
+use crate::upstream::{Balance, Names, Pool, PoolOptions, UpstreamServer};
 
 /// Maximum number of entries of a list of header fields.
 const MAX_FIELDS: u64 = 256;
-const HOUR_MS: u64 = 3_600_000;
-const DAY_S: u64 = 86_400;
 
 /// The upstream servers of a route, one of which gets each WebSocket.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -73,7 +72,7 @@ pub struct Proxy {
 /// The server pool of a proxy. Two values always compare as equal, because the pool follows from
 /// the proxy's other keys, which are compared.
 #[derive(Clone, Debug, Default)]
-pub struct Behind(Arc<Pool>);
+pub struct Behind(pub(super) Arc<Pool>);
 
 impl Deref for Behind {
     type Target = Pool;
@@ -157,7 +156,7 @@ impl ProxyTls {
     }
 
     /// Reads the files, unless they have been read before.
-    fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
+    pub(super) fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
         if self.connector.is_some() {
             return Ok(());
         }
@@ -241,59 +240,9 @@ impl Upstream {
     }
 }
 
-impl Config {
-    /// Whether any route has upstream servers.
-    pub fn has_proxies(&self) -> bool {
-        self.routes.iter().any(|route| route.proxy.is_some())
-    }
-
-    /// Reads the TLS files of proxies with `wss` upstreams, relative to `folder`, unless they have
-    /// been read before.
-    pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
-        for (index, route) in self.routes.iter_mut().enumerate() {
-            let Some(proxy) = &mut route.proxy else { continue };
-            if proxy.upstreams.iter().any(|it| it.secure) {
-                let prepared = Arc::make_mut(proxy).tls.prepare(folder);
-                prepared.map_err(|error| error.under(&format!("routes[{index}].proxy.tls")))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the server pools. They take over the state of servers that `old` also has, and `names`
-    /// is given the host names to resolve.
-    pub fn make_pools(&mut self, old: &Config, names: &Names) {
-        let pools = |config: &Config| {
-            let proxies = config.routes.iter().filter_map(|route| route.proxy.clone());
-            proxies.collect::<Vec<_>>()
-        };
-        let mut left = pools(old);
-        for proxy in self.routes.iter_mut().filter_map(|route| route.proxy.as_mut()) {
-            let proxy = Arc::make_mut(proxy);
-            let fresh = proxy.make_pool(&Pool::default(), names);
-            let same = left.iter().position(|it| it.upstreams == proxy.upstreams);
-            let found = same.or_else(|| left.iter().position(|it| it.pool.is_kin(&fresh)));
-            let pool = match found.map(|at| left.remove(at)) {
-                Some(known) => {
-                    if known.tls == proxy.tls {
-                        // Keeps the TLS sessions for resumption.
-                        proxy.tls = known.tls.clone();
-                    }
-                    proxy.make_pool(&known.pool, names)
-                }
-                None => fresh,
-            };
-            proxy.pool = Behind(Arc::new(pool));
-        }
-        let named = pools(self);
-        names.replace(
-            named.iter().flat_map(|proxy| proxy.pool.names().collect::<Vec<_>>()).collect(),
-        );
-    }
-}
-
 impl Proxy {
-    fn make_pool(&self, old: &Pool, names: &Names) -> Pool {
+    /// Makes the pool, which takes over the state of the servers that `old` also has.
+    pub(super) fn make_pool(&self, old: &Pool, names: &Names) -> Pool {
         let server = |it: &Upstream| UpstreamServer {
             secure: it.secure,
             host: it.host.clone(),
@@ -339,8 +288,8 @@ fn no_url<E: de::Error>(url: &str) -> E {
         true => "a text with `@` (not shown)".to_owned(),
         false => format!("`{shown}{dots}`"),
     };
-    let expected = "a URL such as \"wss://example.com:8443/path\": ws or wss, a name or an \
-                    address (IPv6 in brackets), and nothing like `user@` or `#part`";
+    let expected = "a URL such as \"wss://example.com:8443/path\": ws or wss, a host name or an \
+                    address (IPv6 in brackets), without `user@` and `#fragment`";
     E::invalid_value(de::Unexpected::Other(&words), &expected)
 }
 
@@ -414,14 +363,13 @@ const TAKEN: [&str; 16] = [
 ];
 
 /// Checks what types cannot express; the keys in errors are relative to the route.
-pub(super) fn check(route: &Route) -> Result<(), Error> {
-    let is_proxy = route.endpoint == EndpointKind::Proxy;
-    let Some(proxy) = &route.proxy else {
-        let problem = Problem::Needed("`upstreams`, since the endpoint is \"proxy\"");
+pub(super) fn check(proxy: Option<&Proxy>, is_proxy: bool) -> Result<(), Error> {
+    let Some(proxy) = proxy else {
+        let problem = Problem::Needed("`upstreams`, because the endpoint is \"proxy\"");
         return if is_proxy { Err(Error::keyed("proxy", problem)) } else { Ok(()) };
     };
     if !is_proxy {
-        let problem = "only the endpoint `proxy` has upstreams".to_owned();
+        let problem = "only the endpoint `proxy` accepts this section".to_owned();
         return Err(Error::keyed("proxy", Problem::Other(problem)));
     }
     check_proxy(proxy).map_err(|error| error.under("proxy"))
@@ -447,30 +395,31 @@ fn check_headers(proxy: &Proxy) -> Result<(), Error> {
     range("set_headers", proxy.set_headers.len() as u64, 0..=MAX_FIELDS, " entries")?;
     for (index, name) in proxy.pass_headers.iter().enumerate() {
         let set = proxy.set_headers.keys().any(|set| set.eq_ignore_ascii_case(name));
-        if set || name.eq_ignore_ascii_case("host") || !webhook::is_free(name, &TAKEN) {
-            let accepted = "the name of a header field that neither the handshake has by itself \
-                            nor `set_headers` sets";
+        if set || name.eq_ignore_ascii_case("host") || !outgoing::is_free(name, &TAKEN) {
+            let accepted = "the name of a header field that is set neither by the handshake nor by \
+                            `set_headers`";
             let problem = Problem::Shape { found: name.clone(), accepted };
             return Err(Error::keyed(format!("pass_headers[{index}]"), problem));
         }
     }
     let wrong = |error: Error| Error { key: format!("set_{}", error.key), ..error };
-    webhook::check_headers(&proxy.set_headers, &TAKEN).map_err(wrong)
+    outgoing::check_headers(&proxy.set_headers, &TAKEN).map_err(wrong)
 }
 
 fn check_tls(proxy: &Proxy) -> Result<(), Error> {
     let tls = &proxy.tls;
     if *tls != ProxyTls::default() && !proxy.upstreams.iter().any(|it| it.secure) {
-        let words = "a `wss://` upstream, since this is about TLS";
+        let words = "at least one `wss://` URL in `upstreams`, because the section has no effect \
+                     without one";
         return Err(Error::keyed("", Problem::Needed(words)));
     }
     if !tls.server_name.is_empty() && ServerName::try_from(tls.server_name.as_str()).is_err() {
-        let (found, accepted) = (tls.server_name.clone(), "a host's name or an address");
+        let (found, accepted) = (tls.server_name.clone(), "a host name or an address");
         return Err(Error::keyed("server_name", Problem::Shape { found, accepted }));
     }
     if tls.ca_file.is_empty() && (tls.ca_system || !tls.ca_password.expose().is_empty()) {
         let key = if tls.ca_system { "ca_system" } else { "ca_password" };
-        let words = "nothing, since without a `ca_file` it is the system's alone";
+        let words = "no value, because `ca_file` is not set";
         return Err(Error::keyed(key, Problem::Needed(words)));
     }
     check_aliases("ca_aliases", &tls.ca_aliases, &tls.ca_password)?;

@@ -2,6 +2,10 @@
 
 use serde::Deserialize;
 
+use super::error::Error;
+use super::range::{DAY_S, range};
+use super::text::{is_path, shape};
+
 /// The configuration section of the Pusher dialect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, expecting = "a table")]
@@ -32,4 +36,19 @@ impl Default for PusherConfig {
             strict_protocol: false,
         }
     }
+}
+
+/// Checks the ranges of the section and the form of the path prefix.
+pub(super) fn check(pusher: &PusherConfig) -> Result<(), Error> {
+    range("pusher.activity_timeout_s", pusher.activity_timeout_s, 1..=DAY_S, " seconds")?;
+    range("pusher.pong_timeout_s", pusher.pong_timeout_s, 1..=DAY_S, " seconds")?;
+    let inactivity = pusher.inactivity_timeout_s;
+    range("pusher.inactivity_timeout_s", inactivity, 1..=7 * DAY_S, " seconds")?;
+    let prefix = pusher.path_prefix.as_str();
+    let framed = prefix.is_empty() || (prefix.starts_with('/') && !prefix.ends_with('/'));
+    if !framed || !is_path(prefix) {
+        let accepted = "an empty string, or a path that begins with `/` and does not end with `/`";
+        return Err(shape("pusher.path_prefix", prefix, accepted));
+    }
+    Ok(())
 }

@@ -1,7 +1,6 @@
 //! The group settings of a route with the endpoint `reflect`.
 
 use super::error::{Error, Problem};
-use super::schema::{EndpointKind, Route};
 use super::size;
 use crate::limits::PICTURE_BYTES;
 use serde::Deserialize;
@@ -49,10 +48,10 @@ pub enum Grouping {
 const MAX_HISTORY: u64 = 10_000;
 
 /// Refuses group settings on a route with another endpoint, and values out of range.
-pub(super) fn check(route: &Route) -> Result<(), Error> {
-    let Reflect { history, history_bytes, .. } = route.reflect;
-    if route.endpoint != EndpointKind::Reflect && route.reflect != Reflect::default() {
-        let problem = "only the endpoint `reflect` has groups".to_owned();
+pub(super) fn check(section: &Reflect, is_reflect: bool) -> Result<(), Error> {
+    let Reflect { history, history_bytes, .. } = *section;
+    if !is_reflect && *section != Reflect::default() {
+        let problem = "only the endpoint `reflect` accepts this section".to_owned();
         return Err(Error::keyed("reflect", Problem::Other(problem)));
     }
     for (key, found, min, max, unit) in [

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::guard::GuardConfig;
 use super::pattern::Pattern;
-use super::route::Condition;
-use super::schema::{Config, EndpointKind, Route};
+use super::root::Config;
+use super::route::{Condition, EndpointKind, Route};
 
 impl Config {
     /// The warnings of `polycast check`, each with its key. File names are relative to `folder`.
@@ -29,9 +29,9 @@ impl Config {
                 EndpointKind::Reject => {}
                 _ if overlaps => {
                     return Some(format!(
-                        "routes[{at}].guarded: routes[{below}] takes requests of this route, too, \
-                         and without a guard: whoever `{first}` does not let in gets there; put a \
-                         route with `endpoint = \"reject\"` between them"
+                        "routes[{at}].guarded: routes[{below}] takes the requests that guard \
+                         `{first}` of this route refuses, because it matches them and has no \
+                         guard; put a route with `endpoint = \"reject\"` between them"
                     ));
                 }
                 _ => {}
@@ -52,8 +52,9 @@ impl Config {
                     |it: &Route| it.listeners.is_empty() || it.listeners.contains(&listener.name);
                 if listener.allowed_origins.is_empty() && routes().any(is_of) {
                     warnings.push(format!(
-                        "listeners[{index}].allowed_origins: empty, and guard `{}` takes tokens \
-                         from cookies: any web page can open WebSockets in the name of its visitor",
+                        "listeners[{index}].allowed_origins: the list is empty and guard `{}` \
+                         takes tokens from cookies, so any web page can open WebSockets with the \
+                         token of its visitor",
                         guard.name
                     ));
                 }
@@ -71,8 +72,8 @@ impl Config {
                 warnings.extend(files.into_iter().filter_map(|(name, file)| {
                     let mode = open_mode(&folder.join(file)).filter(|_| !file.is_empty())?;
                     Some(format!(
-                        "{key}.{name}: others than its owner can read the private key in {file} \
-                         (mode {mode:03o}); `chmod 600` is enough"
+                        "{key}.{name}: users other than the owner can read the private key in \
+                         {file} (mode {mode:03o}); use `chmod 600`"
                     ))
                 }));
             }

@@ -1,15 +1,99 @@
-//! Which requests a route matches, and from which origins a listener accepts WebSockets.
+//! The section `routes`: which requests reach which endpoint.
 
+use super::compression::CompressionMode;
 use super::error::{Error, Problem};
-use super::listener::Listener;
+use super::model::Prepared;
 use super::pattern::Pattern;
-use super::schema::{CompressionMode, Config, EndpointKind, Route};
-use super::{proxy, reflect};
+use super::proxy::{self, Proxy};
+use super::reflect::{self, Reflect};
+use super::size;
+use super::text::shape;
 use crate::http::NormalPath;
 use crate::http::query::{self, PlusSign};
 use crate::limits::WS_CONTROL_BYTES;
+use crate::model::spec::Governance;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A route: which requests reach which endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Route {
+    /// The conditions of the route. At least one must hold; an empty list matches every request.
+    #[serde(default)]
+    pub when: Vec<Condition>,
+    /// The guards of the route by name, each with the roles that the client must have. All guards
+    /// must admit the request.
+    #[serde(default)]
+    pub guarded: BTreeMap<String, Vec<String>>,
+    /// Names of the listeners whose requests the route takes; empty is all listeners.
+    #[serde(default)]
+    pub listeners: Vec<String>,
+    /// The endpoint that handles the matching requests.
+    pub endpoint: EndpointKind,
+    /// The HTTP status with which [`EndpointKind::Reject`] answers. 400 to 599, default 403.
+    #[serde(default = "reject")]
+    pub status: u16,
+    /// How the WebSocket messages of the route are compressed. Default: off.
+    #[serde(default)]
+    pub compression: CompressionMode,
+    /// Maximum payload of one message to [`EndpointKind::Echo`] in bytes, 125 to
+    /// `limits.message_bytes`; 0 (default) is `limits.message_bytes`.
+    #[serde(default, deserialize_with = "size::wide")]
+    pub message_bytes: u64,
+    /// Whether a POST request with a streamed body and a streamed response may be used in place of
+    /// a WebSocket; only for `echo`, `reflect` and `proxy`. Default: false.
+    #[serde(default)]
+    pub stream: bool,
+    /// The groups of [`EndpointKind::Reflect`].
+    #[serde(default)]
+    pub reflect: Reflect,
+    /// The upstream servers of [`EndpointKind::Proxy`].
+    #[serde(default, deserialize_with = "proxy::shared")]
+    pub proxy: Option<Arc<Proxy>>,
+    /// The models that the WebSocket messages of the route must match.
+    #[serde(default)]
+    pub model: Governance,
+    /// The rules that are prepared from `model`.
+    #[serde(skip)]
+    pub rules: Prepared,
+}
+
+/// The endpoint of a route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointKind {
+    /// A WebSocket that sends each message back to its sender.
+    Echo,
+    /// A WebSocket that belongs to a group: each message is sent to all members of the group.
+    Reflect,
+    /// A WebSocket that is forwarded to an upstream server: see the section `proxy`.
+    Proxy,
+    /// The console page: see the section `console`.
+    Console,
+    /// The counters: see the section `metrics`.
+    Metrics,
+    /// Health check: whether the process runs; for a path that ends in `/ready`, whether it accepts
+    /// more work.
+    Health,
+    /// The applications, by the paths of their dialects.
+    Apps,
+    /// The Zilliqa dialect: see the section `zilliqa`.
+    Zilliqa,
+    /// The Zenith dialect: see the section `zenith`.
+    Zenith,
+    /// No endpoint: the request is answered with the route's `status`.
+    Reject,
+}
+
+impl EndpointKind {
+    /// Whether the endpoint answers WebSocket handshakes.
+    pub fn has_sockets(self) -> bool {
+        use EndpointKind::{Apps, Echo, Proxy, Reflect, Reject, Zenith, Zilliqa};
+        matches!(self, Echo | Reflect | Proxy | Apps | Zenith | Zilliqa | Reject)
+    }
+}
 
 /// A condition on a request. All keys that are not empty must match; `*` matches any run of
 /// characters.
@@ -168,66 +252,47 @@ fn has_pair(pattern: &str, query: &str) -> bool {
         })
 }
 
-/// The entry of `allowed_origins` that stands for the origin of the request's own host.
-const SAME_ORIGIN: &str = "same-origin";
-
-impl Listener {
-    /// Whether a WebSocket may be opened from `origin` by a request for `authority`. A request
-    /// without `Origin` is admitted: it does not come from a browser, and another client could send
-    /// any origin.
-    pub fn admits(&self, origin: Option<&str>, authority: Option<&str>) -> bool {
-        let Some(origin) = origin else { return true };
-        self.allowed_origins.is_empty()
-            || self.allowed_origins.iter().any(|it| match it.as_str() {
-                SAME_ORIGIN => is_same_origin(origin, authority),
-                _ => it.matches(origin),
-            })
-    }
-}
-
-/// Compares the hosts only: behind a proxy that terminates TLS, the schemes differ.
-fn is_same_origin(origin: &str, authority: Option<&str>) -> bool {
-    let own = match origin.split_once("://") {
-        Some(("http" | "ws", host)) => (":80", host),
-        Some(("https" | "wss", host)) => (":443", host),
-        _ => return false,
-    };
-    let bare = |text: &str| text.strip_suffix(own.0).unwrap_or(text).to_ascii_lowercase();
-    authority.is_some_and(|authority| bare(authority) == bare(own.1))
+/// What the check of a route needs of the other sections.
+pub(super) struct RouteContext<'c> {
+    /// Whether a guard has this name.
+    pub(super) is_guard: &'c dyn Fn(&str) -> bool,
+    /// Whether a listener has this name.
+    pub(super) is_listener: &'c dyn Fn(&str) -> bool,
+    /// `limits.message_bytes`.
+    pub(super) message_bytes: u64,
 }
 
 /// Checks routes and the guards and listeners that they name.
-pub(super) fn check(config: &Config) -> Result<(), Error> {
-    if config.routes.is_empty() {
+pub(super) fn check(routes: &[Route], context: &RouteContext<'_>) -> Result<(), Error> {
+    if routes.is_empty() {
         return Err(Error::keyed("routes", Problem::Empty));
     }
-    for (index, route) in config.routes.iter().enumerate() {
-        check_route(route, config).map_err(|error| error.under(&format!("routes[{index}]")))?;
+    for (index, route) in routes.iter().enumerate() {
+        check_route(route, context).map_err(|error| error.under(&format!("routes[{index}]")))?;
     }
     Ok(())
 }
 
-fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
-    reflect::check(route)?;
-    proxy::check(route)?;
+fn check_route(route: &Route, context: &RouteContext<'_>) -> Result<(), Error> {
+    reflect::check(&route.reflect, route.endpoint == EndpointKind::Reflect)?;
+    proxy::check(route.proxy.as_deref(), route.endpoint == EndpointKind::Proxy)?;
     let takes_streams =
         matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Reflect | EndpointKind::Proxy);
     if route.stream && !takes_streams {
-        let problem = "only the endpoints `echo`, `reflect` and `proxy` take streams".to_owned();
+        let problem = "only the endpoints `echo`, `reflect` and `proxy` accept this key".to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));
     }
-    check_message_bytes(route, config)?;
+    check_message_bytes(route, context.message_bytes)?;
     for (place, condition) in route.when.iter().enumerate() {
         check_condition(condition).map_err(|error| error.under(&format!("when[{place}]")))?;
     }
     for name in route.guarded.keys() {
-        if !config.guards.iter().any(|guard| guard.name == *name) {
+        if !(context.is_guard)(name) {
             return Err(shape(format!("guarded.{name}"), name, "the name of one of [[guards]]"));
         }
     }
     for (place, name) in route.listeners.iter().enumerate() {
-        let known = config.listeners.iter().any(|listener| listener.name == *name);
-        if !known || name.is_empty() {
+        if name.is_empty() || !(context.is_listener)(name) {
             let accepted = "the name of one of [[listeners]]";
             return Err(shape(format!("listeners[{place}]"), name, accepted));
         }
@@ -240,15 +305,14 @@ fn check_route(route: &Route, config: &Config) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_message_bytes(route: &Route, config: &Config) -> Result<(), Error> {
-    let (found, min, max) =
-        (route.message_bytes, WS_CONTROL_BYTES as u64, config.limits.message_bytes);
+fn check_message_bytes(route: &Route, max: u64) -> Result<(), Error> {
+    let (found, min) = (route.message_bytes, WS_CONTROL_BYTES as u64);
     // The default of `echo` is not an error if it exceeds `limits.message_bytes`.
     if found == 0 || found == ECHO_BYTES && max < found {
         return Ok(());
     }
     if route.endpoint != EndpointKind::Echo {
-        let problem = "only the endpoint `echo` has a bound of its own".to_owned();
+        let problem = "only the endpoint `echo` accepts this key".to_owned();
         return Err(Error::keyed("message_bytes", Problem::Other(problem)));
     }
     if !(min..=max).contains(&found) {
@@ -273,7 +337,7 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
             "protocol",
             protocol.as_str(),
             protocol.as_str().bytes().all(token),
-            "characters of a subprotocol; `*` is any run of characters",
+            "characters of a subprotocol; `*` matches any run of characters",
         ),
         (
             "scheme",
@@ -285,7 +349,7 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
             "authority",
             authority.as_str(),
             authority.as_str().bytes().all(host),
-            "a host in lower case, perhaps with a port; `*` is any run of characters",
+            "a host in lower case, with or without a port; `*` matches any run of characters",
         ),
         (
             "path",
@@ -294,15 +358,15 @@ fn check_condition(condition: &Condition) -> Result<(), Error> {
                 || path.as_str().starts_with(['/', '*'])
                     && path.as_str().bytes().all(visible)
                     && is_normal(path.as_str()),
-            "a path that begins with `/` or `*`; `*` is any run of characters. It has no empty \
-             segment, no `.` or `..`, and no escape of a visible character, since it is compared \
-             with paths that have none",
+            "a path that begins with `/` or `*`, without empty segments, `.`, `..` and escapes of \
+             visible characters, because request paths are normalised before the comparison; `*` \
+             matches any run of characters",
         ),
         (
             "query",
             query.as_str(),
             query.is_empty() || query.as_str().split('&').all(pair),
-            "`name=value`, several with `&` between them; `*` is any run of characters",
+            "`name=value` pairs separated by `&`; `*` matches any run of characters",
         ),
     ] {
         if !fits {
@@ -317,10 +381,6 @@ fn is_normal(pattern: &str) -> bool {
     let slash = if pattern.starts_with('/') { "" } else { "/" };
     let path = format!("{slash}{pattern}");
     NormalPath::new(&path).matched() == path
-}
-
-fn shape(key: impl Into<String>, found: &str, accepted: &'static str) -> Error {
-    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
 }
 
 #[cfg(test)]
@@ -428,32 +488,5 @@ mod tests {
         let only = |name: &str| Route { listeners: vec![name.to_owned()], ..route(Vec::new()) };
         assert!(only("main").takes(&route_query("/", "h", false), &[]).is_some());
         assert!(only("admin").takes(&route_query("/", "h", false), &[]).is_none());
-    }
-
-    #[test]
-    fn route_origins_of_a_listener() {
-        let admits = |allowed: &[&str], origin: &str, authority: &str| {
-            let allowed_origins = allowed.iter().map(|it| Pattern::new(*it)).collect();
-            let origin = Some(origin).filter(|origin| !origin.is_empty());
-            Listener { allowed_origins, ..Listener::default() }.admits(origin, Some(authority))
-        };
-        for (allowed, origin, authority, admitted) in [
-            (&[][..], "https://evil.example", "h", true),
-            (&["https://a.example"], "https://a.example", "h", true),
-            (&["https://a.example"], "https://b.example", "h", false),
-            (&["https://a.example"], "", "h", true),
-            (&["https://a.example"], "null", "h", false),
-            (&["same-origin"], "https://a.example", "a.example", true),
-            (&["same-origin"], "https://a.example", "A.example:443", true),
-            (&["same-origin"], "http://a.example:80", "a.example", true),
-            (&["same-origin"], "http://a.example:81", "a.example", false),
-            (&["same-origin"], "http://a.example:81", "a.example:81", true),
-            (&["same-origin"], "https://b.example", "a.example", false),
-            (&["same-origin"], "null", "null", false),
-            (&["same-origin"], "a.example", "a.example", false),
-            (&["same-origin", "https://*.b.example"], "https://x.b.example", "a", true),
-        ] {
-            assert_eq!(admits(allowed, origin, authority), admitted, "{allowed:?} {origin}");
-        }
     }
 }

@@ -55,7 +55,7 @@ fn config_example_webhook_has_every_default() {
     let config = toml(&format!("{APP}{text}"));
     assert_eq!(config.apps[0].webhooks, [Webhook::new("https://example.com/hook")]);
     let error = toml_error(&format!("{APP}{text}no_such_key = 1\n"));
-    let known = error.split("known here: ").nth(1).unwrap();
+    let known = error.split("accepted keys: ").nth(1).unwrap();
     for key in known.split(", ") {
         assert!(text.contains(&format!("\n{key} = ")), "{key}");
     }
@@ -103,7 +103,7 @@ fn config_example_guard_has_every_default() {
         (".keys[0]", full.replace("keys = [{", &format!("keys = [{{ {none},"))),
     ] {
         let error = toml_error(&format!("{APP}{text}\n"));
-        let (place, known) = error.split_once(": unknown key; known here: ").expect(&error);
+        let (place, known) = error.split_once(": unknown key; accepted keys: ").expect(&error);
         assert!(place.ends_with(&format!("guards[0]{table}.no_such_key")), "{error}");
         for key in known.split(", ") {
             let line = text.contains(&format!("\n{key} = "))
@@ -130,7 +130,7 @@ fn config_example_proxy_has_every_default() {
         (".tls.certificate", text.replace("e = { c", &format!("e = {{ {none}, c"))),
     ] {
         let error = toml_error(&text);
-        let (place, known) = error.split_once(": unknown key; known here: ").expect(&error);
+        let (place, known) = error.split_once(": unknown key; accepted keys: ").expect(&error);
         assert!(place.ends_with(&format!("routes[0].proxy{table}.no_such_key")), "{error}");
         for key in known.split(", ").filter(|key| *key != "tls") {
             let inline = text.contains(&format!(" {key} = \"\""));
@@ -184,7 +184,7 @@ fn config_example_registry_has_every_default() {
     let v3 = catalogs(&apicurio.replace("\"v2\"", "\"v3\"")).remove(0);
     assert_eq!(v3.api, Some(ApicurioApi::V3));
     let error = toml_error(&format!("{APP}{text}no_such_key = 1\n"));
-    for key in error.split("known here: ").nth(1).unwrap().split(", ") {
+    for key in error.split("accepted keys: ").nth(1).unwrap().split(", ") {
         assert!(text.contains(&format!("{key} = ")) || key == "subjects", "{key}");
     }
 }
@@ -257,11 +257,11 @@ fn config_model_errors_name_their_line() {
             route(
                 "'echo'\nmodel.received.text = { model = 'json', catalog = 'no', subject = 's' }",
             ),
-            "f:7:41: routes[0].model.received.text.catalog: no catalog is named `no`",
+            "f:7:41: routes[0].model.received.text.catalog: the catalog `no` does not exist",
         ),
         (
             route("'apps'\nmodel.sent.text = { model = 'bytes' }"),
-            "routes[0].model.sent: the messages of this endpoint are its own",
+            "routes[0].model.sent: only the endpoints `echo` and `proxy` accept",
         ),
         (
             route("'health'\nmodel.received.text = { model = 'bytes' }"),
@@ -313,7 +313,7 @@ fn config_groups_need_a_reflect_route() {
         ("'echo'\nreflect.history = 1", "f:7:1: routes[0].reflect: only the endpoint `reflect`"),
         (
             "'reflect'\nmodel.sent.text = { model = 'bytes' }",
-            "routes[0].model.sent: the messages of this endpoint are its own",
+            "routes[0].model.sent: only the endpoints `echo` and `proxy` accept",
         ),
     ] {
         let error = toml_error(&format!("{APP}{}", route(rest)));
@@ -502,16 +502,16 @@ fn config_refuses_malformed_words_sizes_and_addresses() {
 
 #[test]
 fn config_refuses_unknown_missing_and_duplicate_keys() {
-    let known = "unknown key; known here: level, format, events_to_stdout";
+    let known = "unknown key; accepted keys: level, format, events_to_stdout";
     check_toml(&[
         ("[log]\n lebel = 1", "2:2: log.lebel", known),
         ("log = { lebel = 1 }", "1:9: log.lebel", known),
-        ("[[routes]]", "1:1: routes[0].endpoint", "missing, and it has no default"),
+        ("[[routes]]", "1:1: routes[0].endpoint", "the key is missing and has no default"),
     ]);
     assert_eq!(yaml_error("log:\n  lebel: 1"), format!("f:2:3: log.lebel: {known}"));
     assert_eq!(
         yaml_error("apps:\n  - id: a\n    key: b"),
-        "f:2:5: apps[0].secret: missing, and it has no default"
+        "f:2:5: apps[0].secret: the key is missing and has no default"
     );
     assert_eq!(toml_error("pin = true\npin = true"), "f:2:1: duplicate key");
     assert!(yaml_error("pin: true\npin: true").starts_with("f:2:1: duplicate mapping key"));
@@ -553,8 +553,8 @@ fn config_yaml_sections_may_be_empty_and_anchors_work() {
     assert_eq!(yaml(&format!("limits:\nlog:\n{APP_YAML}")), toml(APP));
     let text = "apps:\n  - &a { id: '1', key: k, secret: s }\n  - { <<: *a, id: '2', key: l }\n";
     assert_eq!(yaml(text).apps[1].secret, Secret::new("s"));
-    assert_eq!(yaml_error(""), "f: apps: at least one entry is needed");
-    assert_eq!(yaml_error("apps:"), "f:1:1: apps: at least one entry is needed");
+    assert_eq!(yaml_error(""), "f: apps: at least one entry is required");
+    assert_eq!(yaml_error("apps:"), "f:1:1: apps: at least one entry is required");
 }
 
 #[test]

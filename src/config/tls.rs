@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{Config, Secret};
+use super::secret::Secret;
 use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
 
 /// TLS settings of one listener. TLS is off if there are no certificates.
@@ -123,7 +123,7 @@ impl Certificate {
             return Err(Error::keyed("", problem));
         }
         if self.pkcs12.is_empty() && !self.alias.is_empty() {
-            let problem = Problem::Needed("nothing, since there is no `pkcs12`");
+            let problem = Problem::Needed("no value, because `pkcs12` is not set");
             return Err(Error::keyed("alias", problem));
         }
         Ok(())
@@ -157,7 +157,7 @@ pub(super) fn check_aliases(key: &str, aliases: &[String], password: &Secret) ->
     match aliases.is_empty() || !password.expose().is_empty() {
         true => Ok(()),
         false => {
-            let words = "nothing, unless the file is PKCS#12 and has a password";
+            let words = "no entries, because only a PKCS#12 file with a password has aliases";
             Err(Error::keyed(key, Problem::Needed(words)))
         }
     }
@@ -174,16 +174,16 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
     }
     let has_ca = !tls.client_ca.is_empty();
     if has_ca != (tls.mutual != Mutual::None) {
-        let words = "a file if `mutual` is \"requested\" or \"required\", else nothing";
+        let words = "a file if `mutual` is \"requested\" or \"required\", and no value otherwise";
         return Err(Error::keyed("client_ca", Problem::Needed(words)));
     }
     if !has_ca && !tls.client_ca_password.expose().is_empty() {
-        let words = "nothing, since there is no `client_ca`";
+        let words = "no value, because `client_ca` is not set";
         return Err(Error::keyed("client_ca_password", Problem::Needed(words)));
     }
     check_aliases("client_ca_aliases", &tls.client_ca_aliases, &tls.client_ca_password)?;
     if !tls.is_on() && tls.mutual != Mutual::None {
-        let words = "at least one entry, since `mutual` is set";
+        let words = "at least one entry, because `mutual` is set";
         return Err(Error::keyed("certificates", Problem::Needed(words)));
     }
     for (index, name) in tls.alpn.iter().enumerate() {
@@ -193,36 +193,4 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-impl Config {
-    /// Reads the files of all listeners, relative to `folder`, unless they have been read before.
-    pub(super) fn prepare_tls(&mut self, folder: &Path) -> Result<(), Error> {
-        for (index, listener) in self.listeners.iter_mut().enumerate() {
-            let prepared = listener.tls.prepare(folder);
-            prepared.map_err(|error| error.under(&format!("listeners[{index}].tls")))?;
-        }
-        Ok(())
-    }
-
-    /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
-    /// names, origins and TLS settings to them. TLS settings that have not changed stay in force
-    /// with their session tickets.
-    pub fn keep_listeners(&mut self, old: &Config) {
-        let mut kept = old.listeners.clone();
-        for (index, listener) in kept.iter_mut().enumerate() {
-            let same = |other: &&super::Listener| {
-                other.address == listener.address && other.tls.is_on() == listener.tls.is_on()
-            };
-            let at_place = self.listeners.get(index).filter(same);
-            let found = at_place.or_else(|| self.listeners.iter().find(same));
-            let Some(found) = found else { continue };
-            (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
-            listener.allowed_origins.clone_from(&found.allowed_origins);
-            if found.tls != listener.tls {
-                listener.tls = found.tls.clone();
-            }
-        }
-        self.listeners = kept;
-    }
 }

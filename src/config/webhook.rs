@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hyper::Uri;
-use hyper::header::{HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{AppConfig, Secret};
+use super::outgoing::{check_headers, is_target};
+use super::secret::Secret;
 use super::size;
 use crate::tls;
 
@@ -117,7 +116,8 @@ const TAKEN: [&str; 7] = [
 /// Checks what types cannot express; the keys in errors are relative to the webhook.
 pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
     if !is_target(hook.url.expose()) {
-        let accepted = "`http://` or `https://`, a host, and nothing like `user@` or `#part`";
+        let accepted = "an `http://` or `https://` URL with a host, without `user@` and \
+                        `#fragment`";
         return Err(Error::keyed("url", Problem::Secret { accepted }));
     }
     for (key, found, max, unit) in [
@@ -132,53 +132,19 @@ pub(super) fn check(hook: &Webhook) -> Result<(), Error> {
     check_headers(&hook.headers, &TAKEN)
 }
 
-/// Checks additional header fields; `taken` are those that the request sets itself.
-pub(super) fn check_headers(
-    headers: &BTreeMap<String, Secret>,
-    taken: &[&str],
-) -> Result<(), Error> {
-    for (name, value) in headers {
-        let key = format!("headers.{name}");
-        if !is_free(name, taken) {
-            let accepted = "a header field's name that the request does not have anyway";
-            return Err(Error::keyed(key, Problem::Shape { found: name.clone(), accepted }));
-        }
-        if HeaderValue::from_str(value.expose()).is_err() {
-            let accepted = "printable ASCII characters";
-            return Err(Error::keyed(key, Problem::Secret { accepted }));
-        }
-    }
-    Ok(())
-}
-
-/// Whether `name` is a valid header field name that is not in `taken`.
-pub(super) fn is_free(name: &str, taken: &[&str]) -> bool {
-    let taken = taken.iter().any(|taken| taken.eq_ignore_ascii_case(name));
-    !taken && HeaderName::from_bytes(name.as_bytes()).is_ok()
-}
-
 /// Resolves the `ca_file` of webhooks relative to `folder` and reads each once, so that a wrong
 /// file is reported when the server starts and not with the first event.
-pub(super) fn prepare(apps: &mut [AppConfig], folder: &Path) -> Result<(), Error> {
-    for (place, app) in apps.iter_mut().enumerate() {
-        for (index, hook) in app.webhooks.iter_mut().enumerate() {
-            if hook.ca_file.is_empty() {
-                continue;
-            }
-            let file = folder.join(&hook.ca_file);
-            let key = format!("apps[{place}].webhooks[{index}].ca_file");
-            tls::roots(&file).map_err(|error| Error::keyed(key, Problem::File(error)))?;
-            hook.ca_file = file.to_string_lossy().into_owned();
+pub(super) fn prepare(hooks: &mut [Webhook], folder: &Path) -> Result<(), Error> {
+    for (index, hook) in hooks.iter_mut().enumerate() {
+        if hook.ca_file.is_empty() {
+            continue;
         }
+        let file = folder.join(&hook.ca_file);
+        let key = format!("webhooks[{index}].ca_file");
+        tls::roots(&file).map_err(|error| Error::keyed(key, Problem::File(error)))?;
+        hook.ca_file = file.to_string_lossy().into_owned();
     }
     Ok(())
-}
-
-pub(super) fn is_target(url: &str) -> bool {
-    let Ok(uri) = url.parse::<Uri>() else { return false };
-    let known = matches!(uri.scheme_str(), Some("http" | "https"));
-    let host = uri.host().is_some_and(|host| !host.is_empty());
-    known && host && !url.contains(['@', '#'])
 }
 
 fn batch_ms() -> u64 {

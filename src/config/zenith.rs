@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::{Config, EndpointKind, Route, Secret};
+use super::secret::Secret;
 use super::size;
+use super::text::shape;
 
 /// The Zenith dialect. It is not served without this section or a route to it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -85,21 +86,6 @@ impl Default for Zenith {
             services: Vec::new(),
             feeds: Vec::new(),
             topics: Vec::new(),
-        }
-    }
-}
-
-impl Config {
-    /// Adds the default route to Zenith if the section exists without one, and the default section
-    /// if a route exists without it.
-    pub(super) fn complete(&mut self) {
-        let is_zenith = |route: &Route| route.endpoint == EndpointKind::Zenith;
-        match (&self.zenith, self.routes.iter().any(is_zenith)) {
-            (None, true) => self.zenith = Some(Box::default()),
-            (Some(_), false) if !self.routes.is_empty() => {
-                self.routes.insert(0, Route::of(&["/Zenith", "/Zenith/*"], EndpointKind::Zenith));
-            }
-            _ => {}
         }
     }
 }
@@ -279,18 +265,18 @@ fn check_secrets(zenith: &Zenith) -> Result<(), Error> {
     for (key, secret) in tokens.chain(services) {
         let plain = secret.expose().bytes().all(|byte| byte.is_ascii_graphic());
         if secret.expose().is_empty() || !plain || !seen.insert(secret.expose()) {
-            let accepted = "visible ASCII characters without blanks, one or more, that no other \
-                            token and no other service has";
+            let accepted = "one or more visible ASCII characters without spaces, different from \
+                            every other token";
             return Err(Error::keyed(key, Problem::Secret { accepted }));
         }
     }
     for (index, token) in zenith.tokens.iter().enumerate() {
         if token.user.is_empty() {
-            let accepted = "a text that is not empty";
+            let accepted = "a string that is not empty";
             return Err(shape(format!("tokens[{index}].user"), &token.user, accepted));
         }
         if !token.expires.is_empty() && token.expires_unix_s().is_none() {
-            let accepted = "nothing, or a time such as `2030-01-31T12:00:00Z`";
+            let accepted = "an empty string, or a time such as `2030-01-31T12:00:00Z`";
             return Err(shape(format!("tokens[{index}].expires"), &token.expires, accepted));
         }
     }
@@ -301,7 +287,7 @@ fn check_feeds(feeds: &[ZenithFeed]) -> Result<(), Error> {
     let mut seen = HashSet::new();
     for (index, feed) in feeds.iter().enumerate() {
         if feed.name.is_empty() || !seen.insert(&feed.name) {
-            let accepted = "a name that no other feed has";
+            let accepted = "a name that is not empty and that no other feed has";
             return Err(shape(format!("feeds[{index}].name"), &feed.name, accepted));
         }
         if !CLASSES.contains(&feed.class.as_str()) {
@@ -326,23 +312,20 @@ fn check_topics(topics: &[ZenithTopic]) -> Result<(), Error> {
         }
         let kind = topic.kind.as_str();
         if kind.is_empty() || kind.contains('\0') || !seen.insert((name, kind)) {
-            let accepted = "`*`, a kind or a topic that this controller has no other entry for";
+            let accepted = "`*`, a kind or a topic for which this controller has no other entry";
             return Err(shape(format!("topics[{index}].kind"), kind, accepted));
         }
         for (key, json) in [("data", &topic.data), ("reply", &topic.reply)] {
             let parsed = serde_json::from_str::<serde::de::IgnoredAny>(json);
             let is_null = key == "data" && json.trim() == "null";
             if !json.is_empty() && (parsed.is_err() || is_null) {
-                let accepted = "nothing, or a JSON value; data is not null";
+                let accepted = "an empty string, or a JSON value, which must not be null for \
+                                `data`";
                 return Err(shape(format!("topics[{index}].{key}"), json, accepted));
             }
         }
     }
     Ok(())
-}
-
-fn shape(key: String, found: &str, accepted: &'static str) -> Error {
-    Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted })
 }
 
 fn active() -> String {

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
 use super::error::{Error, Problem};
-use super::schema::{EndpointKind, Route, Secret};
+use super::secret::Secret;
 use super::size;
-use super::zilliqa_node::ZilliqaNode;
+use super::text::check_token;
+use super::zilliqa_node::{self, ZilliqaNode};
 use crate::limits::WS_CONTROL_BYTES;
 
 /// The Zilliqa dialect, served where a route has the endpoint `zilliqa`.
@@ -126,7 +127,9 @@ impl<'de> Visitor<'de> for ContractsVisitor {
     type Value = Contracts;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"any\", \"node\", or a list of addresses of `0x` and 40 hexadecimal digits")
+        f.write_str(
+            "\"any\", \"node\", or a list of addresses, each `0x` and 40 hexadecimal digits",
+        )
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Contracts, E> {
@@ -162,8 +165,11 @@ fn address(text: &str) -> Option<[u8; 20]> {
     Some(address)
 }
 
-/// Checks what types cannot express; the keys in errors are relative to the section.
-pub(super) fn check(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
+/// Checks what types cannot express; the keys in errors are relative to the section. `leads_here`
+/// says whether the first route for a path has the endpoint `zilliqa`.
+pub(super) fn check(section: &Zilliqa, leads_here: &dyn Fn(&str) -> bool) -> Result<(), Error> {
+    zilliqa_node::check(&section.node).map_err(|error| error.under("node"))?;
+    check_token("publish_token", &section.publish_token)?;
     const GIB: u64 = 1 << 30;
     let control = WS_CONTROL_BYTES as u64;
     let fragment = section.fragment_bytes as u64;
@@ -182,14 +188,15 @@ pub(super) fn check(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
         }
     }
     if section.contracts == Contracts::Node && section.node.urls.is_empty() {
-        let accepted = "\"any\", a list of addresses, or \"node\" with one in node.urls";
+        let accepted = "\"any\", a list of addresses, or \"node\" with at least one URL in \
+                        node.urls";
         let found = "node".to_owned();
         return Err(Error::keyed("contracts", Problem::Shape { found, accepted }));
     }
-    check_publishing(section, routes)
+    check_publishing(section, leads_here)
 }
 
-fn check_publishing(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
+fn check_publishing(section: &Zilliqa, leads_here: &dyn Fn(&str) -> bool) -> Result<(), Error> {
     let path = section.publish_path.as_str();
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"?#".contains(&byte);
     let shape = |accepted| {
@@ -202,9 +209,8 @@ fn check_publishing(section: &Zilliqa, routes: &[Route]) -> Result<(), Error> {
     if section.publish_token.expose().is_empty() {
         return Ok(());
     }
-    let route = routes.iter().find(|route| route.matches(path));
-    match route.map(|route| route.endpoint) {
-        Some(EndpointKind::Zilliqa) => Ok(()),
-        _ => shape("a path that a route leads to the endpoint `zilliqa`"),
+    match leads_here(path) {
+        true => Ok(()),
+        false => shape("a path for which a route has the endpoint `zilliqa`"),
     }
 }

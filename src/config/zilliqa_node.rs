@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::error::{Error, Problem};
-use super::schema::Secret;
-use super::{size, webhook};
+use super::outgoing;
+use super::secret::Secret;
+use super::size;
 use crate::tls;
 
 /// The nodes from which new epochs are fetched by JSON-RPC.
@@ -83,8 +84,9 @@ const TAKEN: [&str; 5] =
 /// Checks what types cannot express; the keys in errors are relative to the section.
 pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
     for (index, url) in node.urls.iter().enumerate() {
-        if !webhook::is_target(url.expose()) {
-            let accepted = "`http://` or `https://`, a host, and nothing like `user@` or `#part`";
+        if !outgoing::is_target(url.expose()) {
+            let accepted = "an `http://` or `https://` URL with a host, without `user@` and \
+                            `#fragment`";
             return Err(Error::keyed(format!("urls[{index}]"), Problem::Secret { accepted }));
         }
     }
@@ -104,11 +106,11 @@ pub(super) fn check(node: &ZilliqaNode) -> Result<(), Error> {
             return Err(Error::keyed(key, Problem::Range { found, min, max, unit }));
         }
     }
-    webhook::check_headers(&node.headers, &TAKEN)
+    outgoing::check_headers(&node.headers, &TAKEN)
 }
 
 /// Resolves the file names relative to `folder` and reads `ca_file` once, so that a wrong file is
-/// reported when the server starts.
+/// reported when the server starts. The keys in errors are relative to the section.
 pub(super) fn prepare(node: &mut ZilliqaNode, folder: &Path) -> Result<(), Error> {
     for file in [&mut node.ca_file, &mut node.state_file] {
         if !file.is_empty() {
@@ -116,7 +118,7 @@ pub(super) fn prepare(node: &mut ZilliqaNode, folder: &Path) -> Result<(), Error
         }
     }
     if !node.ca_file.is_empty() {
-        let wrong = |error| Error::keyed("zilliqa.node.ca_file", Problem::File(error));
+        let wrong = |error| Error::keyed("ca_file", Problem::File(error));
         tls::roots(Path::new(&node.ca_file)).map_err(wrong)?;
     }
     Ok(())

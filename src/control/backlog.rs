@@ -5,17 +5,17 @@ use crate::reactor::{CommandSender, ReactorCommand};
 use std::collections::VecDeque;
 
 /// How long after a push into a full queue the next attempt is made, in milliseconds.
-pub(super) const RETRY_MS: u64 = 1;
+const RETRY_MS: u64 = 1;
 
 /// The command queue to the reactors, and the commands that wait for room in it.
 pub(super) struct Backlog {
-    orders: CommandSender,
+    command_queue: CommandSender,
     waiting: VecDeque<ReactorCommand>,
 }
 
 impl Backlog {
-    pub(super) fn new(orders: CommandSender) -> Backlog {
-        Backlog { orders, waiting: VecDeque::new() }
+    pub(super) fn new(command_queue: CommandSender) -> Backlog {
+        Backlog { command_queue, waiting: VecDeque::new() }
     }
 
     /// Whether a new command may be created: no command waits.
@@ -32,10 +32,20 @@ impl Backlog {
     /// Moves waiting commands into the queue until it is full.
     pub(super) fn hand_over(&mut self) {
         while let Some(order) = self.waiting.pop_front() {
-            if let Err(back) = self.orders.push(order) {
+            if let Err(back) = self.command_queue.push(order) {
                 return self.waiting.push_front(*back);
             }
         }
+    }
+
+    /// When to call [`Backlog::hand_over`] again, in milliseconds; `u64::MAX` if no command waits.
+    pub(super) fn deadline_ms(&self, now_ms: u64) -> u64 {
+        if self.has_room() { u64::MAX } else { now_ms + RETRY_MS }
+    }
+
+    /// Drops the waiting commands, because no core takes commands out of the queue any more.
+    pub(super) fn abandon(&mut self) {
+        self.waiting.clear();
     }
 }
 
@@ -44,13 +54,13 @@ mod tests {
     use super::*;
     use crate::hub::Event;
     use crate::limits::COMMAND_QUEUE;
-    use crate::reactor::{Peers, orders};
+    use crate::reactor::{Peers, command_queue};
     use std::sync::Arc;
 
     #[test]
     fn backlog_waits_in_order_when_the_lane_is_full() {
-        let (orders, mut inbox) = orders(&Arc::new(Peers::new(1)), 0);
-        let mut lane = Backlog::new(orders);
+        let (commands, mut inbox) = command_queue(&Arc::new(Peers::new(1)), 0);
+        let mut lane = Backlog::new(commands);
         let publish =
             |app| ReactorCommand::Publish { app, channel: "c".into(), event: Event::default() };
         let max = COMMAND_QUEUE as u32;

@@ -132,7 +132,7 @@ impl Target {
         match got {
             Ok(text) => Some(text),
             Err(error) => {
-                tracing::debug!(host = self.host, %error, "nothing is fetched");
+                tracing::debug!(host = self.host, %error, "a fetch has failed");
                 None
             }
         }
@@ -155,7 +155,9 @@ impl Target {
             *request.headers_mut() = self.fields.clone();
             request.headers_mut().remove(header::CONTENT_TYPE);
             let Some(mut connection) = self.connect().await? else {
-                return Err(io::Error::other("it is at a private address, which is not allowed"));
+                return Err(io::Error::other(
+                    "the host has only private addresses, which are not allowed",
+                ));
             };
             let response = connection.send_request(request).await.map_err(io::Error::other)?;
             let (head, body) = response.into_parts();

@@ -1,7 +1,10 @@
 //! DNS lookups of upstream names: at the start, at an interval, and when a connection to an
 //! upstream has failed. The last addresses found stay in use until a lookup finds others.
 
+use super::job::{Job, JobKind, JobSetup, Turn};
+use super::results::Results;
 use super::schedule::{Refreshable, Schedule};
+use crate::dialect::Env;
 use crate::mem::RefreshRequest;
 use crate::stats::Counters;
 use crate::upstream::{Name, Names};
@@ -17,8 +20,49 @@ const FLOOR_MS: u64 = 1000;
 /// The maximum number of addresses that are used for one name.
 const ADDRESSES: usize = 16;
 
+pub(super) const JOB: JobKind = JobKind { is_needed, start };
+
+fn is_needed(env: &Env) -> bool {
+    !env.names.list().is_empty()
+}
+
+fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
+    let (names, notifier) = (setup.env.names.clone(), setup.notifier.clone());
+    let found = Results::new(&notifier);
+    names.notifier().attach(move || notifier.notify());
+    Ok(Box::new(DnsJob { lookups: Lookups::new(names, setup.counters.clone()), found }))
+}
+
 /// A host name and a port.
-pub(super) type HostPort = (String, u16);
+type HostPort = (String, u16);
+
+/// A name and port, and the addresses that the lookup found.
+type Found = (HostPort, io::Result<Vec<SocketAddr>>);
+
+/// The lookups of names, with their requests to the system's resolver.
+struct DnsJob {
+    lookups: Lookups,
+    found: Results<Found>,
+}
+
+impl Job for DnsJob {
+    fn turn(&mut self, turn: &mut Turn<'_>) {
+        for (name, found) in self.found.take() {
+            self.lookups.outcome(&name, found, turn.now_ms);
+        }
+        for name in self.lookups.due(turn.now_ms) {
+            let found = self.found.clone();
+            tokio_uring::spawn(async move {
+                let addresses = look_up(&name).await;
+                found.put((name, addresses));
+            });
+        }
+    }
+
+    fn deadline_ms(&self, _turn: &Turn<'_>) -> u64 {
+        self.lookups.deadline_ms()
+    }
+}
 
 impl Refreshable for Name {
     type Key = HostPort;
@@ -41,30 +85,25 @@ impl Refreshable for Name {
 }
 
 /// The scheduled lookups of all upstream names; see the module's documentation.
-pub(super) struct Lookups {
+struct Lookups {
     schedule: Schedule<Name>,
     counters: Arc<Counters>,
 }
 
 impl Lookups {
-    pub(super) fn new(names: Arc<Names>, counters: Arc<Counters>) -> Lookups {
+    fn new(names: Arc<Names>, counters: Arc<Counters>) -> Lookups {
         Lookups { schedule: Schedule::new(names), counters }
     }
 
     /// The names to look up now. The caller reports each result with [`Lookups::outcome`].
-    pub(super) fn due(&mut self, now_ms: u64) -> Vec<HostPort> {
+    fn due(&mut self, now_ms: u64) -> Vec<HostPort> {
         self.schedule.due(now_ms).iter().map(|name| name.key()).collect()
     }
 
     /// Takes the result of a lookup. After a failure the old addresses stay in use.
-    pub(super) fn outcome(
-        &mut self,
-        it: &HostPort,
-        found: io::Result<Vec<SocketAddr>>,
-        now_ms: u64,
-    ) {
+    fn outcome(&mut self, it: &HostPort, found: io::Result<Vec<SocketAddr>>, now_ms: u64) {
         let found = found.and_then(|found| match found.is_empty() {
-            true => Err(io::Error::other("it has no address")),
+            true => Err(io::Error::other("the name has no address")),
             false => Ok(found),
         });
         let names = self.schedule.outcome(it, found.is_ok(), now_ms);
@@ -80,13 +119,13 @@ impl Lookups {
             Err(error) => {
                 self.counters.names_failed.add(1);
                 let event = "BINDING_TCP_DNS_FAILED";
-                tracing::warn!(event, name = it.0, %error, "the name of an upstream is not found");
+                tracing::warn!(event, name = it.0, %error, "an upstream name cannot be resolved");
             }
         }
     }
 
     /// When the next lookup is due, in milliseconds; `u64::MAX` if none is.
-    pub(super) fn deadline_ms(&self) -> u64 {
+    fn deadline_ms(&self) -> u64 {
         self.schedule.deadline_ms()
     }
 }
@@ -95,7 +134,7 @@ impl Lookups {
 ///
 /// # Errors
 /// The name is not found, or the lookup takes longer than 5 seconds.
-pub(super) async fn look_up(it: &HostPort) -> io::Result<Vec<SocketAddr>> {
+async fn look_up(it: &HostPort) -> io::Result<Vec<SocketAddr>> {
     let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((it.0.as_str(), it.1))).await;
     let found = found.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let mut addresses: Vec<SocketAddr> = Vec::new();
@@ -141,6 +180,6 @@ mod tests {
         names.replace(Vec::new());
         it.due(1);
         it.outcome(key, found(1), 2);
-        assert_eq!(it.counters.names_found.get(), 3, "nobody asks any more");
+        assert_eq!(it.counters.names_found.get(), 3, "no entry requests it any more");
     }
 }

@@ -2,14 +2,79 @@
 //! when a token names an unknown key. The last valid key set stays in use until a fetch gets
 //! another one.
 
+use super::authorities::Authorities;
+use super::client::Target;
+use super::job::{Job, JobKind, JobSetup, Turn};
+use super::results::Results;
 use super::schedule::{Refreshable, Schedule};
+use crate::dialect::Env;
 use crate::jwt::{KeySet, RemoteKeys, Remotes};
 use crate::mem::RefreshRequest;
 use crate::stats::Counters;
+use hyper::body::Bytes;
+use hyper::header::HeaderMap;
+use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The maximum size of a key set, in bytes.
-pub(super) const SET_BYTES: usize = 256 * 1024;
+const SET_BYTES: usize = 256 * 1024;
+/// Timeout for fetching one key set.
+const FETCH: Duration = Duration::from_secs(4);
+
+pub(super) const JOB: JobKind = JobKind { is_needed, start };
+
+fn is_needed(env: &Env) -> bool {
+    !env.remotes.list().is_empty()
+}
+
+fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
+    let (remotes, notifier) = (setup.env.remotes.clone(), setup.notifier.clone());
+    let fetched = Results::new(&notifier);
+    remotes.notifier().attach(move || notifier.notify());
+    Ok(Box::new(KeySetJob {
+        fetches: Fetches::new(remotes, setup.counters.clone()),
+        fetched,
+        authorities: setup.authorities.clone(),
+    }))
+}
+
+/// A URL of a key set and the response body; `None` if the fetch failed.
+type Fetched = (String, Option<Bytes>);
+
+/// The fetches of key sets, with their requests.
+struct KeySetJob {
+    fetches: Fetches,
+    fetched: Results<Fetched>,
+    authorities: Rc<Authorities>,
+}
+
+impl Job for KeySetJob {
+    fn turn(&mut self, turn: &mut Turn<'_>) {
+        for (url, text) in self.fetched.take() {
+            self.fetches.outcome(&url, text.as_deref(), turn.now_ms);
+        }
+        for remote in self.fetches.due(turn.now_ms) {
+            let url = remote.url.clone();
+            let fields = HeaderMap::new();
+            let target =
+                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &self.authorities);
+            let fetched = self.fetched.clone();
+            tokio_uring::spawn(async move {
+                let text = match target {
+                    Some(target) => target.get(SET_BYTES, FETCH).await,
+                    None => None,
+                };
+                fetched.put((url, text));
+            });
+        }
+    }
+
+    fn deadline_ms(&self, _turn: &Turn<'_>) -> u64 {
+        self.fetches.deadline_ms()
+    }
+}
 
 impl Refreshable for RemoteKeys {
     type Key = String;
@@ -32,24 +97,24 @@ impl Refreshable for RemoteKeys {
 }
 
 /// The scheduled fetches of all key sets; see the module's documentation.
-pub(super) struct Fetches {
+struct Fetches {
     schedule: Schedule<RemoteKeys>,
     counters: Arc<Counters>,
 }
 
 impl Fetches {
-    pub(super) fn new(remotes: Arc<Remotes>, counters: Arc<Counters>) -> Fetches {
+    fn new(remotes: Arc<Remotes>, counters: Arc<Counters>) -> Fetches {
         Fetches { schedule: Schedule::new(remotes), counters }
     }
 
     /// The key sets to fetch now. The caller reports each result with [`Fetches::outcome`].
-    pub(super) fn due(&mut self, now_ms: u64) -> Vec<Arc<RemoteKeys>> {
+    fn due(&mut self, now_ms: u64) -> Vec<Arc<RemoteKeys>> {
         self.schedule.due(now_ms)
     }
 
     /// Takes the response body that was fetched from `url`; `None` if the fetch failed. After a
     /// failure, or if the body has no usable key, the old key set stays in use.
-    pub(super) fn outcome(&mut self, url: &String, text: Option<&[u8]>, now_ms: u64) {
+    fn outcome(&mut self, url: &String, text: Option<&[u8]>, now_ms: u64) {
         let keys = text.and_then(KeySet::from_set);
         let remotes = self.schedule.outcome(url, keys.is_some(), now_ms);
         if remotes.is_empty() {
@@ -63,7 +128,7 @@ impl Fetches {
             None => {
                 self.counters.keys_failed.add(1);
                 let why =
-                    if text.is_some() { "hold no key that can be used" } else { "are not had" };
+                    if text.is_some() { "include no usable key" } else { "cannot be fetched" };
                 let url = without_query(url);
                 tracing::warn!(url, "the keys of a guard {why}");
             }
@@ -71,7 +136,7 @@ impl Fetches {
     }
 
     /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
-    pub(super) fn deadline_ms(&self) -> u64 {
+    fn deadline_ms(&self) -> u64 {
         self.schedule.deadline_ms()
     }
 }
@@ -131,6 +196,6 @@ mod tests {
         remotes.replace(vec![other]);
         it.due(100_030);
         it.outcome(&url, Some(&set()), 100_040);
-        assert_eq!(it.counters.keys_fetched.get(), 2, "nobody asks any more");
+        assert_eq!(it.counters.keys_fetched.get(), 2, "no entry requests it any more");
     }
 }

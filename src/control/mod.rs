@@ -1,6 +1,9 @@
 //! The control thread: one thread on `tokio-uring` for all I/O to other systems: webhook requests,
 //! Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream names.
 //!
+//! Each of these is a [`Job`] in a file or folder of its own, and an entry in [`JOBS`]. This file
+//! starts, runs and ends the thread, and depends on no job in particular.
+//!
 //! The reactors and this thread exchange messages only through bounded mailboxes. A reactor never
 //! waits for the control thread: a channel event for which its mailbox has no room is dropped and
 //! counted. In the other direction the control thread waits until there is room, so no command is
@@ -10,51 +13,34 @@ mod address;
 mod authorities;
 mod backlog;
 mod client;
-mod debounce;
 mod dns;
+mod job;
 mod jwks;
-mod node;
-mod post;
-mod queue;
 mod results;
 mod schedule;
 mod schemas;
 mod webhooks;
+mod zilliqa;
 
 use crate::dialect::Env;
-use crate::dialect::pusher::hooks;
-use crate::hub::ChannelEvent;
 use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::Notifier;
-use crate::mem::mailbox::{Receiver, mailbox};
-use crate::reactor::{Inbox, Outbox, Peers, orders};
+use crate::mem::mailbox::mailbox;
+use crate::reactor::{Inbox, Outbox, Peers, command_queue};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
-use authorities::Authorities;
 use backlog::Backlog;
-use client::{Kept, Target};
-use dns::Lookups;
-use hyper::body::Bytes;
-use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use jwks::Fetches;
-use node::run::Follower;
-use post::PostOutcome;
-use results::Results;
-use schemas::Schemas;
+use job::{Job, JobKind, JobSetup, Turn};
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
-use webhooks::{HOLD_MS, WebhookDelivery, Webhooks};
 
-/// Channel events taken from one core per turn of the control thread.
-const TAKEN_PER_TURN: usize = 1024;
-/// Timeout for fetching one key set.
-const FETCH: Duration = Duration::from_secs(4);
+/// All jobs, in the order of their turns.
+const JOBS: &[JobKind] = &[webhooks::JOB, jwks::JOB, dns::JOB, schemas::JOB, zilliqa::job::JOB];
 /// The longest sleep between two turns, in milliseconds. It bounds the delay after a missed
 /// wake-up.
 const IDLE_MS: u64 = 1000;
@@ -93,7 +79,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn lock_renewed(&self) -> MutexGuard<'_, Vec<Arc<Env>>> {
+    fn lock_reloaded(&self) -> MutexGuard<'_, Vec<Arc<Env>>> {
         self.reloaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -114,11 +100,7 @@ impl Control {
         peers: &Arc<Peers>,
         clock: Clock,
     ) -> io::Result<Option<Started>> {
-        let has_webhooks = env.config.apps.iter().any(|app| !app.webhooks.is_empty());
-        let has_nodes = !env.config.zilliqa.node.urls.is_empty();
-        let has_registries = !env.registries.places().is_empty();
-        let has_remotes = !env.remotes.list().is_empty() || !env.names.list().is_empty();
-        if !has_webhooks && !has_nodes && !has_registries && !has_remotes {
+        if !JOBS.iter().any(|job| (job.is_needed)(env)) {
             return Ok(None);
         }
         let woken = Arc::new(Notify::new());
@@ -130,17 +112,13 @@ impl Control {
             reloaded: Mutex::default(),
         });
         let notifier = Notifier::new(move || notify.notify_one());
-        for theirs in [env.remotes.notifier(), env.names.notifier(), env.registries.notifier()] {
-            let notifier = notifier.clone();
-            theirs.attach(move || notifier.notify());
-        }
-        let (mut outboxes, mut inlets) = (Vec::new(), Vec::new());
+        let (mut outboxes, mut event_queues) = (Vec::new(), Vec::new());
         for _ in 0..cores {
             let (sender, receiver) = mailbox(CHANNEL_EVENT_QUEUE);
             outboxes.push(Outbox::new(sender, notifier.clone()));
-            inlets.push(receiver);
+            event_queues.push(receiver);
         }
-        let (orders, inbox) = orders(peers, 0);
+        let (commands, inbox) = command_queue(peers, 0);
         let (end, ended) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         let (env, theirs) = (env.clone(), shared.clone());
@@ -151,11 +129,23 @@ impl Control {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                match Thread::new(env, inlets, Backlog::new(orders), theirs, clock, &notifier).await
-                {
-                    Ok(thread) => {
+                let counters = env.control.clone();
+                let mut setup = JobSetup {
+                    env,
+                    event_queues,
+                    notifier,
+                    counters: counters.clone(),
+                    authorities: Rc::default(),
+                    now_ms: clock.now().ms,
+                };
+                let jobs: io::Result<_> = JOBS.iter().map(|job| (job.start)(&mut setup)).collect();
+                // Dropped here, so that the thread does not keep the first configuration in memory.
+                drop(setup);
+                match jobs {
+                    Ok(jobs) => {
                         let _ = ready.send(Ok(()));
-                        thread.run().await;
+                        let backlog = Backlog::new(commands);
+                        Thread { jobs, backlog, shared: theirs, counters }.run(clock).await;
                     }
                     Err(error) => drop(ready.send(Err(error))),
                 }
@@ -169,7 +159,7 @@ impl Control {
     /// Passes a reloaded configuration to the thread. Call it before any core gets the
     /// configuration, because channel events of the new version are reported according to it.
     pub fn renew(&self, env: &Arc<Env>) {
-        self.shared.lock_renewed().push(env.clone());
+        self.shared.lock_reloaded().push(env.clone());
         self.shared.woken.notify_one();
     }
 
@@ -211,272 +201,158 @@ impl Control {
     }
 }
 
-/// A URL of a key set and the response body; `None` if the fetch failed.
-type Fetched = (String, Option<Bytes>);
-
-/// A name and port, and the addresses that the DNS lookup found.
-type Found = (dns::HostPort, io::Result<Vec<SocketAddr>>);
-
 /// The state of the control thread.
 struct Thread {
-    hooks: Webhooks,
-    fetches: Fetches,
-    lookups: Lookups,
-    schemas: Schemas,
-    inlets: Vec<Receiver<ChannelEvent>>,
-    lane: Backlog,
-    /// Fetches epochs from Zilliqa nodes, if any are configured.
-    follower: Option<Follower>,
-    /// A reloaded configuration whose Zilliqa nodes are not followed yet.
-    unfollowed: Option<Arc<Env>>,
-    /// Wakes the control thread.
-    notifier: Notifier,
+    jobs: Vec<Box<dyn Job>>,
+    backlog: Backlog,
     shared: Arc<Shared>,
-    clock: Clock,
     counters: Arc<Counters>,
-    targets: Vec<Option<Rc<Target>>>,
-    /// Idle HTTP connections, by endpoint and lane.
-    kept: Vec<Vec<Rc<Kept>>>,
-    outcomes: Results<(usize, usize, PostOutcome)>,
-    /// Finished fetches of key sets.
-    fetched: Results<Fetched>,
-    /// Finished DNS lookups.
-    found: Results<Found>,
-    /// The system's certificate authorities.
-    authorities: Rc<Authorities>,
 }
 
 impl Thread {
-    async fn new(
-        env: Arc<Env>,
-        inlets: Vec<Receiver<ChannelEvent>>,
-        lane: Backlog,
-        shared: Arc<Shared>,
-        clock: Clock,
-        notifier: &Notifier,
-    ) -> io::Result<Thread> {
-        let counters = env.control.clone();
-        let follower = follower(&env, notifier, clock.now().ms).await?;
-        let fetches = Fetches::new(env.remotes.clone(), counters.clone());
-        let lookups = Lookups::new(env.names.clone(), counters.clone());
-        let schemas = Schemas::new(env.registries.clone(), counters.clone(), notifier);
-        let hooks = Webhooks::new(env, HOLD_MS, counters.clone());
-        let mut thread = Thread {
-            hooks,
-            fetches,
-            lookups,
-            schemas,
-            inlets,
-            lane,
-            follower,
-            unfollowed: None,
-            notifier: notifier.clone(),
-            shared,
-            clock,
-            counters,
-            targets: Vec::new(),
-            kept: Vec::new(),
-            outcomes: Results::new(notifier),
-            fetched: Results::new(notifier),
-            found: Results::new(notifier),
-            authorities: Rc::default(),
-        };
-        thread.aim();
-        Ok(thread)
-    }
-
-    /// Takes over the reloaded configurations.
-    fn take_renewed(&mut self, now_ms: u64) {
-        for env in std::mem::take(&mut *self.shared.lock_renewed()) {
-            self.hooks.renew(env.clone(), now_ms);
-            self.unfollowed = Some(env);
-        }
-        self.aim();
-    }
-
-    /// Creates HTTP targets for the webhook endpoints that are new or changed.
-    fn aim(&mut self) {
-        for end in self.hooks.take_changed() {
-            let Some((hook, lanes)) = self.hooks.end(end) else { continue };
-            let mut fields = HeaderMap::new();
-            for (name, value) in &hook.headers {
-                let name = HeaderName::from_bytes(name.as_bytes());
-                if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value.expose())) {
-                    fields.insert(name, value);
-                }
-            }
-            let (url, private) = (hook.url.expose(), hook.allow_private);
-            let target = Target::new(url, fields, private, &hook.ca_file, &self.authorities);
-            if self.targets.len() <= end {
-                self.targets.resize(end + 1, None);
-                self.kept.resize(end + 1, Vec::new());
-            }
-            self.targets[end] = target.map(Rc::new);
-            self.kept[end] = (0..lanes).map(|_| Rc::default()).collect();
-        }
-    }
-
-    /// Follows the Zilliqa nodes of the last configuration that was taken over.
-    async fn follow_anew(&mut self, now_ms: u64) {
-        let Some(env) = self.unfollowed.take() else { return };
-        if let Some(follower) = &mut self.follower {
-            return follower.renew(&env.config.zilliqa.node, now_ms);
-        }
-        match follower(&env, &self.notifier, now_ms).await {
-            Ok(follower) => self.follower = follower,
-            Err(error) => tracing::error!(%error, "the nodes are not followed"),
-        }
-    }
-
-    /// Runs the thread's loop until [`Control::finish`] was called and everything is delivered or
-    /// the deadline has passed.
-    async fn run(mut self) {
-        let mut finishing = false;
-        loop {
-            let now_ms = self.clock.now().ms;
-            self.counters.beat_ms.set(now_ms);
-            self.take_renewed(now_ms);
-            self.follow_anew(now_ms).await;
-            let more = self.take_notices(now_ms);
-            for (end, lane, outcome) in self.outcomes.take() {
-                self.hooks.outcome(end, lane, outcome, now_ms);
-            }
-            self.fetch(now_ms);
-            self.look_up(now_ms);
-            self.schemas.turn(now_ms, &self.authorities);
-            let until_ms = self.shared.until_ms.load(Ordering::Acquire);
-            if until_ms != u64::MAX && !more {
-                // Repeated every turn, because the last channel events may arrive after `finish`
-                // was called.
-                finishing = true;
-                self.hooks.finish(now_ms);
-            }
-            for order in self.hooks.orders(now_ms, unix_ms()) {
-                self.carry_out(order);
-            }
-            let next_ms = self.follow(finishing, now_ms);
-            let all_reported =
-                self.hooks.is_empty() && self.follower.as_ref().is_none_or(Follower::is_idle);
-            if finishing && (all_reported || now_ms >= until_ms) {
-                break;
-            }
-            let next_ms = next_ms.min(self.hooks.deadline_ms()).min(self.fetches.deadline_ms());
-            let next_ms = next_ms.min(self.lookups.deadline_ms());
-            let next_ms = next_ms.min(self.schemas.deadline_ms());
-            let wait = if more { 0 } else { next_ms.min(until_ms).saturating_sub(now_ms) };
-            let wait = Duration::from_millis(wait.min(IDLE_MS));
+    /// Runs turns until [`Control::finish`] was called and everything is delivered or the deadline
+    /// has passed.
+    async fn run(mut self, clock: Clock) {
+        while let Some(wait_ms) = self.turn(clock.now().ms) {
+            let wait = Duration::from_millis(wait_ms);
             let _ = tokio::time::timeout(wait, self.shared.woken.notified()).await;
         }
-        self.counters.hooks_dropped.add(self.hooks.len());
     }
 
-    /// Runs one turn of the follower. Returns when the next one is due, in milliseconds.
-    fn follow(&mut self, finishing: bool, now_ms: u64) -> u64 {
-        self.lane.hand_over();
-        let Some(follower) = &mut self.follower else { return u64::MAX };
+    /// Runs one turn. Returns how long the thread may sleep after it, in milliseconds; `None` if
+    /// the thread ends.
+    fn turn(&mut self, now_ms: u64) -> Option<u64> {
+        self.counters.beat_ms.set(now_ms);
+        for env in std::mem::take(&mut *self.shared.lock_reloaded()) {
+            self.jobs.iter_mut().for_each(|job| job.reload(&env, now_ms));
+        }
+        let until_ms = self.shared.until_ms.load(Ordering::Acquire);
+        let finishing = until_ms != u64::MAX;
+        self.backlog.hand_over();
         let draining = finishing || self.shared.draining.load(Ordering::Acquire);
-        follower.turn(&mut self.lane, draining, now_ms);
-        match draining {
-            true => u64::MAX,
-            false => follower.deadline_ms(&self.lane, now_ms),
+        let backlog = &mut self.backlog;
+        let mut turn = Turn { now_ms, unix_ms: unix_ms(), backlog, draining };
+        if finishing {
+            self.jobs.iter_mut().for_each(|job| job.finish(&turn));
+            // The reactors have ended, so no command is taken any more.
+            turn.backlog.abandon();
         }
-    }
-
-    /// Takes channel events from the reactors. Returns whether there may be more.
-    fn take_notices(&mut self, now_ms: u64) -> bool {
-        let mut more = false;
-        for core in 0..self.inlets.len() {
-            for _ in 0..TAKEN_PER_TURN {
-                let Some(notice) = self.inlets[core].pop() else { break };
-                if self.hooks.lacks(&notice) {
-                    // The event's configuration was reloaded after this turn took over
-                    // configurations. It is in `reloaded`, because the server puts it there before
-                    // any core gets it.
-                    self.take_renewed(now_ms);
-                }
-                self.hooks.notice(notice, now_ms);
-            }
-            more |= !self.inlets[core].is_empty();
+        self.jobs.iter_mut().for_each(|job| job.turn(&mut turn));
+        if finishing && (now_ms >= until_ms || self.jobs.iter().all(|job| job.is_idle())) {
+            self.jobs.iter_mut().for_each(|job| job.give_up());
+            return None;
         }
-        more
+        let next_ms = self.jobs.iter().map(|job| job.deadline_ms(&turn)).min();
+        let next_ms = next_ms.unwrap_or(u64::MAX).min(turn.backlog.deadline_ms(now_ms));
+        Some(next_ms.min(until_ms).saturating_sub(now_ms).min(IDLE_MS))
     }
-
-    /// Takes finished fetches of key sets and starts those that are due.
-    fn fetch(&mut self, now_ms: u64) {
-        for (url, text) in self.fetched.take() {
-            self.fetches.outcome(&url, text.as_deref(), now_ms);
-        }
-        for remote in self.fetches.due(now_ms) {
-            let url = remote.url.clone();
-            let fields = HeaderMap::new();
-            let target =
-                Target::new(&url, fields, remote.allow_private, &remote.ca_file, &self.authorities);
-            let fetched = self.fetched.clone();
-            tokio_uring::spawn(async move {
-                let text = match target {
-                    Some(target) => target.get(jwks::SET_BYTES, FETCH).await,
-                    None => None,
-                };
-                fetched.put((url, text));
-            });
-        }
-    }
-
-    /// Takes finished DNS lookups and starts those that are due.
-    fn look_up(&mut self, now_ms: u64) {
-        for (name, found) in self.found.take() {
-            self.lookups.outcome(&name, found, now_ms);
-        }
-        for name in self.lookups.due(now_ms) {
-            let found = self.found.clone();
-            tokio_uring::spawn(async move {
-                let addresses = dns::look_up(&name).await;
-                found.put((name, addresses));
-            });
-        }
-    }
-
-    fn carry_out(&self, order: WebhookDelivery) {
-        let WebhookDelivery { end, lane, body, key, signature } = order;
-        let kept = self.kept[end][lane].clone();
-        let target = self.targets[end].clone();
-        let outcomes = self.outcomes.clone();
-        tokio_uring::spawn(async move {
-            let fields = [(hooks::KEY_FIELD, key), (hooks::SIGNATURE_FIELD, signature)];
-            let fields = fields.map(|(name, value)| (HeaderName::from_static(name), value));
-            let outcome = match &target {
-                Some(target) => {
-                    post::post(target, &kept, Bytes::copy_from_slice(&body), &fields).await
-                }
-                None => PostOutcome::Refused,
-            };
-            if let (PostOutcome::Refused, Some(target)) = (outcome, &target) {
-                let host = target.host();
-                tracing::warn!(host, "a webhook is at a private address, which is not allowed");
-            }
-            outcomes.put((end, lane, outcome));
-        });
-    }
-}
-
-/// The follower of the configured Zilliqa nodes; `None` if there are none.
-async fn follower(
-    env: &Arc<Env>,
-    notifier: &Notifier,
-    now_ms: u64,
-) -> io::Result<Option<Follower>> {
-    let config = &env.config.zilliqa.node;
-    if config.urls.is_empty() {
-        return Ok(None);
-    }
-    let (shared, counters) = (env.zilliqa.clone(), env.control.clone());
-    let follower = Follower::new(config, shared, notifier, counters, now_ms).await?;
-    let notifier = notifier.clone();
-    env.zilliqa.notifier().attach(move || notifier.notify());
-    Ok(Some(follower))
 }
 
 fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     since.as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Event;
+    use crate::limits::COMMAND_QUEUE;
+    use crate::reactor::ReactorCommand;
+    use std::cell::Cell;
+
+    /// What a [`StubJob`] is asked to do, and what it has done.
+    #[derive(Default)]
+    struct Script {
+        commands: Cell<usize>,
+        is_busy: Cell<bool>,
+        deadline_ms: Cell<u64>,
+        finished: Cell<u32>,
+        gave_up: Cell<u32>,
+    }
+
+    struct StubJob(Rc<Script>);
+
+    impl Job for StubJob {
+        fn turn(&mut self, turn: &mut Turn<'_>) {
+            for _ in 0..self.0.commands.take() {
+                let (channel, event) = ("c".into(), Event::default());
+                turn.backlog.put(ReactorCommand::Publish { app: 0, channel, event });
+            }
+        }
+
+        fn deadline_ms(&self, _turn: &Turn<'_>) -> u64 {
+            self.0.deadline_ms.get()
+        }
+
+        fn finish(&mut self, _turn: &Turn<'_>) {
+            self.0.finished.set(self.0.finished.get() + 1);
+        }
+
+        fn is_idle(&self) -> bool {
+            !self.0.is_busy.get()
+        }
+
+        fn give_up(&mut self) {
+            self.0.gave_up.set(self.0.gave_up.get() + 1);
+        }
+    }
+
+    /// A thread with one job, which is never due, and the queue of its commands.
+    fn thread() -> (Thread, Rc<Script>, Inbox) {
+        let script = Rc::new(Script::default());
+        script.deadline_ms.set(u64::MAX);
+        let (commands, inbox) = command_queue(&Arc::new(Peers::new(1)), 0);
+        let shared = Arc::new(Shared {
+            woken: Arc::default(),
+            until_ms: AtomicU64::new(u64::MAX),
+            draining: AtomicBool::new(false),
+            reloaded: Mutex::default(),
+        });
+        let jobs: Vec<Box<dyn Job>> = vec![Box::new(StubJob(script.clone()))];
+        let backlog = Backlog::new(commands);
+        (Thread { jobs, backlog, shared, counters: Arc::default() }, script, inbox)
+    }
+
+    #[test]
+    fn control_sleeps_until_a_job_is_due() {
+        let (mut thread, script, _inbox) = thread();
+        for (deadline_ms, wait_ms) in [(u64::MAX, IDLE_MS), (5000, IDLE_MS), (107, 7), (3, 0)] {
+            script.deadline_ms.set(deadline_ms);
+            assert_eq!(thread.turn(100), Some(wait_ms));
+        }
+    }
+
+    #[test]
+    fn control_retries_a_full_queue_soon_even_while_draining() {
+        let (mut thread, script, mut inbox) = thread();
+        script.commands.set(COMMAND_QUEUE + 1);
+        assert_eq!(thread.turn(100), Some(1));
+        thread.shared.draining.store(true, Ordering::Release);
+        assert_eq!(thread.turn(101), Some(1));
+        assert!(inbox.pop().is_some());
+        assert_eq!(thread.turn(102), Some(IDLE_MS));
+    }
+
+    #[test]
+    fn control_finish_does_not_wait_for_a_queue_that_stays_full() {
+        let (mut thread, script, _inbox) = thread();
+        script.commands.set(COMMAND_QUEUE + 1);
+        assert_eq!(thread.turn(100), Some(1));
+        thread.shared.until_ms.store(60_000, Ordering::Release);
+        assert_eq!(thread.turn(101), None);
+        assert!(thread.backlog.has_room());
+    }
+
+    #[test]
+    fn control_finish_waits_for_jobs_until_its_deadline() {
+        let (mut thread, script, _inbox) = thread();
+        script.is_busy.set(true);
+        thread.shared.until_ms.store(150, Ordering::Release);
+        assert_eq!((thread.turn(100), thread.turn(149)), (Some(50), Some(1)));
+        assert_eq!((script.finished.get(), script.gave_up.get()), (2, 0));
+        assert_eq!((thread.turn(150), script.gave_up.get()), (None, 1));
+        script.is_busy.set(false);
+        assert_eq!(thread.turn(120), None, "nothing is left to do");
+    }
 }

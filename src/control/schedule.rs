@@ -3,6 +3,7 @@
 //! doubles. Time is an argument.
 
 use crate::mem::{RefreshList, RefreshRequest};
+use crate::time::RefreshSchedule;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -27,29 +28,14 @@ pub(super) trait Refreshable {
 /// The schedule of one list; see the module's documentation.
 pub(super) struct Schedule<T: Refreshable> {
     list: Arc<RefreshList<T>>,
-    by_key: HashMap<T::Key, State>,
+    by_key: HashMap<T::Key, RefreshSchedule>,
 }
 
-#[derive(Default)]
-struct State {
-    busy: bool,
-    /// When the last fetch started, in milliseconds.
-    last_ms: Option<u64>,
-    /// When the next fetch starts without a request, in milliseconds.
-    next_ms: u64,
-    /// Consecutive failures.
-    failures: u32,
-}
-
-impl State {
-    /// When the next fetch starts, in milliseconds; `u64::MAX` while one is in flight.
-    fn due_ms(&self, it: &impl Refreshable) -> u64 {
-        let soonest = self.last_ms.map_or(0, |last_ms| last_ms + it.floor_ms());
-        match (self.busy, it.refresh().is_wanted()) {
-            (true, _) => u64::MAX,
-            (false, true) => soonest.min(self.next_ms),
-            (false, false) => self.next_ms,
-        }
+/// When the next fetch starts, in milliseconds; `u64::MAX` while one is in flight.
+fn due_ms(times: &RefreshSchedule, it: &impl Refreshable) -> u64 {
+    match it.refresh().is_wanted() {
+        true => times.requested_ms(it.floor_ms()),
+        false => times.due_ms(),
     }
 }
 
@@ -66,10 +52,9 @@ impl<T: Refreshable> Schedule<T> {
         let mut due = Vec::new();
         for it in &list {
             let key = it.key();
-            let state = self.by_key.entry(key.clone()).or_default();
-            if state.due_ms(&**it) <= now_ms {
-                state.busy = true;
-                state.last_ms = Some(now_ms);
+            let times = self.by_key.entry(key.clone()).or_default();
+            if due_ms(times, &**it) <= now_ms {
+                times.begin(now_ms);
                 list.iter().filter(|twin| twin.key() == key).for_each(|it| it.refresh().begin());
                 due.push(it.clone());
             }
@@ -80,25 +65,21 @@ impl<T: Refreshable> Schedule<T> {
     /// Takes the result of a fetch: `came` is whether it succeeded. Returns all listed entries with
     /// that key; none if the entry was removed from the list meanwhile.
     pub(super) fn outcome(&mut self, key: &T::Key, came: bool, now_ms: u64) -> Vec<Arc<T>> {
-        let Some(state) = self.by_key.get_mut(key) else { return Vec::new() };
-        state.busy = false;
-        state.failures = if came { 0 } else { state.failures + 1 };
+        let Some(times) = self.by_key.get_mut(key) else { return Vec::new() };
+        times.end(came);
         let mut list = self.list.list();
         list.retain(|it| it.key() == *key);
-        let wait_ms = |it: &Arc<T>| match came {
-            true => it.refresh_ms(),
-            // The wait doubles with each failure, from twice the minimum interval up to the normal
-            // interval.
-            false => (it.floor_ms() << state.failures.min(16)).min(it.refresh_ms()),
-        };
-        let wait_ms = list.iter().map(|it| wait_ms(it).max(it.floor_ms())).min();
-        state.next_ms = now_ms + wait_ms.unwrap_or(0);
+        // The first wait after a failure is twice the minimum interval.
+        let wait_ms =
+            |it: &Arc<T>| times.wait_ms(2 * it.floor_ms(), it.refresh_ms()).max(it.floor_ms());
+        let wait_ms = list.iter().map(wait_ms).min();
+        times.set_next(now_ms + wait_ms.unwrap_or(0));
         list
     }
 
     /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
     pub(super) fn deadline_ms(&self) -> u64 {
-        let due = |it: &Arc<T>| self.by_key.get(&it.key()).map_or(0, |state| state.due_ms(&**it));
+        let due = |it: &Arc<T>| self.by_key.get(&it.key()).map_or(0, |times| due_ms(times, &**it));
         self.list.list().iter().map(due).min().unwrap_or(u64::MAX)
     }
 }
@@ -222,6 +203,6 @@ mod tests {
         refresh_list.replace(vec![other]);
         all.due(30_001);
         assert_eq!(all.by_key.len(), 1);
-        assert!(all.outcome(&"a", true, 30_002).is_empty(), "nobody asks any more");
+        assert!(all.outcome(&"a", true, 30_002).is_empty(), "no entry requests it any more");
     }
 }

@@ -10,17 +10,18 @@ mod confluent;
 
 use super::authorities::Authorities;
 use super::client::{FetchedResponse, Target};
+use super::job::{Job, JobKind, JobSetup, Turn};
 use super::results::Results;
-use crate::mem::Notifier;
+use crate::dialect::Env;
 use crate::model::spec::{Catalog, CatalogKind, ModelKind};
 use crate::model::{
     Doc, FetchFailure, Registries, Schema, SchemaFetch, SchemaId, SchemaLookup, SchemaRef,
 };
 use crate::stats::Counters;
+use answer::json;
 use hyper::StatusCode;
 use hyper::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,43 +38,48 @@ const TEXT_BYTES: usize = 512 * 1024;
 const REFERENCES: usize = 32;
 /// The maximum depth of the references.
 const DEPTH: usize = 8;
-/// The characters that are not percent-encoded in a path segment: the unreserved ones (RFC 3986
-/// section 2.3).
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The outcome of a schema fetch; `Ok(None)` means that the known schema is still the current one.
 type SchemaOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
 
+pub(super) const JOB: JobKind = JobKind { is_needed, start };
+
+fn is_needed(env: &Env) -> bool {
+    !env.registries.places().is_empty()
+}
+
+fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
+    let (registries, notifier) = (setup.env.registries.clone(), setup.notifier.clone());
+    let done = Results::new(&notifier);
+    registries.notifier().attach(move || notifier.notify());
+    let (counters, authorities) = (setup.counters.clone(), setup.authorities.clone());
+    Ok(Box::new(SchemaJob { registries, counters, done, authorities }))
+}
+
 /// The schema fetches of all registries.
-pub(super) struct Schemas {
+struct SchemaJob {
     registries: Arc<Registries>,
     counters: Arc<Counters>,
     done: Results<(SchemaFetch, SchemaOutcome)>,
+    /// The system's certificate authorities.
+    authorities: Rc<Authorities>,
 }
 
-impl Schemas {
-    pub(super) fn new(
-        registries: Arc<Registries>,
-        counters: Arc<Counters>,
-        notifier: &Notifier,
-    ) -> Schemas {
-        Schemas { registries, counters, done: Results::new(notifier) }
-    }
-
-    /// Takes finished fetches and starts those that are due; `system` are the system's
-    /// certificate authorities.
-    pub(super) fn turn(&self, now_ms: u64, system: &Rc<Authorities>) {
+impl Job for SchemaJob {
+    fn turn(&mut self, turn: &mut Turn<'_>) {
         for (job, outcome) in self.done.take() {
-            self.report(&job, outcome, now_ms);
+            self.report(&job, outcome, turn.now_ms);
         }
         for place in self.registries.places() {
-            for job in place.due(now_ms) {
-                let target = target(&place.catalog, system);
+            for job in place.due(turn.now_ms) {
+                let target = target(&place.catalog, &self.authorities);
                 let done = self.done.clone();
                 tokio_uring::spawn(async move {
                     let outcome = match target {
                         Some(target) => look_up(&target, &job).await,
-                        None => Err(FetchFailure::Failed("its address means nothing".to_owned())),
+                        None => {
+                            Err(FetchFailure::Failed("its URL or ca_file is invalid".to_owned()))
+                        }
                     };
                     done.put((job, outcome));
                 });
@@ -81,6 +87,13 @@ impl Schemas {
         }
     }
 
+    fn deadline_ms(&self, turn: &Turn<'_>) -> u64 {
+        let places = self.registries.places();
+        places.iter().map(|place| place.deadline_ms(turn.now_ms)).min().unwrap_or(u64::MAX)
+    }
+}
+
+impl SchemaJob {
     fn report(&self, job: &SchemaFetch, outcome: SchemaOutcome, now_ms: u64) {
         let (catalog, what) = (&job.place.catalog.name, &job.what);
         let found = match &outcome {
@@ -90,11 +103,11 @@ impl Schemas {
         let outcome = job.place.outcome(job, outcome, now_ms);
         let event = event(job.place.catalog.kind, what, &outcome);
         match &found {
-            Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema is fetched"),
+            Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema was fetched"),
             Ok(None) => {}
             // Logged at debug level, because clients can send any schema id.
             Err(FetchFailure::Gone) if matches!(what, SchemaRef::Id(_)) => {
-                tracing::debug!(event, catalog, %what, "no schema has it");
+                tracing::debug!(event, catalog, %what, "the registry has no schema with this id");
             }
             Err(failure) => {
                 tracing::warn!(event, catalog, %what, %failure, "a schema cannot be fetched")
@@ -109,12 +122,6 @@ impl Schemas {
                 self.counters.schemas_stale.add(stale.into());
             }
         }
-    }
-
-    /// When the next fetch is due, in milliseconds; `u64::MAX` if none is.
-    pub(super) fn deadline_ms(&self) -> u64 {
-        let places = self.registries.places();
-        places.iter().map(|place| place.deadline_ms()).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -151,14 +158,14 @@ fn target(catalog: &Catalog, system: &Rc<Authorities>) -> Option<Target> {
 
 async fn look_up(target: &Target, job: &SchemaFetch) -> SchemaOutcome {
     let mut look_up = LookUp { target, catalog: &job.place.catalog, bytes: 0 };
-    let late = || FetchFailure::Failed("it took too long".to_owned());
+    let late = || FetchFailure::Failed("the registry has not answered in time".to_owned());
     let found = tokio::time::timeout(LOOK_UP, look_up.run(job)).await;
     let Some((id, doc)) = found.map_err(|_| late())?? else { return Ok(None) };
     let shape = job.shape.clone();
     // Compiling can take long, so it runs on a blocking thread. A panic in it becomes a failure.
     let compiled = tokio::task::spawn_blocking(move || shape.compile(&doc)).await;
     let bad = |reason: String| FetchFailure::Bad(reason);
-    let model = compiled.map_err(|_| bad("it cannot be used".to_owned()))?;
+    let model = compiled.map_err(|_| bad("it cannot be compiled".to_owned()))?;
     let model = model.map_err(|error| bad(error.to_string()))?;
     Ok(Some(Arc::new(Schema { id, model })))
 }
@@ -274,7 +281,7 @@ impl LookUp<'_> {
                 return Err(bad("it refers to itself"));
             }
             if begun.len() >= REFERENCES || depth > DEPTH {
-                return Err(bad("it refers to too many others"));
+                return Err(bad("it has too many references, or they are nested too deeply"));
             }
             begun.push(reference.name.clone());
             let (text, further) = self.referred(&reference, kind).await?;
@@ -335,9 +342,11 @@ impl LookUp<'_> {
     fn text(&mut self, text: Vec<u8>) -> Result<String, FetchFailure> {
         self.bytes += text.len();
         if self.bytes > TEXT_BYTES {
-            return Err(FetchFailure::Bad("it is too large with all that it refers to".to_owned()));
+            return Err(FetchFailure::Bad(
+                "it is too large together with its references".to_owned(),
+            ));
         }
-        let strange = |_| FetchFailure::Failed("a text that is not UTF-8".to_owned());
+        let strange = |_| FetchFailure::Failed("the text is not UTF-8".to_owned());
         String::from_utf8(text).map_err(strange)
     }
 
@@ -374,15 +383,6 @@ impl LookUp<'_> {
     }
 }
 
-fn part(text: &str) -> String {
-    utf8_percent_encode(text, PLAIN).to_string()
-}
-
-fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
-    serde_json::from_slice(answer)
-        .map_err(|error| FetchFailure::Failed(format!("not one: {error}")))
-}
-
 /// Checks that the schema type `found` is the one for a model of `kind`.
 fn fits(found: &str, kind: ModelKind) -> Result<(), FetchFailure> {
     let wanted = match kind {
@@ -392,7 +392,7 @@ fn fits(found: &str, kind: ModelKind) -> Result<(), FetchFailure> {
     };
     match found == wanted {
         true => Ok(()),
-        false => Err(FetchFailure::Bad(format!("it is of the type {found}, not {wanted}"))),
+        false => Err(FetchFailure::Bad(format!("its type is {found}, not {wanted}"))),
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use ::hmac::{Hmac, KeyInit, Mac};
 use ::sha2::Sha256;
 
-/// A prepared key: to sign a message copies this state and does not hash the key again.
+/// A prepared key. Signing a message copies this state and does not hash the key again.
 #[derive(Clone)]
 pub struct HmacKey(Hmac<Sha256>);
 

@@ -1,12 +1,12 @@
-//! A secret order of all 128-bit numbers: AES with one block.
+//! A secret permutation of all 128-bit numbers: AES with one block.
 
 use std::fmt;
 
 use aes::Aes128;
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 
-/// Takes each 128-bit number to another one and back. Without the key, what comes out says nothing
-/// of what went in, and nobody can make numbers that come from such as are wanted.
+/// Maps each 128-bit number to another one and back. Without the key, an image reveals nothing
+/// about its number, and the image of a chosen number cannot be computed.
 #[derive(Clone)]
 pub struct Permutation(Aes128);
 

@@ -8,6 +8,7 @@ mod app;
 mod apps;
 pub mod broadcastt;
 pub mod channels;
+mod effects;
 pub mod pusher;
 pub mod reflect;
 pub mod zenith;
@@ -16,12 +17,13 @@ pub mod zilliqa;
 pub use app::{App, SharedWith, shared_with};
 pub use apps::{Apps, Env};
 pub use channels::ids::SocketIds;
+pub use effects::{Effect, EffectList, Effects};
 
 use crate::codec::Format;
 use crate::codec::json::Scratch;
 use crate::config::{self, SlowConsumer};
 use crate::http;
-use crate::hub::{Answer, ConnId, DialectMessage, Event, JoinReply, JoinRequest, Query};
+use crate::hub::{Answer, ConnId, DialectMessage, JoinReply};
 use crate::jwt::Claims;
 use crate::mem::{Frozen, Handle};
 use crate::time::{Deadline, Now};
@@ -30,82 +32,6 @@ use crate::ws::output::Output;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
 use std::net::SocketAddr;
-
-/// An operation that a dialect requests from the shard.
-#[derive(Debug)]
-pub enum Effect {
-    /// Subscribe this connection to a channel. The outcome goes to [`Connection::joined`], in the
-    /// same turn or later.
-    Join {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        name: String,
-        /// The maximum number of subscriptions of the connection.
-        max: usize,
-        /// The request to the channel's home core, if there is one.
-        request: Option<JoinRequest>,
-    },
-    /// End a subscription of this connection. There is no reply.
-    Leave {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        name: String,
-    },
-    /// Publish to all subscribers of a channel. If an HTTP request publishes, its reply is sent
-    /// after the channel's home has ordered the event. A WebSocket connection gets that
-    /// acknowledgement by [`Connection::answered`], if `part` is not 0.
-    Publish {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        name: String,
-        /// The event to publish.
-        event: Event,
-        /// The part of the request, by which the acknowledgement is matched to it.
-        part: u16,
-    },
-    /// Publish to a channel, if this connection is subscribed to it. If it is not, the shard calls
-    /// [`Connection::not_subscribed`].
-    PublishIfSubscribed {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        name: String,
-        /// The event to publish.
-        event: Event,
-    },
-    /// Query the home cores of channels. The answers go to the reply of the HTTP request, or, for a
-    /// WebSocket connection, to [`Connection::answered`].
-    Query {
-        /// The query.
-        query: Query,
-        /// The part of the request that the query belongs to.
-        part: u16,
-    },
-    /// Deliver a message to the dialect of one connection, on any core ([`Dialect::on_message`]).
-    /// The message is lost if the connection is closed, except as [`on_undelivered`] handles it.
-    Message {
-        /// The receiving connection.
-        to: ConnId,
-        /// The message.
-        what: DialectMessage,
-    },
-    /// Deliver a message like [`Effect::Message`], but in the order of a channel: after what this
-    /// connection has published to the channel before, and before what it publishes there later.
-    /// The message goes through the channel's home.
-    MessageInOrder {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        name: String,
-        /// The receiving connection.
-        to: ConnId,
-        /// The message.
-        what: DialectMessage,
-    },
-}
 
 /// The outcome of an [`Effect::Join`].
 #[derive(Clone, Debug)]
@@ -165,7 +91,7 @@ pub struct DialectContext<'a> {
     /// writes to `out`.
     pub shared: &'a mut Vec<Handle>,
     /// Operations that this call requests from the shard.
-    pub effects: &'a mut Vec<Effect>,
+    pub effects: Effects<'a>,
     /// The close that this call requests, set by [`DialectContext::close`].
     pub closing: &'a mut Option<Closing>,
     /// The work of this event loop turn so far; a dialect charges each expensive operation to it.
@@ -371,7 +297,7 @@ pub trait Dialect: Sized {
     /// Adds the effects of this connection's end on other connections. It is called as soon as
     /// either side has closed, because nothing reaches the peer after that, and may be called again
     /// until the session is dropped.
-    fn on_close(&mut self, _env: &Env, _us: ConnId, _out: &mut Vec<Effect>) {}
+    fn on_close(&mut self, _env: &Env, _us: ConnId, _out: &mut Effects<'_>) {}
 
     /// The limits on frames and messages from the peer.
     fn limits(&self, env: &Env) -> ws::FrameLimits;
@@ -574,7 +500,7 @@ macro_rules! table {
             }
 
             /// See [`Dialect::on_close`].
-            pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+            pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
                 match self { $(Connection::$name(it) => it.on_close(env, us, out),)* }
             }
 
@@ -649,7 +575,7 @@ table! {
 }
 
 /// Adds the effects of a message that cannot be delivered, because its connection has closed.
-pub fn on_undelivered(what: &DialectMessage, out: &mut Vec<Effect>) {
+pub fn on_undelivered(what: &DialectMessage, out: &mut Effects<'_>) {
     zenith::on_undelivered(what, out);
 }
 

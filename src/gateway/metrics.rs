@@ -74,7 +74,11 @@ fn text(
     config: &Config,
 ) -> String {
     let mut out = Exposition(String::with_capacity(8 * 1024));
-    let name = out.family("build_info", Kind::Gauge, "Which version runs; always 1.");
+    let name = out.family(
+        "build_info",
+        Kind::Gauge,
+        "The version of the server, in the label; the value is always 1.",
+    );
     out.sample(&name, &[("version", env!("CARGO_PKG_VERSION"))], 1);
     let lists: Vec<_> = cores.iter().map(|counters| counters.list()).collect();
     for (at, (counter, outside)) in control.list().into_iter().enumerate() {
@@ -91,7 +95,7 @@ fn text(
             out.sample(&name, &[], sum);
         }
     }
-    let help = "Connections open now, by the core that has them.";
+    let help = "Connections open now, by core.";
     let name = out.family("core_connections", Kind::Gauge, help);
     for (core, counters) in cores.iter().enumerate() {
         out.sample(&name, &[("core", &core.to_string())], counters.connections.get());
@@ -101,7 +105,7 @@ fn text(
     for (id, counts) in apps {
         out.sample(&name, &[("app", id)], counts.connections);
     }
-    let help = "Events for webhooks that were dropped, by application.";
+    let help = "Webhook events dropped, by application.";
     let name = out.family("app_hooks_dropped", Kind::Counter, help);
     for (id, counts) in apps {
         out.sample(&name, &[("app", id)], counts.dropped_hooks);

@@ -113,10 +113,10 @@ fn health(path: &str, visit: &Visit<'_>) -> Page {
         return Page::text(503, "shutting down\n");
     }
     if visit.counters.iter().any(|core| is_stalled(core, visit.now_ms)) {
-        return Page::text(503, "a reactor stands still\n");
+        return Page::text(503, "a reactor makes no progress\n");
     }
     if ready && is_stalled(visit.control, visit.now_ms) {
-        return Page::text(503, "the control thread stands still\n");
+        return Page::text(503, "the control thread makes no progress\n");
     }
     Page::text(200, "ok\n")
 }

@@ -167,13 +167,11 @@ impl UpstreamFailure {
     /// The response text, for people.
     pub fn text(&self) -> &'static str {
         match self {
-            UpstreamFailure::NoSlot => "no connection is left for the server behind this one",
-            UpstreamFailure::Unreachable => "the server behind this one cannot be reached",
-            UpstreamFailure::Late { .. } => "the server behind this one has not answered in time",
-            UpstreamFailure::Refused(..) => "the server behind this one has refused the connection",
-            UpstreamFailure::InvalidReply(_) => {
-                "the server behind this one has not opened a WebSocket"
-            }
+            UpstreamFailure::NoSlot => "this server has no free connection for the upstream",
+            UpstreamFailure::Unreachable => "the upstream cannot be reached",
+            UpstreamFailure::Late { .. } => "the upstream has not answered in time",
+            UpstreamFailure::Refused(..) => "the upstream has refused the connection",
+            UpstreamFailure::InvalidReply(_) => "the upstream has not opened a WebSocket",
         }
     }
 }
@@ -212,7 +210,7 @@ impl UpstreamHandshake {
     pub fn judge(&self, head: &[u8]) -> HandshakeOutcome {
         let Some(answer) = ResponseHead::parse(head) else {
             return HandshakeOutcome::Failed(UpstreamFailure::InvalidReply(
-                "no answer of HTTP/1.1",
+                "the response is not HTTP/1.1",
             ));
         };
         match answer.status {
@@ -239,17 +237,17 @@ impl UpstreamHandshake {
         }
         let mut accepts = headers.values("Sec-WebSocket-Accept");
         if accepts.next() != Some(&self.accept[..]) || accepts.next().is_some() {
-            return failed("Sec-WebSocket-Accept is not that of the key");
+            return failed("Sec-WebSocket-Accept does not match the key");
         }
         // No extension was offered.
         if headers.tokens("Sec-WebSocket-Extensions").next().is_some() {
-            return failed("an extension that was not offered");
+            return failed("the response has an extension that was not offered");
         }
         let mut chosen = headers.tokens(PROTOCOL);
         let protocol = chosen.next();
         let is_offered = |name: &str| self.protocols.iter().any(|it| **it == *name);
         if protocol.is_some_and(|name| !is_offered(name)) || chosen.next().is_some() {
-            return failed("a subprotocol that was not offered");
+            return failed("the response has a subprotocol that was not offered");
         }
         HandshakeOutcome::Open(protocol.map(Box::from))
     }

@@ -98,13 +98,13 @@ impl RouteRefusal {
         match self {
             RouteRefusal::NoRoute | RouteRefusal::NoRole => "nothing is served at this path",
             RouteRefusal::NoToken => "a token is needed",
-            RouteRefusal::NoCertificate => "a client certificate is needed",
+            RouteRefusal::NoCertificate => "a client certificate is required",
             RouteRefusal::BadToken => "the token is not accepted",
             RouteRefusal::BadCertificate => "the client certificate is not accepted",
             RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
-            RouteRefusal::Path => "the path can be read in more than one way",
+            RouteRefusal::Path => "the path is ambiguous",
             RouteRefusal::Throttled => "too many refused tokens",
-            RouteRefusal::Body => "an answer to a challenge has no body",
+            RouteRefusal::Body => "a challenge response must not have a body",
             RouteRefusal::Origin => "the origin is not accepted",
         }
     }
@@ -189,7 +189,7 @@ impl<'a> Router<'a> {
         routes.filter(|route| route.takes(&route_query, &[]).is_some()).collect()
     }
 
-    /// Finds the route of a request whose body may be streamed. `None` if that is no route with
+    /// Finds the route of a request whose body may be streamed. `None` if that is not a route with
     /// `stream`; then [`Router::page`] is to be called.
     pub fn stream(
         &self,
@@ -357,7 +357,7 @@ impl<'a> Router<'a> {
             Ok(claims) => GuardOutcome::Accepted(claims),
             Err(unverified) => {
                 let (event, guard) = ("GUARD_JWT_AUTHORIZATION_FAILED", &self.guards[at].name);
-                tracing::debug!(event, guard, ?unverified, "a token is refused");
+                tracing::debug!(event, guard, ?unverified, "a token was refused");
                 GuardOutcome::Unverified(unverified)
             }
         }

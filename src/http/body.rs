@@ -1,7 +1,7 @@
-//! A request body that is read as it arrives, without being gathered.
+//! A request body that is read in pieces as it arrives, without a buffer for the whole body.
 
 use super::chunked::Chunked;
-use super::framing::BodyFraming;
+use super::framing::{BodyChunk, BodyFraming};
 use super::{Error, HeadLimits};
 
 /// The progress in one body, which may have any length.
@@ -13,15 +13,6 @@ enum State {
     /// Bytes still to come.
     Length(u64),
     Chunked(Chunked),
-}
-
-/// The front of some input: framing bytes, then perhaps data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BodyChunk {
-    /// Where the data begins; the bytes before it are consumed.
-    pub from: usize,
-    /// Where the data ends.
-    pub to: usize,
 }
 
 impl Body {
@@ -49,7 +40,7 @@ impl Body {
         }
     }
 
-    /// Notes that so many bytes of the data were consumed.
+    /// Notes that `bytes` bytes of the data were consumed.
     pub fn took(&mut self, bytes: usize) {
         match &mut self.0 {
             State::Length(left) => *left = left.saturating_sub(bytes as u64),

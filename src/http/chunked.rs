@@ -1,9 +1,10 @@
-//! The chunked transfer coding (RFC 9112 section 7.1), decoded byte-exactly at any cut.
+//! The chunked transfer coding (RFC 9112 section 7.1). The result does not depend on how the input
+//! is cut into pieces.
 //!
 //! Extensions and trailers are skipped; together they may have as many bytes as a head. A line must
 //! end with CR LF: where two programs delimit a chunk differently, a request can be smuggled.
 
-use super::body::BodyChunk;
+use super::framing::BodyChunk;
 use super::{Error, HeadLimits, is_token_byte};
 
 /// The decoder of one body.
@@ -82,7 +83,7 @@ impl Chunked {
         Ok(BodyChunk { from, to: from + data })
     }
 
-    /// Notes that so many bytes of the data were consumed.
+    /// Notes that `bytes` bytes of the data were consumed.
     pub(super) fn took(&mut self, bytes: usize) {
         if bytes == 0 {
             return;
@@ -127,7 +128,7 @@ impl Chunked {
         }
     }
 
-    /// A byte where a digit of the size may be.
+    /// The state after `byte`, which is at a position where a digit of the size may be.
     fn size(&mut self, limits: &HeadLimits, byte: u8) -> Result<ChunkState, Error> {
         let Some(digit) = char::from(byte).to_digit(16) else {
             return match byte {

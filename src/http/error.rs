@@ -2,8 +2,8 @@
 
 use super::{Connection, Response};
 
-/// What is wrong with the bytes of a request. Each of these ends the connection, because the start
-/// of the next request is not certain any more.
+/// What is wrong with the bytes of a request. Each of these errors ends the connection, because the
+/// start of the next request is not certain any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The request line is not `method SP target SP version` (RFC 9112 section 3).

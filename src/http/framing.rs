@@ -6,10 +6,19 @@ use super::{Error, HttpVersion};
 /// How the end of the body is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyFraming {
-    /// So many bytes follow the head.
+    /// This many bytes follow the head.
     Length(u64),
     /// Chunks follow, the last one empty.
     Chunked,
+}
+
+/// The front of some input: framing bytes, then perhaps data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyChunk {
+    /// Where the data begins; the bytes before it are consumed.
+    pub from: usize,
+    /// Where the data ends.
+    pub to: usize,
 }
 
 /// The fields that decide the length, in the order in which they are read.

@@ -1,12 +1,12 @@
-//! One whole request head: request line and fields, parsed by `httparse`, then the rules that it
-//! does not check.
+//! One whole request head: request line and fields are parsed by `httparse`, and then checked by
+//! the rules that `httparse` does not check.
 
 use httparse::Error as Parse;
 
 use super::framing::{self, BodyFraming};
 use super::{Error, Headers, HttpVersion};
 
-/// A head that keeps every rule.
+/// A head that has passed all checks.
 #[derive(Debug)]
 pub(super) struct Head<'a> {
     pub(super) method: &'a str,
@@ -15,15 +15,15 @@ pub(super) struct Head<'a> {
     pub(super) version: HttpVersion,
     pub(super) framing: BodyFraming,
     pub(super) keep_alive: bool,
-    /// The client waits for `100 Continue` before it sends the body (RFC 9110 section 10.1.1).
+    /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 section
+    /// 10.1.1).
     pub(super) expects: bool,
 }
 
 /// Parses `bytes`, which end with the blank line of a head and have no bare LF (see [`Lines`]).
 ///
-/// At most `max` fields are taken. They go to `headers`: they are two kilobytes, and each move of
-/// them costs as much as the
-/// parsing of a field.
+/// At most `max` fields are taken. They are written to `headers` and not returned, because the
+/// table has two kilobytes, and each move of it costs as much as parsing one field.
 pub(super) fn parse<'a>(
     bytes: &'a [u8],
     max: usize,
@@ -103,13 +103,14 @@ impl<'a> Fields<'a> {
         if wanted.contains(&hosts) { Ok(fields) } else { Err(Error::Host) }
     }
 
-    /// RFC 9112 section 9.3.
+    /// Whether the connection may carry another request (RFC 9112 section 9.3).
     fn keep_alive(&self, version: HttpVersion) -> bool {
         !self.close && (version == HttpVersion::Http11 || self.keep)
     }
 }
 
-/// RFC 9112 section 3.2: authority (of an absolute-form target only) and path with query.
+/// Splits a target into the authority, which only the absolute form has, and the path with the
+/// query (RFC 9112 section 3.2).
 fn split_target(target: &str) -> Result<(Option<&str>, &str), Error> {
     if target.contains('#') {
         return Err(Error::Target);
@@ -132,13 +133,14 @@ fn split_target(target: &str) -> Result<(Option<&str>, &str), Error> {
     Ok((Some(authority), path))
 }
 
-/// RFC 3986 section 3.2.2, with the colon of a port and the brackets of an address; no user info.
+/// Whether a host may have `byte` (RFC 3986 section 3.2.2), including the colon before a port and
+/// the brackets of an IPv6 address, but without user info.
 fn is_host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+;=:[]%".contains(&byte)
 }
 
-/// `httparse` reports a bad version for anything in its place; only a text that looks like a
-/// version is answered 505.
+/// Translates an error of `httparse`, which reports a bad version for any text in the version's
+/// place. Only a text that looks like a version gets status 505.
 fn translate(error: Parse, bytes: &[u8]) -> Error {
     match error {
         Parse::TooManyHeaders => Error::TooManyHeaders,
@@ -163,7 +165,7 @@ fn names_a_version(bytes: &[u8]) -> bool {
 pub(super) struct Lines {
     /// Bytes of the unfinished line.
     line: usize,
-    /// Whether the last of them is a CR.
+    /// Whether the last byte of the unfinished line is a CR.
     cr: bool,
     /// Whether a line has ended.
     pub(super) any: bool,
@@ -172,9 +174,10 @@ pub(super) struct Lines {
 /// The result of the search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum HeadEnd {
-    /// The head ends after so many of the bytes.
+    /// The head ends after this many of the bytes.
     End(usize),
-    /// There are only complete lines and the beginning of another.
+    /// The bytes end inside the head: they have only complete lines and the beginning of another
+    /// line.
     More,
     /// A line ends with LF only.
     BareLineFeed,

@@ -16,11 +16,14 @@ pub mod query;
 mod reader;
 mod request;
 mod response;
+mod sizes;
 
 pub use self::answer::ResponseHead;
-pub use self::body::{Body, BodyChunk};
+pub use self::body::Body;
 pub use self::error::Error;
+pub use self::framing::BodyChunk;
 pub use self::path::NormalPath;
-pub use self::reader::{HeadLimits, Phase, Reader, RequestEvent};
+pub use self::reader::{Phase, Reader, RequestEvent};
 pub use self::request::{Headers, HttpVersion, Request, is_token_byte};
 pub use self::response::{CONTINUE, Connection, Response, push_field, push_number, push_status};
+pub use self::sizes::HeadLimits;

@@ -1,20 +1,22 @@
-//! One spelling of a path, so that whoever decides by it and whoever serves it read the same.
+//! Normalises request paths, so that the router and the server that serves a request interpret the
+//! path in the same way.
 //!
-//! `/%61dmin`, `//admin`, `/./admin` and `/a/../admin` are other texts than `/admin`, and to usual
-//! servers the same path. A route that is guarded by the text alone would be walked past.
+//! `/%61dmin`, `//admin`, `/./admin` and `/a/../admin` are different texts from `/admin`, but most
+//! servers treat them as the same path. If a guard compared only the text, such a path would bypass
+//! it.
 //!
 //! ```text
-//! as sent -> escapes of unreserved characters decoded -> empty and dot segments removed
-//!         -> what goes on -> escapes of other visible characters decoded -> what is matched
+//! as received -> escapes of unreserved characters decoded -> empty and dot segments removed
+//!             -> `sent` -> escapes of other visible characters decoded -> `matched`
 //! ```
 
 use std::borrow::Cow;
 
-/// A path in the spelling that routes match and that goes on to servers.
+/// A path in normal form: the form that is sent to servers, and the form that routes match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NormalPath<'p> {
     sent: Cow<'p, str>,
-    /// Where it differs from `sent`.
+    /// The path that routes match, if it differs from `sent`.
     matched: Option<String>,
     is_ambiguous: bool,
 }
@@ -29,7 +31,8 @@ impl<'p> NormalPath<'p> {
         }
         let (decoded, is_malformed) = decode(path, is_unreserved);
         let sent = without_dots(&decoded);
-        // The escapes that are left stand for what must not be taken for a delimiter.
+        // Escapes of `/`, `\`, `%`, `?` and `#` stay, because the decoded characters would be taken
+        // for delimiters.
         let visible = |byte: u8| byte.is_ascii_graphic() && !b"/\\%?#".contains(&byte);
         let matched = decode(&sent, visible).0;
         NormalPath {
@@ -39,25 +42,27 @@ impl<'p> NormalPath<'p> {
         }
     }
 
-    /// What goes on to a server. Whoever decodes it once has what is matched.
+    /// The path that is sent to a server. [`NormalPath::matched`] is this path with the escapes of
+    /// visible ASCII characters decoded, except those of delimiters.
     pub fn sent(&self) -> &str {
         &self.sent
     }
 
-    /// What the patterns of routes are compared with.
+    /// The path with which the patterns of routes are compared.
     pub fn matched(&self) -> &str {
         self.matched.as_deref().unwrap_or(&self.sent)
     }
 
-    /// Whether servers differ in what they take it for: it has `\`, `;` or `#`, an escape of `/`,
-    /// `\`, `;` or a control character, a `%` without two digits, or stands for bytes that are not
-    /// UTF-8.
+    /// Whether servers may interpret the path in different ways: it has `\`, `;`, `#` or a control
+    /// character, an escape of `/`, `\`, `;` or a control character, or a `%` without two digits,
+    /// or its decoded bytes are not UTF-8.
     pub fn is_ambiguous(&self) -> bool {
         self.is_ambiguous
     }
 }
 
-/// Whether nothing about it can change, without a copy.
+/// Whether the path has only characters and segments that normalisation never changes. Decides this
+/// without a copy.
 fn is_normal(path: &str) -> bool {
     let bytes = path.as_bytes();
     let is_plain = |&byte: &u8| byte.is_ascii_graphic() && !b"%\\;#".contains(&byte);
@@ -71,8 +76,9 @@ fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// The text with those escapes decoded that stand for what `decodes` takes, and the digits of the
-/// others in upper case; and whether there is a `%` without two digits.
+/// Returns the text with the escapes of those ASCII bytes decoded for which `decodes` is true, and
+/// with the digits of the other escapes in upper case. Also returns whether the text has a `%`
+/// without two digits.
 fn decode(text: &str, decodes: impl Fn(u8) -> bool) -> (String, bool) {
     let (mut out, mut is_malformed) = (String::with_capacity(text.len()), false);
     let mut rest = text;
@@ -96,15 +102,15 @@ fn decode(text: &str, decodes: impl Fn(u8) -> bool) -> (String, bool) {
     (out, is_malformed)
 }
 
-/// The byte that the two digits at the beginning stand for.
+/// The byte that the two hexadecimal digits at the start of `text` encode.
 fn escape(text: &str) -> Option<u8> {
     let [high, low, ..] = text.as_bytes() else { return None };
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
 }
 
-/// The path without empty segments and without `.` and `..`, which take the segment before them
-/// with them. A `/` at the end stays.
+/// The path without empty segments, `.` segments and `..` segments. Each `..` also removes the
+/// segment before it. The result keeps a `/` at the end.
 fn without_dots(path: &str) -> String {
     let mut segments: Vec<&str> = Vec::new();
     let mut ends_with_slash = false;
@@ -173,7 +179,7 @@ mod tests {
             let path_read = NormalPath::new(path);
             assert_eq!((path_read.sent(), path_read.matched()), (sent, matched), "{path}");
             assert!(!path_read.is_ambiguous(), "{path}");
-            // Normalising it again changes nothing.
+            // Normalising the path again changes nothing.
             assert_eq!(NormalPath::new(sent).sent(), sent, "{path}");
         }
     }

@@ -1,44 +1,22 @@
-//! Turns bytes into requests, wherever the input is cut.
+//! Turns received bytes into requests, independent of how the input is cut into pieces.
 
 use super::body::Body;
 use super::chunked::Chunked;
 use super::framing::BodyFraming;
 use super::head::{self, Head, HeadEnd, Lines};
-use super::{Error, Headers, HttpVersion, Request};
-use crate::limits::{HTTP_BODY_BYTES, HTTP_HEAD_BYTES, HTTP_HEADERS, HTTP_HEADERS_MAX};
-
-/// The maximum sizes of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HeadLimits {
-    /// Bytes of a head: request line, fields and the blank line. Also bytes of a chunked body
-    /// beside its data.
-    pub head_bytes: usize,
-    /// Header fields of a head.
-    pub head_fields: usize,
-    /// Bytes of a body, decoded.
-    pub body_bytes: usize,
-}
-
-impl Default for HeadLimits {
-    fn default() -> HeadLimits {
-        HeadLimits {
-            head_bytes: HTTP_HEAD_BYTES,
-            head_fields: HTTP_HEADERS,
-            body_bytes: HTTP_BODY_BYTES,
-        }
-    }
-}
+use super::{Error, HeadLimits, Headers, HttpVersion, Request};
+use crate::limits::HTTP_HEADERS_MAX;
 
 /// The result of reading some bytes.
 #[derive(Debug)]
 pub enum RequestEvent<'a> {
     /// No event yet; every byte was consumed.
     Need,
-    /// The client waits with the body for 100 Continue (RFC 9110 section 10.1.1): write
-    /// [`super::CONTINUE`], or refuse and close.
+    /// The client waits for 100 Continue before it sends the body (RFC 9110 section 10.1.1): write
+    /// [`super::CONTINUE`], or refuse the request and close.
     Continue,
-    /// The head of a request without its body, if [`Reader::offer`] asked for it: use the [`Body`]
-    /// and drop the reader, or continue for the whole request.
+    /// The head of a request without its body, if [`Reader::offer`] has requested that: use the
+    /// [`Body`] and drop the reader, or continue to read the whole request.
     Head(Request<'a>, Body),
     /// A whole request.
     Request(Request<'a>),
@@ -75,18 +53,18 @@ pub struct Reader {
 
 #[derive(Debug)]
 enum State {
-    /// `buffer` is empty. So many blank lines were skipped.
+    /// `buffer` is empty. `blanks` blank lines were skipped.
     Idle { blanks: u8 },
     /// `buffer` holds a head without its end.
     Head { blanks: u8, lines: Lines },
-    /// `buffer` holds a head that was returned by itself.
+    /// `buffer` holds a head that was returned before its body.
     Offered { framing: BodyFraming, expects: bool },
     /// `buffer` holds `head` bytes of head and a part of the body, which ends at `total` bytes.
     Length { head: usize, total: usize },
     /// `buffer` holds `head` bytes of head and the decoded part of the body.
     Chunked { head: usize, chunks: Chunked },
     /// `buffer` holds a request that was returned.
-    Given,
+    Delivered,
     /// A request was refused.
     Failed,
 }
@@ -116,7 +94,7 @@ impl Reader {
         self.invariants();
         match self.state {
             State::Idle { blanks } => self.open(limits, blanks, input),
-            State::Given => {
+            State::Delivered => {
                 self.buffer = Vec::new();
                 self.state = State::default();
                 self.open(limits, 0, input)
@@ -135,7 +113,8 @@ impl Reader {
         }
     }
 
-    /// Whether to return the head of each HTTP/1.1 POST by itself, as [`RequestEvent::Head`].
+    /// Sets whether the head of each HTTP/1.1 POST is returned before its body, as
+    /// [`RequestEvent::Head`].
     pub fn offer(&mut self, offers: bool) {
         self.offers = offers;
     }
@@ -151,8 +130,8 @@ impl Reader {
         Some(request(head, headers, &mut []))
     }
 
-    /// Bytes of the body that is being read: as many as the head declares, or of a chunked one
-    /// those that have come.
+    /// Bytes of the body that is being read: the length that the head declares, or the decoded
+    /// bytes of a chunked body that have arrived.
     pub fn body_bytes(&self) -> usize {
         match self.state {
             State::Length { head, total } => total - head,
@@ -161,14 +140,16 @@ impl Reader {
         }
     }
 
-    /// Bytes of heap that hold a request which is not whole, or was just handed out.
+    /// Heap bytes of the buffer, which holds an incomplete request or the request that was returned
+    /// last.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()
     }
 
-    /// Frees a request that was handed out, before its answer waits.
+    /// Frees the request that was returned last, so that it takes no memory while its response is
+    /// pending.
     pub fn take_back(&mut self) {
-        if matches!(self.state, State::Given) {
+        if matches!(self.state, State::Delivered) {
             self.buffer = Vec::new();
             self.state = State::default();
         }
@@ -177,7 +158,7 @@ impl Reader {
     /// What the connection is waiting for.
     pub fn phase(&self) -> Phase {
         match self.state {
-            State::Idle { .. } | State::Given => Phase::Idle,
+            State::Idle { .. } | State::Delivered => Phase::Idle,
             State::Head { .. } => Phase::Head,
             State::Length { .. } | State::Chunked { .. } | State::Offered { .. } => Phase::Body,
             State::Failed => Phase::Failed,
@@ -235,7 +216,7 @@ impl Reader {
         let bytes: &'a [u8] = bytes;
         let mut headers = Headers::new();
         let parsed = head::parse(bytes, limits.head_fields, &mut headers)
-            .and_then(|head| Ok((self.state_behind(limits, &head, end)?, head)));
+            .and_then(|head| Ok((self.state_after(limits, &head, end)?, head)));
         let (state, head) = match parsed {
             Ok(parsed) => parsed,
             Err(error) => return self.fail(all, error),
@@ -294,7 +275,7 @@ impl Reader {
         self.buffer.extend_from_slice(bytes);
         let size = self.buffer.len();
         let parsed = head::parse(&self.buffer, limits.head_fields, &mut Headers::new())
-            .and_then(|head| Ok((self.state_behind(limits, &head, size)?, head.expects)));
+            .and_then(|head| Ok((self.state_after(limits, &head, size)?, head.expects)));
         match parsed {
             Ok((state @ State::Offered { framing, .. }, _)) => {
                 self.state = state;
@@ -309,7 +290,8 @@ impl Reader {
         }
     }
 
-    /// Continues a body whose head is in the buffer. `expects` matters with its first bytes only.
+    /// Continues a body whose head is in the buffer. `expects` has an effect only before the first
+    /// byte of the body.
     fn body<'a>(
         &'a mut self,
         limits: &HeadLimits,
@@ -327,15 +309,16 @@ impl Reader {
         };
         match fed {
             Ok((taken, true)) => (taken, self.give()),
-            // RFC 9110 section 10.1.1: not needed once a part of the body has arrived.
+            // RFC 9110 section 10.1.1: 100 Continue is not needed after a part of the body has
+            // arrived.
             Ok((taken, false)) if expects && taken == 0 => (taken, RequestEvent::Continue),
             Ok((taken, false)) => (taken, RequestEvent::Need),
             Err(error) => self.fail(input.len(), error),
         }
     }
 
-    /// Returns the request in the buffer. Its head is parsed again, because the result of the first
-    /// time would borrow from the reader itself.
+    /// Returns the request in the buffer. Its head is parsed again, because the first result would
+    /// borrow from the reader itself.
     fn give(&mut self) -> RequestEvent<'_> {
         let size = match self.state {
             State::Length { head, .. } | State::Chunked { head, .. } => head,
@@ -345,7 +328,7 @@ impl Reader {
         let mut headers = Headers::new();
         match head::parse(bytes, HTTP_HEADERS_MAX, &mut headers) {
             Ok(head) => {
-                self.state = State::Given;
+                self.state = State::Delivered;
                 RequestEvent::Request(request(head, headers, body))
             }
             Err(error) => {
@@ -357,7 +340,7 @@ impl Reader {
     }
 
     /// The state after a head of `size` bytes.
-    fn state_behind(
+    fn state_after(
         &self,
         limits: &HeadLimits,
         head: &Head<'_>,
@@ -392,7 +375,7 @@ impl Reader {
             State::Head { .. } | State::Offered { .. } => held > 0,
             State::Length { head, total } => head <= held && held < total,
             State::Chunked { head, .. } => head > 0 && head <= held,
-            State::Given => held > 0,
+            State::Delivered => held > 0,
         });
     }
 

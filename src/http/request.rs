@@ -86,8 +86,9 @@ impl<'a> Headers<'a> {
         Headers { fields: [httparse::EMPTY_HEADER; HTTP_HEADERS], many: Vec::new(), len: 0 }
     }
 
-    /// Lets `parse` fill at most `max` fields, and keeps as many as it says it filled. It is called
-    /// a second time, with a larger table, if it fails in a way that `is_too_many`.
+    /// Calls `parse` to fill a table of at most `max` fields; `parse` returns the number of fields
+    /// that it has filled. If the table was too small, which `is_too_many` decides by the error,
+    /// calls `parse` again with a larger table.
     pub(super) fn fill<E>(
         &mut self,
         max: usize,
@@ -110,7 +111,7 @@ impl<'a> Headers<'a> {
         if self.many.is_empty() { &self.fields[..self.len] } else { &self.many[..self.len] }
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.len
     }

@@ -2,8 +2,8 @@
 //!
 //! A dialect whose clients choose among formats publishes a value in place of a frame. The first
 //! core with a subscriber of a format encodes the value; all other cores share that frame. The
-//! event's [`Retain`] says what it does to the channel's picture, which later subscribers get;
-//! `picture.rs` carries that out.
+//! event's [`Retain`] determines how it changes the channel's picture, which later subscribers get;
+//! `picture.rs` makes the change.
 
 use super::mail::CompressedFrames;
 use crate::codec::{Envelope, EnvelopeBody, Error, Format, Value};
@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 /// How events are merged into the picture of their channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The last value is the picture.
+    /// The last value replaces the picture.
     Replace,
     /// The members of a map replace members with the same key; other members stay. A value that is
     /// not a map replaces the picture.
@@ -26,8 +26,8 @@ pub enum Mode {
     /// The elements of an array are appended; everything before the last clearing element is
     /// removed. A value that is not an array replaces the picture.
     Log {
-        /// Elements that the picture may have. Beyond, the oldest are removed and counted, but for
-        /// a clearing element at the front.
+        /// The maximum number of elements of the picture. Beyond it, the oldest elements are
+        /// removed and counted, except for a clearing element at the front.
         max: u32,
         /// Which elements are clearing ones.
         clears: Clears,
@@ -43,24 +43,26 @@ pub enum Retain {
     /// Nothing.
     #[default]
     Nothing,
-    /// Merge it into the picture.
+    /// Merge the event into the picture.
     Update(Mode),
-    /// Replace the picture by it.
+    /// Replace the picture by the event's value.
     Install {
         /// How later events are merged.
         mode: Mode,
-        /// Whether the subscribers get it; not if they have its content already.
+        /// Whether the event is delivered to the subscribers; false if they have its content
+        /// already.
         received: bool,
     },
-    /// Remove the picture. The subscribers get nothing.
+    /// Remove the picture. No frame is delivered to the subscribers.
     Clear,
 }
 
 /// A published value and its frames, for [`super::Event::encodings`]; the event's `frame` is empty
 /// then.
 ///
-/// A topic ends by an event with [`Encodings::clear`] and, in [`super::Event::message`], what the
-/// subscribers' dialects need: so both have one place in the channel's order.
+/// A topic is ended by one event that has both [`Encodings::clear`] and, in
+/// [`super::Event::message`], the message to the subscribers' dialects. So both take effect at the
+/// same point in the channel's order.
 #[derive(Debug)]
 pub struct Encodings {
     content: Option<Content>,
@@ -81,7 +83,7 @@ impl Encodings {
     /// compresses.
     ///
     /// # Errors
-    /// A format cannot express it: see [`Value::check`].
+    /// A format cannot express the envelope or the value: see [`Value::check`].
     pub fn new(
         envelope: Arc<Envelope>,
         value: Value,
@@ -94,12 +96,12 @@ impl Encodings {
         Ok(Encodings { content, retain, ..Encodings::empty(compresses) })
     }
 
-    /// Removes the picture.
+    /// Encodings that remove the picture.
     pub fn clear() -> Encodings {
         Encodings { retain: Retain::Clear, ..Encodings::empty(false) }
     }
 
-    /// Without a value; frames are added by [`Encodings::make`].
+    /// Encodings without a value; frames are added by [`Encodings::make`].
     pub(super) fn empty(compresses: bool) -> Encodings {
         Encodings {
             content: None,
@@ -120,7 +122,7 @@ impl Encodings {
         })
     }
 
-    /// Adds the frame in a format, made by `make`, unless it is there. Returns the bytes added.
+    /// Adds the frame in a format, made by `make`, unless it exists. Returns the bytes added.
     pub(super) fn make(&self, format: Format, make: impl FnOnce() -> Frozen) -> usize {
         let encoded = &self.made[format.index()];
         let was_made = encoded.get().is_some();
@@ -138,8 +140,8 @@ impl Encodings {
         self.compressed.as_ref().map(|compressed| &compressed[format.index()])
     }
 
-    /// Whether the subscribers get it.
-    pub fn is_heard(&self) -> bool {
+    /// Whether the event is delivered to the subscribers.
+    pub fn has_recipients(&self) -> bool {
         match self.retain {
             Retain::Nothing | Retain::Update(_) => true,
             Retain::Install { received, .. } => received,
@@ -147,12 +149,12 @@ impl Encodings {
         }
     }
 
-    /// Whether the channel has a picture after it.
+    /// Whether the channel has a picture after the event.
     pub fn is_kept(&self) -> bool {
         matches!(self.retain, Retain::Update(_) | Retain::Install { .. })
     }
 
-    /// What it does to the picture.
+    /// How the event changes the picture.
     pub fn retain(&self) -> Retain {
         self.retain
     }
@@ -235,7 +237,11 @@ mod tests {
             (Retain::Clear, false, false),
         ] {
             let encodings = Encodings::new(envelope(), Value::Null, retain, false).expect("sound");
-            assert_eq!((encodings.is_heard(), encodings.is_kept()), (received, kept), "{retain:?}");
+            assert_eq!(
+                (encodings.has_recipients(), encodings.is_kept()),
+                (received, kept),
+                "{retain:?}"
+            );
         }
     }
 }

@@ -1,7 +1,8 @@
 //! The last messages of a channel, which its home keeps for later subscribers.
 //!
-//! An entry is the frame that the subscribers have got, so it costs one reference. The history ends
-//! with the last subscriber: a group that begins again does not show what an earlier one said.
+//! An entry shares the frame that the subscribers have got, so it costs one reference. The history
+//! is dropped when the last subscriber leaves, so that a new group does not get the messages of an
+//! earlier one.
 
 use super::mail::{CompressedFrames, Event};
 use crate::mem::Frozen;
@@ -22,7 +23,7 @@ pub struct HistoryLimit {
 pub struct HistoryEntry {
     /// The frame.
     pub frame: Frozen,
-    /// Its compressed forms, where some endpoint compresses.
+    /// The compressed frames, if an endpoint compresses.
     pub compressed: Option<Arc<CompressedFrames>>,
 }
 
@@ -32,7 +33,8 @@ pub(super) struct History {
     events: VecDeque<HistoryEntry>,
     /// Bytes of the frames.
     bytes: usize,
-    /// Its position in the order in which pictures and histories began; the hub maintains it.
+    /// The history's position in the order in which pictures and histories began; the hub maintains
+    /// it.
     pub(super) since: u64,
 }
 
@@ -41,9 +43,9 @@ impl History {
         History { events: VecDeque::new(), bytes: 0, since }
     }
 
-    /// Appends an event and removes the oldest ones beyond the limit. Returns how many were removed
-    /// because of the limit in bytes, the new event perhaps included. Those beyond the limit in
-    /// number are not counted, because every history drops them in time.
+    /// Appends an event and removes the oldest events beyond the limit. Returns the number of
+    /// events that were removed because of the limit in bytes, which may include the new event.
+    /// Events beyond the limit in number are not counted: a full history drops one for each event.
     pub(super) fn push(&mut self, event: &Event, history_limit: HistoryLimit) -> u64 {
         let entry =
             HistoryEntry { frame: event.frame.clone(), compressed: event.compressed.clone() };
@@ -69,7 +71,7 @@ impl History {
         self.events.iter().cloned().collect()
     }
 
-    /// Bytes of memory, estimated, with one compressed frame for each that has such.
+    /// Bytes of memory, estimated. An event with compressed frames is counted with one of them.
     pub(super) fn memory(&self) -> usize {
         let is_compressing = self.events.back().is_some_and(|entry| entry.compressed.is_some());
         let frames = if is_compressing { 2 * self.bytes } else { self.bytes };

@@ -44,24 +44,24 @@ pub struct Member {
     pub id: Arc<str>,
     /// What the others see of the user, in the dialect's format.
     pub info: Option<Arc<str>>,
-    /// Goes to the others when the user is added.
+    /// The change that is reported to the others when the user is added.
     pub added: MemberChange,
-    /// Goes to the others when the user is removed.
+    /// The change that is reported to the others when the user is removed.
     pub removed: MemberChange,
     /// The maximum number of users of the channel; 0 is no maximum.
     pub max: usize,
 }
 
-/// What a joining connection asks of the home.
+/// What a joining connection requests from the home.
 #[derive(Clone, Debug, Default)]
 pub struct JoinRequest {
-    /// To become a member.
+    /// Make the connection a member.
     pub member: Option<Box<Member>>,
-    /// To get the cached event.
+    /// Return the cached event.
     pub cached: bool,
-    /// To get the channel's picture in this format.
+    /// Return the channel's picture in this format.
     pub picture: Option<Format>,
-    /// To get the channel's history.
+    /// Return the channel's history.
     pub history: bool,
 }
 
@@ -71,7 +71,8 @@ pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
 /// The home's answer to a [`JoinRequest`].
 #[derive(Clone, Debug, Default)]
 pub struct JoinReply {
-    /// All members, a new one included. For a request without a member, only if there are any.
+    /// All members, including a new one. For a request without a member, `None` if there are no
+    /// members.
     pub users: Option<Arc<Users>>,
     /// The cached event if it was requested; `Some(None)` if there is none.
     pub cached: Option<Option<Frozen>>,
@@ -126,21 +127,21 @@ pub(super) struct Home {
     users: HashMap<Arc<str>, User>,
     /// The user of each member connection.
     members: HashMap<ConnId, Arc<str>>,
-    came: u64,
+    joined_before: u64,
     kept: Option<Kept>,
-    /// Where the kept event stands among those of all channels.
+    /// The position of the kept event in the indexes of [`super::kept::Keepers`].
     pub(super) place: Option<KeptPlace>,
     pub(super) picture: Option<Picture>,
-    /// Is dropped with the last subscriber.
+    /// The history, which is dropped when the last subscriber leaves.
     pub(super) history: Option<History>,
     pub(super) reported: Reported,
 }
 
 #[derive(Debug)]
 struct User {
-    /// The number of users that joined before.
+    /// The number of users that joined before this one.
     order: u64,
-    /// Connections, the oldest first. The others see the info of the first.
+    /// The user's connections with their infos, the oldest first. The others see the first info.
     connections: Vec<(ConnId, Option<Arc<str>>)>,
     removed: MemberChange,
 }
@@ -180,8 +181,8 @@ impl Home {
         self.users.len()
     }
 
-    /// Adds a connection. Returns whether it is its user's first. A user who is present may always
-    /// add a connection.
+    /// Adds a connection. Returns whether it is the first connection of its user. A user who is
+    /// present may always add a connection.
     ///
     /// # Errors
     /// The channel has its maximum number of users.
@@ -196,18 +197,18 @@ impl Home {
             return Err(ChannelFull);
         }
         let user = User {
-            order: self.came,
+            order: self.joined_before,
             connections: vec![connection],
             removed: member.removed.clone(),
         };
-        self.came += 1;
+        self.joined_before += 1;
         self.users.insert(member.id.clone(), user);
         self.members.insert(conn, member.id.clone());
         Ok(true)
     }
 
-    /// Removes a connection. If it was its user's last, returns the user, and what goes to the
-    /// others.
+    /// Removes a connection. If it was the last connection of its user, returns the user and the
+    /// change that is reported to the others.
     pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, MemberChange)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
@@ -226,7 +227,8 @@ impl Home {
         users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
     }
 
-    /// Caches an event in place of the one before. Returns when it expires.
+    /// Caches an event and replaces the previous one. Returns the time at which the event expires,
+    /// in milliseconds.
     pub(super) fn keep(&mut self, event: &Event, now_ms: u64) -> u64 {
         let ttl_ms = event.keep.as_ref().map_or(0, |keep| keep.ttl_ms);
         let until_ms = now_ms.saturating_add(ttl_ms);
@@ -241,7 +243,7 @@ impl Home {
         bytes
     }
 
-    /// When the time of the kept event is over.
+    /// The time at which the kept event expires, in milliseconds.
     pub(super) fn kept_until(&self) -> Option<u64> {
         self.kept.as_ref().map(|kept| kept.until_ms)
     }

@@ -1,7 +1,8 @@
-//! The last events of channels that cache: which there are, when each is due, what they hold.
+//! The cached events of channels: the indexes by age and by time of expiry, and the memory that the
+//! events hold.
 //!
-//! What is done a few times a second touches those that are due and no others, however many are
-//! kept.
+//! A sweep, which runs a few times a second, examines only the events that are due, regardless of
+//! the number of events that are kept.
 
 use super::home::Home;
 use super::mail::Event;
@@ -10,16 +11,17 @@ use super::{Channel, Hub};
 use crate::hub::CacheEntry;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Kept events that one sweep forgets at most.
+/// The maximum number of kept events that one sweep examines.
 const EXPIRED_PER_SWEEP: usize = 1000;
 
-/// Where a kept event stands in [`Keepers`].
+/// The position of a kept event in [`Keepers`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeptPlace {
-    /// Numbers the beginnings.
+    /// The sequence number that was assigned when the channel began to keep an event.
     began: u64,
-    /// When it is looked at next. A new event of the same channel moves that forward only if it is
-    /// due earlier; otherwise it is found not to be due, and put back.
+    /// The time of the next examination, in milliseconds. A new event of the same channel moves it
+    /// only if the event expires earlier. Otherwise the examination finds an event that is not due,
+    /// and sets the time again.
     look_ms: u64,
 }
 
@@ -28,17 +30,17 @@ pub(super) struct KeptPlace {
 pub(super) struct Keepers {
     by_age: BTreeMap<u64, u32>,
     by_time: BTreeSet<(u64, u64)>,
-    /// How many were looked at by sweeps.
+    /// The number of examinations by sweeps.
     pub(super) visited: u64,
 }
 
 impl Keepers {
-    /// When the oldest one began.
+    /// The sequence number of the oldest kept event.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.by_age.first_key_value().map(|(began, _)| *began)
     }
 
-    /// The channel of `home` has another number now.
+    /// Notes that the channel of `home` has moved to number `to`.
     pub(super) fn moved(&mut self, home: &Home, to: u32) {
         if let Some(at) = home.place.and_then(|place| self.by_age.get_mut(&place.began)) {
             *at = to;
@@ -46,12 +48,12 @@ impl Keepers {
     }
 }
 
-/// What a kept event holds beside its texts, with the tables of a channel that is there for it
-/// alone: about, and rather too much.
+/// Bytes that a kept event holds beside its texts, with the tables of a channel that exists only
+/// for this event. A rough estimate, which is rather too high than too low.
 pub(super) fn overhead(name: &ChannelName) -> usize {
     const ALLOCATION: usize = 16;
     let counted = 2 * size_of::<usize>() + ALLOCATION;
-    // B-trees are filled to two thirds, the index to seven sixteenths at least.
+    // The estimate assumes that B-trees are two thirds full, and the index seven sixteenths.
     let tables = (size_of::<(u64, u32)>() + size_of::<(u64, u64)>()) * 3 / 2 + 5 * 16 / 7;
     let channel = size_of::<Channel>() + size_of::<Home>() + ALLOCATION;
     channel + tables + size_of::<CacheEntry>() + 3 * counted + 2 * ALLOCATION + name.text().len()
@@ -78,7 +80,7 @@ impl Hub {
         self.make_room();
     }
 
-    /// Forgets the oldest kept event.
+    /// Drops the oldest kept event.
     pub(super) fn forget_oldest(&mut self) {
         if let Some((_, at)) = self.keepers.by_age.pop_first() {
             self.forget_kept(at);
@@ -96,7 +98,7 @@ impl Hub {
         }
     }
 
-    /// Forgets kept events whose time has come, a bounded number of them.
+    /// Drops kept events that have expired. Examines at most [`EXPIRED_PER_SWEEP`] events.
     pub(super) fn sweep_kept(&mut self, now_ms: u64) {
         for _ in 0..EXPIRED_PER_SWEEP {
             let Some((look_ms, began)) = self.keepers.by_time.first().copied() else { return };

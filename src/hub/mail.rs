@@ -1,11 +1,11 @@
 //! Messages between cores, in two lanes for each pair of cores.
 //!
 //! Requests go *up* to a channel's home; answers and deliveries go *down* from it. A core takes
-//! mail from a down lane however full its own lanes are, so down lanes always drain: such mail
-//! causes mail up only for a connection that waited for it to join or to leave, which is bounded
-//! for each connection. A home takes no requests while its down lanes are full, and an origin does
-//! not read from its connections while its up lanes are full. So nothing is dropped, and full lanes
-//! cannot wait for each other in a circle.
+//! mail from a down lane even while its own lanes are full, so down lanes always drain. Mail from a
+//! down lane causes mail in an up lane only for a connection whose join or leave waited for it,
+//! which is bounded for each connection. A home takes no requests while its down lanes are full,
+//! and an origin does not read from its connections while its up lanes are full. So no mail is
+//! dropped, and full lanes cannot cause a deadlock.
 
 use super::encodings::Encodings;
 use super::history::HistoryLimit;
@@ -24,20 +24,21 @@ use std::sync::{Arc, OnceLock};
 pub struct Event {
     /// The frame; empty if there are `encodings` or a `message`.
     pub frame: Frozen,
-    /// In place of the frame: the value for subscribers of several formats, and what it does to the
+    /// In place of the frame: the value for subscribers of several formats, and how it changes the
     /// channel's picture.
     pub encodings: Option<Arc<Encodings>>,
     /// The compressed frames of `frame`, if an endpoint compresses.
     pub compressed: Option<Arc<CompressedFrames>>,
-    /// The one connection that does not receive it.
+    /// The one connection that does not receive the event.
     pub except: Option<ConnId>,
-    /// Makes the home cache it for later subscribers.
+    /// Makes the home cache the event for later subscribers.
     pub keep: Option<Arc<CacheEntry>>,
-    /// Makes the home append it to the channel's history.
+    /// Makes the home append the event to the channel's history.
     pub history_limit: Option<HistoryLimit>,
     /// Closes the receiving connections with this code and reason in place of a frame.
     pub close: Option<(u16, &'static str)>,
-    /// What webhooks report of it, if a client has published it and a webhook wants client events.
+    /// What webhooks report about the event, if a client has published it and a webhook wants
+    /// client events.
     pub client_event: Option<Arc<ClientEvent>>,
     /// In place of a frame: a message to the subscribers' dialects.
     pub message: Option<DialectMessage>,
@@ -47,14 +48,14 @@ pub struct Event {
 /// agree on its type.
 pub type DialectMessage = Arc<dyn Any + Send + Sync>;
 
-/// The compressed forms of one frame by window size. The first core that needs one makes it; all
-/// others share it.
+/// The compressed frames of one frame, by window size. The first core that needs one of them makes
+/// it; all others share it.
 #[derive(Debug, Default)]
 pub struct CompressedFrames([OnceLock<Option<Frozen>>; BITS]);
 
 impl CompressedFrames {
-    /// The form of `frame`, to which these forms belong, for peers with a window of `bits` (9 to
-    /// 15); `frame` itself if that is shorter.
+    /// The compressed frame of `frame` for peers with a window of `bits` (9 to 15); `frame` itself
+    /// if compression does not make it shorter. `self` must belong to `frame`.
     pub fn encoded<'f>(&'f self, frame: &'f Frozen, bits: u8, codecs: &mut Codecs) -> &'f Frozen {
         let encoded = &self.0[usize::from(bits.clamp(9, 15) - 9)];
         let compress = || codecs.compress_frame(frame, bits).map(|frame| Frozen::new(&frame));
@@ -63,20 +64,20 @@ impl CompressedFrames {
 }
 
 impl Event {
-    /// Whether the home keeps it or a part of it.
+    /// Whether the home keeps the event or a part of it.
     pub fn is_kept(&self) -> bool {
         self.keep.is_some() || self.encodings.as_ref().is_some_and(|encodings| encodings.is_kept())
     }
 
-    /// Whether the subscribers get it.
-    pub fn is_heard(&self) -> bool {
+    /// Whether the event is delivered to the subscribers.
+    pub fn has_recipients(&self) -> bool {
         self.message.is_some()
-            || self.encodings.as_ref().is_none_or(|encodings| encodings.is_heard())
+            || self.encodings.as_ref().is_none_or(|encodings| encodings.has_recipients())
     }
 }
 
-/// The request on the origin core that waits until an event has its place in the channel's order,
-/// or for the answer to a query.
+/// The request on the origin core that waits until the home has ordered an event, or until a query
+/// is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The connection with the request.
@@ -87,7 +88,7 @@ pub struct Ack {
     pub part: u16,
 }
 
-/// A query to a core about channels that it is the home of.
+/// A query about channels, to the core that is their home.
 #[derive(Clone, Debug)]
 pub enum Query {
     /// All occupied channels of an application whose names have a prefix.
@@ -96,7 +97,7 @@ pub enum Query {
         app: u32,
         /// The prefix of their names.
         prefix: Box<str>,
-        /// A core with more channels stops after `max + 1`.
+        /// The limit of the list. A core with more channels returns `max + 1` of them.
         max: usize,
     },
     /// One channel.
@@ -129,20 +130,20 @@ pub enum Answer {
 /// A message to the home of a channel.
 #[derive(Clone, Debug)]
 pub enum Up {
-    /// The sending core has a subscriber: answer, and send it every publish.
+    /// The sending core has a subscriber: the home answers, and sends every publish to that core.
     Interest {
-        /// Returned in the answer.
+        /// The number of the request, which the answer repeats.
         request_id: u32,
-        /// The connection that it is for first.
+        /// The connection that has caused the request.
         slot: Slot,
         /// The channel.
         name: ChannelName,
-        /// Who asks, if nobody is in it.
+        /// The subscriber's claim, which counts if the channel is not occupied.
         claim: Claim,
     },
     /// A connection of the sending core joins with a request.
     Join {
-        /// Returned in the answer.
+        /// The number of the request, which the answer repeats.
         request_id: u32,
         /// The connection.
         slot: Slot,
@@ -150,7 +151,7 @@ pub enum Up {
         name: ChannelName,
         /// The request.
         request: JoinRequest,
-        /// Who asks, if nobody is in the channel.
+        /// The subscriber's claim, which counts if the channel is not occupied.
         claim: Claim,
     },
     /// A member's connection has left.
@@ -188,8 +189,9 @@ pub enum Up {
         /// The request that waits until the event is ordered.
         ack: Option<Ack>,
     },
-    /// Pass a message to the dialect of a connection: one of the receiving core or, if that core is
-    /// the home of a channel, one of another core, after everything that the home ordered before.
+    /// Pass a message to the dialect of a connection on the receiving core. If the receiving core
+    /// is the home of a channel, the connection may be on any core, and the message is delivered
+    /// after everything that the home has ordered before.
     Message {
         /// The connection.
         to: ConnId,
@@ -207,7 +209,7 @@ pub enum Down {
         request_id: u32,
         /// The channel.
         name: ChannelName,
-        /// Whether it is noted.
+        /// Whether the interest is noted.
         granted: bool,
     },
     /// The answer to a join request.
@@ -218,7 +220,7 @@ pub enum Down {
         slot: Slot,
         /// The channel.
         name: ChannelName,
-        /// What it asked for, or why it may not join.
+        /// The reply to the request, or why the connection may not join.
         reply: Result<JoinReply, JoinRefusal>,
     },
     /// Deliver an event to the receiving core's subscribers.
@@ -248,8 +250,9 @@ pub enum Down {
 #[derive(Debug)]
 pub struct OutgoingMail {
     lanes: Vec<Lanes>,
-    /// The length of the longest lane each way, or more until the next [`OutgoingMail::measure`].
-    /// It is needed for every message, and there are as many lanes as cores.
+    /// The length of the longest up lane and of the longest down lane. May be too high until the
+    /// next [`OutgoingMail::measure`]. Stored because it is needed for every message, and there are
+    /// as many lanes as cores.
     longest_up: usize,
     longest_down: usize,
 }
@@ -264,7 +267,7 @@ pub struct Lanes {
 }
 
 impl OutgoingMail {
-    /// No mail, for `cores` receivers.
+    /// Creates empty lanes to `cores` cores.
     pub fn new(cores: u16) -> OutgoingMail {
         let lanes = (0..cores).map(|_| Lanes::default()).collect();
         OutgoingMail { lanes, longest_up: 0, longest_down: 0 }
@@ -282,16 +285,17 @@ impl OutgoingMail {
         self.longest_down = self.longest_down.max(lane.len());
     }
 
-    /// Sends a message to the dialect of a connection by way of core `by`: the connection's core,
-    /// or the home of a channel. Does nothing if there is no such core, because back ends may name
-    /// one that they made up.
+    /// Sends a message to the dialect of a connection through core `by`, which is the connection's
+    /// core or the home of a channel. Does nothing if there is no such core, because back ends may
+    /// send core numbers that do not exist.
     pub fn message(&mut self, by: u16, to: ConnId, what: DialectMessage) {
         if usize::from(by) < self.lanes.len() {
             self.up(by, Up::Message { to, what });
         }
     }
 
-    /// Sends such a message as the home itself.
+    /// Sends a message to the dialect of a connection after everything that this core has ordered
+    /// as a home before.
     pub fn forward(&mut self, to: ConnId, what: DialectMessage) {
         if usize::from(to.core) < self.lanes.len() {
             self.down(to.core, Down::Message { slot: to.slot, what });

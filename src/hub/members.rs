@@ -1,9 +1,9 @@
-//! Subscriptions as two lists that point at each other, so that to leave takes constant time. To
-//! join searches the connection's own list only.
+//! Subscriptions as two lists with references to each other, so that leaving takes constant time.
+//! Joining searches only the connection's own list.
 //!
 //! A connection's list holds its channels and its position in each; a channel's list holds its
-//! connections and, for each, the position in that connection's list. To remove an entry moves the
-//! last one into the gap and corrects the position that the other list holds for it.
+//! connections and, for each, the position in that connection's list. Removing an entry moves the
+//! last entry of the list into its position, and updates that position in the other list.
 
 use super::slab::Slab;
 
@@ -14,7 +14,7 @@ pub struct Subscriber {
     pub slot: u32,
     /// Position of the channel in that connection's list.
     back: u32,
-    /// The number of the unanswered question to the home, or 0; with the flag `MEMBER`.
+    /// The number of the unanswered request to the home, or 0; with the flag `MEMBER`.
     state: u32,
 }
 
@@ -22,12 +22,12 @@ pub struct Subscriber {
 const MEMBER: u32 = 1 << 31;
 
 impl Subscriber {
-    /// Whether it receives what is published.
+    /// Whether the subscriber receives what is published.
     pub fn is_active(&self) -> bool {
         self.request_id() == 0
     }
 
-    /// The number of the question that the home has not answered, or 0.
+    /// The number of the request that the home has not answered, or 0.
     pub(super) fn request_id(&self) -> u32 {
         self.state & !MEMBER
     }
@@ -36,9 +36,9 @@ impl Subscriber {
 /// How a subscription begins.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Start {
-    /// The number of the question that the home must answer first, or 0.
+    /// The number of the request that the home must answer first, or 0.
     pub(super) request_id: u32,
-    /// Whether its end must be reported to the home.
+    /// Whether the end of the subscription must be reported to the home.
     pub(super) member: bool,
 }
 
@@ -93,7 +93,8 @@ impl Members {
     }
 
     /// Removes the entry at `position` of `slot`'s list from both lists; `subscribers` returns the
-    /// list of a channel. Returns the channel, and whether this must be reported to its home.
+    /// list of a channel. Returns the channel, and whether the removal must be reported to its
+    /// home.
     pub(super) fn remove<C>(
         &mut self,
         slot: u32,
@@ -124,7 +125,7 @@ impl Members {
     }
 
     /// Makes the subscription at `position` of `slot`'s list active, if it waits for the answer to
-    /// question `request_id`.
+    /// request `request_id`.
     pub(super) fn activate(
         &self,
         slot: u32,

@@ -1,5 +1,5 @@
-//! The channels of one core and their subscribers. Knows no socket, no bytes of a protocol and no
-//! clock.
+//! The channels of one core and their subscribers. This module uses no sockets, no bytes of a
+//! protocol and no clock.
 //!
 //! A channel has a *home* core, chosen by a hash of its application and name. Each core has the
 //! list of its own subscribers; the home orders the publishes and notes which cores have
@@ -51,7 +51,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 pub enum Joined {
     /// Subscribed; with the home's reply, if there was a request.
     Now(Option<JoinReply>),
-    /// To be subscribed when the home's answer, which names the channel, arrives.
+    /// The connection will be subscribed when the home's answer, which names the channel, arrives.
     Later,
     /// The connection had this subscription before; nothing changed.
     Already,
@@ -59,7 +59,7 @@ pub enum Joined {
     SubscriptionLimit,
     /// The channel has its maximum number of members.
     ChannelFull,
-    /// Nobody is in the channel, and the application has as many channels as it may.
+    /// The channel is not occupied, and the application has its maximum number of channels.
     NoRoom,
 }
 
@@ -74,7 +74,8 @@ pub struct Join<'n> {
     pub name: &'n str,
     /// The maximum number of the connection's subscriptions.
     pub max: usize,
-    /// Whether it needs no signature, so that strangers can make up the name.
+    /// Whether a subscription needs no signature, so that any client can make up the channel's
+    /// name.
     pub is_public: bool,
     /// The request to the channel's home, if there is one.
     pub request: Option<JoinRequest>,
@@ -99,14 +100,14 @@ pub struct Hub {
     pictures: BTreeMap<u64, ChannelName>,
     /// The last number that was given to a cached event, a picture or a history.
     began: u64,
-    /// Bytes that all of them hold, and the maximum.
+    /// Bytes that cached events, pictures and histories hold, and the maximum.
     kept_bytes: usize,
     kept_max: usize,
     losses: Losses,
     notices: ChannelEvents,
-    /// By the application's number.
+    /// The channels that this core is the home of, by the application's number.
     rooms: HashMap<u32, Rooms>,
-    /// Occupied channels that each application may have here, by its number.
+    /// The maximum number of occupied channels on this core, by the application's number.
     bounds: Box<[usize]>,
 }
 
@@ -116,14 +117,14 @@ struct Channel {
     home_link: HomeLink,
     /// The other cores with subscribers. Only the home core maintains it.
     interest: CoreSet,
-    /// What else the home core keeps, if there is anything.
+    /// The other state of the home core, if there is any.
     home: Option<Box<Home>>,
     /// The number of subscribers last reported to the home, and whether a report is due.
     reported: u32,
     recounting: bool,
-    /// Whether anybody on any core is subscribed, as far as the home knows.
+    /// Whether any core has a subscriber, as far as the home knows.
     occupied: bool,
-    /// Its place in the list of its application's channels.
+    /// The channel's position in the list of its application's channels.
     listed: u32,
 }
 
@@ -189,7 +190,7 @@ impl Hub {
     }
 
     fn next_question(&mut self) -> u32 {
-        // 31 bits, because the highest one is `MEMBER`; 0 stands for no question.
+        // 31 bits, because the highest one is `MEMBER`; 0 stands for no request.
         self.request_id = (self.request_id + 1) & (u32::MAX >> 1);
         self.request_id = self.request_id.max(1);
         self.request_id
@@ -389,9 +390,13 @@ impl Hub {
         match found {
             Some(at) => {
                 self.order(at, event, now_ms, mail);
-                if event.is_heard() { Published::Ordered(at) } else { Published::Unheard }
+                if event.has_recipients() {
+                    Published::Ordered(at)
+                } else {
+                    Published::NotSubscribed
+                }
             }
-            None => Published::Unheard,
+            None => Published::NotSubscribed,
         }
     }
 
@@ -449,7 +454,7 @@ impl Hub {
     }
 
     /// Takes the home's answer that there is no room for `name`. Returns the slot indexes of the
-    /// subscribers that have waited, which must leave.
+    /// subscribers that have waited, whose subscriptions the caller must end.
     pub fn join_refused(&mut self, request_id: u32, name: &ChannelName) -> Vec<u32> {
         let found = self.find(name.app(), name.text(), name.hash());
         match found.and_then(|at| self.channels[at as usize].as_mut()) {
@@ -558,7 +563,7 @@ pub enum Published {
     /// Ordered by this core; the channel with its subscribers is at this index.
     Ordered(u32),
     /// Ordered by this core; there is no subscriber on it.
-    Unheard,
+    NotSubscribed,
     /// Sent to the home core.
     Sent,
 }

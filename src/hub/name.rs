@@ -47,7 +47,7 @@ impl ChannelName {
     }
 }
 
-/// Hashes channel names with a secret key, because strangers choose the names.
+/// Hashes channel names with a secret key, because any client can choose names.
 #[derive(Clone, Debug)]
 pub struct Hasher(ahash::RandomState);
 

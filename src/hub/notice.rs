@@ -26,8 +26,9 @@ pub struct ChannelEvent {
     pub channel: Arc<str>,
     /// The event.
     pub what: ChannelEventKind,
-    /// What has caused it, for shares in queues: the connection that the channel exists for, if any
-    /// client's connection can make such a channel, otherwise the channel.
+    /// The source of the event, by which a full queue decides what to drop: the connection that
+    /// made the channel occupied, if it is known; otherwise, and for member changes and client
+    /// events, the channel.
     pub source: u64,
 }
 
@@ -106,9 +107,10 @@ pub(super) struct Reported {
     missed: bool,
     count: u64,
     counted_ms: u64,
-    /// The connection that has made it occupied, as the source of notices; 0 is not known.
+    /// The connection that made the channel occupied, as the source of its events; 0 if it is not
+    /// known.
     maker: u64,
-    /// Whether it is in [`ChannelEvents::counting`].
+    /// Whether the channel is in [`ChannelEvents::counting`].
     counting: bool,
 }
 
@@ -127,10 +129,10 @@ pub(super) struct ChannelEvents {
     /// The version of the configuration.
     version: u32,
     waiting: BTreeMap<u32, Waiting>,
-    /// Applications of which something waits, in the order in which they have their turn.
+    /// Applications that have waiting events, in the order of their turns.
     turns: VecDeque<u32>,
     bytes: usize,
-    /// Counts notices.
+    /// The number of events made so far, which numbers them.
     made: u64,
     lost: Vec<(u32, u64)>,
     cancelled: u64,
@@ -138,14 +140,14 @@ pub(super) struct ChannelEvents {
     counting: VecDeque<ChannelName>,
 }
 
-/// What waits of one application.
+/// The waiting events of one application.
 #[derive(Default)]
 struct Waiting {
-    /// By their number.
+    /// The events by their number.
     notices: BTreeMap<u64, ChannelEvent>,
     shares: Shares,
-    /// The last notice of a channel that it is occupied or vacated, if nothing but its counts and
-    /// misses was noticed behind that.
+    /// The number of each channel's last waiting event that reports it as occupied or vacated. The
+    /// entry is removed by a later event of the channel, except for counts and cache misses.
     occupancy: HashMap<Arc<str>, u64>,
     bytes: usize,
 }
@@ -178,7 +180,7 @@ impl Waiting {
         Some(notice)
     }
 
-    /// Takes back the notice that `notice` undoes, if that waits.
+    /// Removes and returns the waiting event that `notice` cancels, if there is one.
     fn undone(&mut self, notice: &ChannelEvent) -> Option<ChannelEvent> {
         if !matches!(notice.what, ChannelEventKind::Occupied | ChannelEventKind::Vacated) {
             return None;
@@ -199,7 +201,7 @@ impl ChannelEvents {
         }
     }
 
-    /// Adds a notice. `maker` is the connection that the channel exists for; 0 if another matter.
+    /// Adds an event. `maker` is the connection that is its source; 0 makes the channel its source.
     fn push(&mut self, name: &ChannelName, what: ChannelEventKind, maker: u64) {
         let source = if maker == 0 { name.hash() } else { maker };
         let app = name.app();
@@ -222,7 +224,7 @@ impl ChannelEvents {
         }
     }
 
-    /// Drops one notice of the application that has the most.
+    /// Drops one event of the application whose waiting events hold the most bytes.
     fn lose(&mut self) {
         let Some((app, waiting)) = self.waiting.iter_mut().max_by_key(|(_, it)| it.bytes) else {
             return;
@@ -245,7 +247,7 @@ impl ChannelEvents {
         }
     }
 
-    /// The next notice of the application whose turn it is.
+    /// Removes and returns the oldest event of the application whose turn it is.
     fn next(&mut self) -> Option<ChannelEvent> {
         let app = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&app)?;
@@ -260,8 +262,8 @@ impl ChannelEvents {
     }
 }
 
-/// A connection as the source of notices; never 0. Connections that share a number, 16 million
-/// connections later, share what they may have waiting.
+/// The number of a connection as the source of events; never 0. Two connections of one slot have
+/// the same number if their generations differ by a multiple of 2^24, and then count as one source.
 fn source_of(conn: ConnId) -> u64 {
     let slot = conn.slot;
     let generation = slot.generation & 0xff_ffff;
@@ -304,7 +306,7 @@ impl Hub {
         }
     }
 
-    /// Takes the present state as reported, for the kinds `added`.
+    /// Marks the present state as reported, for the kinds `added`.
     fn catch_up(&mut self, added: &[EventMask]) {
         let (core, cores) = (self.core, self.cores);
         for channel in self.channels.iter_mut().flatten() {
@@ -349,7 +351,8 @@ impl Hub {
         std::mem::take(&mut self.notices.cancelled)
     }
 
-    /// Notes that a connection joins a channel of this home, which may exist because of it.
+    /// Notes that a connection joins a channel of this home. If the channel is not reported as
+    /// occupied, the connection becomes the source of its events.
     pub(super) fn note_maker(&mut self, at: u32, conn: ConnId) {
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
         if self.notices.wanted(&channel.name) == EventMask::NONE {
@@ -436,7 +439,8 @@ impl Hub {
         }
         let reported = &mut channel.home.get_or_insert_default().reported;
         let Some(what) = what(reported) else { return };
-        // Who comes and who speaks has been signed for: that is the channel's share.
+        // Member changes and client events need a signed subscription, so their source is the
+        // channel.
         let maker = if kind.has(EventMask::MEMBERS | EventMask::CLIENT_EVENTS) {
             0
         } else {

@@ -23,7 +23,8 @@ pub(super) struct Picture {
     encodings: Option<Arc<Encodings>>,
     encoded_bytes: usize,
     compresses: bool,
-    /// Its position in the order in which pictures began; the hub maintains it.
+    /// The picture's position in the order in which pictures and histories began; the hub maintains
+    /// it.
     pub(super) since: u64,
 }
 
@@ -83,7 +84,7 @@ impl Picture {
         encodings.clone()
     }
 
-    /// Whether its state exceeds [`PICTURE_BYTES`].
+    /// Whether the picture's state exceeds [`PICTURE_BYTES`].
     pub(super) fn is_too_large(&self) -> bool {
         let state = match &self.state {
             State::Whole(_, memory) => *memory,
@@ -137,17 +138,17 @@ impl State {
     }
 }
 
-/// A map that changes by the member.
+/// A map whose members are changed one by one.
 #[derive(Debug, Default)]
 struct Merged {
     members: Vec<(Box<str>, Value)>,
-    /// Places in `members`.
+    /// Positions in `members`, by key.
     index: HashTable<u32>,
     hasher: RandomState,
     bytes: usize,
 }
 
-/// Bytes of a place in the index, about.
+/// The approximate bytes of one entry of the index.
 const PLACE_BYTES: usize = 8;
 
 impl Merged {

@@ -1,28 +1,29 @@
-//! The channels of each application of which this core is the home: which they are, how many are
-//! occupied, and whether there may be one more.
+//! The channels that this core is the home of, listed by application, with the number of occupied
+//! channels and its limit.
 
 use super::name::ChannelName;
 use super::{Channel, Hub};
 use std::sync::Arc;
 
-/// A connection with fewer subscriptions counts as one of many ordinary ones.
+/// The number of subscriptions from which a connection's claim is [`Claim::Many`].
 const FEW: usize = 16;
 
-/// Who asks for a channel that nobody is in. Strangers can make up names of public channels, and
-/// must not use up the channels of those who come with a signature, or of the many who want few.
+/// The kind of subscriber that asks for a channel which is not occupied. Clients can make up names
+/// of public channels, and must not use up the channels that are left for signed subscriptions and
+/// for the many connections with few subscriptions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Claim {
     /// The application has signed the subscription, or the server itself makes it.
     #[default]
     Signed,
-    /// It is public, and the connection has few subscriptions.
+    /// The channel is public, and the connection has few subscriptions.
     Few,
-    /// It is public, and the connection has many.
+    /// The channel is public, and the connection has many subscriptions.
     Many,
 }
 
 impl Claim {
-    /// The claim of a connection with so many subscriptions.
+    /// The claim of a connection with `subscriptions` subscriptions.
     pub(super) fn new(is_public: bool, subscriptions: usize) -> Claim {
         match is_public {
             false => Claim::Signed,
@@ -31,7 +32,8 @@ impl Claim {
         }
     }
 
-    /// How many of `channels` there may be before such a claim is turned down.
+    /// The number of occupied channels, out of at most `channels`, from which this claim is
+    /// refused.
     fn part_of(self, channels: usize) -> usize {
         match self {
             Claim::Signed => channels,
@@ -48,14 +50,15 @@ pub(super) struct Rooms {
     occupied: usize,
 }
 
-/// A channel that is in no list.
+/// The value of [`Channel::listed`] for a channel that is in no list.
 pub(super) const UNLISTED: u32 = u32::MAX;
 
 impl Hub {
-    /// From now on each application, by its number, may have so many occupied channels in the
-    /// whole process. This core counts those of which it is the home: an even part, and where
-    /// there are several cores an eighth and eight more, because hashing is not that even. An
-    /// application with a higher number may have any number.
+    /// Sets the maximum number of occupied channels of each application in the whole process, by
+    /// the application's number. This core counts the channels that it is the home of. Its own
+    /// limit is an even share and, if there are several cores, an eighth of that share and eight
+    /// more, because hashing does not distribute channels evenly. Applications with higher numbers
+    /// have no limit.
     pub fn bound_channels(&mut self, bounds: Arc<[usize]>) {
         let cores = usize::from(self.cores);
         let share = |bound: &usize| match cores {
@@ -68,7 +71,8 @@ impl Hub {
         self.bounds = bounds.iter().map(share).collect();
     }
 
-    /// Whether a channel of ours that `claim` is made to may become occupied, or is already.
+    /// Whether a channel of this home is occupied, or may become occupied by a subscriber with this
+    /// claim.
     pub(super) fn has_room(&self, app: u32, at: Option<u32>, claim: Claim) -> bool {
         let Some(bound) = self.bounds.get(app as usize) else { return true };
         let channel = at.and_then(|at| self.channels[at as usize].as_ref());
@@ -76,19 +80,20 @@ impl Hub {
         is_occupied || self.occupied_channels(app) < claim.part_of(*bound)
     }
 
-    /// Occupied channels of an application of which this core is the home.
+    /// The number of occupied channels of an application that this core is the home of.
     pub fn occupied_channels(&self, app: u32) -> usize {
         self.rooms.get(&app).map_or(0, |rooms| rooms.occupied)
     }
 
-    /// The channels of an application of which this core is the home, without those that are for
-    /// one user and no channel to anybody outside.
+    /// The channels of an application that this core is the home of, without internal channels,
+    /// such as those for one user.
     pub(super) fn rooms_of(&self, app: u32) -> impl Iterator<Item = (u32, &Channel)> {
         let list = self.rooms.get(&app).map_or(&[][..], |rooms| &rooms.list);
         list.iter().filter_map(|at| Some((*at, self.channels[*at as usize].as_ref()?)))
     }
 
-    /// Puts a new channel into the list of its application, if it belongs there.
+    /// Adds a new channel to the list of its application, if this core is its home and the channel
+    /// is not internal.
     pub(super) fn enlist(&mut self, at: u32) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let is_ours = super::home_among(channel.name.hash(), self.cores) == self.core;
@@ -99,7 +104,7 @@ impl Hub {
         }
     }
 
-    /// Takes a channel that is gone, which was at `listed`, out of the list.
+    /// Removes a released channel, which was at `listed`, from the list of its application.
     pub(super) fn unlist(&mut self, name: &ChannelName, listed: u32, occupied: bool) {
         let Some(rooms) = self.rooms.get_mut(&name.app()) else { return };
         if listed == UNLISTED {
@@ -134,7 +139,8 @@ impl Hub {
         }
     }
 
-    /// Makes the tables smaller when most of them is free; does a bounded part of that work.
+    /// Makes the tables smaller when most of their entries are free. One call does a bounded part
+    /// of that work.
     pub(super) fn pack(&mut self) {
         let Hub { channels, index, members, recount, keepers, rooms, .. } = self;
         channels.pack(PACK_WORK, |channel, from, to| {
@@ -156,7 +162,7 @@ impl Hub {
             channel.subscribers.len()
         });
         let (len, bytes) = (self.index.len(), self.index.allocation_size());
-        // An entry takes 5 bytes, and the index has twice as many as it needs for these afterwards.
+        // An entry takes 5 bytes. Afterwards the index has room for twice its entries.
         if len <= INDEX_WORK && bytes > 16 * 1024 && len * 40 < bytes {
             let hash =
                 |at: &u32| self.channels[*at as usize].as_ref().map_or(0, |it| it.name.hash());
@@ -165,7 +171,7 @@ impl Hub {
     }
 }
 
-/// Places looked at, and subscribers corrected, in one sweep.
+/// The approximate number of places examined and subscribers updated in one sweep.
 const PACK_WORK: usize = 16_384;
-/// The index is made smaller in one go, once it has no more entries than this.
+/// The maximum number of entries of an index that is made smaller, which is done in one step.
 const INDEX_WORK: usize = 65_536;

@@ -12,7 +12,7 @@ use super::{Hub, Losses};
 use std::sync::Arc;
 
 impl Hub {
-    /// Carries out the request of a joining connection. This core is the home.
+    /// Carries out the request of a joining connection. This core is the channel's home.
     pub(super) fn grant(
         &mut self,
         conn: ConnId,
@@ -74,7 +74,7 @@ impl Hub {
         }
     }
 
-    /// Removes a member's connection. This core is the home.
+    /// Removes a member's connection. This core is the channel's home.
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
@@ -84,21 +84,21 @@ impl Hub {
         }
     }
 
-    /// Gives `event` its place in the channel's order: keeps what must be kept, and sends it to the
+    /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
     pub(super) fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
         if event.keep.is_some() {
             self.keep(at, event, now_ms);
         }
         if let Some(history_limit) = event.history_limit {
-            self.history_limit(at, event, history_limit);
+            self.append_history(at, event, history_limit);
         }
         if let Some(client_event) = &event.client_event {
             self.note_client_event(at, client_event);
         }
         match &event.encodings {
             Some(encodings) if encodings.retain() != Retain::Nothing => {
-                if event.is_heard() {
+                if event.has_recipients() {
                     self.fan_out(at, event, mail);
                 }
                 self.picture(at, encodings);
@@ -108,7 +108,7 @@ impl Hub {
     }
 
     /// Appends an event to the history of a channel, which has subscribers.
-    fn history_limit(&mut self, at: u32, event: &Event, history_limit: HistoryLimit) {
+    fn append_history(&mut self, at: u32, event: &Event, history_limit: HistoryLimit) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.history.as_ref().map_or(0, History::memory);
@@ -267,7 +267,7 @@ impl Hub {
                     let answer = Answer::Channel(self.channel_info(&name, now_ms));
                     mail.down(from, Down::Answer { ack, answer });
                 }
-                return event.is_heard().then_some((name, event));
+                return event.has_recipients().then_some((name, event));
             }
             // The shard delivers messages between connections.
             Up::Message { .. } => {}
@@ -275,7 +275,7 @@ impl Hub {
         None
     }
 
-    /// A connection of another core asks to be let into a channel of ours.
+    /// Handles the join request of a connection of another core. This core is the channel's home.
     fn admit(
         &mut self,
         conn: ConnId,
@@ -360,7 +360,7 @@ impl Hub {
                     if !channel.occupied || !name.text().starts_with(&**prefix) {
                         continue;
                     }
-                    let channel_info = self.facts_at(Some(at), now_ms);
+                    let channel_info = self.channel_info_at(Some(at), now_ms);
                     if channel_info.subscriptions > 0 {
                         found.push((name.clone(), channel_info));
                     }
@@ -384,10 +384,10 @@ impl Hub {
 
     /// The state of a channel of which this core is the home.
     pub fn channel_info(&self, name: &ChannelName, now_ms: u64) -> ChannelInfo {
-        self.facts_at(self.find(name.app(), name.text(), name.hash()), now_ms)
+        self.channel_info_at(self.find(name.app(), name.text(), name.hash()), now_ms)
     }
 
-    fn facts_at(&self, at: Option<u32>, now_ms: u64) -> ChannelInfo {
+    fn channel_info_at(&self, at: Option<u32>, now_ms: u64) -> ChannelInfo {
         let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {
             return ChannelInfo::default();
         };

@@ -1,18 +1,18 @@
-//! Values by number, in pieces: growing copies nothing, and what is not needed any more is given
-//! back piece by piece, also while some values stay.
+//! Values by number, stored in pieces of fixed size. Growing copies no values, and memory that is
+//! not needed any more is freed piece by piece, even while some values stay.
 
 use std::ops::{Index, IndexMut};
 
-/// Values in one piece.
+/// The number of values in one piece.
 const PIECE: usize = 256;
 
 /// Values by number. A number is kept until the value is removed, or moved by [`Slab::pack`].
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     pieces: Vec<Box<[Option<T>]>>,
-    /// Numbers in use are below this one.
+    /// All numbers in use are below this one.
     end: usize,
-    /// Numbers that were free when they were put here.
+    /// Numbers that were free when they were added to this list. Some of them may be in use again.
     free: Vec<u32>,
     taken: usize,
     packing: bool,
@@ -25,12 +25,12 @@ impl<T> Default for Slab<T> {
 }
 
 impl<T> Slab<T> {
-    /// How many values there are.
+    /// The number of values.
     pub(super) fn len(&self) -> usize {
         self.taken
     }
 
-    /// Places for which there is memory.
+    /// The number of values for which memory is allocated.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.pieces.len() * PIECE
@@ -53,7 +53,8 @@ impl<T> Slab<T> {
         self.pieces.iter().flatten()
     }
 
-    /// A free number below `end`. The list may hold numbers that are not free any more.
+    /// Takes a free number below `end` from the list, and discards those that are not free any
+    /// more.
     fn hole(&mut self, end: usize) -> Option<usize> {
         while let Some(at) = self.free.pop() {
             let at = at as usize;
@@ -86,15 +87,17 @@ impl<T> Slab<T> {
         }
         self.free.push(at);
         if self.free.len() > self.end {
-            // Numbers that are there twice, or are not free: once in so many removals.
+            // The list has numbers twice, or numbers that are in use. Many removals pass between
+            // two rebuilds.
             self.free = (0..self.end as u32).filter(|at| self[*at as usize].is_none()).collect();
         }
         Some(value)
     }
 
-    /// Once three quarters of the places are free, moves values from the end into them until half
-    /// of the places are taken, and gives memory back. Does about `work` of that now; `moved` hears
-    /// of each value with its former and its new number, and says what that has cost.
+    /// When at most a quarter of the numbers is in use, moves values from the end to free numbers
+    /// until half of the numbers are in use, and frees memory. One call does about `work` units of
+    /// that. `moved` is called for each moved value with its old and its new number, and returns
+    /// its own cost.
     pub(super) fn pack(&mut self, work: usize, mut moved: impl FnMut(&T, u32, u32) -> usize) {
         self.packing |= self.end > 4 * PIECE && self.taken * 4 <= self.end;
         let mut done = 0;
@@ -110,7 +113,8 @@ impl<T> Slab<T> {
             let last = self.end - 1;
             if self[last].is_some() {
                 let Some(hole) = self.hole(last) else {
-                    // The list has lost them to numbers that were past the end.
+                    // There is a free number below `last`, but it is not in the list any more:
+                    // rebuild the list.
                     self.free =
                         (0..last as u32).filter(|at| self[*at as usize].is_none()).collect();
                     done += last / 64;
@@ -123,7 +127,7 @@ impl<T> Slab<T> {
             }
             self.end = last;
             done += 1;
-            // One piece more than is needed stays, for who comes next.
+            // Keep one piece more than is needed, for the next insertions.
             self.pieces.truncate(self.end / PIECE + 2);
         }
     }
@@ -148,7 +152,7 @@ mod tests {
     use super::*;
     use std::collections::HashMap;
 
-    /// Numbers lead to their values whatever is inserted, removed and packed.
+    /// Each number still finds its value after any sequence of insert, remove and pack.
     #[test]
     fn slab_equals_a_map_while_it_is_packed() {
         let mut random = fastrand::Rng::with_seed(5);

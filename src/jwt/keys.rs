@@ -83,7 +83,7 @@ impl VerifyingKey {
             return Err("a key whose `use` is `sig`");
         }
         if !jwk.key_ops.is_empty() && !jwk.key_ops.iter().any(|it| it == "verify") {
-            return Err("a key whose `key_ops` have `verify`");
+            return Err("a key whose `key_ops` include `verify`");
         }
         let of = |text: &str| strict::bytes(text).ok_or("members in base64url without padding");
         let key = match (jwk.kty.as_str(), jwk.crv.as_str()) {
@@ -129,7 +129,7 @@ impl VerifyingKey {
         }
         match Algorithm::named(name).filter(|it| self.algorithms.contains(it)) {
             Some(one) => Ok(VerifyingKey { algorithms: vec![one], ..self }),
-            None => Err("an `alg` that a key of this kind and length can have"),
+            None => Err("an `alg` that a key of this type and length supports"),
         }
     }
 

@@ -74,7 +74,7 @@ pub enum Flaw {
     #[error("it is too long")]
     TooLong,
     /// The token does not consist of three parts.
-    #[error("it is not three parts with dots between them")]
+    #[error("it does not have three parts separated by dots")]
     Shape,
     /// The header is not a JSON object in base64url, has a duplicate member, or has `crit`.
     #[error("its header cannot be read")]
@@ -83,7 +83,7 @@ pub enum Flaw {
     #[error("its algorithm is not accepted")]
     Algorithm,
     /// No key has the token's `kid`, or there is no key for it.
-    #[error("its key is not known")]
+    #[error("its key is unknown")]
     Key,
     /// The signature does not match the key.
     #[error("its signature is wrong")]
@@ -93,7 +93,7 @@ pub enum Flaw {
     #[error("its claims cannot be read")]
     Claims,
     /// A claim that the policy requires is missing.
-    #[error("it lacks a claim that is required")]
+    #[error("a required claim is missing")]
     Missing,
     /// `exp` has passed.
     #[error("it has expired")]
@@ -102,10 +102,10 @@ pub enum Flaw {
     #[error("it is not valid yet")]
     NotYet,
     /// `iss` is not that of the policy.
-    #[error("its issuer is another one")]
+    #[error("its issuer is not the required one")]
     Issuer,
     /// `aud` does not contain the policy's audience.
-    #[error("it is for another audience")]
+    #[error("its audience is not the required one")]
     Audience,
 }
 

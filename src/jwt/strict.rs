@@ -84,7 +84,7 @@ impl<'de> Visitor<'de> for Reader {
         let mut members = Map::new();
         while let Some((name, Strict(value))) = entries.next_entry::<String, Strict>()? {
             if members.insert(name, value).is_some() {
-                return Err(de::Error::custom("a member is named twice"));
+                return Err(de::Error::custom("a member occurs twice"));
             }
         }
         Ok(Value::Object(members))

@@ -181,8 +181,18 @@ fn jwt_refuses_empty_and_wrong_signatures() {
     ] {
         refused(&format!("{message}.{}", b64(forged)), Flaw::Signature);
     }
-    // ECDSA signatures are malleable: both signatures of a message are valid. Neither lets the
-    // client do more than the other.
+    // ECDSA signatures are malleable: the order minus the second number gives another valid
+    // signature. It lets the client do no more than the first.
+    let mut other = bytes.clone();
+    let mut borrow = false;
+    for (byte, of_order) in other[32..].iter_mut().zip(&order).rev() {
+        let (difference, first) = of_order.overflowing_sub(*byte);
+        let (difference, second) = difference.overflowing_sub(borrow.into());
+        (*byte, borrow) = (difference, first || second);
+    }
+    assert_ne!(other, bytes);
+    let other = format!("{message}.{}", b64(other));
+    assert!(check(&other).is_ok());
     for junk in ["=", "==", "*", " ", "A"] {
         refused(&format!("{token}{junk}"), Flaw::Signature);
     }

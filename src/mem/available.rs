@@ -1,13 +1,13 @@
-//! How much memory this process may take, by what the system says.
+//! The memory that is available to this process, as the system reports it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-/// What is taken for available where the system says nothing.
+/// The value, in bytes, if the system reports nothing.
 const UNKNOWN: u64 = 1 << 30;
 
-/// Bytes that this process could take when it was first asked: the machine's `MemAvailable` (or
+/// Bytes that were available to this process at the first call: the machine's `MemAvailable` (or
 /// `MemTotal`), or a limit of its control groups, of version 1 or 2, if that is less.
 pub fn available() -> u64 {
     static AVAILABLE: OnceLock<u64> = OnceLock::new();
@@ -26,14 +26,15 @@ fn find(read: &dyn Fn(&Path) -> Option<String>) -> u64 {
     limits.chain(machine).min().unwrap_or(UNKNOWN)
 }
 
-/// A line of `/proc/meminfo`, which is in KiB.
+/// A value of `/proc/meminfo`, which is in KiB, in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Where the limits of the groups in `/proc/self/cgroup`, and of those above them, may stand. No
-/// limit is `max` in version 2, and a number beyond all memory in version 1.
+/// The files that may have the limits of the groups in `/proc/self/cgroup` and of their parents. If
+/// there is no limit, the file has `max` in version 2, and a number larger than all memory in
+/// version 1.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {

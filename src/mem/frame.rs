@@ -3,7 +3,8 @@
 //! There are two reference counts, because an atomic one for each subscriber would be expensive:
 //! [`Frozen`] is shared by cores and counts atomically, [`Handle`] stays on one core and counts
 //! without atomics. A core takes one `Frozen` for an event, wraps it once, and gives each of its
-//! subscribers a `Handle`. Both counts are those of `Arc` and `Rc`, so loom has no model here.
+//! subscribers a `Handle`. Both counts are those of `Arc` and `Rc`, so this module has no loom
+//! model.
 
 use std::cell::Cell;
 use std::ops::Deref;
@@ -28,11 +29,11 @@ impl Deref for Frozen {
     }
 }
 
-/// One core's handle to a frozen frame; to clone it is one addition without atomics.
+/// One core's handle to a frozen frame. Cloning it costs one addition without atomics.
 #[derive(Clone, Debug)]
 pub struct Handle(Rc<Counted>);
 
-/// A frame that is counted while a handle of this thread is there.
+/// A frame whose bytes are counted while this thread has handles to it.
 #[derive(Debug)]
 struct Counted(Frozen);
 
@@ -40,21 +41,22 @@ thread_local! {
     static FRAME_BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Bytes of the frames that handles of this thread keep, each counted once for each
-/// [`Handle::new`], however many write queues it waits in.
+/// Bytes of the frames to which this thread has handles. A frame is counted once for each
+/// [`Handle::new`], no matter how many write queues hold clones of that handle.
 pub fn frame_bytes() -> usize {
     FRAME_BYTES.get()
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // A handle that outlives its thread's counter is at the end of the thread.
+        // At the end of a thread, a handle may be dropped after the thread's counter; then there is
+        // nothing to count.
         let _ = FRAME_BYTES.try_with(|bytes| bytes.set(bytes.get().wrapping_sub(self.0.len())));
     }
 }
 
 impl Handle {
-    /// Wraps `frame`, of which each core takes one share.
+    /// Wraps one core's reference to `frame`.
     pub fn new(frame: Frozen) -> Handle {
         FRAME_BYTES.set(FRAME_BYTES.get().wrapping_add(frame.len()));
         Handle(Rc::new(Counted(frame)))
@@ -68,7 +70,7 @@ impl Deref for Handle {
     }
 }
 
-/// A run of bytes in a write queue. To move a segment does not move its bytes.
+/// A run of bytes in a write queue. Moving a segment does not move its bytes.
 #[derive(Debug)]
 pub enum Segment {
     /// Replies to this peer only: one or more whole frames or HTTP responses.

@@ -1,5 +1,6 @@
-//! How other threads ask one thread, which may sleep, to fetch something again: a notifier that
-//! wakes it, a flag for each thing, and the list of all things. Nothing here waits or blocks.
+//! Requests of other threads to one thread, which may sleep, to fetch things again: a notifier that
+//! wakes the thread, a flag for each thing, and the list of all things. Nothing in this module
+//! waits or blocks.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,14 +57,15 @@ impl RefreshRequest {
         RefreshRequest { flag: AtomicBool::new(false), notifier: notifier.clone() }
     }
 
-    /// Requests it, and wakes the thread if it was not requested before.
+    /// Requests the thing to be fetched again, and wakes the thread if that was not requested
+    /// before.
     pub fn want(&self) {
         if !self.flag.swap(true, Ordering::AcqRel) {
             self.notifier.notify();
         }
     }
 
-    /// Whether it is requested and not begun.
+    /// Whether fetching is requested and has not begun.
     pub fn is_wanted(&self) -> bool {
         self.flag.load(Ordering::Acquire)
     }

@@ -1,8 +1,10 @@
-//! Parking: how a core sleeps until mail comes without missing any, and is woken only if it sleeps.
+//! Parking: how a core sleeps until mail arrives without missing any mail, and how other cores wake
+//! it only if it sleeps.
 //!
-//! A core that is about to sleep sets its flag, then looks for mail. A sending core puts mail in,
-//! then looks at the flag. With a full fence between the two steps on both sides, at least one of
-//! the cores sees what the other has done. The models below try every order of these steps.
+//! A core that is about to sleep sets its flag, then looks for mail. A sending core puts mail into
+//! the mailbox, then looks at the flag. With a full fence between the two steps on both sides, at
+//! least one of the cores sees what the other has done. The models below try every order of these
+//! steps.
 
 use super::sync::{AtomicBool, Ordering, fence};
 
@@ -24,19 +26,19 @@ impl Parking {
         Parking { parked: AtomicBool::new(false) }
     }
 
-    /// Says that this core is about to sleep. It must look for mail once more before it sleeps.
+    /// Notes that this core is about to sleep. It must look for mail once more before it sleeps.
     pub fn announce(&self) {
         self.parked.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
-    /// Says that this core is awake, or does not sleep after all.
+    /// Notes that this core is awake, or does not sleep after all.
     pub fn retract(&self) {
         self.parked.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the caller, which has put mail in for this core, must wake it. Of several callers,
-    /// one must.
+    /// Whether the caller, which has just sent mail to this core, must wake it. If several cores
+    /// call this while the core sleeps, the result is true for one of them.
     pub fn needs_wake(&self) -> bool {
         fence(Ordering::SeqCst);
         // A plain load first: most of the time the core is awake, and a load does not take its

@@ -1,5 +1,5 @@
-//! Whose entries a bounded queue holds, so that at the bound whoever fills it loses, and nobody
-//! else.
+//! Counts the entries of a bounded queue by their source, so that at the bound the source with the
+//! most entries loses one, and no other source.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 #[derive(Debug, Default)]
 pub struct Shares {
     by_source: HashMap<u64, BTreeSet<u64>>,
-    /// How many entries a source has, its newest one, and the source.
+    /// For each source: the number of its entries, its newest entry, and the source.
     ranks: BTreeSet<(usize, u64, u64)>,
 }
 
@@ -62,11 +62,11 @@ mod tests {
         }
         assert_eq!(shares.newest_of_busiest(), Some(6));
         shares.remove(7, 6);
-        // Sources 7 and 8 have two each; that with the newest entry goes first.
+        // Sources 7 and 8 have two entries each; the source with the newest entry loses it first.
         assert_eq!(shares.newest_of_busiest(), Some(5));
         shares.remove(8, 5);
         assert_eq!(shares.newest_of_busiest(), Some(3));
-        // The oldest entry goes when it is delivered.
+        // The oldest entry leaves the queue when it is delivered.
         shares.remove(7, 1);
         assert_eq!(shares.newest_of_busiest(), Some(4));
         for (source, number) in [(7, 3), (8, 2), (9, 4), (9, 4)] {

@@ -1,18 +1,19 @@
 //! Slot tables: small dense indexes with generations, so that a late completion of a connection
 //! that has ended is recognised and dropped.
 
-/// Names one occupant of a [`Table`]: its index, and which of the index's occupants it is.
+/// Identifies one occupant of a [`Table`] by its index and its generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot {
     /// Position in the table, and in the ring's file table.
     pub index: u32,
-    /// Counts the occupants of this index, from 1. At a million a second it would last for half a
-    /// million years, so a name never comes back.
+    /// The number of this occupant among the occupants of the index, from 1. At a million occupants
+    /// a second, 64 bits would last for half a million years, so a slot is never used again.
     pub generation: u64,
 }
 
-/// What completion data holds of a generation, which shares a word with an operation and an index.
-/// It may wrap: an index is free only when none of its operations is in flight.
+/// The bits of a generation that the user data of a completion holds, which has 64 bits for
+/// operation, index and generation. These bits may wrap, because an index is free only when none of
+/// its operations is in flight.
 pub const GENERATION_MASK: u32 = (1 << 24) - 1;
 
 impl Slot {
@@ -75,14 +76,14 @@ impl<T> Table<T> {
         entry.value.is_some().then_some(Slot { index, generation: entry.generation })
     }
 
-    /// The occupant of `index` whose generation completion data holds as `short`. If it is not the
-    /// present one, the name is one that nobody has.
+    /// The slot of the occupant of `index` whose generation has the bits `short` in completion
+    /// data. If the present occupant has another generation, returns a slot that no occupant has.
     pub fn slot_of_completion(&self, index: u32, short: u32) -> Slot {
         let present = self.slot_at(index).filter(|slot| slot.short_generation() == short);
         present.unwrap_or(Slot { index, generation: 0 })
     }
 
-    /// Takes the occupant out and frees its place.
+    /// Removes the occupant and frees its index. Returns it, or `None` if it was removed before.
     pub fn remove(&mut self, slot: Slot) -> Option<Box<T>> {
         let entry = self.entries.get_mut(slot.index as usize)?;
         if entry.generation != slot.generation {
@@ -180,7 +181,7 @@ mod tests {
         for turn in 0..1_000_000_u32 {
             let index = free.take().expect("a place is free");
             let slot = table.insert(index, ());
-            // Each place counts upwards, so no name of it was there before.
+            // The generations of an index increase, so no slot was used before.
             assert!(slot.generation > highest[index as usize]);
             highest[index as usize] = slot.generation;
             if turn % 33 < 16 && free.left() > 0 {

@@ -71,7 +71,9 @@ impl Retrieve for Others {
         let is =
             |name: &str| uri.strip_suffix(name).is_some_and(|b| b.is_empty() || b.ends_with('/'));
         let found = self.0.iter().find(|(name, _)| is(name));
-        found.map(|(_, it)| it.clone()).ok_or_else(|| format!("`{uri}` is not here").into())
+        found
+            .map(|(_, it)| it.clone())
+            .ok_or_else(|| format!("the schema `{uri}` is not available").into())
     }
 }
 

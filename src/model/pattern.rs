@@ -87,7 +87,7 @@ impl<'i> Keyword<'i> for Pattern {
     fn validate(&self, text: &'i Value) -> Result<(), ValidationError<'i>> {
         match self.fits(text) {
             true => Ok(()),
-            false => Err(ValidationError::custom("the text does not match")),
+            false => Err(ValidationError::custom("the text does not match the pattern")),
         }
     }
 

@@ -115,7 +115,7 @@ impl<T: PartialOrd + Copy + std::str::FromStr> Range<T> {
     /// # Errors
     /// The text is not an interval, or its lower bound is greater than its upper bound.
     pub fn parse(text: &str) -> Result<Range<T>, BadSchema> {
-        let bad = || BadSchema::new(format_args!("`{text}` is no range such as [1,10) or (,5]"));
+        let bad = || BadSchema::new(format_args!("`{text}` is not a range such as [1,10) or (,5]"));
         let opens = text.strip_prefix('[').map(|rest| (rest, true));
         let opens = opens.or_else(|| text.strip_prefix('(').map(|rest| (rest, false)));
         let (rest, with_low) = opens.ok_or_else(bad)?;

@@ -55,7 +55,9 @@ impl Protobuf {
         record: Option<&str>,
     ) -> Result<Protobuf, BadSchema> {
         let pool = compile(Texts { text: schema.to_owned(), others: others.to_vec() })?;
-        let file = pool.get_file_by_name(FILE).ok_or_else(|| BadSchema::new("no file"))?;
+        let file = pool
+            .get_file_by_name(FILE)
+            .ok_or_else(|| BadSchema::new("the compiler returned no file"))?;
         let Some(record) = record else {
             let record = file.messages().next();
             let record = record.ok_or_else(|| BadSchema::new("it declares no message"))?;
@@ -88,9 +90,9 @@ impl Protobuf {
     /// The model of the message type at these message indexes.
     pub(super) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
         if self.is_named && self.indexes() != indexes {
-            return Err(Invalid::broken("the message index is another record's"));
+            return Err(Invalid::broken("the message index is that of another record"));
         }
-        let none = || Invalid::broken("the schema has no message at that index");
+        let none = || Invalid::broken("the schema has no message type at this index");
         let (first, further) = indexes.split_first().ok_or_else(none)?;
         let mut record = self.record.parent_file().messages().nth(*first).ok_or_else(none)?;
         for index in further {

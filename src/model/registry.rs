@@ -9,6 +9,7 @@
 use super::spec::{Catalog, ModelKind};
 use super::{Avro, BadSchema, JsonModel, Model, Protobuf, SchemaId};
 use crate::mem::Notifier;
+use crate::time::{RateLimit, RefreshSchedule};
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -70,7 +71,7 @@ impl Shape {
             ModelKind::Protobuf => {
                 Protobuf::with(text, references, self.record.as_deref()).map(Model::Protobuf)
             }
-            _ => Err(BadSchema::new("no model with a schema")),
+            _ => Err(BadSchema::new("a model of this kind has no schema")),
         }
     }
 }
@@ -93,7 +94,7 @@ impl fmt::Display for SchemaRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SchemaRef::Subject { name, version } => write!(f, "{name}, version {version}"),
-            SchemaRef::Id(id) => write!(f, "number {id}"),
+            SchemaRef::Id(id) => write!(f, "id {id}"),
         }
     }
 }
@@ -143,13 +144,13 @@ impl SchemaCell {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FetchFailure {
     /// The registry has no such schema.
-    #[error("there is none")]
+    #[error("the registry does not have it")]
     Gone,
     /// The registry was not reached, or its response was not one of a registry.
-    #[error("not to be had: {0}")]
+    #[error("it cannot be fetched: {0}")]
     Failed(String),
     /// The registry's response has no valid schema.
-    #[error("no schema: {0}")]
+    #[error("the schema is invalid: {0}")]
     Bad(String),
 }
 
@@ -192,14 +193,6 @@ pub enum SchemaLookup {
     },
 }
 
-/// When a schema that a route names is fetched next.
-#[derive(Debug, Default)]
-struct Schedule {
-    busy: bool,
-    next_ms: u64,
-    failures: u32,
-}
-
 /// The schema id of a message, and the index of the shape that its schema is compiled to.
 type Key = (SchemaId, usize);
 
@@ -217,9 +210,8 @@ struct Ids {
     /// The ids of evicted schemas, the oldest first.
     evicted: VecDeque<Key>,
     busy: Vec<Key>,
-    /// The second in which fetches were counted last, and their number in `begun`.
-    second: u64,
-    begun: u32,
+    /// Fetches that were begun.
+    begun: RateLimit,
 }
 
 impl Ids {
@@ -287,22 +279,19 @@ impl Ids {
 
     /// Takes the next id to fetch from the queue, if the limit of this second allows a fetch.
     fn next(&mut self, now_ms: u64) -> Option<Key> {
-        if now_ms / 1000 != self.second {
-            (self.second, self.begun) = (now_ms / 1000, 0);
-        }
-        if self.begun >= MAX_FETCHES_PER_S {
+        if self.begun.count(now_ms) >= MAX_FETCHES_PER_S {
             return None;
         }
         let (key, _) = self.queued.pop_front()?;
-        self.begun += 1;
+        self.begun.add(1, now_ms);
         self.busy.push(key);
         Some(key)
     }
 
-    fn deadline_ms(&self) -> u64 {
-        match (self.queued.is_empty(), self.begun >= MAX_FETCHES_PER_S) {
+    fn deadline_ms(&self, now_ms: u64) -> u64 {
+        match (self.queued.is_empty(), self.begun.count(now_ms) >= MAX_FETCHES_PER_S) {
             (true, _) => u64::MAX,
-            (false, true) => (self.second + 1) * 1000,
+            (false, true) => RateLimit::next_second_ms(now_ms),
             (false, false) => 0,
         }
     }
@@ -318,14 +307,14 @@ pub struct RegistryHandle {
 
 #[derive(Debug, Default)]
 struct State {
-    cells: Vec<(Arc<SchemaCell>, Schedule)>,
+    cells: Vec<(Arc<SchemaCell>, RefreshSchedule)>,
     shapes: Vec<Shape>,
     ids: Ids,
 }
 
 impl State {
     fn busy(&self) -> usize {
-        let cells = self.cells.iter().filter(|(_, schedule)| schedule.busy);
+        let cells = self.cells.iter().filter(|(_, schedule)| schedule.is_in_flight());
         cells.count() + self.ids.busy.len()
     }
 }
@@ -379,7 +368,7 @@ impl RegistryHandle {
             current: Mutex::new(current),
             users: AtomicUsize::new(0),
         });
-        lock(&self.state).cells.push((cell.clone(), Schedule::default()));
+        lock(&self.state).cells.push((cell.clone(), RefreshSchedule::default()));
         cell
     }
 
@@ -405,21 +394,23 @@ impl RegistryHandle {
     pub fn due(self: &Arc<RegistryHandle>, now_ms: u64) -> Vec<SchemaFetch> {
         let mut state = lock(&self.state);
         // Remove cells that only this list refers to.
-        state.cells.retain(|(cell, schedule)| schedule.busy || Arc::strong_count(cell) > 1);
+        state
+            .cells
+            .retain(|(cell, schedule)| schedule.is_in_flight() || Arc::strong_count(cell) > 1);
         while state.ids.failed.front().is_some_and(|(_, until_ms, _)| *until_ms <= now_ms) {
             state.ids.failed.pop_front();
         }
         let mut room = AT_ONCE.saturating_sub(state.busy());
         let mut jobs = Vec::new();
         for (cell, schedule) in &mut state.cells {
-            if schedule.busy || schedule.next_ms > now_ms || !cell.is_wanted() {
+            if schedule.due_ms() > now_ms || !cell.is_wanted() {
                 continue;
             }
             if room == 0 {
                 break;
             }
             room -= 1;
-            schedule.busy = true;
+            schedule.begin(now_ms);
             let (what, shape) = (cell.what.clone(), cell.shape.clone());
             let known = cell.current().map(|schema| schema.id);
             jobs.push(SchemaFetch {
@@ -467,25 +458,19 @@ impl RegistryHandle {
         let Some((_, schedule)) = cells.find(|(it, _)| Arc::ptr_eq(it, cell)) else {
             return SchemaLookup::Failed { stale: false };
         };
-        schedule.busy = false;
+        schedule.end(outcome.is_ok());
+        schedule.set_next(match (&outcome, &cell.what) {
+            // The schema of an id never changes.
+            (Ok(_), SchemaRef::Id(_)) => u64::MAX,
+            _ => now_ms + schedule.wait_ms(RETRY_MS, max_age_ms),
+        });
         let mut current = lock(&cell.current);
         match outcome {
             Ok(schema) => {
-                schedule.failures = 0;
-                // The schema of an id never changes.
-                schedule.next_ms = match cell.what {
-                    SchemaRef::Subject { .. } => now_ms + max_age_ms,
-                    SchemaRef::Id(_) => u64::MAX,
-                };
                 *current = schema.or_else(|| current.take());
                 SchemaLookup::Retrieved
             }
-            Err(_) => {
-                let later_ms = RETRY_MS << schedule.failures.min(20);
-                schedule.failures += 1;
-                schedule.next_ms = now_ms + later_ms.min(max_age_ms);
-                SchemaLookup::Failed { stale: current.is_some() }
-            }
+            Err(_) => SchemaLookup::Failed { stale: current.is_some() },
         }
     }
 
@@ -519,17 +504,16 @@ impl RegistryHandle {
 
     /// When [`RegistryHandle::due`] is to be called again, in milliseconds; `u64::MAX` if no fetch
     /// is due before a running fetch ends or a schema is needed.
-    pub fn deadline_ms(&self) -> u64 {
+    pub fn deadline_ms(&self, now_ms: u64) -> u64 {
         let state = lock(&self.state);
         if state.busy() >= AT_ONCE {
             return u64::MAX;
         }
-        let due = |(cell, schedule): &(Arc<SchemaCell>, Schedule)| {
-            let waits = cell.is_wanted() && !schedule.busy;
-            if waits { schedule.next_ms } else { u64::MAX }
+        let due = |(cell, schedule): &(Arc<SchemaCell>, RefreshSchedule)| {
+            if cell.is_wanted() { schedule.due_ms() } else { u64::MAX }
         };
         let cells = state.cells.iter().map(due).min();
-        cells.unwrap_or(u64::MAX).min(state.ids.deadline_ms())
+        cells.unwrap_or(u64::MAX).min(state.ids.deadline_ms(now_ms))
     }
 }
 

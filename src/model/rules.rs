@@ -153,7 +153,7 @@ impl ModelRules {
         };
         for (kind, spec) in [("text", &governance.sent.text), ("binary", &governance.sent.binary)] {
             if spec.as_ref().is_some_and(|spec| spec.strategy.is_some()) {
-                let problem = "what is sent has no number yet; name its `subject`".to_owned();
+                let problem = "sent messages have no schema id yet; use `subject`".to_owned();
                 return Err(BadSpec { key: format!("sent.{kind}.strategy"), problem });
             }
         }
@@ -253,7 +253,7 @@ pub(super) type Wrong = (String, String);
 impl Bound {
     fn new(spec: &Spec, catalogs: &[Catalog], folder: &Path) -> Result<Bound, Wrong> {
         if let Some(key) = spec.strange_key() {
-            let problem = format!("a model of this kind has no `{key}`");
+            let problem = format!("a model of this kind does not accept the key `{key}`");
             return Err((format!(".{key}"), problem));
         }
         let (lenient, view) = (spec.validate == Validate::Lenient, spec.view.is_some());
@@ -269,7 +269,10 @@ impl Bound {
             [("strategy", spec.strategy.is_some()), ("on_miss", spec.on_miss.is_some())]
         {
             if given {
-                return Err((format!(".{key}"), "only with a catalog that is a registry".into()));
+                return Err((
+                    format!(".{key}"),
+                    "the key is accepted only if the catalog is a registry".into(),
+                ));
             }
         }
         let model = Box::new(spec.model(catalogs, folder)?);
@@ -277,10 +280,16 @@ impl Bound {
             (None, None) => (None, 0),
             (Some(kind), Some(id)) => (Some(prefix_of(kind, id)?), id),
             (Some(_), None) => {
-                return Err((".id".to_owned(), "missing, beside `prefix`".to_owned()));
+                return Err((
+                    ".id".to_owned(),
+                    "the key is required if `prefix` is set".to_owned(),
+                ));
             }
             (None, Some(_)) => {
-                return Err((".prefix".to_owned(), "missing, beside `id`".to_owned()));
+                return Err((
+                    ".prefix".to_owned(),
+                    "the key is required if `id` is set".to_owned(),
+                ));
             }
         };
         let is_indexed = spec.model == ModelKind::Protobuf && is_confluent;
@@ -292,7 +301,7 @@ impl Bound {
     fn note(&self, invalid: &Invalid) {
         if !invalid.missing {
             let (event, reason) = (self.kind.event(), &invalid.reason);
-            tracing::debug!(event, reason, "a message is not as it has to be");
+            tracing::debug!(event, reason, "a message is invalid");
         }
     }
 
@@ -383,7 +392,7 @@ impl Bound {
             return Ok(Passed { kind, payload: body, broken, missed: false });
         };
         if !prefix.holds(id) {
-            return Err(Invalid::broken("the number of the schema has no room in the prefix"));
+            return Err(Invalid::broken("the schema id does not fit into the prefix"));
         }
         let mut payload = Vec::with_capacity(body.len() + 9);
         prefix.push(id, &mut payload);
@@ -410,9 +419,10 @@ fn prefix_of(kind: PrefixKind, id: SchemaId) -> Result<Prefix, Wrong> {
     match kind {
         PrefixKind::Apicurio => Ok(Prefix::Eight),
         PrefixKind::Confluent if Prefix::Four.holds(id) => Ok(Prefix::Four),
-        PrefixKind::Confluent => {
-            Err((".id".to_owned(), "it has no room in the four bytes of `confluent`".to_owned()))
-        }
+        PrefixKind::Confluent => Err((
+            ".id".to_owned(),
+            "the id does not fit into the four bytes of `confluent`".to_owned(),
+        )),
     }
 }
 
@@ -505,25 +515,26 @@ impl Spec {
         let range = range.map_err(|error| (".range".to_owned(), error.to_string()))?;
         let multiple =
             self.multiple.as_deref().map(|text| text.parse().ok().filter(&good).ok_or(text));
-        let multiple = multiple
-            .transpose()
-            .map_err(|text| (".multiple".to_owned(), format!("`{text}` is no number above 0")))?;
+        let multiple = multiple.transpose().map_err(|text| {
+            (".multiple".to_owned(), format!("`{text}` is not a number above 0"))
+        })?;
         Ok((range, multiple))
     }
 
     /// The text of the model's schema, from an inline or filesystem catalog.
     fn schema(&self, catalogs: &[Catalog], folder: &Path) -> Result<String, Wrong> {
-        let missing =
-            |key: &str| (format!(".{key}"), "missing; the schema is known by it".to_owned());
+        let missing = |key: &str| {
+            (format!(".{key}"), "the key is required, because it identifies the schema".to_owned())
+        };
         let name = self.catalog.as_deref().ok_or_else(|| missing("catalog"))?;
         let subject = self.subject.as_deref().ok_or_else(|| missing("subject"))?;
         let catalog = catalogs.iter().find(|catalog| catalog.name == name);
-        let unknown = || (".catalog".to_owned(), format!("no catalog is named `{name}`"));
+        let unknown = || (".catalog".to_owned(), format!("the catalog `{name}` does not exist"));
         let catalog = catalog.ok_or_else(unknown)?;
         let mut subjects = catalog.subjects.iter();
         let subject = subjects.find(|it| it.name == subject && it.version == self.version);
         let subject = subject.ok_or_else(|| {
-            let problem = format!("the catalog `{name}` has no such subject of this version");
+            let problem = format!("the catalog `{name}` does not have the subject in this version");
             (".subject".to_owned(), problem)
         })?;
         let text = match (catalog.kind, &subject.schema, &subject.path) {

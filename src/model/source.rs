@@ -96,7 +96,7 @@ impl RemoteSchema {
     pub(super) fn current(&self) -> Result<Arc<Schema>, Invalid> {
         let cell = self.link.get().and_then(|link| link.cell.as_ref());
         let schema = cell.and_then(|cell| cell.current());
-        schema.ok_or_else(|| Invalid::missing("the schema is not there yet"))
+        schema.ok_or_else(|| Invalid::missing("the schema has not been fetched yet"))
     }
 
     /// The schema with this id. If it is not cached, its fetch is queued for the connection
@@ -110,7 +110,7 @@ impl RemoteSchema {
             Some(Find::Here(schema)) => Ok(schema),
             Some(Find::Gone) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
             Some(Find::Coming) | None => {
-                Err(Invalid::missing(format_args!("schema {id} is not there yet")))
+                Err(Invalid::missing(format_args!("schema {id} has not been fetched yet")))
             }
         }
     }
@@ -147,7 +147,11 @@ impl Spec {
                 ("version", self.version != "latest"),
             ] {
                 if given {
-                    return wrong(key, "with this strategy the message names its schema");
+                    return wrong(
+                        key,
+                        "the key is not accepted with `strategy`, because each message names its \
+                         schema",
+                    );
                 }
             }
             let remote = RemoteSchema::new(catalog, None, shape);
@@ -155,25 +159,34 @@ impl Spec {
             return Ok((source, Some(prefix.unwrap_or(own))));
         }
         if self.on_miss.is_some() {
-            return wrong("on_miss", "only with `strategy`; what a route names is always needed");
+            return wrong("on_miss", "the key is accepted only with `strategy`");
         }
         let what = match (&self.subject, self.id) {
             (Some(name), None) => {
                 SchemaRef::Subject { name: name.clone(), version: self.version.clone() }
             }
             (None, Some(_)) if self.version != "latest" => {
-                return wrong("version", "a number has one version");
+                return wrong(
+                    "version",
+                    "the key is not accepted with `id`, because an id has one version",
+                );
             }
             (None, Some(id)) => SchemaRef::Id(id),
             (Some(_), Some(_)) => {
-                return wrong("id", "the registry knows that of the `subject`; one of them");
+                return wrong(
+                    "id",
+                    "the key is not accepted with `subject`, because the registry has the id of \
+                     the subject",
+                );
             }
-            (None, None) => return wrong("subject", "missing; the schema is known by it"),
+            (None, None) => {
+                return wrong("subject", "the key is required, because it identifies the schema");
+            }
         };
         if let (SchemaRef::Id(id), Some(prefix)) = (&what, prefix)
             && !prefix.holds(*id)
         {
-            return wrong("id", "it has no room in the four bytes of the prefix");
+            return wrong("id", "the id does not fit into the four bytes of the prefix");
         }
         Ok((SchemaSource::Named(RemoteSchema::new(catalog, Some(what), shape)), prefix))
     }

@@ -93,7 +93,7 @@ impl Accepts {
     }
 
     /// Notes that the accept at this place has completed.
-    pub(super) fn came_back(&mut self, at: usize) {
+    pub(super) fn accept_ended(&mut self, at: usize) {
         let place = &mut self.places[at];
         place.in_flight = false;
         self.in_flight -= 1;
@@ -116,7 +116,7 @@ impl Reactor {
                 self.arm_accept(at, now);
             }
         }
-        self.say_full();
+        self.publish_fullness();
     }
 
     pub(super) fn arm_accept(&mut self, at: usize, now: Now) {
@@ -200,11 +200,11 @@ impl Reactor {
         }
         let lacks = self.accepts.armed.contains(&0);
         self.accepts.no_slot &= lacks;
-        self.say_full();
+        self.publish_fullness();
     }
 
     /// Restarts accepts that were postponed, when the reason is gone. Call once a turn.
-    pub(super) fn tend_accepts(&mut self, now: Now) {
+    pub(super) fn maintain_accepts(&mut self, now: Now) {
         if self.accepts.again.due(now) {
             self.accepts.again = Deadline::NEVER;
             self.arm_accepts(now);
@@ -226,7 +226,7 @@ impl Reactor {
             // The oldest connection without a whole request may have used up its time by then.
             self.next_sweep = self.next_sweep.min(now.plus_ms(SWEEP_MS));
         }
-        self.say_full();
+        self.publish_fullness();
         if self.is_full() {
             return;
         }
@@ -265,7 +265,7 @@ impl Reactor {
     }
 
     /// Publishes whether this core has room. Other cores accept from the sockets of a core without.
-    fn say_full(&self) {
+    fn publish_fullness(&self) {
         let full = self.is_full() && self.stopping.is_none();
         let mine = &self.mail.me().full;
         if mine.load(Ordering::Relaxed) != full {

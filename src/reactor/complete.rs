@@ -14,7 +14,7 @@ impl Reactor {
             Op::Shutdown => self.shut(&done),
             Op::Close => self.closed(&done, now),
             // The result of a cancellation is ignored: the completion of the cancelled operation
-            // says enough.
+            // reports the outcome.
             Op::Cancel | Op::Wake | Op::WakeSent => {}
             Op::Socket => self.socket_made(&done, now),
             Op::Connect => self.connected(&done, now),
@@ -26,7 +26,7 @@ impl Reactor {
     fn accepted(&mut self, done: &Completion, now: Now) {
         self.ring.accept_settled();
         let at = done.index as usize;
-        self.accepts.came_back(at);
+        self.accepts.accept_ended(at);
         match done.outcome() {
             Ok(_) => {
                 if let Some(file) = self.accepts.places[at].file.take() {

@@ -1,12 +1,12 @@
-//! Outgoing connections: a descriptor, the socket, the connect.
+//! Outgoing connections: takes a descriptor, creates the socket, and then connects it.
 
 use super::{Conn, Reactor};
 use crate::time::Now;
 use crate::uring::Completion;
 
 impl Reactor {
-    /// Starts the connections that the shard has requested. Each takes a descriptor, like an
-    /// accepted connection.
+    /// Starts the connections that the shard has requested. Each connection takes a descriptor, as
+    /// an accepted connection does.
     pub(super) fn dial(&mut self, now: Now) {
         while let Some(dial) = self.shard.next_dial() {
             let Some(file) = self.free.take() else {

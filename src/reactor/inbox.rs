@@ -47,10 +47,10 @@ pub struct Inbox {
 }
 
 /// Creates the command queue to `core`.
-pub fn orders(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
+pub fn command_queue(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
     let (sender, receiver) = mailbox(COMMAND_QUEUE);
-    let orders = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
-    (orders, Inbox { lane: receiver })
+    let commands = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
+    (commands, Inbox { lane: receiver })
 }
 
 impl CommandSender {
@@ -89,15 +89,15 @@ impl Inbox {
 
 impl Reactor {
     /// Executes commands of the control thread, while there is room for the mail that they cause.
-    pub(super) fn take_orders(&mut self, now: Now) {
+    pub(super) fn take_commands(&mut self, now: Now) {
         let Some(inbox) = &mut self.inbox else { return };
         for _ in 0..COMMAND_QUEUE {
-            if !self.shard.takes_orders() {
+            if !self.shard.takes_commands() {
                 return;
             }
             match inbox.pop() {
                 Some(ReactorCommand::Publish { app, channel, event }) => {
-                    self.shard.publish_order(app, &channel, &event, now);
+                    self.shard.publish_command(app, &channel, &event, now);
                 }
                 Some(ReactorCommand::Message { to, what }) => {
                     self.shard.deliver_anywhere(to, what, now)
@@ -119,12 +119,12 @@ mod tests {
     #[test]
     fn inbox_returns_a_command_when_full() {
         let peers = Arc::new(Peers::new(1));
-        let (mut orders, mut inbox) = orders(&peers, 0);
+        let (mut commands, mut inbox) = command_queue(&peers, 0);
         assert!(!inbox.is_waiting());
         for n in 0..COMMAND_QUEUE as u32 {
-            assert!(orders.push(publish(n)).is_ok());
+            assert!(commands.push(publish(n)).is_ok());
         }
-        let back = orders.push(publish(99)).expect_err("it is full");
+        let back = commands.push(publish(99)).expect_err("it is full");
         assert!(matches!(*back, ReactorCommand::Publish { app: 99, .. }));
         assert!(inbox.is_waiting());
         let mut taken = Vec::new();
@@ -132,6 +132,6 @@ mod tests {
             taken.push(app);
         }
         assert_eq!(taken, (0..COMMAND_QUEUE as u32).collect::<Vec<_>>());
-        assert!(orders.push(*back).is_ok());
+        assert!(commands.push(*back).is_ok());
     }
 }

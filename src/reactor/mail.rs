@@ -43,7 +43,7 @@ pub struct Peer {
 
 impl Peer {
     /// Takes the reloaded configuration, if there is one.
-    pub(super) fn take_renewed(&self) -> Option<Arc<Env>> {
+    pub(super) fn take_reloaded(&self) -> Option<Arc<Env>> {
         self.reloaded.try_lock().ok()?.take()
     }
 
@@ -199,7 +199,7 @@ impl Reactor {
                 self.shard.request(from as u16, request, now);
             }
         }
-        self.take_orders(now);
+        self.take_commands(now);
     }
 
     /// Puts outgoing mail into the mailboxes of the other cores, and wakes each receiver that

@@ -14,7 +14,7 @@ mod relief;
 mod timing;
 
 pub use accepts::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Listeners};
-pub use inbox::{CommandSender, Inbox, ReactorCommand, orders};
+pub use inbox::{CommandSender, Inbox, ReactorCommand, command_queue};
 pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
 
@@ -214,7 +214,7 @@ impl Reactor {
             if self.next_sweep.due(now) {
                 self.sweep(now);
             }
-            self.tend_accepts(now);
+            self.maintain_accepts(now);
             self.hand_over_mail(now);
             self.hand_over_notices(now);
             self.flush(now);
@@ -241,14 +241,14 @@ impl Reactor {
             operation = ?costliest.kind,
             operation_us = costliest.ns / 1000,
             more = long.suppressed,
-            "a turn took long; this connection caused the most expensive work in it"
+            "a turn took too long; this connection caused the most expensive work in the turn"
         );
     }
 
     /// Determines how long the next turn may wait for completions. Announces that this core is
     /// about to sleep, so that other threads wake it.
     fn park(&mut self) -> Duration {
-        if self.shard.has_listed() || self.shard.is_restless() || !self.touched.is_empty() {
+        if self.shard.has_listed() || self.shard.has_waiting_work() || !self.touched.is_empty() {
             return Duration::ZERO;
         }
         let retry = !self.shard.mail().is_empty()
@@ -257,7 +257,7 @@ impl Reactor {
         self.mail.me().parking.announce();
         let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
-        let ordered = ordered && self.shard.takes_orders();
+        let ordered = ordered && self.shard.takes_commands();
         if stop_requested || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
             self.mail.me().parking.retract();
             return Duration::ZERO;
@@ -271,7 +271,7 @@ impl Reactor {
     }
 
     fn sweep(&mut self, now: Now) {
-        if let Some(env) = self.mail.me().take_renewed() {
+        if let Some(env) = self.mail.me().take_reloaded() {
             // The links are replaced with the configuration, so that no configuration is in force
             // whose links are missing.
             if let Some((outbox, inbox)) = self.mail.me().take_peer_links() {

@@ -5,12 +5,17 @@ use crate::time::Now;
 /// The minimum number of bytes, freed in large blocks, for which memory is returned. Returning it
 /// takes milliseconds.
 const WORTH_BYTES: u64 = 16 * 1024 * 1024;
+/// The minimum number of bytes for which memory is returned when the core has been idle.
+const WORTH_IDLE_BYTES: u64 = 1024 * 1024;
 /// The minimum time between two returns of memory while more is being freed, in milliseconds.
 const BUSY_MS: u64 = 5_000;
+/// How long nothing must have been freed for the core to count as idle, in milliseconds.
+const IDLE_MS: u64 = 2_000;
 
 /// Decides at each sweep whether to return freed memory. Memory is returned when nothing more is
 /// being freed, because memory freed in the middle of work is soon used again. At intervals it is
-/// also returned during work, so that no peer can prevent it.
+/// also returned during work, so that no peer can prevent it. When the core has been idle, less is
+/// worth the effort: a buffer that grew has left smaller pieces that are not counted.
 #[derive(Debug, Default)]
 pub(super) struct Relief {
     /// The total of freed bytes at the last sweep.
@@ -19,14 +24,22 @@ pub(super) struct Relief {
     given: u64,
     /// When memory was last returned, in milliseconds.
     given_ms: u64,
+    /// The last sweep since which something was freed, in milliseconds.
+    changed_ms: u64,
 }
 
 impl Relief {
     /// Whether to return memory now; `freed` is the total of bytes freed since the start.
     pub(super) fn is_due(&mut self, freed: u64, now: Now) -> bool {
         let quiet = std::mem::replace(&mut self.seen, freed) == freed;
+        if !quiet {
+            self.changed_ms = now.ms;
+        }
         let waited = now.ms.saturating_sub(self.given_ms) >= BUSY_MS;
-        let due = freed.wrapping_sub(self.given) >= WORTH_BYTES && (quiet || waited);
+        let idle = quiet && now.ms.saturating_sub(self.changed_ms) >= IDLE_MS;
+        let worth = freed.wrapping_sub(self.given);
+        let due = worth >= WORTH_BYTES && (quiet || waited)
+            || worth >= WORTH_IDLE_BYTES && idle && waited;
         if due {
             self.given = freed;
             self.given_ms = now.ms;
@@ -47,6 +60,23 @@ mod tests {
         assert!(!due(WORTH_BYTES, 1500), "it has just been freed");
         assert!(due(WORTH_BYTES, 1750) && !due(WORTH_BYTES, 2000), "once");
         assert!(!due(2 * WORTH_BYTES - 1, 2250) && !due(2 * WORTH_BYTES - 1, 2500));
+    }
+
+    #[test]
+    fn memory_is_returned_sooner_when_the_core_is_idle() {
+        let mut relief = Relief { given_ms: 1000, ..Relief::default() };
+        let mut due = |freed, ms| relief.is_due(freed, Now { ms, unix_s: 0 });
+        assert!(
+            !due(WORTH_IDLE_BYTES - 1, 7000) && !due(WORTH_IDLE_BYTES - 1, 10_000),
+            "too little"
+        );
+        assert!(!due(WORTH_IDLE_BYTES, 11_000) && !due(WORTH_IDLE_BYTES, 11_000 + IDLE_MS - 1));
+        assert!(due(WORTH_IDLE_BYTES, 11_000 + IDLE_MS));
+        assert!(
+            !due(2 * WORTH_IDLE_BYTES, 13_250) && !due(2 * WORTH_IDLE_BYTES, 16_000),
+            "too soon"
+        );
+        assert!(due(2 * WORTH_IDLE_BYTES, 11_000 + IDLE_MS + BUSY_MS));
     }
 
     #[test]

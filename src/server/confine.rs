@@ -100,8 +100,10 @@ pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
         let read = files.iter().map(|file| folder_of(file));
         let read = read.chain(process.readable.iter().map(PathBuf::from)).collect::<Vec<_>>();
         match restrict_files(&read, &written)? {
-            true => tracing::info!(?read, ?written, "files are restricted"),
-            false => tracing::warn!("this kernel has no Landlock: files are not restricted"),
+            true => tracing::info!(?read, ?written, "access to files is restricted"),
+            false => tracing::warn!(
+                "this kernel does not support Landlock: access to files is not restricted"
+            ),
         }
     }
     if process.seccomp {
@@ -122,7 +124,7 @@ fn folder_of(file: &Path) -> PathBuf {
 
 /// Changes the user and its groups to `name`, for all threads of the process.
 fn become_user(name: &str) -> io::Result<()> {
-    let unknown = || io::Error::other(format!("process.user: there is no user {name}"));
+    let unknown = || io::Error::other(format!("process.user: the user {name} does not exist"));
     let user = User::from_name(name)?.ok_or_else(unknown)?;
     unistd::initgroups(&CString::new(name)?, user.gid)?;
     unistd::setresgid(user.gid, user.gid, user.gid)?;
@@ -191,15 +193,15 @@ pub fn try_restrictions() -> (String, bool) {
         let _ = writeln!(text, "{what:<44}{word}");
     };
     if let Err(error) = confined {
-        return (format!("nothing is restricted: {error}"), false);
+        return (format!("the restrictions cannot be applied: {error}"), false);
     }
-    line("more rights for other programs", Ok(prctl::get_no_new_privs().unwrap_or(false)));
+    line("new privileges for other programs", Ok(prctl::get_no_new_privs().unwrap_or(false)));
     let ring = Ring::new(settings, Arc::new(Counters::default()));
     let ring = ring.map_err(|error| error.to_string());
     let tried = ring.and_then(|mut it| it.refuses_others().map_err(|error| error.to_string()));
     let is_refused = |errno: Option<i32>| errno == Some(libc::EACCES);
     let operation = tried.clone().map(|(operation, _)| is_refused(operation));
-    line("an operation of the ring that is not needed", operation);
+    line("a ring operation that is not needed", operation);
     line("a change of the ring's registrations", tried.map(|(_, change)| is_refused(change)));
     let capabilities = caps::read(None, caps::CapSet::Effective);
     line("use of capabilities", Ok(capabilities.is_ok_and(|set| set.is_empty())));
@@ -208,15 +210,15 @@ pub fn try_restrictions() -> (String, bool) {
     };
     let landlock = |outcome: io::Result<()>| match has_landlock {
         true => is(outcome, libc::EACCES),
-        false => Err("this kernel has no Landlock".to_owned()),
+        false => Err("this kernel does not support Landlock".to_owned()),
     };
-    line("a file elsewhere", landlock(std::fs::read_dir("/var").map(drop)));
+    line("access to another folder", landlock(std::fs::read_dir("/var").map(drop)));
     let made = std::env::temp_dir().join(format!("polycast-{}", std::process::id()));
-    line("a new file", landlock(std::fs::File::create(&made).map(drop)));
+    line("creation of a file", landlock(std::fs::File::create(&made).map(drop)));
     let allowed = std::fs::read("/etc/hosts").is_ok() && std::fs::read("/proc/self/stat").is_ok();
     line("(files that it needs can be read)", Ok(allowed));
     let program = std::process::Command::new("/bin/true").status().map(drop);
-    line("another program", is(program, libc::EPERM));
+    line("start of another program", is(program, libc::EPERM));
     (text, all)
 }
 

@@ -50,7 +50,7 @@ impl Watch {
             return Err(Error::Failed("the control thread has ended"));
         }
         if PANICKED.load(Ordering::Acquire) {
-            return Err(Error::Failed("something has panicked"));
+            return Err(Error::Failed("a thread or a task has panicked"));
         }
         self.look_for_stalls(server, server.clock.now().ms)
     }
@@ -69,16 +69,16 @@ impl Watch {
         let all = cores.chain(control).filter(|(_, counters)| is_stalled(counters, now_ms));
         let stalled: Vec<String> = all.map(|(thread, _)| thread).collect();
         for thread in stalled.iter().filter(|thread| !self.stalled.contains(thread)) {
-            tracing::error!(thread, "it has made no progress for more than {STALLED_MS} ms");
+            tracing::error!(thread, "a thread has not run for more than {STALLED_MS} ms");
         }
         for thread in self.stalled.iter().filter(|thread| !stalled.contains(thread)) {
-            tracing::warn!(thread, "it makes progress again");
+            tracing::warn!(thread, "a thread runs again");
         }
         self.stalled = stalled;
         let beat_ms = server.env.control.beat_ms.get().max(self.since_ms);
         let controls = self.stalled.iter().any(|thread| thread == "control");
         match controls && now_ms.saturating_sub(beat_ms) > GIVEN_UP_MS {
-            true => Err(Error::Failed("the control thread stands still")),
+            true => Err(Error::Failed("the control thread has not run for more than a minute")),
             false => Ok(()),
         }
     }

@@ -195,7 +195,7 @@ mod tests {
     use crate::codec::json::Scratch;
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
-    use crate::dialect::{CoreState, Effect, Env};
+    use crate::dialect::{CoreState, EffectList, Env};
     use crate::hub::{ConnId, Retain};
     use crate::mem::Slot;
     use crate::stats::Counters;
@@ -260,7 +260,7 @@ mod tests {
         counters: Counters,
         core_state: CoreState,
         shared: Vec<Handle>,
-        effects: Vec<Effect>,
+        effects: EffectList,
         proxy_effects: Vec<ProxyEffect>,
         keys: MaskKeys,
         work: Meter,
@@ -275,7 +275,7 @@ mod tests {
                 counters: Counters::default(),
                 core_state: CoreState::default(),
                 shared: Vec::new(),
-                effects: Vec::new(),
+                effects: EffectList::new(),
                 proxy_effects: Vec::new(),
                 keys: MaskKeys::default(),
                 work: Meter::default(),

@@ -2,7 +2,7 @@
 
 use super::{MaskKeys, ProxyEffect};
 use crate::codec::json::Scratch;
-use crate::dialect::{Closing, CoreState, DialectContext, Effect, Env};
+use crate::dialect::{Closing, CoreState, DialectContext, EffectList, Effects, Env};
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::stats::Counters;
@@ -36,7 +36,7 @@ pub struct Context<'a> {
     /// Frames that a dialect shares among connections, before they are queued.
     pub shared: &'a mut Vec<Handle>,
     /// Effects that the session requests of the shard.
-    pub effects: &'a mut Vec<Effect>,
+    pub effects: &'a mut EffectList,
     /// Proxy effects that the session requests of the shard.
     pub proxy_effects: &'a mut Vec<ProxyEffect>,
     /// Random keys for masks and handshakes.
@@ -84,7 +84,7 @@ pub(super) fn context<'c>(
         out,
         core_state: cx.core_state,
         shared: cx.shared,
-        effects: cx.effects,
+        effects: Effects::new(cx.conn.slot, cx.effects),
         closing,
         work: cx.work,
         peer: cx.peer,

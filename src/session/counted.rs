@@ -1,4 +1,4 @@
-//! Counters of client WebSockets by listener, where the configuration has them on.
+//! Counters of client WebSockets by listener, if the configuration enables them.
 
 use super::{Session, Stage};
 use crate::stats::Counters;

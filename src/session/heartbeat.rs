@@ -1,118 +1,113 @@
 //! Heartbeats: when a silent peer gets a ping, and when its connection is closed.
+//!
+//! The state of one connection's heartbeat is a function of times; it knows nothing of frames,
+//! dialects and sessions.
 
-use super::socket::{EXPIRED, LATE, Socket};
-use super::{Context, Ending, StageResult};
-use crate::dialect::{Env, Why};
+use crate::dialect::Heartbeat;
 use crate::mem::Slot;
 use crate::time::{Deadline, Now};
 
 /// The number of steps over which heartbeats are spread in time.
 const SPREAD: u32 = 4096;
 
+/// When bytes were last received from a peer, and which heartbeat was sent since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Liveness {
+    /// The low 32 bits of the time in milliseconds, as bytes: the structure needs no padding.
+    heard: [u8; 4],
+    asked: Asked,
+}
+
 /// Which heartbeat was sent last since bytes were received from the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Liveness {
-    None,
+enum Asked {
+    Nothing,
     /// A ping frame was sent.
     Ping,
     /// The peer did not answer the ping frame, and the dialect's own ping message was sent.
     AppPing,
 }
 
-impl Socket {
-    /// Handles a deadline that is due: sends the next heartbeat, or closes the connection.
-    pub(super) fn liveness(
-        &mut self,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        cx: &mut Context<'_>,
-    ) -> StageResult {
-        let now = cx.now;
-        if !self.is_open() {
-            // The peer did not send its close frame in time.
-            cx.counters.timed_out.add(1);
-            return StageResult::End(Ending::Cut);
+/// What is to be done when the deadline of a heartbeat is due, and the next deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum HeartbeatDue {
+    /// Nothing: the peer was not silent for long enough.
+    Heard(Deadline),
+    /// Nothing: the peer was asked and still has time to answer.
+    Asked(Deadline),
+    /// Send a heartbeat that the peer cannot answer.
+    Record(Deadline),
+    /// Send a ping frame.
+    Ping(Deadline),
+    /// Send the dialect's own ping message.
+    AppPing(Deadline),
+    /// Close the connection: the peer has not answered.
+    Silent,
+}
+
+impl Liveness {
+    pub(super) fn new(now_ms: u64) -> Liveness {
+        Liveness { heard: low(now_ms), asked: Asked::Nothing }
+    }
+
+    /// Notes that bytes were received from the peer.
+    pub(super) fn heard(&mut self, now: Now) {
+        *self = Liveness::new(now.ms);
+    }
+
+    /// Returns what is due. `answers` is whether the peer can answer heartbeats; whether any other
+    /// peer is alive shows in whether it reads. The peer has half of `answer_ms` for the ping
+    /// frame, and the rest for the dialect's ping message.
+    pub(super) fn due(&mut self, times: Heartbeat, answers: bool, now: Now) -> HeartbeatDue {
+        let heard_ms = full(u32::from_ne_bytes(self.heard), now);
+        if now.ms.saturating_sub(heard_ms) < times.silence_ms {
+            self.asked = Asked::Nothing;
+            return HeartbeatDue::Heard(Deadline(heard_ms + times.silence_ms));
         }
-        if self.input.mid_message() && self.message_deadline(cx).due(now) {
-            return self.end_late(out, cx);
+        if !answers {
+            self.heard = low(now.ms);
+            return HeartbeatDue::Record(now.plus_ms(times.silence_ms));
         }
-        if self.expiry(cx) {
-            self.close(&EXPIRED, out);
-            *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-            return StageResult::Again;
-        }
-        if self.dialect_deadline().due(now) {
-            let after = self.call_dialect(out, cx, |it, context| it.on_deadline(context));
-            if !self.is_open() {
-                *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-                return after;
-            }
-        }
-        let answer_ms = self.heartbeat(cx.env).answer_ms;
-        let silence_ms = self.silence_ms(cx.env, cx.conn.slot);
-        let heard_ms = full(self.received, now);
-        if now.ms.saturating_sub(heard_ms) < silence_ms {
-            self.liveness = Liveness::None;
-            *deadline = Deadline(heard_ms + silence_ms).min(self.own_deadline());
-            if self.input.mid_message() {
-                *deadline = (*deadline).min(self.message_deadline(cx));
-            }
-            return StageResult::Again;
-        }
-        if self.records().is_some() {
-            return self.push_heartbeat(silence_ms, out, deadline, cx);
-        }
-        let (asked_ms, answer_ms) = match self.liveness {
-            Liveness::None => (0, answer_ms / 2),
-            Liveness::Ping => (answer_ms / 2, answer_ms.div_ceil(2)),
-            Liveness::AppPing => (answer_ms, 0),
+        let (asked_ms, answer_ms) = match self.asked {
+            Asked::Nothing => (0, times.answer_ms / 2),
+            Asked::Ping => (times.answer_ms / 2, times.answer_ms.div_ceil(2)),
+            Asked::AppPing => (times.answer_ms, 0),
         };
-        let missed = Deadline(heard_ms + silence_ms + asked_ms);
+        let missed = Deadline(heard_ms + times.silence_ms + asked_ms);
         if !missed.due(now) {
-            // Only the dialect's deadline was due; the peer still has time to answer.
-            *deadline = missed.min(self.own_deadline());
-            return StageResult::Again;
+            return HeartbeatDue::Asked(missed);
         }
-        match self.liveness {
-            Liveness::None => {
-                self.send_ping(out, cx);
-                self.liveness = Liveness::Ping;
+        let until = now.plus_ms(answer_ms);
+        match self.asked {
+            Asked::Nothing => {
+                self.asked = Asked::Ping;
+                HeartbeatDue::Ping(until)
             }
-            Liveness::Ping => {
-                self.call_dialect(out, cx, |it, context| it.app_ping(context));
-                self.liveness = Liveness::AppPing;
+            Asked::Ping => {
+                self.asked = Asked::AppPing;
+                HeartbeatDue::AppPing(until)
             }
-            Liveness::AppPing => {
-                cx.counters.timed_out.add(1);
-                return self.close_for(Why::Silent, out, cx);
-            }
+            Asked::AppPing => HeartbeatDue::Silent,
         }
-        *deadline = now.plus_ms(answer_ms).min(self.own_deadline());
-        StageResult::Again
     }
+}
 
-    /// Closes the connection because a message did not arrive within `timeouts.message_ms`.
-    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> StageResult {
-        cx.counters.timed_out.add(1);
-        self.close(&LATE, out);
-        StageResult::End(Ending::Flush)
-    }
+fn low(ms: u64) -> [u8; 4] {
+    (ms as u32).to_ne_bytes()
+}
 
-    /// How long the peer may be silent before a heartbeat is sent, in milliseconds. Up to an eighth
-    /// of the configured time is subtracted, by the connection's index, so that connections which
-    /// were opened in one burst do not get their heartbeats in one burst.
-    pub(super) fn silence_ms(&self, env: &Env, slot: Slot) -> u64 {
-        spread(self.heartbeat(env).silence_ms, slot)
-    }
+/// The heartbeat times of one connection: up to an eighth of the configured silence is subtracted,
+/// by the connection's index, so that connections which were opened in one burst do not get their
+/// heartbeats in one burst.
+pub(super) fn spread(times: Heartbeat, slot: Slot) -> Heartbeat {
+    let index = u64::from(slot.index % SPREAD);
+    let silence_ms = times.silence_ms - times.silence_ms / 8 * index / u64::from(SPREAD);
+    Heartbeat { silence_ms, ..times }
 }
 
 /// Restores a time in milliseconds from its low 32 bits. It must lie in the last 49 days.
 pub(super) fn full(low: u32, now: Now) -> u64 {
     now.ms.saturating_sub((now.ms as u32).wrapping_sub(low).into())
-}
-
-fn spread(silence_ms: u64, slot: Slot) -> u64 {
-    silence_ms - silence_ms / 8 * u64::from(slot.index % SPREAD) / u64::from(SPREAD)
 }
 
 #[cfg(test)]
@@ -121,7 +116,8 @@ mod tests {
 
     #[test]
     fn heartbeats_of_one_burst_are_spread_evenly() {
-        let of = |index| spread(120_000, Slot { index, generation: 1 });
+        let times = Heartbeat { silence_ms: 120_000, answer_ms: 30_000 };
+        let of = |index| spread(times, Slot { index, generation: 1 }).silence_ms;
         assert_eq!((of(0), of(SPREAD / 2), of(SPREAD)), (120_000, 112_500, 120_000));
         let all: Vec<u64> = (0..SPREAD).map(of).collect();
         assert!(all.is_sorted_by(|a, b| a > b), "no two at once");
@@ -133,6 +129,48 @@ mod tests {
         for (then, later) in [(0, 0), (5, 7), (u64::from(u32::MAX), 10), (1 << 33, 1 << 31)] {
             let now = Now { ms: then + later, unix_s: 0 };
             assert_eq!(full(then as u32, now), then, "{then} {later}");
+        }
+    }
+
+    #[test]
+    fn heartbeat_due_follows_from_the_silence_and_what_was_sent() {
+        use Asked::{AppPing, Nothing, Ping};
+        let times = Heartbeat { silence_ms: 100, answer_ms: 31 };
+        let heard = 1000;
+        let at = |ms| Deadline(heard + ms);
+        for (asked, silent_ms, want, then) in [
+            (Nothing, 0, HeartbeatDue::Heard(at(100)), Nothing),
+            (Nothing, 99, HeartbeatDue::Heard(at(100)), Nothing),
+            // Bytes that arrive after a ping count as its answer.
+            (Ping, 99, HeartbeatDue::Heard(at(100)), Nothing),
+            (AppPing, 5, HeartbeatDue::Heard(at(100)), Nothing),
+            (Nothing, 100, HeartbeatDue::Ping(at(115)), Ping),
+            (Nothing, 400, HeartbeatDue::Ping(at(415)), Ping),
+            (Ping, 100, HeartbeatDue::Asked(at(115)), Ping),
+            (Ping, 114, HeartbeatDue::Asked(at(115)), Ping),
+            (Ping, 115, HeartbeatDue::AppPing(at(131)), AppPing),
+            (AppPing, 130, HeartbeatDue::Asked(at(131)), AppPing),
+            (AppPing, 131, HeartbeatDue::Silent, AppPing),
+        ] {
+            let mut liveness = Liveness { heard: low(heard), asked };
+            let now = Now { ms: heard + silent_ms, unix_s: 0 };
+            assert_eq!(liveness.due(times, true, now), want, "{asked:?} {silent_ms}");
+            assert_eq!(liveness, Liveness { heard: low(heard), asked: then });
+        }
+    }
+
+    #[test]
+    fn heartbeat_that_cannot_be_answered_repeats() {
+        let times = Heartbeat { silence_ms: 100, answer_ms: 30 };
+        let now = |ms| Now { ms, unix_s: 0 };
+        let mut liveness = Liveness::new(1000);
+        for (ms, want) in [
+            (1099, HeartbeatDue::Heard(Deadline(1100))),
+            (1101, HeartbeatDue::Record(Deadline(1201))),
+            (1200, HeartbeatDue::Heard(Deadline(1201))),
+            (1201, HeartbeatDue::Record(Deadline(1301))),
+        ] {
+            assert_eq!(liveness.due(times, false, now(ms)), want, "{ms}");
         }
     }
 }

@@ -35,7 +35,7 @@ pub use queue::{QueueFull, WriteQueue};
 pub use upstream::Dial;
 
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Effect, Env, JoinOutcome, Why};
+use crate::dialect::{Closing, Effects, Env, JoinOutcome, Why};
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::mem::Segment;
 use crate::time::{Deadline, Now};
@@ -241,12 +241,10 @@ impl Session {
     }
 
     fn upgraded(&mut self, socket: Socket, cx: &Context<'_>) {
-        let env = cx.env;
-        self.deadline = cx.now.plus_ms(match socket.is_open() {
-            true => socket.silence_ms(env, cx.conn.slot),
-            false => env.config.timeouts.close_ms,
-        });
-        self.deadline = self.deadline.min(socket.own_deadline());
+        self.deadline = match socket.is_open() {
+            true => socket.first_deadline(cx),
+            false => cx.now.plus_ms(cx.env.config.timeouts.close_ms).min(socket.own_deadline()),
+        };
         self.stage = Stage::Socket(socket);
     }
 
@@ -490,7 +488,7 @@ impl Session {
             cx.counters.timed_out.add(1);
             cx.counters.tls_failed.add(1);
             let event = "BINDING_TLS_HANDSHAKE_FAILED";
-            tracing::debug!(event, peer = %cx.peer, "a TLS handshake takes too long");
+            tracing::debug!(event, peer = %cx.peer, "a TLS handshake has timed out");
             return self.end(Ending::Cut, cx);
         }
         let closing = self.ending != Ending::Open
@@ -519,7 +517,7 @@ impl Session {
         let mut out = self.queue.open_tail();
         let after = match &mut self.stage {
             Stage::Http(requests) => requests.on_deadline(&mut out, cx),
-            Stage::Socket(socket) => socket.liveness(&mut out, &mut self.deadline, cx),
+            Stage::Socket(socket) => socket.on_deadline(&mut out, &mut self.deadline, cx),
             Stage::Dialling(dialling) => dialling.on_deadline(),
             Stage::Connecting(_) => StageResult::Need,
         };
@@ -562,7 +560,7 @@ impl Session {
     }
 
     /// Adds the effects that are due for other connections when this one is closed.
-    pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         if let Stage::Socket(socket) = &mut self.stage {
             socket.on_close(env, us, out);
         }
@@ -585,7 +583,7 @@ fn octets(ip: IpAddr) -> [u8; 16] {
     }
 }
 
-const TOO_LATE: &str = "no server has answered in time";
+const TOO_LATE: &str = "no upstream has answered in time";
 const SHUTTING_DOWN: &str = "the server is shutting down";
 
 #[cfg(test)]

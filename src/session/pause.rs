@@ -87,7 +87,7 @@ impl Session {
         }
     }
 
-    /// Holds again what is left of the input that [`Session::resume`] returned.
+    /// Holds again the rest of the input that [`Session::resume`] returned.
     pub fn hold_again(&mut self, held: Box<HeldInput>) {
         if held.taken < held.bytes.len() {
             self.held = Some(held);

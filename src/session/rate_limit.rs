@@ -2,24 +2,17 @@
 //! send.
 
 use super::Context;
+use crate::time::RateLimit;
 
 /// Counts pings, pongs and empty frames of one connection by the second.
 #[derive(Default)]
-pub(super) struct RateLimit {
-    /// The low 16 bits of the second of the last count.
-    second: u16,
-    frames: u16,
-}
+pub(super) struct ControlFrameLimit(RateLimit);
 
-impl RateLimit {
+impl ControlFrameLimit {
     /// Counts `more` frames. Returns true if this second has had more than
     /// `limits.control_frames_per_s`.
     pub(super) fn is_over(&mut self, more: u16, cx: &Context<'_>) -> bool {
-        let second = (cx.now.ms / 1000) as u16;
-        if second != self.second {
-            *self = RateLimit { second, frames: 0 };
-        }
-        self.frames = self.frames.saturating_add(more);
-        self.frames > cx.env.config.limits.control_frames_per_s
+        let max = cx.env.config.limits.control_frames_per_s;
+        self.0.add(more.into(), cx.now.ms) > max.into()
     }
 }

@@ -193,7 +193,7 @@ impl Requests {
     pub(super) fn on_deadline(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> StageResult {
         cx.counters.timed_out.add(1);
         if !self.replies.is_empty() {
-            // The acknowledgements of another core are overdue; they will not come any more.
+            // The acknowledgements of another core are overdue and will not arrive any more.
             return StageResult::End(Ending::Cut);
         }
         if matches!(self.reader.phase(), Phase::Head | Phase::Body) {

@@ -9,8 +9,8 @@ use crate::work::{self, WorkKind};
 use std::sync::Arc;
 
 impl Session {
-    /// Puts TLS in front of this connection, which was just accepted. The deadline of the TLS
-    /// handshake is `handshake_ms` milliseconds from now.
+    /// Adds TLS to this connection, which was just accepted. The deadline of the TLS handshake is
+    /// `handshake_ms` milliseconds from now.
     pub fn secure(&mut self, filter: Filter, cx: &Context<'_>) {
         self.filter = Some(Box::new(filter));
         self.deadline = cx.now.plus_ms(cx.env.config.timeouts.handshake_ms);
@@ -70,8 +70,8 @@ impl Session {
             self.queue.waits(cx.now.ms);
         }
         match was_handshaking && filter.has_records() && !had_records {
-            // Our flight of the handshake is ready; it contains a signature, or one was verified
-            // for it.
+            // Our flight of the TLS handshake is ready. It contains a signature, or a signature of
+            // the peer was verified before it.
             true => cx.work.charge(WorkKind::Handshake, work::HANDSHAKE),
             false => cx.work.add(work::STEP + bytes.len() as u64 / 4),
         }
@@ -89,7 +89,7 @@ impl Session {
             None => return progress.ended,
             Some(TlsFailure::Plain) => {
                 counters.tls_plain.add(1);
-                let text = "this port speaks TLS: use https:// or wss://\n";
+                let text = "this port requires TLS: use https:// or wss://\n";
                 let mut answer = Vec::new();
                 Response::text(400, text).connection(Connection::Close).push(&mut answer);
                 filter.write_plain_alert(&answer);

@@ -1,16 +1,16 @@
 //! The WebSocket stage: messages in both directions, the closing handshake, and heartbeats.
 
-use super::heartbeat::{Liveness, full};
+use super::heartbeat::{HeartbeatDue, Liveness, full, spread};
 use super::inbound::Recipient;
 use super::pause::ParkedMessage;
 use super::proxy::ProxyLeg;
-use super::rate_limit::RateLimit;
+use super::rate_limit::ControlFrameLimit;
 use super::stream::Input;
 use super::{Context, Ending, StageResult, context};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{
-    Closing, Connection, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Why,
+    Closing, Connection, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Why,
 };
 use crate::hub::{Answer, ConnId, DialectMessage};
 use crate::jwt::{Expiry, TokenLeases};
@@ -28,8 +28,6 @@ pub(super) struct Socket {
     pub(super) endpoint: Endpoint,
     /// The negotiated compression of messages, or for an HTTP stream the framing of its records.
     pub(super) channel: Option<Box<Channel>>,
-    /// When bytes were last received from the peer: the low 32 bits of the time in milliseconds.
-    pub(super) received: u32,
     /// When the unfinished message began: the low 32 bits of the time in milliseconds; 0 between
     /// messages.
     pub(super) begun: u32,
@@ -37,7 +35,7 @@ pub(super) struct Socket {
     pub(super) liveness: Liveness,
     /// Whether it was counted as a WebSocket of its listener.
     pub(super) counted: bool,
-    pub(super) rate_limit: RateLimit,
+    pub(super) rate_limit: ControlFrameLimit,
     /// The rules and token leases that apply to this connection, if any.
     pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
@@ -92,12 +90,11 @@ impl Socket {
             input,
             endpoint,
             channel,
-            received: now_ms as u32,
             begun: 0,
             closing: CloseHandshake::Open,
-            liveness: Liveness::None,
+            liveness: Liveness::new(now_ms),
             counted: false,
-            rate_limit: RateLimit::default(),
+            rate_limit: ControlFrameLimit::default(),
             policy,
         }
     }
@@ -123,8 +120,7 @@ impl Socket {
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
     ) -> (usize, StageResult) {
-        self.received = cx.now.ms as u32;
-        self.liveness = Liveness::None;
+        self.liveness.heard(cx.now);
         let (role, limits) = (self.role(), self.limits(cx.env));
         // What the peer sends after our close frame is ignored (RFC 6455 section 5.5.1).
         let ignores = !self.is_open() && self.leg().is_none();
@@ -366,8 +362,80 @@ impl Socket {
         }
     }
 
-    /// The heartbeat times: how long the peer may be silent, and how long it has to answer, in
-    /// milliseconds.
+    /// Handles a deadline that is due: sends the next heartbeat, or closes the connection.
+    pub(super) fn on_deadline(
+        &mut self,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        cx: &mut Context<'_>,
+    ) -> StageResult {
+        let now = cx.now;
+        if !self.is_open() {
+            // The peer did not send its close frame in time.
+            cx.counters.timed_out.add(1);
+            return StageResult::End(Ending::Cut);
+        }
+        if self.input.mid_message() && self.message_deadline(cx).due(now) {
+            return self.end_late(out, cx);
+        }
+        if self.expiry(cx) {
+            self.close(&EXPIRED, out);
+            *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
+            return StageResult::Again;
+        }
+        if self.dialect_deadline().due(now) {
+            let after = self.call_dialect(out, cx, |it, context| it.on_deadline(context));
+            if !self.is_open() {
+                *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
+                return after;
+            }
+        }
+        let due = self.liveness.due(self.heartbeat_times(cx), self.records().is_none(), now);
+        if let HeartbeatDue::Record(_) = due {
+            self.push_heartbeat(out);
+        }
+        let until = match due {
+            HeartbeatDue::Heard(until) if self.input.mid_message() => {
+                until.min(self.message_deadline(cx))
+            }
+            HeartbeatDue::Heard(until) | HeartbeatDue::Asked(until) => until,
+            HeartbeatDue::Record(until) => until,
+            HeartbeatDue::Ping(until) => {
+                self.send_ping(out, cx);
+                until
+            }
+            HeartbeatDue::AppPing(until) => {
+                self.call_dialect(out, cx, |it, context| it.app_ping(context));
+                until
+            }
+            HeartbeatDue::Silent => {
+                cx.counters.timed_out.add(1);
+                return self.close_for(Why::Silent, out, cx);
+            }
+        };
+        *deadline = until.min(self.own_deadline());
+        StageResult::Again
+    }
+
+    /// Closes the connection because a message did not arrive within `timeouts.message_ms`.
+    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> StageResult {
+        cx.counters.timed_out.add(1);
+        self.close(&LATE, out);
+        StageResult::End(Ending::Flush)
+    }
+
+    /// The heartbeat times of this connection, spread by its index.
+    fn heartbeat_times(&self, cx: &Context<'_>) -> Heartbeat {
+        spread(self.heartbeat(cx.env), cx.conn.slot)
+    }
+
+    /// When the first heartbeat is sent, or an earlier deadline of the connection's own is due.
+    pub(super) fn first_deadline(&self, cx: &Context<'_>) -> Deadline {
+        cx.now.plus_ms(self.heartbeat_times(cx).silence_ms).min(self.own_deadline())
+    }
+
+    /// The configured heartbeat times: how long the peer may be silent, and how long it has to
+    /// answer, in milliseconds.
     pub(super) fn heartbeat(&self, env: &Env) -> Heartbeat {
         match &self.endpoint {
             Endpoint::Dialect(it) => it.heartbeat(env),
@@ -502,7 +570,7 @@ impl Socket {
         StageResult::Again
     }
 
-    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub(super) fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         if let Endpoint::Dialect(it) = &mut self.endpoint {
             it.on_close(env, us, out);
         }

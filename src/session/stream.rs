@@ -16,7 +16,6 @@ use crate::config;
 use crate::dialect::Opening;
 use crate::gateway::{RouteMatch, RouteRefusal};
 use crate::http::{self, Body, Request, push_field, push_status};
-use crate::time::Deadline;
 use crate::ws::output::Channel;
 use crate::ws::record::{self, RecordEvent, RecordFraming};
 use crate::ws::{self, FrameEvent, MessageKind, Role, Violation};
@@ -235,21 +234,11 @@ impl Socket {
         StageResult::Again
     }
 
-    /// Sends a heartbeat in the framing of the records, which is not a message. The client cannot
-    /// answer it; whether the client is alive shows in whether it reads.
-    pub(super) fn push_heartbeat(
-        &mut self,
-        silence_ms: u64,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        cx: &Context<'_>,
-    ) -> StageResult {
+    /// Sends a heartbeat in the framing of the records, which is not a message.
+    pub(super) fn push_heartbeat(&self, out: &mut Vec<u8>) {
         if let Some(framing) = self.records() {
             framing.push_alive(out);
         }
-        self.received = cx.now.ms as u32;
-        *deadline = cx.now.plus_ms(silence_ms).min(self.own_deadline());
-        StageResult::Again
     }
 }
 
@@ -269,7 +258,8 @@ pub(super) fn open(
         }
     };
     let Some(framing) = request.header("content-type").and_then(RecordFraming::of) else {
-        let text = "a stream is application/x-ndjson, application/octet-stream or text";
+        let text = "the Content-Type of a stream must be application/x-ndjson, \
+                    application/octet-stream or text";
         return bad(415, text, out, cx);
     };
     let channel = Some(Box::new(Channel::of_records(framing)));

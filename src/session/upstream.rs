@@ -195,7 +195,9 @@ impl Dialling {
             if self.answer.len() >= max {
                 return (
                     input.len(),
-                    self.failed(UpstreamFailure::InvalidReply("its head is too long")),
+                    self.failed(UpstreamFailure::InvalidReply(
+                        "the head of the response is too long",
+                    )),
                 );
             }
             return (input.len(), StageResult::Need);
@@ -231,7 +233,7 @@ impl Dialling {
 
     /// Notes that the upstream has ended its side.
     pub(super) fn ended(&mut self) {
-        self.cause = UpstreamFailure::InvalidReply("it has ended the connection");
+        self.cause = UpstreamFailure::InvalidReply("the upstream has ended the connection");
     }
 
     /// The message that reports the failure to the client, unless the outcome was reported already.
@@ -266,7 +268,7 @@ impl Session {
     /// Notes that TLS with an upstream has failed.
     pub(super) fn note_no_tls(&mut self) {
         if let Stage::Dialling(dialling) = &mut self.stage {
-            dialling.cause = UpstreamFailure::InvalidReply("no TLS that both sides accept");
+            dialling.cause = UpstreamFailure::InvalidReply("TLS with the upstream has failed");
         }
     }
 
@@ -328,7 +330,7 @@ impl Session {
             UpstreamFailure::InvalidReply(_) => &counters.proxy_bad_answers,
         };
         counter.add(1);
-        tracing::debug!(?cause, "an upstream does not open a WebSocket");
+        tracing::debug!(?cause, "an upstream has not opened a WebSocket");
         let Stage::Connecting(waiting) = &mut self.stage else { return };
         waiting.dialled = None;
         if !cause.is_of_the_address() {

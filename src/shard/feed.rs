@@ -1,4 +1,4 @@
-//! Feeds received bytes to one connection, step by step, until its share of the turn is used up.
+//! Passes received bytes to one connection, step by step, until its share of the turn is used up.
 
 use super::Shard;
 use crate::mem::Slot;
@@ -7,7 +7,8 @@ use crate::time::Now;
 use crate::work::{self, WorkKind};
 
 impl Shard {
-    /// Feeds bytes to a connection, and holds those that have to wait.
+    /// Passes bytes to a connection. If reading is paused meanwhile, the session holds the bytes
+    /// that were not taken.
     pub(super) fn feed_or_hold(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         if let Some(at) = self.feed(slot, bytes, now) {
             if let Some(session) = self.sessions.get_mut(slot) {
@@ -18,8 +19,9 @@ impl Shard {
         self.list(slot);
     }
 
-    /// Feeds bytes to a connection. If reading is paused, returns the number of bytes taken; the
-    /// caller must hold the rest and then call [`Shard::try_resume`].
+    /// Passes bytes to a connection. If reading is paused, returns the number of bytes taken; the
+    /// caller must hold the rest and then call [`Shard::try_resume`]. Returns `None` if no bytes
+    /// need to be held.
     pub(super) fn feed(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
         let begun = self.work.begin();
         let held = self.feed_steps(slot, bytes, now);
@@ -35,6 +37,7 @@ impl Shard {
         }
         loop {
             let (work, codecs) = (self.work.total(), self.codecs.turn_work());
+            let mark = self.effects.len();
             let (session, mut cx) = self.session(slot, now)?;
             let queued = session.queued_bytes();
             let (taken, step) = session.step(&mut bytes[at..], &mut cx);
@@ -42,7 +45,7 @@ impl Shard {
             if step == Step::Hold {
                 return Some(at);
             }
-            self.after(slot, now);
+            self.after(slot, mark, now);
             let inflated = codecs.saturating_sub(self.codecs.turn_work());
             if inflated > 0 {
                 self.work.charge(WorkKind::Compression, inflated as u64);
@@ -61,8 +64,8 @@ impl Shard {
         }
     }
 
-    /// Pauses reading and puts the connection at the end of the list of those that wait for a later
-    /// turn.
+    /// Pauses reading and adds the connection to the end of the list of connections that wait for a
+    /// later turn.
     pub(super) fn wait_for_turn(&mut self, slot: Slot) {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.pause();

@@ -6,8 +6,8 @@ use crate::hub::{ChannelEvent, ChannelEventKind, Event};
 use crate::time::Now;
 
 impl Shard {
-    /// The oldest channel event. A subscription count is also published to the channel's
-    /// subscribers, if the dialect has an event for it.
+    /// Removes and returns the oldest channel event. A subscription count is also published to the
+    /// channel's subscribers, if the dialect has an event for it.
     pub fn next_notice(&mut self, now: Now) -> Option<ChannelEvent> {
         if let Some(notice) = self.notice.take() {
             return Some(notice);

@@ -49,16 +49,13 @@ impl Shard {
 
     /// Handles the outcome of a connect: success, or the errno of the failure.
     pub fn connected(&mut self, slot: Slot, outcome: Result<(), i32>, now: Now) {
-        let Some((session, mut cx)) = self.session(slot, now) else { return };
-        match outcome {
-            Ok(()) => session.connected(&mut cx),
+        self.serve(slot, now, |session, cx| match outcome {
+            Ok(()) => session.connected(cx),
             Err(errno) => {
                 tracing::debug!(upstream = %session.peer(), errno, "an upstream is unavailable");
                 session.lost();
             }
-        }
-        self.after(slot, now);
-        self.list(slot);
+        });
     }
 
     /// Runs the proxy effects of session `from`, and delivers its `last_message` to its other leg.
@@ -87,9 +84,10 @@ impl Shard {
 
     /// Delivers a message to session `to`.
     pub(super) fn send_to_peer(&mut self, to: Slot, message: PeerMessage, now: Now) {
+        let mark = self.effects.len();
         let Some((session, mut cx)) = self.session(to, now) else { return };
         session.on_peer(message, &mut cx);
-        self.after(to, now);
+        self.after(to, mark, now);
         // The message may have ended the reason for which reading was paused.
         self.try_resume(to, now);
         self.list(to);

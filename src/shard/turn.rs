@@ -1,12 +1,13 @@
-//! Resumes paused reading when a turn has work left, or when the reason for the pause has ended.
+//! The start of a turn: connections whose reading is paused resume when the reason for the pause
+//! has ended, as far as the turn's share of work allows.
 
 use super::Shard;
 use crate::mem::Slot;
 use crate::time::Now;
 
 impl Shard {
-    /// Whether anything waits that can continue in the next turn.
-    pub fn is_restless(&self) -> bool {
+    /// Whether waiting work can continue in the next turn, so that the reactor must not sleep.
+    pub fn has_waiting_work(&self) -> bool {
         !self.closing_effects.is_empty()
             || !self.last_messages.is_empty()
             || (!self.waiting.is_empty() || self.codecs.large.has_next())
@@ -24,6 +25,7 @@ impl Shard {
         self.codecs.new_turn();
         self.work.new_turn();
         self.turn = self.turn.wrapping_add(1);
+        debug_assert!(self.effects.is_empty(), "every effect runs in the call that requests it");
         self.keep_memory(now);
         self.run_closing_effects(now);
         self.deliver_local(now);
@@ -40,16 +42,18 @@ impl Shard {
         let mut unserved = Vec::new();
         for slot in std::mem::take(&mut self.waiting) {
             if self.codecs.is_spent() || self.work.is_spent() {
-                // These come before the connections that have had their share.
+                // In the new list, connections that were not served come before those that have
+                // used up their share of this turn.
                 unserved.push(slot);
                 continue;
             }
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.waits = false;
-                // The connection before may have caused congestion again; then this one keeps
-                // waiting.
+                // The previous connection may have caused congestion. Then `try_resume` adds this
+                // connection to the list again.
                 self.try_resume(slot, now);
-                // It may be paused for another reason now, with which nothing is read ahead.
+                // The connection may now be paused for a reason for which nothing may be read
+                // ahead, so the reactor must check it again.
                 self.list(slot);
             }
         }
@@ -71,9 +75,9 @@ impl Shard {
         }
     }
 
-    /// Resumes reading from a connection if nothing prevents it. [`Shard::next_turn`] resumes what
-    /// congestion or the turn's share of work has paused; any other pause is resumed by what ends
-    /// it.
+    /// Resumes reading from a connection if nothing prevents it. [`Shard::next_turn`] calls this
+    /// for connections paused by congestion or by the turn's share of work. For any other pause,
+    /// the code that ends its reason calls this.
     pub(super) fn try_resume(&mut self, slot: Slot, now: Now) {
         let Some((session, cx)) = self.session(slot, now) else { return };
         if session.waits {

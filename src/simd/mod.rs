@@ -2,8 +2,8 @@
 //!
 //! `portable::scalar` is the specification; every other version is tested against it. The version
 //! is chosen in two steps: up to 64 octets the code is inlined and uses only instructions that the
-//! compiler may assume; above that the processor's features are looked up. So the short payloads
-//! that a chat server sees most often do not pay for the choice.
+//! compiler may assume; above that the processor's features are looked up. So short payloads, which
+//! are the most frequent ones of a chat server, do not pay for the look-up.
 //!
 //! The vector versions share one scheme: load the first and the last vector unaligned, XOR the
 //! aligned middle in place, then store the two vectors that were loaded first. They overlap the
@@ -37,7 +37,7 @@ pub fn mask_ascii(buf: &mut [u8], key: [u8; 4]) -> bool {
     if buf.len() <= SHORT { short(buf, key) } else { long(buf, key) }
 }
 
-/// Appends `from` to `out`, masked from phase 0 on its way: one pass instead of two. Answers as
+/// Appends `from` to `out` and masks it from phase 0 in the same pass. Returns the same as
 /// [`mask_ascii`].
 #[inline]
 pub fn mask_onto(out: &mut Vec<u8>, from: &[u8], key: [u8; 4]) -> bool {
@@ -51,7 +51,7 @@ pub fn mask_onto(out: &mut Vec<u8>, from: &[u8], key: [u8; 4]) -> bool {
     }
 }
 
-/// `key` as it stands `by` octets further on, where the next part of a payload begins.
+/// `key`, rotated by `by` octets, for the next part of a payload.
 #[inline]
 pub fn turn(key: [u8; 4], by: usize) -> [u8; 4] {
     turned(key, by).to_le_bytes()
@@ -88,7 +88,7 @@ fn turned(key: [u8; 4], phase: usize) -> u32 {
     u32::from_le_bytes(key).rotate_right(8 * (phase & 3) as u32)
 }
 
-/// `key` as it applies to an octet `by` places later.
+/// `key`, rotated for an octet `by` positions later.
 #[inline]
 fn further(key: u32, by: usize) -> u32 {
     key.rotate_right(8 * (by & 3) as u32)

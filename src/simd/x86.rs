@@ -185,12 +185,12 @@ macro_rules! vector {
             }
             #[inline(always)]
             unsafe fn load(from: *const u8) -> Self {
-                // SAFETY: the caller vouches for `BYTES` readable octets.
+                // SAFETY: the caller guarantees `BYTES` readable octets.
                 unsafe { $load(from.cast()) }
             }
             #[inline(always)]
             unsafe fn store(self, to: *mut u8) {
-                // SAFETY: the caller vouches for `BYTES` writable octets.
+                // SAFETY: the caller guarantees `BYTES` writable octets.
                 unsafe { $store(to.cast(), self) }
             }
             #[inline(always)]
@@ -244,18 +244,18 @@ vector!(
     |all| _mm512_test_epi32_mask(all, _mm512_set1_epi8(-0x80)) == 0
 );
 
-/// XORs a span of one vector or more. Answers the disjunction of all octets that were stored.
+/// XORs a span of one vector or more. Returns the bitwise OR of all octets that were stored.
 ///
 /// # Safety
 /// The caller has the instruction set of `V`; the span is valid, and `V::BYTES <= span.len`.
 #[inline(always)]
 unsafe fn whole<V: Vector>(span: Span, key: u32) -> V {
-    // SAFETY: the bounds of both are split here; the rest is the caller's word.
+    // SAFETY: the bounds on the length are checked here; the caller guarantees the rest.
     unsafe { if span.len > 4 * V::BYTES { many::<V>(span, key) } else { few::<V>(span, key) } }
 }
 
 /// XORs one to four vectors' worth of octets without a loop: all loads come before all stores, so
-/// that they may overlap. Answers the disjunction of all octets that were stored.
+/// the vectors may overlap. Returns the bitwise OR of all octets that were stored.
 ///
 /// # Safety
 /// The caller has the instruction set of `V`; the span is valid, and
@@ -285,8 +285,8 @@ unsafe fn few<V: Vector>(Span { from, to, len }: Span, key: u32) -> V {
     }
 }
 
-/// XORs more than four vectors' worth: a middle whose stores are aligned, four vectors a round,
-/// under two ends that are not. Answers as [`few`].
+/// XORs more than four vectors' worth of octets: the middle with aligned stores, four vectors per
+/// round, and one unaligned vector at each end. Returns the same as [`few`].
 ///
 /// # Safety
 /// The caller has the instruction set of `V`; the span is valid, and `span.len > 4 * V::BYTES`.

@@ -112,7 +112,7 @@ impl Acceptor {
     /// automatically.
     ///
     /// # Errors
-    /// A key does not belong to its certificate, or `rustls` refuses something else.
+    /// A key does not belong to its certificate, or `rustls` refuses another setting.
     pub fn new(setup: Setup<'_>) -> Result<Acceptor, Error> {
         let provider = Arc::new(ring::default_provider());
         let digest = setup.digest();

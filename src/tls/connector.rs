@@ -61,7 +61,7 @@ impl Connector {
     /// Checks the configuration.
     ///
     /// # Errors
-    /// The key does not belong to the certificate, or `rustls` refuses something else.
+    /// The key does not belong to the certificate, or `rustls` refuses another setting.
     pub fn new(offer: Offer) -> Result<Connector, Error> {
         let provider = Arc::new(ring::default_provider());
         let digest = offer.digest();

@@ -38,39 +38,39 @@ pub enum FileKind {
     #[error("is not PEM: {0}")]
     Pem(String),
     /// The file has no certificate.
-    #[error("holds no certificate (`-----BEGIN CERTIFICATE-----`)")]
+    #[error("contains no certificate (`-----BEGIN CERTIFICATE-----`)")]
     NoCertificate,
     /// The file has no private key.
-    #[error("holds no private key (PKCS#8, PKCS#1 or SEC1)")]
+    #[error("contains no private key (PKCS#8, PKCS#1 or SEC1)")]
     NoKey,
     /// The private key is encrypted.
-    #[error("holds an encrypted private key; decrypt it, or use PKCS#12 with a password")]
+    #[error("contains an encrypted private key; decrypt it, or use PKCS#12 with a password")]
     EncryptedKey,
     /// The private key is of a type that is not supported.
     #[error(
-        "holds a private key of a kind that is not supported; supported: RSA of 2048 to 8192 \
-             bits, ECDSA on P-256 or P-384, Ed25519"
+        "contains a private key of a type that is not supported; supported: RSA of 2048 to 8192 \
+         bits, ECDSA on P-256 or P-384, Ed25519"
     )]
     KeyKind,
     /// The private key does not belong to the first certificate of this file.
-    #[error("holds a private key that does not belong to the first certificate in {}",
+    #[error("contains a private key that does not belong to the first certificate in {}",
             .0.display())]
     OtherKey(PathBuf),
     /// The file is not PKCS#12, or the password is wrong.
     #[error("is not PKCS#12, or the password is wrong: {0}")]
     Pkcs12(String),
     /// The PKCS#12 file has no private key with its certificate.
-    #[error("holds no private key with its certificate")]
+    #[error("contains no private key with its certificate")]
     NoPair,
     /// The PKCS#12 file has no entry of this name with a certificate, or with a key where one is
     /// needed.
-    #[error("holds no entry `{0}` of that kind")]
+    #[error("contains no entry `{0}` with the required certificate or key")]
     NoEntry(String),
     /// A certificate cannot be used as a trust anchor.
-    #[error("holds a certificate that cannot be used: {0}")]
+    #[error("contains a certificate that cannot be used: {0}")]
     BadCertificate(rustls::Error),
     /// No verifier can be made from the certificates.
-    #[error("cannot verify the other side: {0}")]
+    #[error("cannot be used to verify the peer: {0}")]
     Verifier(rustls::server::VerifierBuilderError),
     /// Another error of `rustls`.
     #[error("{0}")]
@@ -155,7 +155,7 @@ impl CertificateChain {
                 pem::Error::NoItemsFound if encrypted => FileKind::EncryptedKey,
                 pem::Error::NoItemsFound => FileKind::NoKey,
                 // The parser's message is not passed on, because it may contain a part of the key.
-                _ => FileKind::Pem("it is damaged".to_owned()),
+                _ => FileKind::Pem("the content is damaged".to_owned()),
             };
             Error::new(file, what)
         })?;

@@ -1,6 +1,6 @@
-//! Places for accepts in flight. Each has memory of its own for the peer's address: a multishot
-//! accept has one for all its connections, so that their addresses cannot be told apart, and the
-//! peer of a direct descriptor cannot be queried later.
+//! Places for accepts in flight. Each place has its own memory for the peer's address. Multishot
+//! accepts are not used, because they have one memory for the addresses of all connections, so the
+//! addresses could not be told apart, and the peer of a direct descriptor cannot be queried later.
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};

@@ -1,7 +1,9 @@
-//! The provided-buffer ring: where received bytes land, without a buffer per connection.
+//! The provided-buffer ring: the kernel writes received bytes to its buffers, so that connections
+//! need no receive buffers of their own.
 //!
 //! All buffers are in one mapping. Their stride is one cache line more than their length, so that
-//! the first lines of neighbours fall into different cache sets: most messages are short.
+//! the first lines of neighbours are in different cache sets: most messages are short and use only
+//! the first lines.
 
 use io_uring::types::BufRingEntry;
 use std::io;
@@ -162,7 +164,7 @@ mod tests {
     #[test]
     fn buffers_of_a_bundle_are_read_in_ring_order_and_returned() {
         let mut buffers = Buffers::new(4, 16).expect("memory");
-        // 0 and 1 are used and returned in the other order, so the kernel will use 2 3 1 0.
+        // Buffer 1 is returned before buffer 0, so the kernel will use 2, 3, 1, 0.
         buffers.give_back(1, 3);
         buffers.give_back(0, 16);
         let starts = [3, 1, 0].map(|buffer| buffers.address(buffer).cast_const());

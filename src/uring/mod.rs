@@ -10,6 +10,7 @@
 mod accept;
 mod buffers;
 mod connect;
+mod kernel;
 pub mod probe;
 mod ring;
 mod send;

@@ -1,7 +1,7 @@
-//! What this kernel offers and, if that is not enough, the cause.
+//! What this kernel offers and, if io_uring cannot be set up, why not.
 
 use super::ring::{Ring, Settings, SetupError};
-use super::sys;
+use super::{kernel, sys};
 use crate::stats::Counters;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt::Write;
@@ -11,34 +11,25 @@ use std::sync::Arc;
 /// The oldest kernel that has every required feature.
 const KERNEL_FLOOR: (u32, u32) = (6, 1);
 
-/// The oldest kernel whose receive bundles are used. Kernels from 6.10 to this one may store a
-/// shortened length in the buffer ring, so that a later bundle has a partly filled buffer in its
-/// middle.
-const BUNDLES_FLOOR: (u32, u32) = (6, 18);
-
-/// Whether this kernel's receive bundles can be trusted.
-pub(super) fn bundles_are_sound() -> bool {
-    Signs::read().kernel().is_some_and(|kernel| kernel >= BUNDLES_FLOOR)
-}
-
 /// Why io_uring cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsupported {
     /// The kernel is older than 6.1, or was built without io_uring.
     OldKernel,
-    /// The setting `kernel.io_uring_disabled` forbids it. Holds the value, 1 or 2.
+    /// The setting `kernel.io_uring_disabled` forbids io_uring. Holds the value, 1 or 2.
     Disabled(u8),
-    /// A seccomp filter of this process forbids it, as container runtimes set up by default.
+    /// A seccomp filter of this process forbids io_uring. The default profiles of container
+    /// runtimes have such a filter.
     Seccomp,
     /// Another cause, which the error itself names.
     Other,
 }
 
 impl Unsupported {
-    /// What the operator can do about it.
+    /// What the operator can do about the cause.
     pub fn advice(self) -> String {
         match self {
-            Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is needed".to_owned(),
+            Unsupported::OldKernel => "the kernel is too old: 6.1 or newer is required".to_owned(),
             Unsupported::Disabled(value) => format!(
                 "kernel.io_uring_disabled is {value}: allow it with \
                  `sysctl -w kernel.io_uring_disabled=0`{}",
@@ -55,7 +46,7 @@ impl Unsupported {
     }
 }
 
-/// Facts about the system that help to find the cause.
+/// Facts about the system from which the cause of a failed set-up is derived.
 #[derive(Clone, Debug, Default)]
 struct Signs {
     release: String,
@@ -71,15 +62,14 @@ impl Signs {
         let status = read("/proc/self/status");
         let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
         Signs {
-            release: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            release: kernel::release(),
             disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             filtered: seccomp.is_some_and(|mode| mode.trim() == "2"),
         }
     }
 
     fn kernel(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+        kernel::version(&self.release)
     }
 
     fn cause(&self, errno: i32) -> Unsupported {
@@ -94,7 +84,7 @@ impl Signs {
     }
 }
 
-/// Names the cause of a set-up that failed.
+/// The cause of a failed set-up.
 pub fn cause(error: &SetupError) -> Unsupported {
     Signs::read().cause(error.error.raw_os_error().unwrap_or(0))
 }
@@ -116,14 +106,16 @@ pub fn report() -> (String, bool) {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<28}{value}");
     };
-    line("kernel", &format!("{} (6.1 or newer is needed)", signs.release));
-    let disabled = signs.disabled.map_or("not there".to_owned(), |value| value.to_string());
+    line("kernel", &format!("{} (6.1 or newer is required)", signs.release));
+    let disabled = signs.disabled.map_or("not present".to_owned(), |value| value.to_string());
     line("kernel.io_uring_disabled", &disabled);
-    line("seccomp filter", if signs.filtered { "in force" } else { "none" });
+    line("seccomp filter", if signs.filtered { "active" } else { "none" });
     let cores = sys::cores();
     line("cores", &format!("{} {cores:?}", cores.len()));
     match sys::raise_file_limit() {
-        Ok(limit) => line("open files", &format!("{limit}: connections for each reactor")),
+        Ok(limit) => {
+            line("open files", &format!("{limit}, which bounds the connections of each reactor"))
+        }
         Err(error) => line("open files", &error.to_string()),
     }
     let settings =
@@ -177,21 +169,16 @@ fn rows() -> Vec<Row> {
             "to the upstreams of a proxy",
         ),
         row("multishot receive", supports(opcode::SendZc::CODE), true, "6.0"),
-        row(
-            "vectored send",
-            supports(opcode::SendMsg::CODE),
-            true,
-            "one for each connection a turn",
-        ),
+        row("vectored send", supports(opcode::SendMsg::CODE), true, "one per connection and turn"),
         row("ring messages", supports(opcode::MsgRingData::CODE), true, "wake sleeping cores"),
         row("shutdown, close, cancel", supports(opcode::Shutdown::CODE), true, ""),
         row("deferred task running", deferred, true, "6.1"),
         row("completions are kept", params.is_feature_nodrop(), true, "when the queue overflows"),
         row(
-            "waiting with a time-out",
+            "waiting with a timeout",
             params.is_feature_ext_arg(),
             true,
-            "the one timer of a core",
+            "the only timer of a core",
         ),
         row(
             "receive bundles",

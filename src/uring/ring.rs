@@ -4,7 +4,7 @@ use super::accept::AcceptPlace;
 use super::buffers::{self, Buffers, Pieces};
 use super::connect::{self, ConnectPlace};
 use super::send::{Outgoing, Sent};
-use super::{Completion, Op, Tag, probe};
+use super::{Completion, Op, Tag, kernel};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use io_uring::squeue::Entry;
@@ -20,28 +20,29 @@ use std::time::Duration;
 /// Sizes of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Connections: entries of the ring's own file table.
+    /// The maximum number of connections: entries of the ring's own file table.
     pub files: u32,
-    /// Receive buffers, a power of two up to 32768.
+    /// The number of receive buffers, a power of two up to 32768.
     pub buffers: u16,
     /// Bytes of each receive buffer.
     pub buffer_bytes: u32,
-    /// Accepts in flight over all listeners.
+    /// The maximum number of accepts in flight over all listeners.
     pub accepts: u32,
-    /// Whether it takes the operations of this module and no others.
+    /// Whether the ring accepts only the operations of this module.
     pub restricted: bool,
 }
 
 /// Submission entries. A turn that prepares more operations submits them in several system calls.
 const SUBMISSIONS: u32 = 4096;
-/// Completion entries at most: 1 MiB. A turn can complete a receive and a send per connection.
+/// The maximum number of completion entries, which take 1 MiB. A turn can complete a receive and a
+/// send per connection.
 const COMPLETIONS_MAX: u32 = 65_536;
 /// Emptied batches that are kept for reuse.
 const SPARE_BATCHES: usize = 1024;
 
 /// A step of the set-up that the kernel refused.
 #[derive(Debug, thiserror::Error)]
-#[error("io_uring: {step}: {error}")]
+#[error("io_uring: {step} has failed: {error}")]
 pub struct SetupError {
     /// The step of the set-up.
     pub step: &'static str,
@@ -84,7 +85,7 @@ impl Ring {
         if settings.restricted {
             restrict(&submitter).map_err(step("restricting the ring"))?;
         }
-        let bundles = io.params().is_feature_recvsend_bundle() && probe::bundles_are_sound();
+        let bundles = io.params().is_feature_recvsend_bundle() && kernel::bundles_are_sound();
         Ok(Ring {
             io,
             buffers: ManuallyDrop::new(buffers),
@@ -190,8 +191,8 @@ impl Ring {
         }
     }
 
-    /// Sends `batch`, 1 to [`crate::limits::FRAMES_PER_SEND`] segments, which is the ring's until
-    /// the completion. A slot has at most one batch in flight.
+    /// Sends `batch`, 1 to [`crate::limits::FRAMES_PER_SEND`] segments, which belongs to the ring
+    /// until the completion. A slot has at most one batch in flight.
     pub fn send(&mut self, slot: Slot, batch: Vec<Segment>) {
         let index = slot.index as usize;
         if index >= self.sends.len() {
@@ -233,7 +234,7 @@ impl Ring {
         outcome
     }
 
-    /// Sends what a short send has left.
+    /// Sends the rest of the batch after a short send.
     pub fn send_rest(&mut self, slot: Slot) {
         let Some(Some(outgoing)) = self.sends.get_mut(slot.index as usize) else {
             return;
@@ -243,7 +244,7 @@ impl Ring {
         self.push(entry, tag(Op::Send, slot));
     }
 
-    /// Drops what a short send has left, because the connection is being closed.
+    /// Drops the rest of the batch after a short send, because the connection is being closed.
     pub fn drop_rest(&mut self, slot: Slot) {
         if let Some(place) = self.sends.get_mut(slot.index as usize) {
             *place = None;
@@ -357,8 +358,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Tries an operation that this module has no use for, and a registration: what each is refused
-    /// with, if it is. For a ring with nothing in flight.
+    /// Tries an operation that this module does not use, and a registration. Returns the errno with
+    /// which each was refused, or `None` if it was not. Only for a ring with nothing in flight.
     pub fn refuses_others(&mut self) -> io::Result<(Option<i32>, Option<i32>)> {
         let entry = opcode::Nop::new().build().user_data(0);
         // SAFETY: the entry points at no memory.
@@ -380,7 +381,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if self.in_flight > 0 {
-            // To close a ring ends its operations later, not at once, so their memory is leaked.
+            // Closing a ring ends its operations later, not at once, so their memory is leaked.
             std::mem::forget(std::mem::take(&mut self.sends));
             std::mem::forget(std::mem::take(&mut self.places));
             std::mem::forget(std::mem::take(&mut self.connects));
@@ -425,7 +426,7 @@ fn tag(op: Op, slot: Slot) -> Tag {
     Tag { op, generation: slot.short_generation(), index: slot.index }
 }
 
-/// Operations that this module hands over: a new one has to be named here, or completes with
+/// The operations that this module submits. An operation that is missing here completes with
 /// EACCES.
 const OPERATIONS: [u8; 11] = [
     opcode::Accept::CODE,
@@ -441,8 +442,9 @@ const OPERATIONS: [u8; 11] = [
     opcode::Socket::CODE,
 ];
 
-/// From now on the ring takes these operations and their flags, and no registration any more: all
-/// that is to be registered is. Somebody who can write to its queues cannot open files by it.
+/// Restricts the ring to these operations and flags, and forbids further registrations, because all
+/// of them are done. So an attacker who can write to the queues of the ring cannot open files with
+/// it.
 fn restrict(submitter: &io_uring::Submitter<'_>) -> io::Result<()> {
     use io_uring::register::Restriction;
     let flags = io_uring::squeue::Flags::FIXED_FILE | io_uring::squeue::Flags::BUFFER_SELECT;
@@ -452,7 +454,8 @@ fn restrict(submitter: &io_uring::Submitter<'_>) -> io::Result<()> {
     submitter.register_enable_rings()
 }
 
-/// Tries the newest set of flags first; a kernel that does not know a flag answers EINVAL.
+/// Creates the ring. Tries the newest set of flags first; a kernel that does not know a flag fails
+/// with EINVAL.
 fn build(completions: u32, disabled: bool) -> io::Result<IoUring> {
     let attempt = |no_array: bool| {
         let mut builder = IoUring::builder();

@@ -8,9 +8,10 @@ use io_uring::{opcode, types};
 /// The result of one completed send.
 #[derive(Debug)]
 pub enum Sent {
-    /// So many bytes were sent; the rest of the batch must be sent again.
+    /// This many bytes were sent; the rest of the batch must still be sent.
     Short(usize),
-    /// The whole batch is sent, so many bytes with this send. The emptied list is for reuse.
+    /// The whole batch is sent. Holds the number of bytes of this last send, and the emptied list
+    /// for reuse.
     Whole(usize, Vec<Segment>),
     /// The batch is lost. Holds the errno.
     Failed(i32),
@@ -21,7 +22,7 @@ pub(super) struct Outgoing {
     segments: Vec<Segment>,
     vectors: Vec<libc::iovec>,
     message: libc::msghdr,
-    /// Bytes of the batch that are sent.
+    /// The number of bytes of the batch that were sent.
     sent: usize,
     total: usize,
 }
@@ -40,7 +41,7 @@ impl Outgoing {
         self.sent = 0;
     }
 
-    /// The operation that sends what is not sent yet.
+    /// The operation that sends the rest of the batch.
     pub(super) fn entry(&mut self, file: types::Fixed) -> Entry {
         let mut skip = self.sent;
         self.vectors.clear();

@@ -1,34 +1,9 @@
 //! Closing (RFC 6455 sections 5.5.1, 7.1 and 7.4): codes, payloads and the handshake.
 
+pub use super::codes::*;
+
 use super::Violation;
 use crate::limits::WS_CONTROL_BYTES;
-
-/// The purpose of the connection is fulfilled.
-pub const NORMAL: u16 = 1000;
-/// The endpoint goes away: a server shuts down, a page is left.
-pub const GOING_AWAY: u16 = 1001;
-/// The peer broke the protocol.
-pub const PROTOCOL: u16 = 1002;
-/// A kind of data that cannot be accepted.
-pub const UNSUPPORTED: u16 = 1003;
-/// Never on the wire: what a close frame without a code means.
-pub const NO_CODE: u16 = 1005;
-/// Never on the wire: the connection ended without a close frame.
-pub const ABNORMAL: u16 = 1006;
-/// Data that does not fit its kind, such as text that is not UTF-8.
-pub const INVALID_DATA: u16 = 1007;
-/// A message that violates a policy.
-pub const POLICY: u16 = 1008;
-/// A message that is too big to be processed.
-pub const TOO_BIG: u16 = 1009;
-/// Something unexpected on our side.
-pub const INTERNAL: u16 = 1011;
-/// The service restarts; come back.
-pub const RESTART: u16 = 1012;
-/// The service is overloaded; come back later.
-pub const TRY_AGAIN: u16 = 1013;
-/// A server that we stand before has not done its part.
-pub const BAD_GATEWAY: u16 = 1014;
 
 /// Whether a close frame may carry `code` (section 7.4 and its registry): 1000 to 1003, 1007 to
 /// 1014, and 3000 to 4999. The same rule applies to reading and to writing.
@@ -103,16 +78,16 @@ pub enum CloseHandshake {
     /// Neither side has closed.
     #[default]
     Open,
-    /// Our close frame is out; the peer's is awaited.
+    /// Our close frame was sent; the peer's has not arrived.
     Sent,
-    /// The peer's close frame is in; ours is owed.
+    /// The peer's close frame has arrived; ours was not sent yet.
     Received,
-    /// Both are through: the server ends the TCP connection first (section 7.1.1).
+    /// Both close frames were exchanged: the server ends the TCP connection first (section 7.1.1).
     Done,
 }
 
 impl CloseHandshake {
-    /// We want to send a close frame: whether it may go out. At most one ever does.
+    /// Notes that we want to send a close frame. Returns whether we may send it: true at most once.
     #[must_use]
     pub fn send(&mut self) -> bool {
         let (next, may) = match self {
@@ -124,7 +99,7 @@ impl CloseHandshake {
         may
     }
 
-    /// The peer's close frame came: whether we owe it an answer.
+    /// Notes that the peer's close frame has arrived. Returns whether we must answer it with ours.
     #[must_use]
     pub fn receive(&mut self) -> bool {
         let (next, owed) = match self {

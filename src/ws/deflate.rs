@@ -298,7 +298,7 @@ mod tests {
         let two = [0xf2, 0x48, 0x05, 0x00, 0x00, 0x00, 0xff, 0xff, 0xca, 0xc9, 0xc9, 0x07, 0x00];
         assert_eq!(inflate(&mut inflater, &two), Ok(hello));
         assert_eq!(inflate(&mut inflater, &[0x00]), Ok(Vec::new()));
-        // Nothing at all leaves the window as it is.
+        // Empty input does not change the window.
         assert_eq!(inflate(&mut inflater, &[]), Ok(Vec::new()));
         assert_eq!(inflate(&mut inflater, &[0xf2, 0x00, 0x11, 0x00, 0x00]), Ok(b"Hello".to_vec()));
     }

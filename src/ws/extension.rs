@@ -7,22 +7,22 @@ pub enum Compression {
     /// Every offer is declined.
     #[default]
     Off,
-    /// No side keeps its window from message to message, so that a broadcast is compressed once for
-    /// all, and an idle connection costs no memory.
+    /// Neither side keeps its window from message to message, so that a broadcast is compressed
+    /// once for all peers, and an idle connection takes no memory.
     Shared,
-    /// Each side keeps its window as far as the offer lets it: smaller messages, for hundreds of
-    /// kibibytes a connection.
+    /// Each side keeps its window if the offer allows it. Messages become smaller, and each
+    /// connection takes hundreds of kibibytes.
     Dedicated,
 }
 
-/// What was agreed on with one peer.
+/// The parameters that were negotiated with one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreed {
     /// Our window is `2^our_bits` bytes, 9 to 15.
     pub our_bits: u8,
     /// Whether we keep our window between messages.
     pub we_keep: bool,
-    /// Whether the peer keeps its window between messages. Its size is 15 bits at most, always.
+    /// Whether the peer keeps its window between messages. The peer's window has at most 15 bits.
     pub peer_keeps: bool,
     /// Whether the offer named `server_max_window_bits`, so that the answer must name it.
     names_bits: bool,
@@ -33,7 +33,8 @@ pub struct Agreed {
 #[error("Sec-WebSocket-Extensions is malformed")]
 pub struct MalformedExtension;
 
-/// The smallest window that the compressor can keep to; 8 bits can be offered but not met.
+/// The smallest window of the compressor, in bits. Peers can ask for 8 bits, which are not
+/// supported.
 const BITS_MIN: u8 = 9;
 const BITS_MAX: u8 = 15;
 
@@ -44,7 +45,7 @@ impl Agreed {
 }
 
 impl Agreed {
-    /// The value of a server's answer.
+    /// The value of `Sec-WebSocket-Extensions` in a server's response.
     pub fn answer(&self) -> String {
         let mut text = "permessage-deflate".to_owned();
         if !self.we_keep {
@@ -63,7 +64,7 @@ impl Agreed {
 /// Chooses the first acceptable offer of `permessage-deflate`, in the order of the peer's
 /// preference. `fields` are the values of all such header fields.
 ///
-/// # Errors
+/// [`MalformedExtension`], even if the malformed extension follows an acceptable offer.
 /// [`MalformedExtension`], wherever in the list.
 pub fn negotiate<'f>(
     fields: impl Iterator<Item = &'f str>,
@@ -91,7 +92,7 @@ pub fn negotiate<'f>(
     Ok(agreed)
 }
 
-/// What a client offers: our window may be made smaller.
+/// What a client offers: the server may limit the client's window.
 pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
 /// Reads a server's answer to [`OFFER`]; `None` if it declined.
@@ -175,7 +176,7 @@ impl Offer {
     }
 }
 
-/// 8 to 15, without leading zeros (RFC 7692 section 7.1.2.1).
+/// Parses a number of window bits: 8 to 15, without leading zeros (RFC 7692 section 7.1.2.1).
 fn bits(value: &str) -> Option<u8> {
     match value {
         "8" | "9" | "10" | "11" | "12" | "13" | "14" | "15" => value.parse().ok(),
@@ -183,7 +184,7 @@ fn bits(value: &str) -> Option<u8> {
     }
 }
 
-/// Reads one extension; its parameters if it is `permessage-deflate`.
+/// Reads one extension. Returns its parameters if it is `permessage-deflate`.
 fn offer(rest: &mut Text<'_>) -> Result<Option<Offer>, MalformedExtension> {
     let is_deflate = rest.token()? == "permessage-deflate";
     let mut offer = Offer::default();
@@ -213,7 +214,7 @@ fn offer(rest: &mut Text<'_>) -> Result<Option<Offer>, MalformedExtension> {
     }
 }
 
-/// What is left of a field's value.
+/// The rest of a field's value.
 struct Text<'t>(&'t str);
 
 impl<'t> Text<'t> {

@@ -25,7 +25,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// Whether it is a control frame's (section 5.5).
+    /// Whether this is the opcode of a control frame (section 5.5).
     #[inline]
     pub fn is_control(self) -> bool {
         self as u8 >= 8
@@ -44,8 +44,8 @@ impl Opcode {
     }
 }
 
-/// The rule of section 5.5 for control frames, read or written: whole, and at most 125 bytes. Data
-/// frames always pass.
+/// Checks the rule of section 5.5 for a control frame that is read or written: it is not
+/// fragmented, and its payload has at most 125 bytes. Data frames always pass.
 ///
 /// # Errors
 /// [`Violation::FragmentedControl`] or [`Violation::LongControl`].
@@ -63,11 +63,11 @@ pub fn check(opcode: Opcode, fin: bool, len: u64) -> Result<(), Violation> {
 /// A frame header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The last frame of its message.
+    /// Whether the frame is the last one of its message.
     pub fin: bool,
-    /// The message is compressed (RFC 7692); only on the first frame of a data message.
+    /// Whether the message is compressed (RFC 7692); only on the first frame of a data message.
     pub rsv1: bool,
-    /// What the frame is.
+    /// The kind of the frame.
     pub opcode: Opcode,
     /// The masking key, if there is one.
     pub mask: Option<[u8; 4]>,
@@ -159,7 +159,8 @@ pub fn build(opcode: Opcode, scratch: &mut Vec<u8>, write: impl FnOnce(&mut Vec<
     &scratch[begin..]
 }
 
-/// Opcode and payload of one whole unfragmented frame that this server made: without a mask.
+/// The opcode and the payload of one whole unfragmented frame that this server has made, which is
+/// not masked.
 pub fn split(frame: &[u8]) -> Option<(Opcode, &[u8])> {
     let (head, rest) = frame.split_first_chunk::<2>()?;
     let payload = match head[1] {
@@ -184,11 +185,11 @@ pub fn header_len(payload: usize) -> usize {
 pub(super) struct FrameRules {
     pub(super) role: Role,
     pub(super) allow_rsv1: bool,
-    /// A fragmented message is open.
+    /// Whether a fragmented message is open.
     pub(super) open: bool,
-    /// The open message may have another frame.
+    /// Whether the open message may have another frame.
     pub(super) more: bool,
-    /// Payload bytes that a data frame may have.
+    /// The maximum payload bytes of a data frame.
     pub(super) room: u64,
 }
 
@@ -228,7 +229,7 @@ impl FrameRules {
         Ok(Some((size, Header { fin, rsv1, opcode, mask, len })))
     }
 
-    /// FIN, the reserved bits and the opcode.
+    /// Reads the first octet: FIN, the reserved bits and the opcode.
     #[inline]
     fn first(&self, octet: u8) -> Result<(bool, bool, Opcode), Violation> {
         let (fin, rsv1) = (octet & 0x80 != 0, octet & 0x40 != 0);
@@ -249,7 +250,7 @@ impl FrameRules {
         }
     }
 
-    /// The mask bit, and the length code of a control frame.
+    /// Checks the second octet: the mask bit, and the length code of a control frame.
     #[inline]
     fn second(&self, opcode: Opcode, masked: bool, code: u8) -> Result<(), Violation> {
         match (self.role.peer_masks(), masked) {
@@ -263,9 +264,9 @@ impl FrameRules {
         Ok(())
     }
 
-    /// The length, from its code and the extended octets that have arrived; `None` if some are
-    /// missing. The missing octets leave a range of lengths; if all of it is above the limit, that
-    /// is a violation already.
+    /// Reads the length from its code and the extended octets that have arrived. Returns `None` if
+    /// some are missing. The missing octets leave a range of possible lengths; if the whole range
+    /// is above the limit, that is already a violation.
     #[inline]
     fn length(&self, opcode: Opcode, code: u8, bytes: &[u8]) -> Result<Option<u64>, Violation> {
         let (width, min) = match code {

@@ -1,14 +1,17 @@
-//! RFC 6455 after the 101 response, without a socket: bytes in, events out, for both roles.
+//! RFC 6455 after the 101 response, without a socket: takes received bytes and returns events, as a
+//! server or as a client.
 //!
 //! [`Reader`] turns received bytes into messages and control frames, or into the one [`Violation`]
-//! that ends the connection; it reports the violation with the octet that breaks the rule, not at
-//! the end of the frame. [`frame`] writes frames, [`close`] has the codes and the closing
-//! handshake, [`utf8`] checks text as it arrives. Each rule is one function for reading and for
-//! writing.
+//! that ends the connection. The reader reports a violation at the octet that breaks the rule, not
+//! at the end of the frame. [`frame`] writes frames, [`close`] has the close codes and the closing
+//! handshake, [`utf8`] checks text as it arrives. A rule that applies to reading and to writing is
+//! one function, which both call.
 //!
 //! This module has no clock: the session decides how long to wait for an answer.
 
 pub mod close;
+pub mod codecs;
+mod codes;
 pub mod deflate;
 pub mod extension;
 pub mod frame;
@@ -51,21 +54,22 @@ impl Role {
     }
 }
 
-/// What a reader admits. Shared by many connections, so it is passed to every call and never kept.
+/// The limits of a reader. Many connections share one value, so every call of a reader takes a
+/// reference and no reader stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLimits {
-    /// Payload bytes of one data frame.
+    /// The maximum payload bytes of one data frame.
     pub frame_bytes: u64,
-    /// Payload bytes of one message, all its frames together, before any decompression.
+    /// The maximum payload bytes of one message, all its frames together, before any decompression.
     pub message_bytes: u64,
-    /// Frames of one message, the first and the last included.
+    /// The maximum number of frames of one message, the first and the last included.
     pub fragments: u32,
     /// Whether the first frame of a message may carry RSV1 (RFC 7692 section 6).
     pub allow_rsv1: bool,
 }
 
 impl Default for FrameLimits {
-    /// The bounds of [`crate::limits`], without compression.
+    /// The limits of [`crate::limits`], without compression.
     fn default() -> Self {
         FrameLimits {
             frame_bytes: limits::WS_FRAME_BYTES,
@@ -88,29 +92,32 @@ pub enum MessageKind {
 /// What [`Reader::next`] found at the front of its input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FrameEvent<'a> {
-    /// All of the input was taken and nothing is complete.
+    /// The whole input was consumed, and no message or control frame is complete.
     Need,
-    /// A whole message: in place in the input if it came whole and in one frame, else in the
-    /// reader's buffer, which is released by the next call.
+    /// A whole message. If the message is one frame that is whole in the input, the payload is in
+    /// the input. Otherwise it is in the reader's buffer, which the next call releases.
     Message {
         /// Text or binary. Text is valid UTF-8 unless it is compressed.
         kind: MessageKind,
-        /// The first frame carried RSV1: the payload is to be inflated, and text to be checked.
+        /// Whether the first frame carried RSV1: the payload is still compressed, and text is not
+        /// checked.
         compressed: bool,
         /// The payload, unmasked.
         payload: &'a mut [u8],
     },
-    /// A ping of at most 125 bytes; a pong with the same payload is owed (section 5.5.2).
+    /// A ping of at most 125 bytes, which must be answered by a pong with the same payload (section
+    /// 5.5.2).
     Ping(&'a [u8]),
-    /// A pong of at most 125 bytes, asked for or not (section 5.5.3).
+    /// A pong of at most 125 bytes, solicited or unsolicited (section 5.5.3).
     Pong(&'a [u8]),
-    /// The peer's close frame (section 5.5.1). The reader ignores whatever follows it.
+    /// The peer's close frame (section 5.5.1). The reader ignores all input after it.
     Close {
-        /// The status code, if the frame had a payload; always one that may be on the wire.
+        /// The status code, if the frame had a payload. It is always a code that a close frame may
+        /// carry.
         code: Option<u16>,
         /// The reason, empty if there was none.
         reason: &'a str,
     },
-    /// The peer broke the protocol. The reader ignores whatever follows.
+    /// The peer broke the protocol. The reader ignores all further input.
     Violation(Violation),
 }

@@ -1,8 +1,9 @@
-//! One large compressed message of a core at a time.
+//! The place for large compressed messages: a core decompresses only one of them at a time.
 //!
-//! A message of some kilobytes can be decompressed to the longest message that is admitted. Were
-//! all that are waiting decompressed in turns, all of their outputs would be in memory at once; so
-//! one of them has the place until it is whole, and the others wait in line, compressed.
+//! A compressed message of some kilobytes can have the maximum length when it is decompressed. If
+//! all waiting messages were decompressed in turns, all of their outputs would be in memory at
+//! once. So one message has the place until it is complete, and the other messages wait compressed
+//! in a queue.
 
 use crate::mem::Slot;
 use std::collections::VecDeque;
@@ -11,49 +12,50 @@ use std::collections::VecDeque;
 #[derive(Debug, Default)]
 pub struct LargePlace {
     taken: bool,
-    line: VecDeque<Slot>,
-    /// The place is for the first in line, who has just been called.
+    queue: VecDeque<Slot>,
+    /// Whether the place is reserved for the connection that [`LargePlace::call`] returned last.
     called: bool,
 }
 
 impl LargePlace {
-    /// Whether a message may take it: nobody has it, and nobody who came before waits for it.
+    /// Whether a message may take the place: no message has it, and it is reserved for a connection
+    /// that was called or no connection waits.
     pub fn is_free(&self) -> bool {
-        !self.taken && (self.called || self.line.is_empty())
+        !self.taken && (self.called || self.queue.is_empty())
     }
 
-    /// Takes it, if it is free.
+    /// Takes the place if it is free. Returns whether it was free.
     pub(super) fn take(&mut self) -> bool {
         let free = self.is_free();
         self.taken |= free;
         free
     }
 
-    /// It is through. Whoever was called for it stands in line again.
+    /// Releases the place. A connection that was called for the place must queue again.
     pub(super) fn leave(&mut self) {
         self.taken = false;
         self.called = false;
     }
 
-    /// A connection whose message waits goes to the end of the line.
+    /// Adds a connection whose message waits to the end of the queue.
     pub fn wait(&mut self, slot: Slot) {
-        self.line.push_back(slot);
+        self.queue.push_back(slot);
     }
 
-    /// Whether the first in line can be called.
+    /// Whether a connection can be called: no message has the place, and a connection waits.
     pub fn has_next(&self) -> bool {
-        !self.taken && !self.line.is_empty()
+        !self.taken && !self.queue.is_empty()
     }
 
-    /// Calls the first in line, if nobody has the place: it is free for this one until
-    /// [`LargePlace::end_call`].
+    /// If no message has the place, removes the first connection from the queue and returns it. The
+    /// place is reserved for this connection until [`LargePlace::end_call`].
     pub fn call(&mut self) -> Option<Slot> {
-        let next = if self.taken { None } else { self.line.pop_front() };
+        let next = if self.taken { None } else { self.queue.pop_front() };
         self.called = next.is_some();
         next
     }
 
-    /// Whoever was called has taken it or not.
+    /// Ends the reservation, whether or not the connection has taken the place.
     pub fn end_call(&mut self) {
         self.called = false;
     }

@@ -1,12 +1,12 @@
-//! Reading: octets in, events out.
+//! The reader of frames: takes received octets, and returns events.
 
 use super::frame::{FrameRules, HEADER_BYTES, Header, Opcode};
 use super::{FrameEvent, FrameLimits, MessageKind, Role, Violation, close, utf8};
 use crate::simd;
 
-/// What one connection keeps between two pieces of input.
+/// The reader of one connection, with the state that it keeps between two pieces of input.
 ///
-/// Frames that arrive whole need nothing to be kept. An unfinished header is kept in
+/// For frames that arrive whole, nothing is kept. An unfinished header is kept in
 /// `head[..head_len]`, an unfinished message in `buf`: `buf[..start]` from earlier frames,
 /// `buf[start..]` from the current one, which needs `left` more octets. A control frame inside a
 /// fragmented message uses the end of the same buffer.
@@ -36,20 +36,20 @@ pub struct Reader {
 /// A buffer of at most this size is kept for the next unfinished frame of the same input, so that a
 /// stream whose frames are cut by every input allocates only once.
 const SPARE_BYTES: usize = 32 * 1024;
-/// A buffer of more than this is not kept until the next call.
+/// The capacity in bytes above which [`Reader::take_back_long`] frees a buffer.
 const LONG_BYTES: usize = 64 * 1024;
 
 /// The position of a reader in the stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Before a header, no message open, nothing kept.
+    /// Before a header, with no message open and nothing kept.
     Idle,
     /// Before or inside a header.
     Header,
     /// Inside a payload.
     Payload,
     /// `buf[start..]` was returned; the next call takes it back.
-    Given,
+    Delivered,
     /// After a violation or a close frame.
     Dead,
 }
@@ -135,32 +135,32 @@ impl Reader {
         (start + len, FrameEvent::Message { kind, compressed: false, payload })
     }
 
-    /// Bytes of heap that the reader holds: the unfinished message, or none.
+    /// Heap bytes that the reader holds for an unfinished message; 0 if there is none.
     pub fn held_bytes(&self) -> usize {
         self.buf.capacity()
     }
 
-    /// Bytes of an unfinished message that have come: room that is reserved for more costs nothing
-    /// until it is filled.
+    /// Bytes of an unfinished message that have arrived. Reserved memory beyond them is not
+    /// counted, because it takes no physical memory until it is filled.
     pub fn filled_bytes(&self) -> usize {
         self.buf.len()
     }
 
-    /// Frees the buffer of a long message that was handed out. Its owner is done with it, and what
-    /// came of it may wait for long.
+    /// Frees the buffer of a long message that was returned. Call it after the message was
+    /// processed, if its results may have to wait for a long time.
     pub fn take_back_long(&mut self) {
-        if self.stage == Stage::Given && self.buf.capacity() > LONG_BYTES {
+        if self.stage == Stage::Delivered && self.buf.capacity() > LONG_BYTES {
             self.take_back();
         }
     }
 
-    /// Whether a frame or a fragmented message has begun and not ended: what a deadline for slow
-    /// senders asks.
+    /// Whether a frame or a fragmented message has begun and not ended. The deadline for slow
+    /// senders applies while it has.
     pub fn mid_message(&self) -> bool {
         match self.stage {
             Stage::Idle | Stage::Dead => false,
             Stage::Header | Stage::Payload => true,
-            Stage::Given => self.fragments > 0,
+            Stage::Delivered => self.fragments > 0,
         }
     }
 
@@ -173,7 +173,7 @@ impl Reader {
         let end = match self.stage {
             Stage::Payload if self.opcode.is_control() => self.start,
             Stage::Payload | Stage::Header => self.buf.len(),
-            Stage::Idle | Stage::Given | Stage::Dead => 0,
+            Stage::Idle | Stage::Delivered | Stage::Dead => 0,
         };
         if end == 0 {
             return None;
@@ -188,7 +188,7 @@ impl Reader {
         std::mem::take(&mut self.empty_frames)
     }
 
-    /// A part of the current payload, which is not complete.
+    /// Keeps a part of the current payload, which is not complete after it.
     #[inline(never)]
     fn part<'a>(&'a mut self, part: &[u8]) -> FrameEvent<'a> {
         let kept = self.keep(part);
@@ -298,7 +298,8 @@ impl Reader {
         self.header_in_parts(&rules, input)
     }
 
-    /// The same for a header that is cut, now or earlier.
+    /// Does the same as [`Reader::header`] for a header that is cut by the end of this input or an
+    /// earlier one.
     #[inline(never)]
     fn header_in_parts(
         &mut self,
@@ -367,7 +368,7 @@ impl Reader {
         alone && self.left <= there as u64
     }
 
-    /// Unmasks and checks such a frame in place, and moves past it.
+    /// Unmasks and checks the payload of such a frame in place, and ends the frame.
     fn in_place(&mut self, payload: &mut [u8]) -> Result<(), Violation> {
         let ascii = simd::mask_ascii(payload, self.key);
         self.left = 0;
@@ -406,9 +407,10 @@ impl Reader {
         Ok(())
     }
 
-    /// Makes room for `part` more octets. It does not trust a declared length: it makes room for
-    /// twice what has arrived, or 16 times in the last frame of a message once 64 KiB have arrived.
-    /// The length that the last frame declares is an upper bound, so no room is wasted.
+    /// Makes room for `part` more octets. The declared length is not trusted: the room is for twice
+    /// the octets that have arrived, or 16 times as many in the last frame of a message once 64 KiB
+    /// have arrived. In the last frame, the declared length is an upper bound, so no room is
+    /// wasted.
     fn reserve(&mut self, part: usize) {
         let len = self.buf.len();
         if self.buf.capacity() - len >= part {
@@ -422,13 +424,14 @@ impl Reader {
         self.buf.reserve_exact(room.max(part));
     }
 
-    /// Ends a payload in the buffer. Returns what is complete by that.
+    /// Ends a payload in the buffer. Returns the opcode of the message or control frame that is
+    /// complete now.
     fn end(&mut self) -> Result<Option<Opcode>, Violation> {
         match self.opcode {
-            Opcode::Ping | Opcode::Pong => self.stage = Stage::Given,
+            Opcode::Ping | Opcode::Pong => self.stage = Stage::Delivered,
             Opcode::Close => {
                 close::parse(&self.buf[self.start..])?;
-                self.stage = Stage::Given;
+                self.stage = Stage::Delivered;
                 self.fragments = 0;
             }
             _ if !self.fin => {
@@ -441,15 +444,15 @@ impl Reader {
                 }
                 self.start = 0;
                 self.fragments = 0;
-                self.stage = Stage::Given;
+                self.stage = Stage::Delivered;
             }
         }
         Ok(Some(self.opcode))
     }
 
-    /// Releases what the last call returned.
+    /// Releases the payload that the last call returned.
     fn take_back(&mut self) {
-        if self.stage != Stage::Given {
+        if self.stage != Stage::Delivered {
             return;
         }
         self.buf.truncate(self.start);

@@ -7,19 +7,14 @@
 //! by what the core has left for all such messages; at either bound, octets wait for the end of the
 //! message. A core decompresses one complete large message at a time ([`super::place`]).
 
+use super::codecs::{Codecs, SMALL, SMALL_WORK};
 use super::deflate::{BLOCK, INFLATER_BYTES, InflateError, InflateProgress, Inflater, Room};
-use super::output::Codecs;
 use super::{MessageKind, Violation, utf8};
 
 /// The minimum output, in octets, that an incomplete message may have in memory.
 const AHEAD: usize = 16 * 1024;
 /// The additional output, in octets, for each octet that has arrived.
 const AHEAD_TIMES: usize = 8;
-/// The maximum output, in octets, of a complete message while another one has the place for large
-/// messages.
-pub(super) const SMALL: usize = 64 * 1024;
-/// The maximum work on a small message, in octets of output: that of some 60 000 octets of input.
-pub(super) const SMALL_WORK: usize = 16 * SMALL;
 
 /// A message that is not decompressed completely; see the module's documentation.
 pub(super) struct Unpacking {
@@ -28,7 +23,7 @@ pub(super) struct Unpacking {
     rest: Vec<u8>,
     at: usize,
     /// The number of octets that have arrived.
-    came: usize,
+    received: usize,
     /// Whether the message has arrived completely.
     whole: bool,
     out: Vec<u8>,
@@ -83,7 +78,7 @@ impl Unpacking {
     /// A complete message of which nothing is decompressed.
     pub(super) fn whole(kind: MessageKind, message: &[u8]) -> Unpacking {
         let rest = message.to_vec();
-        Unpacking { came: rest.len(), rest, whole: true, ..Unpacking::of(kind) }
+        Unpacking { received: rest.len(), rest, whole: true, ..Unpacking::of(kind) }
     }
 
     /// Begins the message on the decompressor of a peer that keeps its window.
@@ -114,7 +109,7 @@ impl Unpacking {
             kind,
             rest: Vec::new(),
             at: 0,
-            came: 0,
+            received: 0,
             whole: false,
             out: Vec::new(),
             checked: 0,
@@ -158,7 +153,7 @@ impl Unpacking {
     pub(super) fn add(&mut self, part: &[u8], whole: bool) {
         self.rest.drain(..std::mem::take(&mut self.at));
         self.rest.extend_from_slice(part);
-        self.came += part.len();
+        self.received += part.len();
         self.whole = whole;
     }
 
@@ -170,10 +165,10 @@ impl Unpacking {
         &mut self,
         place: &mut UnpackTarget<'_>,
     ) -> Result<Unpacked, Violation> {
-        if self.came > place.max_bytes {
+        if self.received > place.max_bytes {
             return Err(Violation::TooBig);
         }
-        if self.whole && self.came == 0 {
+        if self.whole && self.received == 0 {
             return Ok(Unpacked::Whole(self.kind, Vec::new()));
         }
         if self.whole && !self.placed {
@@ -259,7 +254,7 @@ impl Unpacking {
         let len = self.out.len();
         let (max_bytes, share) = match self.whole {
             true => (SMALL, SMALL_WORK),
-            false => (AHEAD + AHEAD_TIMES * self.came, codecs.work_left().min(AHEAD)),
+            false => (AHEAD + AHEAD_TIMES * self.received, codecs.work_left().min(AHEAD)),
         };
         let max_bytes = max_bytes.min(max);
         let aim = if self.whole { max_bytes } else { max_bytes.min(len + AHEAD.max(len / 2)) };

@@ -23,8 +23,9 @@ fn short_ascii(bytes: &[u8]) -> bool {
 
 /// Checks text that arrives in pieces, cut anywhere, also inside a code point.
 ///
-/// It keeps what the unfinished code point at the end of the last piece needs: `need` more octets,
-/// of which the next must be in `low..=high`. `need <= 3`, and `need == 0` between code points.
+/// The validator keeps what the unfinished code point at the end of the last piece needs: `need`
+/// more octets, of which the next must be in `low..=high`. `need <= 3`, and `need == 0` between
+/// code points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validator {
     need: u8,
@@ -61,7 +62,7 @@ impl Validator {
         self.need == 0
     }
 
-    /// One octet: the table of RFC 3629 section 4.
+    /// Checks one octet by the table of RFC 3629 section 4.
     fn step(&mut self, octet: u8) -> bool {
         if self.need > 0 {
             let fits = (self.low..=self.high).contains(&octet);

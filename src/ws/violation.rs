@@ -1,8 +1,8 @@
 //! The rules of RFC 6455 that a peer can break.
 
-use super::close;
+use super::codes;
 
-/// A broken rule of RFC 6455. It fails the connection (section 7.1.7).
+/// A broken rule of RFC 6455, which fails the connection (section 7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Violation {
     /// RSV2 or RSV3 is set, or RSV1 where no extension gives it a meaning (section 5.2).
@@ -59,25 +59,25 @@ impl Violation {
     fn verdict(self) -> (u16, &'static str) {
         use Violation::*;
         match self {
-            ReservedBits => (close::PROTOCOL, "reserved bit set"),
-            ReservedOpcode => (close::PROTOCOL, "reserved opcode"),
-            FragmentedControl => (close::PROTOCOL, "fragmented control frame"),
-            LongControl => (close::PROTOCOL, "control frame over 125 bytes"),
-            LooseContinuation => (close::PROTOCOL, "continuation without a message"),
-            InterruptedMessage => (close::PROTOCOL, "data frame inside a fragmented message"),
-            TooManyFragments => (close::TOO_BIG, "too many fragments"),
-            Unmasked => (close::PROTOCOL, "frame without a mask"),
-            Masked => (close::PROTOCOL, "masked frame from a server"),
-            OverlongLength => (close::PROTOCOL, "length not in its shortest form"),
-            NegativeLength => (close::PROTOCOL, "top bit of the length set"),
-            TooBig => (close::TOO_BIG, "message too big"),
-            TextNotUtf8 => (close::INVALID_DATA, "text is not UTF-8"),
-            NotDeflate => (close::INVALID_DATA, "compressed message is damaged"),
-            HalfCloseCode => (close::PROTOCOL, "close frame of one byte"),
-            CloseCode(_) => (close::PROTOCOL, "close code not allowed"),
-            ReasonNotUtf8 => (close::INVALID_DATA, "close reason is not UTF-8"),
-            CutRecord => (close::PROTOCOL, "the body ends inside of a record"),
-            Chunk => (close::PROTOCOL, "malformed chunk"),
+            ReservedBits => (codes::PROTOCOL, "reserved bit set"),
+            ReservedOpcode => (codes::PROTOCOL, "reserved opcode"),
+            FragmentedControl => (codes::PROTOCOL, "fragmented control frame"),
+            LongControl => (codes::PROTOCOL, "control frame over 125 bytes"),
+            LooseContinuation => (codes::PROTOCOL, "continuation without a message"),
+            InterruptedMessage => (codes::PROTOCOL, "data frame inside a fragmented message"),
+            TooManyFragments => (codes::TOO_BIG, "too many fragments"),
+            Unmasked => (codes::PROTOCOL, "frame without a mask"),
+            Masked => (codes::PROTOCOL, "masked frame from a server"),
+            OverlongLength => (codes::PROTOCOL, "length not in its shortest form"),
+            NegativeLength => (codes::PROTOCOL, "top bit of the length set"),
+            TooBig => (codes::TOO_BIG, "message too big"),
+            TextNotUtf8 => (codes::INVALID_DATA, "text is not UTF-8"),
+            NotDeflate => (codes::INVALID_DATA, "compressed message is damaged"),
+            HalfCloseCode => (codes::PROTOCOL, "close frame of one byte"),
+            CloseCode(_) => (codes::PROTOCOL, "close code not allowed"),
+            ReasonNotUtf8 => (codes::INVALID_DATA, "close reason is not UTF-8"),
+            CutRecord => (codes::PROTOCOL, "the body ends inside of a record"),
+            Chunk => (codes::PROTOCOL, "malformed chunk"),
         }
     }
 }

@@ -76,9 +76,9 @@ fn cli_version_is_the_crates() {
 fn cli_check_summarises_a_good_file() {
     let two = "listeners = [{ address = '127.0.0.1:1' }, { address = '[::1]:1' }]\nthreads = 2\n";
     for (name, text, sum) in [
-        ("good.toml", APP.to_owned(), "1 listener, 1 app, 5 routes, one thread a core"),
+        ("good.toml", APP.to_owned(), "1 listener, 1 app, 5 routes, one thread per core"),
         ("two.toml", format!("{two}{APP}"), "2 listeners, 1 app, 5 routes, 2 threads"),
-        ("good.yaml", APP_YAML.to_owned(), "1 listener, 1 app, 5 routes, one thread a core"),
+        ("good.yaml", APP_YAML.to_owned(), "1 listener, 1 app, 5 routes, one thread per core"),
         ("good.yml", format!("threads: 1\n{APP_YAML}"), "1 listener, 1 app, 5 routes, 1 thread"),
     ] {
         let path = file(name, &text);
@@ -156,12 +156,12 @@ fn cli_check_names_line_key_and_accepted_values() {
         (
             "key.toml",
             format!("log.lebel = 'info'\n{APP}"),
-            ":1:5: log.lebel: unknown key; known here: level, format",
+            ":1:5: log.lebel: unknown key; accepted keys: level, format",
         ),
         (
             "key.yaml",
             format!("log:\n  lebel: info\n{APP_YAML}"),
-            ":2:3: log.lebel: unknown key; known here: level, format",
+            ":2:3: log.lebel: unknown key; accepted keys: level, format",
         ),
         (
             "type.toml",
@@ -175,7 +175,7 @@ fn cli_check_names_line_key_and_accepted_values() {
             format!("threads = '${{POLYCAST_TEST_UNSET}}'\n{APP}"),
             ":1:11: threads: the environment variable `POLYCAST_TEST_UNSET` is not set",
         ),
-        ("empty.toml", String::new(), ": apps: at least one entry is needed"),
+        ("empty.toml", String::new(), ": apps: at least one entry is required"),
     ] {
         let path = file(name, &text);
         for arguments in [&["check", &path][..], &["--config", &path], &["serve", "-c", &path]] {

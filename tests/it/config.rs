@@ -76,10 +76,18 @@ fn config_listen_option_keeps_the_other_settings_of_the_listener() {
     let alike = at("") + &at("").replace("6443", "6444");
     assert_eq!(listen(&alike, &[one]).unwrap().listeners.len(), 1);
     for (text, addresses, problem) in [
-        (tls("ec") + &at("").replace("6443", "6444"), &[one][..], "which of these settings"),
-        (tls("ec") + &at("").replace("6443", "6444"), &[one, two], "which of these settings"),
-        (tls("ec") + &tls("rsa").replace("6443", "6444"), &[one], "several listeners that differ"),
-        (named.clone() + &at("").replace("6443", "6444"), &[one], "several listeners that differ"),
+        (tls("ec") + &at("").replace("6443", "6444"), &[one][..], "settings of the new addresses"),
+        (tls("ec") + &at("").replace("6443", "6444"), &[one, two], "settings of the new addresses"),
+        (
+            tls("ec") + &tls("rsa").replace("6443", "6444"),
+            &[one],
+            "the configuration differ in tls",
+        ),
+        (
+            named.clone() + &at("").replace("6443", "6444"),
+            &[one],
+            "the configuration differ in tls",
+        ),
         (named, &[one, two], "has a name, which several addresses cannot share"),
     ] {
         let error = listen(&text, addresses).unwrap_err();
@@ -248,7 +256,7 @@ fn config_profile_sets_missing_keys() {
     // The values of a profile must fit the other keys; the error has the place of the profile.
     let text = format!("limits:\n  http_body_bytes: 65536\n{text}");
     let error = Config::parse(&text, FileFormat::Yaml, "f").expect_err("too long").to_string();
-    assert!(error.starts_with("f:8:5: apps[0].limits.event_bytes: 102400 is more"), "{error}");
+    assert!(error.starts_with("f:8:5: apps[0].limits.event_bytes: 102400 is too"), "{error}");
 }
 
 #[test]
@@ -256,27 +264,27 @@ fn config_related_numbers_must_fit() {
     check(&[
         (
             "[limits]\nframe_bytes = 2000\nmessage_bytes = 1000",
-            "2:1: limits.frame_bytes: 2000 is more than limits.message_bytes, which is 1000; \
-             lower this one or raise that one",
+            "2:1: limits.frame_bytes: 2000 is too large; the maximum is limits.message_bytes, \
+             which is 1000",
         ),
         (
             "[limits]\nhttp_body_bytes = '8KiB'",
-            "1:2: limits.http_head_bytes: 16384 is more than limits.http_body_bytes",
+            "1:2: limits.http_head_bytes: 16384 is too large; the maximum is limits.http_body",
         ),
         (
             "[limits]\nframe_bytes = 1000\nmessage_bytes = 1000",
-            "4:1: apps[0].limits.message_bytes: 65536 is more than the server's limits.message",
+            "4:1: apps[0].limits.message_bytes: 65536 is too large; the maximum is the server",
         ),
     ]);
     check_app(&[
         ("limits.event_bytes = 524288", ""),
         (
             "limits.event_bytes = 524289",
-            "5:8: apps[0].limits.event_bytes: 524289 is more than half of the server's limits.wr",
+            "5:8: apps[0].limits.event_bytes: 524289 is too large; the maximum is half of the",
         ),
         (
             "limits.event_bytes = 1048577",
-            "5:8: apps[0].limits.event_bytes: 1048577 is more than the server's limits.http_body",
+            "5:8: apps[0].limits.event_bytes: 1048577 is too large; the maximum is the server",
         ),
     ]);
 }
@@ -284,7 +292,7 @@ fn config_related_numbers_must_fit() {
 #[test]
 fn config_listeners_are_one_or_more_and_differ() {
     check(&[
-        ("listeners = []", "1:1: listeners: at least one entry is needed"),
+        ("listeners = []", "1:1: listeners: at least one entry is required"),
         ("listeners = [{ address = '[::1]:1' }, { address = '0.0.0.0:1' }]", ""),
         ("listeners = [{ address = '[::1]:0' }, { address = '[::1]:0' }]", ""),
         (
@@ -329,8 +337,8 @@ fn config_names_and_keys_of_guards() {
     let encodings =
         format!("4:9: guards[0].keys[0]: the value (not shown) is not accepted; {encodings}");
     let fits = "4:9: guards[0].keys[0]: the value (not shown) is not accepted; accepted: a key \
-                that one of the guard's `algorithms` fits";
-    let url = |url: &str| format!("4:1: guards[0].keys_url: `{url}` is not accepted; accepted: `k");
+                for at least one of the guard's `algorithms`";
+    let url = |url: &str| format!("4:1: guards[0].keys_url: `{url}` is not accepted; accepted: at");
     let secret = "0123456789abcdef0123456789abcdef";
     check_guard(&[
         ("", ""),
@@ -356,7 +364,7 @@ fn config_names_and_keys_of_guards() {
     check(&[
         ("[[guards]]\nname = 'g'", "1:1: guards[0].keys: `/.well-known/jwks.json` is not accepted"),
         ("[[guards]]\nname = 'a b'", "2:1: guards[0].name: `a b` is not accepted"),
-        ("[[guards]]", "1:1: guards[0].name: missing, and it has no default"),
+        ("[[guards]]", "1:1: guards[0].name: the key is missing and has no default"),
     ]);
 }
 
@@ -389,7 +397,7 @@ fn config_certificate_guards() {
         &colons[3..],
         "é",
     ] {
-        let error = "11:17: guards[0].certificate.fingerprints[0]: expected a SHA-256 in 64 hex";
+        let error = "11:17: guards[0].certificate.fingerprints[0]: expected a SHA-256 fingerprint";
         check(&[(&fingerprint(bad), error)]);
     }
     let place = |list: &str, found: &str| {
@@ -398,20 +406,20 @@ fn config_certificate_guards() {
             list.len() + 2
         )
     };
-    let needed = "what is needed here: ";
+    let needed = "expected ";
     check(&[
         (&lists("common_names = ['']"), &place("common_names[0]", "")),
         (&lists("alternative_names = ['a.example']"), &place("alternative_names[0]", "a.example")),
         (&lists("alternative_names = ['dns:']"), &place("alternative_names[0]", "dns:")),
         (&lists("alternative_names = ['DNS:a']"), &place("alternative_names[0]", "DNS:a")),
-        (guard, &format!("3:1: guards[0].type: {needed}\"jwt\", or a listener whose `tls` has")),
+        (guard, &format!("3:1: guards[0].type: {needed}\"jwt\", or a listener whose `tls.mutual`")),
         (
             &format!("{listening}{guard}issuer = 'https://a'"),
-            &format!("9:1: guards[0].type: {needed}\"jwt\", since the guard has keys that are for"),
+            &format!("9:1: guards[0].type: {needed}\"jwt\", because the guard has keys that"),
         ),
         (
             &format!("{GUARD}certificate.common_names = ['a']"),
-            &format!("4:1: guards[0].certificate: {needed}nothing, unless the guard's `type` is"),
+            &format!("4:1: guards[0].certificate: {needed}no value, because the guard's `type` is"),
         ),
         (
             &format!("{GUARD}type = 'x509'"),
@@ -463,7 +471,7 @@ fn config_route_conditions() {
     }
     let route = |more: &str| format!("[[routes]]\nendpoint = 'reject'\n{more}");
     check(&[
-        (&route("when = [{}]"), "3:9: routes[0].when[0]: at least one entry is needed"),
+        (&route("when = [{}]"), "3:9: routes[0].when[0]: at least one entry is required"),
         (&route("status = 400"), ""),
         (&route("status = 599"), ""),
         (
@@ -516,7 +524,7 @@ fn config_paths_begin_with_a_slash() {
         ("pusher.path_prefix = 'ws'", "1:8: pusher.path_prefix: `ws` is not accepted"),
         ("pusher.path_prefix = '/ws/'", "1:8: pusher.path_prefix: `/ws/` is not accepted"),
         ("pusher.path_prefix = '/a?b'", "1:8: pusher.path_prefix: `/a?b` is not accepted"),
-        ("routes = []", "1:1: routes: at least one entry is needed"),
+        ("routes = []", "1:1: routes: at least one entry is required"),
         ("routes = [{ endpoint = 'apps' }]", ""),
         ("routes = [{ when = [{ path = '*' }], endpoint = 'apps' }]", ""),
         (
@@ -672,7 +680,8 @@ fn config_webhook_urls_and_ranges() {
         let text = format!("[[apps.webhooks]]\nurl = '{url}'");
         check_app(&[(&text, "6:1: apps[0].webhooks[0].url: the value (not shown) is not")]);
     }
-    check_app(&[("[[apps.webhooks]]\nbatch = true", "5:1: apps[0].webhooks[0].url: missing")]);
+    let missing = "5:1: apps[0].webhooks[0].url: the key is missing";
+    check_app(&[("[[apps.webhooks]]\nbatch = true", missing)]);
 }
 
 #[test]
@@ -775,7 +784,7 @@ fn config_broadcastt_ranges_and_no_webhooks() {
         ("broadcastt.batch_events = 0", "1:12: broadcastt.batch_events: 0 is out of range"),
         ("broadcastt.infer_channel = true", ""),
     ]);
-    let lacking = "its default: the dialect `broadcastt` has no such thing";
+    let lacking = "only the default, because the dialect `broadcastt` does not support this key";
     check_app(&[
         ("dialect = 'broadcastt'", ""),
         ("dialect = 'broadcast'", "5:11: apps[0].dialect: "),
@@ -836,7 +845,7 @@ fn config_ranges_of_zenith() {
         ("message_bytes = 1024", ""),
         ("message_bytes = 1023", ": zenith.message_bytes: 1023 is out of range"),
         ("message_bytes = '16MiB'", ""),
-        ("message_bytes = '17MiB'", ": zenith.message_bytes: 17825792 is more than the server's"),
+        ("message_bytes = '17MiB'", ": zenith.message_bytes: 17825792 is too large; the maximum"),
     ]);
 }
 
@@ -988,8 +997,8 @@ fn config_upstreams_are_urls() {
     ] {
         let refusal = format!(
             "3:19: routes[0].proxy.upstreams: expected a URL such as \
-             \"wss://example.com:8443/path\": ws or wss, a name or an address (IPv6 in brackets), \
-             and nothing like `user@` or `#part`, found {shown}"
+             \"wss://example.com:8443/path\": ws or wss, a host name or an address (IPv6 in \
+             brackets), without `user@` and `#fragment`, found {shown}"
         );
         check_proxy(&[(&format!("proxy.upstreams = '{url}'"), &refusal)]);
     }
@@ -1000,12 +1009,12 @@ fn config_upstreams_are_urls() {
         (&many(257), "3:7: routes[0].proxy.upstreams: 257 is out of range; accepted: 1 to 256"),
         ("proxy.upstreams = ['ws://a', 'b']", "3:30: routes[0].proxy.upstreams[1]: expected a URL"),
         ("proxy.upstreams = []", "3:7: routes[0].proxy.upstreams: at least one entry"),
-        ("proxy = {}", "3:1: routes[0].proxy.upstreams: at least one entry is needed"),
+        ("proxy = {}", "3:1: routes[0].proxy.upstreams: at least one entry is required"),
         ("proxy.upstreams = 1", "3:19: routes[0].proxy.upstreams: expected a URL, or a list of"),
-        ("", "1:1: routes[0].proxy: what is needed here: `upstreams`, since the endpoint is"),
+        ("", "1:1: routes[0].proxy: expected `upstreams`, because the endpoint is"),
     ]);
     let elsewhere = "[[routes]]\nendpoint = 'echo'\nproxy.upstreams = 'ws://a'";
-    check(&[(elsewhere, "3:1: routes[0].proxy: only the endpoint `proxy` has upstreams")]);
+    check(&[(elsewhere, "3:1: routes[0].proxy: only the endpoint `proxy` accepts this section")]);
 }
 
 /// As `check_proxy`, with texts after `[routes.proxy]` and one upstream, from line 5.
@@ -1078,7 +1087,7 @@ fn config_header_fields_of_proxies() {
 
 #[test]
 fn config_tls_of_proxies() {
-    let pair = "what is needed here: either `cert` and `key`, or `pkcs12`";
+    let pair = "expected either `cert` and `key`, or `pkcs12`";
     let pair = format!("5:5: routes[0].proxy.tls.certificate: {pair}");
     check_upstream(&[
         ("tls.ca_file = 'ca.pem'", ""),
@@ -1094,27 +1103,27 @@ fn config_tls_of_proxies() {
         ("tls.certificate = { pkcs12 = 'a', alias = 'b' }", ""),
         (
             "tls.certificate = { cert = 'a', key = 'b', alias = 'c' }",
-            "5:44: routes[0].proxy.tls.certificate.alias: what is needed here: nothing, since",
+            "5:44: routes[0].proxy.tls.certificate.alias: expected no value, because `pkcs12`",
         ),
         ("tls = { ca_file = 'a', ca_password = 'b', ca_aliases = ['c'], ca_system = true }", ""),
         (
             "tls = { ca_file = 'a', ca_aliases = ['c'] }",
-            "5:24: routes[0].proxy.tls.ca_aliases: what is needed here: nothing, unless the file",
+            "5:24: routes[0].proxy.tls.ca_aliases: expected no entries, because only",
         ),
         (
             "tls.ca_password = 'b'",
-            "5:5: routes[0].proxy.tls.ca_password: what is needed here: nothing, since without a",
+            "5:5: routes[0].proxy.tls.ca_password: expected no value, because `ca_file`",
         ),
         (
             "tls.ca_system = true",
-            "5:5: routes[0].proxy.tls.ca_system: what is needed here: nothing, since without a",
+            "5:5: routes[0].proxy.tls.ca_system: expected no value, because `ca_file`",
         ),
         ("tls.min_version = '1.3'", ""),
         ("tls.min_version = '1.1'", "5:19: routes[0].proxy.tls.min_version: `1.1` is not"),
     ]);
     check_proxy(&[(
         "proxy.upstreams = 'ws://a'\nproxy.tls.ca_file = 'ca.pem'",
-        "4:7: routes[0].proxy.tls: what is needed here: a `wss://` upstream, since this is about",
+        "4:7: routes[0].proxy.tls: expected at least one `wss://` URL in `upstreams`",
     )]);
 }
 
@@ -1126,19 +1135,19 @@ fn config_listener_stores_and_metric_names() {
     };
     let mutual = "mutual = 'required', client_ca = 'd'";
     let namespace = |length: usize| format!("metrics.namespace = '{}'", "\u{e9}".repeat(length));
-    let aliases = "1:147: listeners[0].tls.client_ca_aliases: what is needed here: nothing, unless";
+    let aliases = "1:147: listeners[0].tls.client_ca_aliases: expected no entries, because";
     check(&[
         (&tls(mutual), ""),
         (&tls(&format!("{mutual}, client_ca_password = 'e', client_ca_aliases = ['f']")), ""),
         (&tls(&format!("{mutual}, client_ca_aliases = ['f']")), aliases),
         (
             &tls("client_ca_password = 'e'"),
-            "1:109: listeners[0].tls.client_ca_password: what is needed here: nothing, since",
+            "1:109: listeners[0].tls.client_ca_password: expected no value, because",
         ),
         (
             "listeners = [{ address = '[::1]:1', tls = { certificates = [{ cert = 'a', key = 'b', \
              alias = 'c' }] } }]",
-            "1:86: listeners[0].tls.certificates[0].alias: what is needed here: nothing, since",
+            "1:86: listeners[0].tls.certificates[0].alias: expected no value, because `pkcs12`",
         ),
         ("metrics.open = true\nmetrics.zilla = true", ""),
         (&namespace(1), ""),

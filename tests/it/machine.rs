@@ -47,7 +47,7 @@ pub(crate) struct Machine {
 #[derive(Default)]
 pub(crate) struct Wire {
     slot: Option<Slot>,
-    pub(crate) ear: ClientReader,
+    pub(crate) reader: ClientReader,
     pub(crate) received: Vec<Received>,
     /// The bytes that the server sent on a TLS connection, which are not parsed here.
     pub(crate) raw: Vec<u8>,
@@ -168,7 +168,7 @@ impl Machine {
     pub(crate) fn settle(&mut self) -> usize {
         for turns in 1..100_000 {
             self.turn();
-            if !self.shard.is_restless() {
+            if !self.shard.has_waiting_work() {
                 return turns;
             }
         }
@@ -230,7 +230,8 @@ impl Machine {
                 self.finish(at);
             } else {
                 let starved = self.shard.is_starved(slot);
-                let waits = wants.read || starved || self.wires[at].eof || self.shard.is_restless();
+                let waits =
+                    wants.read || starved || self.wires[at].eof || self.shard.has_waiting_work();
                 assert!(waits, "nothing waits and nothing is read");
             }
         }
@@ -243,7 +244,7 @@ impl Machine {
         assert!(!wire.shut, "bytes behind the end");
         match wire.secure {
             true => wire.raw.extend_from_slice(&bytes),
-            false => wire.received.extend(wire.ear.hear(&bytes)),
+            false => wire.received.extend(wire.reader.hear(&bytes)),
         }
         self.shard.sent(slot, bytes.len(), Some(batch), self.now);
     }

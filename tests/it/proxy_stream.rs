@@ -37,15 +37,15 @@ fn linked(bench: &mut Bench, content_type: &str) -> ClientReader {
     let answer = answer(&bench.text(UPSTREAM), "");
     assert_eq!(bench.text(client), "", "the answer waits");
     bench.receive(UPSTREAM, &answer);
-    let mut ear = ClientReader::default();
-    let received = ear.hear(&bench.taken(client));
+    let mut reader = ClientReader::default();
+    let received = reader.hear(&bench.taken(client));
     assert!(matches!(received[..], [Received::Answer { status: 200, .. }]), "{received:?}");
-    ear
+    reader
 }
 
-fn received(bench: &mut Bench, ear: &mut ClientReader) -> Vec<Received> {
+fn received(bench: &mut Bench, reader: &mut ClientReader) -> Vec<Received> {
     let bytes = bench.taken(CLIENT);
-    ear.hear(&bytes)
+    reader.hear(&bytes)
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn proxy_stream_records_are_messages_at_every_cut() {
     let body = [chunk(b"on"), chunk(b"e\ntwo\n\nthr"), chunk(b"ee"), chunk(b"")].concat();
     for cut in 0..=body.len() {
         let mut bench = bench();
-        let mut ear = linked(&mut bench, LINES);
+        let mut reader = linked(&mut bench, LINES);
         bench.receive(CLIENT, &body[..cut]);
         bench.receive(CLIENT, &body[cut..]);
         let mut replies = bench.replies(UPSTREAM);
@@ -95,46 +95,46 @@ fn proxy_stream_records_are_messages_at_every_cut() {
         assert_eq!(replies, [text("one"), text("two"), text("three")], "{cut}");
         // A client that has ended its body still receives.
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"still"));
-        assert_eq!(received(&mut bench, &mut ear), [text("still")]);
+        assert_eq!(received(&mut bench, &mut reader), [text("still")]);
     }
 }
 
 #[test]
 fn proxy_stream_writes_records_of_both_message_kinds() {
     let mut bench = bench();
-    let mut ear = linked(&mut bench, OCTETS);
+    let mut reader = linked(&mut bench, OCTETS);
     bench.receive(CLIENT, &chunk(b"\0\0\0\x02\0\xff\0\0\0\0"));
     let binary = |bytes: &[u8]| Received::Binary(bytes.to_vec());
     assert_eq!(bench.replies(UPSTREAM), [binary(&[0, 255]), binary(&[])]);
     bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"text"));
-    assert_eq!(received(&mut bench, &mut ear), [binary(&[0, 255]), binary(b"text")]);
+    assert_eq!(received(&mut bench, &mut reader), [binary(&[0, 255]), binary(b"text")]);
     assert_eq!(bench.counters.http_streams_unsaid.get(), 0);
     let mut bench = self::bench();
-    let mut ear = linked(&mut bench, LINES);
+    let mut reader = linked(&mut bench, LINES);
     bench.receive(UPSTREAM, &plain(Opcode::Binary, &[0, 255]));
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"two\nlines"));
-    assert_eq!(received(&mut bench, &mut ear), []);
+    assert_eq!(received(&mut bench, &mut reader), []);
     assert_eq!(bench.counters.http_streams_unsaid.get(), 2);
 }
 
 #[test]
 fn proxy_stream_answers_pings_and_drops_pongs_of_the_upstream() {
     let mut bench = bench();
-    let mut ear = linked(&mut bench, LINES);
+    let mut reader = linked(&mut bench, LINES);
     bench.receive(UPSTREAM, &plain(Opcode::Ping, b"there?"));
     bench.receive(UPSTREAM, &plain(Opcode::Pong, b"unasked"));
     assert_eq!(bench.replies(UPSTREAM), [Received::Pong(b"there?".to_vec())]);
-    assert_eq!(received(&mut bench, &mut ear), []);
+    assert_eq!(received(&mut bench, &mut reader), []);
 }
 
 #[test]
 fn proxy_stream_sends_heartbeats_to_both_sides() {
     let mut bench = bench();
-    let mut ear = linked(&mut bench, LINES);
+    let mut reader = linked(&mut bench, LINES);
     bench.wait(120_000);
     bench.receive(UPSTREAM, &plain(Opcode::Pong, b"\0polycast"));
-    let alive = received(&mut bench, &mut ear);
+    let alive = received(&mut bench, &mut reader);
     assert!(!alive.is_empty() && alive.iter().all(|it| *it == Received::Alive), "{alive:?}");
     assert_eq!(bench.replies(UPSTREAM), [Received::Ping(b"\0polycast".to_vec())]);
     assert!(bench.wires[CLIENT].slot.is_some());
@@ -148,11 +148,11 @@ fn proxy_stream_ends_with_the_upstreams_close() {
         (Vec::new(), None, "", ""),
     ] {
         let mut bench = bench();
-        let mut ear = linked(&mut bench, LINES);
+        let mut reader = linked(&mut bench, LINES);
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"last"));
         bench.receive(UPSTREAM, &plain(Opcode::Close, &payload));
         let last = Received::Text("last".into());
-        assert_eq!(received(&mut bench, &mut ear), [last, Received::End(trailer.to_owned())]);
+        assert_eq!(received(&mut bench, &mut reader), [last, Received::End(trailer.to_owned())]);
         assert_eq!(bench.replies(UPSTREAM), [Received::Close(code, reason.to_owned())]);
         assert!(bench.wires[CLIENT].shut && !bench.wires[UPSTREAM].shut, "servers end first");
         // Later records of the client are discarded.
@@ -168,16 +168,16 @@ fn proxy_stream_ends_with_the_upstreams_close() {
 fn proxy_stream_client_that_leaves_closes_upstream_with_1001() {
     for whole in [true, false] {
         let mut bench = bench();
-        let mut ear = linked(&mut bench, LINES);
+        let mut reader = linked(&mut bench, LINES);
         bench.receive(CLIENT, &chunk(b"a\n"));
         if whole {
             bench.receive(CLIENT, &chunk(b""));
         }
         bench.eof(CLIENT);
-        let gone = Received::Close(Some(1001), "the client has gone".into());
+        let gone = Received::Close(Some(1001), "the client has disconnected".into());
         assert_eq!(bench.replies(UPSTREAM), [Received::Text("a".into()), gone]);
         let end = if whole { vec![Received::End(String::new())] } else { vec![] };
-        assert_eq!(received(&mut bench, &mut ear), end);
+        assert_eq!(received(&mut bench, &mut reader), end);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
         bench.check_empty();
@@ -187,10 +187,10 @@ fn proxy_stream_client_that_leaves_closes_upstream_with_1001() {
 #[test]
 fn proxy_stream_upstream_that_leaves_is_1014() {
     let mut bench = bench();
-    let mut ear = linked(&mut bench, LINES);
+    let mut reader = linked(&mut bench, LINES);
     bench.eof(UPSTREAM);
-    let end = Received::End("Polycast-Close: 1014 the upstream has gone".into());
-    assert_eq!(received(&mut bench, &mut ear), [end]);
+    let end = Received::End("Polycast-Close: 1014 the upstream has disconnected".into());
+    assert_eq!(received(&mut bench, &mut reader), [end]);
     bench.eof(CLIENT);
     bench.check_empty();
 }
@@ -203,12 +203,12 @@ fn proxy_stream_malformed_body_is_the_clients_fault() {
         (OCTETS, chunk(b"\xff\xff\xff\xfe"), "Polycast-Close: 1009 "),
     ] {
         let mut bench = bench();
-        let mut ear = linked(&mut bench, content_type);
+        let mut reader = linked(&mut bench, content_type);
         bench.receive(CLIENT, &body);
-        let received = received(&mut bench, &mut ear);
+        let received = received(&mut bench, &mut reader);
         let [Received::End(end)] = &received[..] else { panic!("{received:?}") };
         assert!(end.starts_with(trailer), "{end}");
-        let gone = Received::Close(Some(1001), "the client has gone".into());
+        let gone = Received::Close(Some(1001), "the client has disconnected".into());
         assert_eq!(bench.replies(UPSTREAM), [gone]);
         bench.eof(CLIENT);
         bench.eof(UPSTREAM);
@@ -254,11 +254,11 @@ fn proxy_stream_without_upstream_answers_the_reason() {
 #[test]
 fn proxy_stream_drain_ends_the_stream_and_closes_the_upstream() {
     let mut bench = bench();
-    let mut ear = linked(&mut bench, LINES);
+    let mut reader = linked(&mut bench, LINES);
     bench.shard.drain();
     bench.wait(SWEEP_MS);
     let end = Received::End("Polycast-Close: 1001 the server is shutting down".into());
-    assert_eq!(received(&mut bench, &mut ear), [end]);
+    assert_eq!(received(&mut bench, &mut reader), [end]);
     let down = Received::Close(Some(1001), "the server is shutting down".into());
     assert_eq!(bench.replies(UPSTREAM), [down]);
     bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
@@ -274,7 +274,7 @@ fn proxy_stream_each_side_pauses_the_other() {
     for (from, to) in [(CLIENT, UPSTREAM), (UPSTREAM, CLIENT)] {
         const LEN: usize = 1000;
         let mut bench = bench();
-        let mut ear = linked(&mut bench, LINES);
+        let mut reader = linked(&mut bench, LINES);
         let message = |number: usize| format!("{number:0>LEN$}");
         let mut number = 0;
         for _ in 0..10 {
@@ -294,7 +294,7 @@ fn proxy_stream_each_side_pauses_the_other() {
             assert!(bench.wires[from].reads);
         }
         let received = match to {
-            CLIENT => received(&mut bench, &mut ear),
+            CLIENT => received(&mut bench, &mut reader),
             _ => bench.replies(to),
         };
         let want: Vec<_> = (0..number).map(|number| Received::Text(message(number))).collect();
@@ -315,8 +315,8 @@ fn proxy_stream_body_of_known_length_ends_while_the_client_still_receives() {
     let text = |text: &str| Received::Text(text.to_owned());
     assert_eq!(bench.replies(UPSTREAM), [text("one"), text("two")]);
     bench.receive(UPSTREAM, &plain(Opcode::Text, b"three"));
-    let mut ear = ClientReader::default();
-    let received = received(&mut bench, &mut ear);
+    let mut reader = ClientReader::default();
+    let received = received(&mut bench, &mut reader);
     assert!(
         matches!(&received[..], [Received::Answer { .. }, Received::Text(it)] if it == "three")
     );
@@ -349,19 +349,19 @@ fn models_hold_in_both_directions() {
     let new = |on_invalid| Bench::new("['ws://127.0.0.1:1001']", &models(on_invalid));
     for from in [CLIENT, UPSTREAM] {
         let mut bench = new("close");
-        let mut ear = linked(&mut bench, LINES);
+        let mut reader = linked(&mut bench, LINES);
         bench.receive(CLIENT, &chunk(b"1\n"));
         bench.receive(UPSTREAM, &plain(Opcode::Text, b"2"));
         match from {
             CLIENT => bench.receive(CLIENT, &chunk(b"one\n")),
             _ => bench.receive(UPSTREAM, &plain(Opcode::Text, b"two")),
         }
-        let received = received(&mut bench, &mut ear);
+        let received = received(&mut bench, &mut reader);
         let [Received::Text(two), Received::End(end)] = &received[..] else {
             panic!("{received:?}")
         };
         assert!(two == "2" && end.starts_with("Polycast-Close: 100"), "{end}");
-        let gone = Received::Close(Some(1001), "the client has gone".into());
+        let gone = Received::Close(Some(1001), "the client has disconnected".into());
         assert_eq!(bench.replies(UPSTREAM), [Received::Text("1".into()), gone]);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
@@ -369,9 +369,9 @@ fn models_hold_in_both_directions() {
         bench.check_empty();
     }
     let mut bench = new("reply");
-    let mut ear = linked(&mut bench, LINES);
+    let mut reader = linked(&mut bench, LINES);
     bench.receive(CLIENT, &chunk(b"one\n1\n"));
-    let received = received(&mut bench, &mut ear);
+    let received = received(&mut bench, &mut reader);
     assert!(
         matches!(&received[..], [Received::Text(it)] if it.contains("\"error\"")),
         "{received:?}"

@@ -28,7 +28,7 @@ fn config(name: &str, authority: &Authority, more: &str, app: &str) -> Config {
 struct Peer {
     at: usize,
     tls: ClientConnection,
-    ear: ClientReader,
+    reader: ClientReader,
     received: Vec<Received>,
     /// The number of bytes that the client has sent. They are cut after every `every` bytes, or
     /// once after `once` bytes.
@@ -42,9 +42,18 @@ impl Peer {
     fn new(machine: &mut Machine, config: &Arc<ClientConfig>) -> Peer {
         let name = ServerName::try_from("localhost").unwrap();
         let tls = ClientConnection::new(config.clone(), name).unwrap();
-        let (ear, received) = (ClientReader::default(), Vec::new());
+        let (reader, received) = (ClientReader::default(), Vec::new());
         let at = machine.open_secure();
-        Peer { at, tls, ear, received, sent: 0, every: usize::MAX, once: usize::MAX, ended: false }
+        Peer {
+            at,
+            tls,
+            reader,
+            received,
+            sent: 0,
+            every: usize::MAX,
+            once: usize::MAX,
+            ended: false,
+        }
     }
 
     fn say(&mut self, machine: &mut Machine, plain: &[u8]) {
@@ -90,7 +99,7 @@ impl Peer {
                 Ok(_) => self.ended = true,
                 Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
             }
-            self.received.extend(self.ear.hear(&plain));
+            self.received.extend(self.reader.hear(&plain));
         }
     }
 
@@ -211,7 +220,7 @@ fn handshakes_of_one_turn_are_bounded_and_the_others_come_after_them() {
         machine.receive_in_turn(peer.at, &hello);
     }
     let mut answered = Vec::new();
-    while machine.shard.is_restless() || answered.is_empty() {
+    while machine.shard.has_waiting_work() || answered.is_empty() {
         machine.turn();
         let has_answer = |peer: &&Peer| !machine.wires_raw(peer.at).is_empty();
         answered.push(peers.iter().filter(has_answer).count());

@@ -219,14 +219,14 @@ fn tls_client_files_are_read_with_the_configuration() {
     assert!(load("").unwrap().routes[0].proxy.is_some());
     for (tls, refusal) in [
         ("proxy.tls.ca_file = 'none.pem'", "4:11: routes[0].proxy.tls.ca_file: none.pem cannot"),
-        ("proxy.tls.ca_file = 'a.key'", "4:11: routes[0].proxy.tls.ca_file: a.key holds no"),
+        ("proxy.tls.ca_file = 'a.key'", "4:11: routes[0].proxy.tls.ca_file: a.key contains no"),
         (
             "proxy.tls.certificate = { cert = 'a.pem', key = 'none.key' }",
             "4:43: routes[0].proxy.tls.certificate.key: none.key cannot be read",
         ),
         (
             "proxy.tls.certificate = { cert = 'a.pem', key = 'b.key' }",
-            "4:11: routes[0].proxy.tls.certificate: b.key holds a private key that does not belong",
+            "4:11: routes[0].proxy.tls.certificate: b.key contains a private key that does not",
         ),
     ] {
         let error = load(tls).expect_err(tls);
@@ -263,7 +263,12 @@ fn tls_client_store_entries_are_chosen_by_alias() {
         assert_eq!(tls::pkcs12_pair(&keys, "generated", alias).is_ok(), found, "{alias}");
     }
     let received = tls::pkcs12_pair(&keys, "generated", "one").unwrap_err().to_string();
-    assert!(received.ends_with("localhost.p12 holds no entry `one` of that kind"), "{received}");
+    assert!(
+        received.ends_with(
+            "localhost.p12 contains no entry `one` with the required certificate or key"
+        ),
+        "{received}"
+    );
     let pairs = vec![tls::pkcs12_pair(&keys, "generated", "").unwrap()];
     let setup = Setup {
         pairs,
@@ -291,7 +296,10 @@ fn tls_client_store_entries_are_chosen_by_alias() {
         let aliases: Vec<String> = aliases.iter().map(|it| (*it).to_owned()).collect();
         tls::pkcs12_roots(&trust, password, &aliases).err().expect("an error").to_string()
     };
-    assert!(refused(&["none"], "generated").ends_with("holds no entry `none` of that kind"));
+    assert!(
+        refused(&["none"], "generated")
+            .ends_with("contains no entry `none` with the required certificate or key")
+    );
     assert!(refused(&[], "wrong").contains("the password is wrong"));
     // A store as OpenSSL writes it, whose entries are not marked as trusted.
     let openssl = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ec.p12");
@@ -320,5 +328,10 @@ fn zilla_proxy_file_finds_its_stores() {
     assert!(client.opened && server.opened, "both sides of the file fit each other");
     let error = load(&text.replace("        - localhost\n      sni", "        - other\n      sni"));
     let error = error.expect_err("no such entry").to_string();
-    assert!(error.contains("localhost.p12 holds no entry `other` of that kind"), "{error}");
+    assert!(
+        error.contains(
+            "localhost.p12 contains no entry `other` with the required certificate or key"
+        ),
+        "{error}"
+    );
 }

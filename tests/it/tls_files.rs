@@ -69,12 +69,12 @@ fn tls_files_errors_name_file_and_key() {
     for (pair, key, replies) in [
         ("cert = 'none.pem', key = 'ec.key'", "cert", "none.pem cannot be read: No such file"),
         ("cert = 'ec.pem', key = 'none.key'", "key", "none.key cannot be read: No such file"),
-        ("cert = 'empty.pem', key = 'ec.key'", "cert", "empty.pem holds no certificate"),
-        ("cert = 'ec.key', key = 'ec.key'", "cert", "ec.key holds no certificate"),
+        ("cert = 'empty.pem', key = 'ec.key'", "cert", "empty.pem contains no certificate"),
+        ("cert = 'ec.key', key = 'ec.key'", "cert", "ec.key contains no certificate"),
         ("cert = 'cut.pem', key = 'ec.key'", "cert", "cut.pem is not PEM"),
         ("cert = 'long.pem', key = 'ec.key'", "cert", "long.pem is longer than 1 MiB"),
-        ("cert = 'ec.pem', key = 'ec.pem'", "key", "ec.pem holds no private key"),
-        ("cert = 'ec.pem', key = 'encrypted.key'", "key", "encrypted.key holds an encrypted"),
+        ("cert = 'ec.pem', key = 'ec.pem'", "key", "ec.pem contains no private key"),
+        ("cert = 'ec.pem', key = 'encrypted.key'", "key", "encrypted.key contains an encrypted"),
         ("pkcs12 = 'ec.p12', password = 'sesame'", "pkcs12", "ec.p12 is not PKCS#12, or the pas"),
         ("pkcs12 = 'ec.pem'", "pkcs12", "ec.pem is not PKCS#12"),
     ] {
@@ -87,7 +87,7 @@ fn tls_files_errors_name_file_and_key() {
         assert!(!error.contains(base64.lines().nth(1).unwrap()) && !error.contains("sesame"));
     }
     for (pair, replies) in [
-        ("cert = 'ec.pem', key = 'rsa.key'", "rsa.key holds a private key that does not belong"),
+        ("cert = 'ec.pem', key = 'rsa.key'", "rsa.key contains a private key that does not belong"),
         ("cert = 'not-der.pem', key = 'ec.key'", "not-der.pem "),
     ] {
         let error = of_pair(pair);
@@ -100,27 +100,27 @@ fn tls_files_refuse_certificate_and_key_that_do_not_match() {
     let folder = files("together");
     let pair = "certificates = [{ cert = 'ec.pem', key = 'ec.key' }]\n";
     for (tls, replies) in [
-        ("certificates = [{ cert = 'ec.pem' }]", "certificates[0]: what is needed here: either"),
-        ("certificates = [{ key = 'ec.pem' }]", "certificates[0]: what is needed here: either"),
-        ("certificates = [{ }]", "certificates[0]: what is needed here: either"),
+        ("certificates = [{ cert = 'ec.pem' }]", "certificates[0]: expected either"),
+        ("certificates = [{ key = 'ec.pem' }]", "certificates[0]: expected either"),
+        ("certificates = [{ }]", "certificates[0]: expected either"),
         (
             "certificates = [{ cert = 'ec.pem', key = 'ec.key', pkcs12 = 'ec.p12' }]",
-            "certificates[0]: what is needed here: either",
+            "certificates[0]: expected either",
         ),
-        (&format!("{pair}mutual = 'required'"), "client_ca: what is needed here: a file"),
-        (&format!("{pair}client_ca = 'ca.pem'"), "client_ca: what is needed here: a file"),
-        ("mutual = 'requested'\nclient_ca = 'ca.pem'", "certificates: what is needed here: at"),
+        (&format!("{pair}mutual = 'required'"), "client_ca: expected a file"),
+        (&format!("{pair}client_ca = 'ca.pem'"), "client_ca: expected a file"),
+        ("mutual = 'requested'\nclient_ca = 'ca.pem'", "certificates: expected at"),
         (
             &format!("{pair}mutual = 'required'\nclient_ca = 'none.pem'"),
             "client_ca: none.pem cannot be read",
         ),
         (
             &format!("{pair}mutual = 'required'\nclient_ca = 'empty.pem'"),
-            "client_ca: empty.pem holds no certificate",
+            "client_ca: empty.pem contains no certificate",
         ),
         (
             &format!("{pair}mutual = 'required'\nclient_ca = 'not-der.pem'"),
-            "client_ca: not-der.pem holds a certificate that cannot be used",
+            "client_ca: not-der.pem contains a certificate that cannot be used",
         ),
         (&format!("{pair}alpn = ['h2']"), "alpn[0]: `h2` is not accepted; accepted: \"http/1.1\""),
         (

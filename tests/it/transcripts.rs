@@ -226,7 +226,7 @@ impl Stage {
                 peer::handshake(target, &parts.map(|it| format!("{it}\r\n")).collect::<String>())
             }
             "RAW" => {
-                self.machine.wire(wire).ear.head_only = rest.starts_with("HEAD ");
+                self.machine.wire(wire).reader.head_only = rest.starts_with("HEAD ");
                 unescape(rest)
             }
             "BYTES" => unhex(rest)?,
@@ -375,7 +375,7 @@ impl Stage {
     fn nothing_more(&mut self) -> Result<(), String> {
         for (name, actor) in &self.names {
             let wire = self.machine.wire(actor.wire);
-            if !wire.received.is_empty() || wire.ear.left() > 0 {
+            if !wire.received.is_empty() || wire.reader.left() > 0 {
                 return Err(format!("{name} has heard besides: {}", short(&wire.received)));
             }
         }

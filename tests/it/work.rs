@@ -82,7 +82,7 @@ fn work_of_pipelined_tokens_is_shared_out_and_others_are_served_meanwhile() {
     assert!(spent < 2 * (work::CONNECTION_WORK + 2 * SIGNATURE), "{spent}");
     assert_eq!(machine.wire(healthy).received, [Received::Text("hello".to_owned())]);
     let mut turns = 1;
-    while machine.shard.is_restless() {
+    while machine.shard.has_waiting_work() {
         let before = machine.shard.work();
         let spent = turn(&mut machine, before);
         assert!(spent < work::CONNECTION_WORK + 2 * SIGNATURE, "{spent} in turn {turns}");
@@ -188,7 +188,7 @@ fn work_messages_of_one_connection_in_a_turn_are_bounded() {
     let at = echo(&mut machine);
     let one = peer::text("x");
     machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
-    assert!(!machine.shard.is_restless());
+    assert!(!machine.shard.has_waiting_work());
     machine.turn();
     let received = std::mem::take(&mut machine.wire(at).received);
     assert_eq!(received.len(), work::CONNECTION_MESSAGES as usize);
@@ -196,7 +196,7 @@ fn work_messages_of_one_connection_in_a_turn_are_bounded() {
     // One more message waits, also if it arrives in a piece of its own.
     machine.receive_in_turn(at, &one.repeat(work::CONNECTION_MESSAGES as usize));
     machine.receive_in_turn(at, &one);
-    assert!(machine.shard.is_restless());
+    assert!(machine.shard.has_waiting_work());
     assert_eq!(machine.counters.work_held.get(), 1);
     assert!(machine.wants_read(at), "little waits: it is read from");
     machine.turn();
@@ -220,7 +220,7 @@ fn work_bytes_of_one_connection_in_a_turn_are_bounded() {
     assert_eq!(machine.counters.work_held.get(), 1);
     assert!(!machine.wants_read(at), "much waits: it is not read from");
     let mut turns = 0;
-    while machine.shard.is_restless() {
+    while machine.shard.has_waiting_work() {
         machine.turn();
         turns += 1;
     }

@@ -205,13 +205,13 @@ fn zenith_numbered_publish_is_confirmed_once_ordered() {
     let mut shards = [0, 1].map(|core| Shard::new(core, &common, Arc::default()));
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
     let slot = shards[0].open(0, peer, now);
-    let mut ear = ClientReader::default();
+    let mut reader = ClientReader::default();
     let mut hear = |shard: &mut Shard| {
         let mut received = Vec::new();
         while let Some(batch) = shard.take_batch(slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
             shard.sent(slot, bytes.len(), Some(Vec::new()), now);
-            received.extend(ear.hear(&bytes));
+            received.extend(reader.hear(&bytes));
         }
         received
     };

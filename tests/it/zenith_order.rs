@@ -37,7 +37,7 @@ struct World {
 struct Wire {
     core: usize,
     slot: Slot,
-    ear: ClientReader,
+    reader: ClientReader,
 }
 
 impl World {
@@ -54,7 +54,7 @@ impl World {
     fn open(&mut self, core: usize, index: u32, fields: &str) -> Wire {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let slot = self.shards[core].open(index, peer, NOW);
-        let mut wire = Wire { core, slot, ear: ClientReader::default() };
+        let mut wire = Wire { core, slot, reader: ClientReader::default() };
         self.receive(&wire, &handshake("/Zenith", fields));
         assert!(matches!(self.received(&mut wire)[..], [Received::Answer { status: 101, .. }]));
         wire
@@ -76,7 +76,7 @@ impl World {
         while let Some(batch) = shard.take_batch(wire.slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
             shard.sent(wire.slot, bytes.len(), Some(Vec::new()), NOW);
-            received.extend(wire.ear.hear(&bytes));
+            received.extend(wire.reader.hear(&bytes));
         }
         received
     }

@@ -159,12 +159,12 @@ impl Stage {
     }
 
     /// Reads all bytes that wait for a peer.
-    fn read(&mut self, slot: Slot, ear: &mut ClientReader) -> Vec<Received> {
+    fn read(&mut self, slot: Slot, reader: &mut ClientReader) -> Vec<Received> {
         let mut received = Vec::new();
         while let Some(mut batch) = self.shard.take_batch(slot) {
             let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
             batch.clear();
-            received.extend(ear.hear(&bytes));
+            received.extend(reader.hear(&bytes));
             self.shard.sent(slot, bytes.len(), Some(batch), self.now);
         }
         received
@@ -175,10 +175,10 @@ impl Stage {
 fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     let mut stage = Stage::new(zilliqa("queue_bytes = 65536\ndropped_in_a_row = 2"));
     let (slow, publisher) = (stage.open(0), stage.open(1));
-    let (mut ear, mut other) = (ClientReader::default(), ClientReader::default());
+    let (mut reader, mut other) = (ClientReader::default(), ClientReader::default());
     stage.receive(slow, &handshake("/", ""));
     stage.receive(slow, &text(r#"{"query":"NewBlock"}"#));
-    assert_eq!(stage.read(slow, &mut ear).len(), 2);
+    assert_eq!(stage.read(slow, &mut reader).len(), 2);
     let mut number = 0;
     let mut publish = |stage: &mut Stage, count: usize| {
         for _ in 0..count {
@@ -198,7 +198,7 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     publish(&mut stage, 5);
     let dropped = || stage.counters.slow_consumer_dropped.get();
     assert_eq!(dropped(), 2);
-    let received = stage.read(slow, &mut ear);
+    let received = stage.read(slow, &mut reader);
     assert_eq!(numbers(&received), ["1", "2", "3"]);
     // A client that catches up may miss as many again; one more in a row closes it.
     publish(&mut stage, 5);
@@ -207,7 +207,7 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     let counters = &stage.counters;
     let counted = (counters.slow_consumer_dropped.get(), counters.slow_consumer_closed.get());
     assert_eq!(counted, (4, 1));
-    let received = stage.read(slow, &mut ear);
+    let received = stage.read(slow, &mut reader);
     assert!(matches!(&received[..], [Received::Close(Some(1001), _)]), "{received:?}");
 }
 
@@ -217,9 +217,9 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         Stage::new(zilliqa("contracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }"));
     stage.env.zilliqa.notifier().attach(|| {});
     let (client, publisher) = (stage.open(0), stage.open(1));
-    let mut ear = ClientReader::default();
+    let mut reader = ClientReader::default();
     stage.receive(client, &handshake("/", ""));
-    assert_eq!(stage.read(client, &mut ear).len(), 1);
+    assert_eq!(stage.read(client, &mut reader).len(), 1);
     let query = |list: &[usize]| {
         let list: Vec<String> = list.iter().map(|&n| format!("\"0x{}\"", address(n))).collect();
         format!(r#"{{ "query":"EventLog","addresses":[{}]}}"#, list.join(","))
@@ -229,14 +229,14 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         (&[3][..], r#"{"type":"Error","error":"no contract found in list"}"#.to_owned()),
     ] {
         stage.receive(client, &text(&query(list)));
-        assert!(stage.read(client, &mut ear).is_empty(), "the node has not answered");
+        assert!(stage.read(client, &mut reader).is_empty(), "the node has not answered");
         let mut questions = stage.env.zilliqa.questions();
         let question = questions.pop_front().expect("a question");
         assert_eq!((question.addresses().count(), questions.len()), (list.len(), 0));
         let to = question.conn;
         let what = question.answer(|address| address[19] == 2);
         stage.shard.request(0, Up::Message { to, what }, stage.now);
-        assert_eq!(stage.read(client, &mut ear), [Received::Text(answer)]);
+        assert_eq!(stage.read(client, &mut reader), [Received::Text(answer)]);
     }
     let logs = |n| format!(r#"{{"_eventname":"e","address":"0x{}","params":[]}}"#, address(n));
     let transaction = format!(
@@ -246,7 +246,7 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         logs(2)
     );
     stage.receive(publisher, &post(&epoch(1, 0, &transaction)));
-    let received = texts(&stage.read(client, &mut ear)).concat();
+    let received = texts(&stage.read(client, &mut reader)).concat();
     assert!(received.contains(&address(2)) && !received.contains(&address(1)), "{received}");
     assert!(stage.env.zilliqa.wants_logs());
     stage.shard.close(client);

@@ -1,7 +1,7 @@
 //! BSON (bsonspec.org, version 1.1), read by the raw documents of the `bson` crate.
 //!
-//! Documents are written by hand, because the crate's builder copies every document into the one
-//! that contains it.
+//! This module writes documents without the crate's builder, because the builder copies every
+//! document into the one that contains it.
 
 use super::{
     Budget, DecodeLimits, Envelope, EnvelopeBody, Error, NANOS, Value, check_key, check_members,

@@ -1,15 +1,16 @@
 //! JSON, read by simd-json.
 //!
 //! simd-json turns every number into a double or an integer of 64 bits and refuses larger integers.
-//! So the text is scanned first: a number that is not just a few digits is stored apart and
-//! replaced by a zero. The same scan counts values and depth before memory is allocated for them.
+//! So the text is scanned first: every number except an integer of at most [`PLAIN_DIGITS`] digits
+//! is stored separately and replaced by a zero. The same scan counts values and depth before memory
+//! is allocated for them.
 
 use super::{Budget, DecodeLimits, Envelope, EnvelopeBody, Error, Value, check_key, check_members};
 use crate::codec::json::{MalformedJson, Scratch, push_string};
 use simd_json::{Node, StaticNode};
 use std::slice;
 
-/// So many digits are the same integer for simd-json and for [`Value`].
+/// The maximum number of digits with which simd-json reads every integer exactly.
 const PLAIN_DIGITS: usize = 18;
 
 pub(super) fn read(
@@ -30,12 +31,14 @@ pub(super) fn read(
     }
 }
 
-/// A number that simd-json does not read: its position among the numbers, from 0, and its value.
+/// A number that simd-json would read differently: its position among the numbers, from 0, and its
+/// value.
 type Special = (usize, Value);
 
 /// Counts values and depth, and takes out the numbers that simd-json would read differently.
 fn look(text: &mut [u8], limits: &DecodeLimits) -> Result<Vec<Special>, Error> {
-    // Until it ends, an empty map or array counts as one with one value: at most `depth` too many.
+    // While an empty map or array is open, it counts as if it had one value. So the count is at
+    // most `depth` too high.
     let max = limits.values.saturating_add(limits.depth);
     let mut special = Vec::new();
     let (mut depth, mut values, mut numbers) = (0_usize, 1_usize, 0);
@@ -93,8 +96,8 @@ fn end_of_string(text: &[u8], mut at: usize) -> usize {
     text.len()
 }
 
-/// Replaces a number that simd-json would read differently by a zero. A text that is not a number
-/// is left, so that simd-json refuses it.
+/// Replaces a number that simd-json would read differently by a zero, and returns its value. A text
+/// that is not a number is not changed, so that simd-json refuses it.
 fn take_out(token: &mut [u8]) -> Result<Option<Value>, Error> {
     let digits = token.strip_prefix(b"-").unwrap_or(token);
     let minus_zero = token[0] == b'-' && digits == b"0";

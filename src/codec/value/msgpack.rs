@@ -81,7 +81,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// The length after a marker, or in it.
+    /// The length that a marker contains, or that follows it.
     fn length(&mut self, marker: Marker) -> Result<usize, Error> {
         let rest = &mut self.rest;
         let length = match marker {

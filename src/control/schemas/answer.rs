@@ -1,9 +1,11 @@
-//! What the responses of all registries have in common: schema ids, errors and content types.
+//! What the APIs of all registries have in common: path segments, schema ids, JSON bodies, errors
+//! and content types.
 
-use super::super::client::FetchedResponse;
+use crate::control::client::FetchedResponse;
 use crate::model::{FetchFailure, SchemaId};
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderName};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use std::fmt;
 
@@ -11,6 +13,26 @@ use std::fmt;
 const MESSAGE_CHARS: usize = 200;
 /// Apicurio's header field with the type of a schema whose response body is the bare schema text.
 const ARTIFACT_TYPE: HeaderName = HeaderName::from_static("x-registry-artifacttype");
+
+/// The characters that are not percent-encoded in a path segment: the unreserved ones (RFC 3986
+/// section 2.3).
+pub(super) const PLAIN: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A text as a path segment, percent-encoded.
+pub(super) fn part(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
+}
+
+/// Parses a JSON response body.
+///
+/// # Errors
+/// The body is not JSON, or not of the type `T`.
+pub(super) fn json<'a, T: Deserialize<'a>>(answer: &'a [u8]) -> Result<T, FetchFailure> {
+    serde_json::from_slice(answer).map_err(|error| {
+        FetchFailure::Failed(format!("the response has an unexpected format: {error}"))
+    })
+}
 
 /// A schema id. The published API descriptions say int64; a string of digits is also accepted,
 /// because gateways that avoid JavaScript numbers above 2^53 send one.
@@ -29,7 +51,7 @@ impl Visitor<'_> for NumberVisitor {
     type Value = Number;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a number that is not negative, or a string of its digits")
+        f.write_str("an integer, 0 or more, or a string of its digits")
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Number, E> {
@@ -56,8 +78,8 @@ pub(super) fn failure(
     match (answer.status, message(&answer.body)) {
         (StatusCode::NOT_FOUND, Some(_)) => FetchFailure::Gone,
         (StatusCode::NOT_FOUND, None) => {
-            let hint = "404 that is not the registry's own: are `url` and the version of its API \
-                        right?";
+            let hint = "404 without the registry's error format; check `url` and the version of \
+                        the API";
             FetchFailure::Failed(hint.to_owned())
         }
         (status, Some(message)) => {
@@ -79,7 +101,7 @@ pub(super) fn check_content(answer: &FetchedResponse) -> Result<(), FetchFailure
     let is_page =
         kind.is_some_and(|it| it.trim_start().to_ascii_lowercase().starts_with("text/html"));
     match is_page {
-        true => Err(FetchFailure::Failed("a web page, and no schema".to_owned())),
+        true => Err(FetchFailure::Failed("the response is a web page, not a schema".to_owned())),
         false => Ok(()),
     }
 }

@@ -5,8 +5,7 @@
 //! paths, in field names (in version 2 the artifact's name is `id`, a string that may look like a
 //! number), and in the error format.
 
-use super::answer::Number;
-use super::part;
+use super::answer::{Number, PLAIN, json, part};
 use crate::model::spec::{ApicurioApi, Catalog, SchemaIdKind};
 use crate::model::{FetchFailure, SchemaId};
 use percent_encoding::{AsciiSet, utf8_percent_encode};
@@ -14,7 +13,7 @@ use serde::Deserialize;
 
 /// The characters that are not percent-encoded in a version. `=` is one, because `branch=latest` is
 /// an expression and not a name.
-const VERSION: &AsciiSet = &super::PLAIN.remove(b'=');
+const VERSION: &AsciiSet = &PLAIN.remove(b'=');
 /// The group of an artifact without a group id.
 const DEFAULT_GROUP: &str = "default";
 
@@ -160,11 +159,11 @@ impl Api {
     ) -> Result<(SchemaId, String), FetchFailure> {
         let (global_id, content_id, kind) = match self.0 {
             ApicurioApi::V2 => {
-                let MetaDataV2 { global_id, content_id, kind } = super::json(body)?;
+                let MetaDataV2 { global_id, content_id, kind } = json(body)?;
                 (global_id, content_id, kind)
             }
             ApicurioApi::V3 => {
-                let MetaDataV3 { global_id, content_id, kind } = super::json(body)?;
+                let MetaDataV3 { global_id, content_id, kind } = json(body)?;
                 (global_id, content_id, kind)
             }
         };
@@ -172,7 +171,7 @@ impl Api {
             SchemaIdKind::GlobalId => (global_id, "globalId"),
             SchemaIdKind::ContentId => (content_id, "contentId"),
         };
-        let missing = || FetchFailure::Failed(format!("an answer without a `{name}`"));
+        let missing = || FetchFailure::Failed(format!("the response has no `{name}`"));
         Ok((id.ok_or_else(missing)?.0, kind))
     }
 
@@ -241,7 +240,7 @@ mod tests {
         let without = br#"{"type":"JSON","globalId":1}"#;
         assert!(V2.number(without, SchemaIdKind::GlobalId).is_ok());
         let failure = V2.number(without, SchemaIdKind::ContentId).unwrap_err();
-        assert_eq!(failure, FetchFailure::Failed("an answer without a `contentId`".to_owned()));
+        assert_eq!(failure, FetchFailure::Failed("the response has no `contentId`".to_owned()));
     }
 
     #[test]

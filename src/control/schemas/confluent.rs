@@ -4,8 +4,7 @@
 //! `SchemaString`, and any failure an `ErrorMessage`. Both omit `schemaType` for Avro schemas.
 //! Karapace's models of the three are a subset, so these types parse both.
 
-use super::answer::Number;
-use super::part;
+use super::answer::{Number, part};
 use crate::model::SchemaId;
 use crate::model::spec::Catalog;
 use serde::Deserialize;

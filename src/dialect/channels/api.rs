@@ -75,7 +75,8 @@ fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
             app = id,
             auth_timestamp = given,
             server_time = now,
-            "requests are refused for their auth_timestamp: a clock is wrong, or they are repeated"
+            "requests are refused because of their auth_timestamp: a clock is wrong, or requests \
+             are repeated"
         );
     }
 }
@@ -126,8 +127,8 @@ fn check<V: Vendor>(
 /// `POST /events`: publishes one event on one or several channels.
 fn events<V: Vendor>(context: &mut DialectContext<'_>, app: u32, body: &mut [u8]) -> Answered {
     let env = context.env;
-    let before = context.effects.len();
-    let effects = &mut *context.effects;
+    let before = context.effects.mark();
+    let effects = &mut context.effects;
     let triggered = context.json.parse(body, |body| {
         let trigger = Trigger::read::<V>(env, app, body)?;
         let names: Vec<String> = trigger.channels.iter().map(|&name| name.to_owned()).collect();
@@ -189,8 +190,8 @@ fn to_user<V: Vendor>(
 ) -> Answered {
     let env = context.env;
     let limits = &env.apps.get(app).config.limits;
-    let before = context.effects.len();
-    let effects = &mut *context.effects;
+    let before = context.effects.mark();
+    let effects = &mut context.effects;
     let name = format!("{}{user}", USER);
     let done = context.json.parse(body, |body| {
         channel::check::<V>(&name, V::name_length(env, &env.apps.get(app).config))

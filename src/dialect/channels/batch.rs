@@ -19,8 +19,8 @@ pub(super) fn events<V: Vendor>(
 ) -> Answered {
     let env = context.env;
     let max = V::batch_events(env, &env.apps.get(app).config);
-    let before = context.effects.len();
-    let effects = &mut *context.effects;
+    let before = context.effects.mark();
+    let effects = &mut context.effects;
     let read = context.json.parse(body, |body| -> Result<Vec<Entry>, ApiRefusal> {
         let bare = if V::QUIRKS.bare_batch { body.elements() } else { None };
         let named = || body.get("batch").and_then(|batch| batch.elements());

@@ -26,7 +26,7 @@ use crate::config::{AppLimits, BadSignature};
 use crate::http;
 use crate::hub::{Answer, ConnId, DialectMessage, JoinReply};
 use crate::mem::Frozen;
-use crate::time::{Deadline, Now};
+use crate::time::{Deadline, Now, RateLimit};
 use crate::ws;
 use std::borrow::Cow;
 use std::marker::PhantomData;
@@ -49,9 +49,8 @@ pub struct Connection<V> {
     error_second: u16,
     errors: u8,
     binaries: u8,
-    /// The second in which client events were last counted (its low 16 bits), and the number in it.
-    client_events_second: u16,
-    client_events: u16,
+    /// The client events of the client.
+    client_events: RateLimit,
     /// The fill level of the token bucket that limits the rate of subscriptions, and the second in
     /// which it was last updated.
     begun: u32,
@@ -309,8 +308,7 @@ impl<V: Vendor> Connection<V> {
             error_second: 0,
             errors: 0,
             binaries: 0,
-            client_events_second: 0,
-            client_events: 0,
+            client_events: RateLimit::default(),
             begun: 0,
             begun_second: 0,
             authorise_by_s: by_s as u32,
@@ -341,12 +339,8 @@ impl<V: Vendor> Connection<V> {
     /// Counts a client event. Returns false if there are now more than `max` in this second; `max`
     /// 0 is no limit.
     fn may_publish_client_event(&mut self, now: Now, max: u16) -> bool {
-        let second = (now.ms / 1000) as u16;
-        if second != self.client_events_second {
-            (self.client_events_second, self.client_events) = (second, 0);
-        }
-        self.client_events = self.client_events.saturating_add(1);
-        max == 0 || self.client_events <= max
+        let events = self.client_events.add(1, now.ms);
+        max == 0 || events <= max.into()
     }
 
     /// Counts a requested subscription. Returns false if it exceeds the rate limit, a token bucket:
@@ -485,8 +479,8 @@ fn json_error<V: Vendor>(status: u16, message: &str) -> HttpReply {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CoreState;
     use super::super::broadcastt::Broadcastt;
+    use super::super::{CoreState, EffectList, Effects};
     use super::*;
     use crate::codec::json::Scratch;
     use crate::config::Config;
@@ -504,7 +498,7 @@ mod tests {
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
         let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());
-        let (mut shared, mut effects, mut closing) = (Vec::new(), Vec::new(), None);
+        let (mut shared, mut effects, mut closing) = (Vec::new(), EffectList::new(), None);
         let mut core_state = CoreState::default();
         let work = crate::work::Meter::default();
         let mut context = DialectContext {
@@ -517,7 +511,7 @@ mod tests {
             out: Output::plain(&mut bytes),
             core_state: &mut core_state,
             shared: &mut shared,
-            effects: &mut effects,
+            effects: Effects::new(conn.slot, &mut effects),
             closing: &mut closing,
             work: &work,
             draining: false,
@@ -526,11 +520,11 @@ mod tests {
         for _ in 0..64 {
             client.joined(&mut context, "presence-a", JoinOutcome::Already);
         }
-        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 0));
+        assert_eq!((context.effects.mark(), counters.messages_ignored.get()), (64, 0));
         client.joined(&mut context, "presence-a", JoinOutcome::Already);
-        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (64, 1));
+        assert_eq!((context.effects.mark(), counters.messages_ignored.get()), (64, 1));
         client.answered(&mut context, 1, Answer::Users(Vec::new()));
         client.joined(&mut context, "presence-a", JoinOutcome::Already);
-        assert_eq!((context.effects.len(), counters.messages_ignored.get()), (65, 1));
+        assert_eq!((context.effects.mark(), counters.messages_ignored.get()), (65, 1));
     }
 }

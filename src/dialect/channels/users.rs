@@ -63,7 +63,7 @@ pub(super) struct UserIdentity {
 /// any JSON.
 ///
 /// # Errors
-/// It is not such an object, or it or its `user_id` is too long.
+/// The text is not such an object, or the text or its `user_id` is too long.
 pub(super) fn identity<V: Vendor>(
     data: &str,
     limits: &AppLimits,

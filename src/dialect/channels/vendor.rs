@@ -291,15 +291,15 @@ pub enum ProtocolError<'m> {
 pub enum BadEvent {
     /// The application has client events disabled.
     Off,
-    /// It names no channel.
+    /// The event names no channel.
     NoChannel,
-    /// Its name is too long.
+    /// The event's name is too long.
     LongName,
-    /// Its channel is neither a private nor a presence channel.
+    /// The event's channel is neither a private nor a presence channel.
     Public,
-    /// Its data is too long.
+    /// The event's data is too long.
     LongData,
-    /// It exceeds the limit of client events per second.
+    /// The event exceeds the limit of client events per second.
     TooMany,
 }
 

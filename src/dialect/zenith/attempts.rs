@@ -1,5 +1,5 @@
 //! Limits on wrong tokens, passwords and grants, counted by client address. The server checks a
-//! guess quickly, so that without a limit one connection could try many thousands a second.
+//! token quickly, so without a limit one connection could try many thousands a second.
 
 use crate::dialect::Env;
 use crate::hub::ConnId;
@@ -12,7 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The length of a counting window in milliseconds: one minute from the first wrong attempt of an
 /// address.
 const WINDOW_MS: u64 = 60_000;
-/// The maximum number of addresses that are counted separately; all further ones share one count.
+/// The maximum number of addresses that are counted separately. All further addresses share one
+/// count.
 const ADDRESSES_MAX: usize = 65_536;
 
 /// The counts of wrong attempts, which all cores share; see the module's documentation.
@@ -101,7 +102,8 @@ impl SignInAttempts {
 }
 
 impl AttemptTable {
-    /// The entry under which an address is counted.
+    /// The key under which attempts from `origin` are counted: `origin` itself, or
+    /// [`Origin::Others`] if the table is full.
     fn place(&self, origin: Origin) -> Origin {
         match self.wrong.len() < ADDRESSES_MAX || self.wrong.contains_key(&origin) {
             true => origin,
@@ -118,8 +120,8 @@ impl AttemptTable {
     }
 }
 
-/// Whether a sign-in from this address is refused without checking it. A refused one is counted and
-/// logged.
+/// Whether a sign-in from this address is refused without checking the token or password. A refused
+/// sign-in is counted and logged.
 pub(super) fn is_refused(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) -> bool {
     let max = env.zenith.config.wrong_tokens_per_minute;
     let attempts = &env.zenith.state.attempts;
@@ -142,7 +144,7 @@ fn note(env: &Env, conn: ConnId, peer: SocketAddr, now: Now, add: impl FnOnce(&C
     }
     if let Some(attempts) = env.zenith.state.attempts.to_log(now) {
         let address = peer.ip();
-        tracing::warn!(attempts, last = %address, "attempts to sign in to Zenith have failed");
+        tracing::warn!(attempts, last = %address, "sign-in attempts to Zenith have failed");
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct ZenithSession {
 }
 
 const TOO_MANY: &str = "the account has too many sessions";
-/// The maximum `ExpiresIn` of a token that is sent, in seconds: its hours have two digits.
+/// The maximum `ExpiresIn` that is sent, in seconds, because its text has two digits for the hours.
 const REST_MOST_S: u64 = 86_399;
 
 impl Client {
@@ -93,7 +93,7 @@ impl Client {
         }
     }
 
-    /// The user of a token that a guard of the client's route accepts. It also renews that guard's
+    /// The user of a token that a guard of the client's route accepts. Also renews that guard's
     /// lease of all connections of this identity.
     fn guarded_person(&self, context: &DialectContext<'_>, token: &str) -> Option<Arc<Principal>> {
         let (env, now_s) = (context.env, context.now.unix_s);

@@ -7,10 +7,10 @@ use super::messages::{CallOutcome, ZenithMessage};
 use super::topics::{TopicOp, TopicSubscription};
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::{Format, Value};
-use crate::dialect::{DialectContext, Effect};
+use crate::dialect::{DialectContext, Effect, Effects};
 use crate::hub::ConnId;
 use crate::mem::Handle;
-use crate::time::{Deadline, Now};
+use crate::time::{Deadline, Now, RateLimit};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The state of one client connection.
@@ -39,9 +39,8 @@ pub(super) struct Client {
     pub(super) times: Vec<(Box<str>, Times)>,
     /// A time that is not later than the earliest deadline of the calls and the session.
     pub(super) due: Deadline,
-    /// The second of the last message, and the number of messages in that second.
-    second: u64,
-    messages: u32,
+    /// The messages of the client.
+    messages: RateLimit,
 }
 
 /// The timeouts for answers of back ends, in milliseconds.
@@ -68,8 +67,7 @@ impl Client {
             last_call: 0,
             times: Vec::new(),
             due: Deadline::NEVER,
-            second: 0,
-            messages: 0,
+            messages: RateLimit::default(),
         }
     }
 
@@ -114,12 +112,8 @@ impl Client {
 
     fn is_over_rate(&mut self, context: &DialectContext<'_>) -> bool {
         let max = context.env.zenith.config.messages_per_s;
-        let second = context.now.ms / 1000;
-        if second != self.second {
-            (self.second, self.messages) = (second, 0);
-        }
-        self.messages = self.messages.saturating_add(1);
-        max > 0 && self.messages > max
+        let messages = self.messages.add(1, context.now.ms);
+        max > 0 && messages > max
     }
 
     /// Handles a message from another connection.
@@ -163,7 +157,7 @@ impl Client {
 
     /// Handles the close of the connection: ends the session, and cancels the pending calls at
     /// their back ends.
-    pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub(super) fn on_drop(&mut self, env: &crate::dialect::Env, us: ConnId, out: &mut Effects<'_>) {
         if let Some(identity) = self.identity.take() {
             env.zenith.state.leave(&identity.principal.user, us);
         }

@@ -13,8 +13,8 @@ use crate::http::Request;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Answers an HTTP request at the endpoint. A request that is refused has no effect; the reply to
-/// one that publishes is sent after the homes have ordered all its events.
+/// Answers an HTTP request at the endpoint. A request that is refused has no effect. The reply to a
+/// request that publishes is sent after the homes have ordered all its events.
 pub(super) fn answer(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> Answered {
     Answered::Now(reply(context, request))
 }
@@ -30,23 +30,27 @@ pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -
 
 fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpReply {
     if !request.path().ends_with("/ingest") {
-        return error(426, "a WebSocket is served here; back ends post to /ingest below", None);
+        return error(
+            426,
+            "this path accepts only WebSockets; back ends post to /ingest below this path",
+            None,
+        );
     }
     if request.method != "POST" {
-        let reply = error(405, "only POST", None);
+        let reply = error(405, "only POST is allowed", None);
         return HttpReply { allow: Some("POST"), ..reply };
     }
     let token = request.header("authorization").and_then(credentials);
     let (env, conn, peer, now) = (context.env, context.conn, context.peer, context.now);
     if token.is_some() && attempts::is_refused(env, conn, peer, now) {
-        return error(429, "too many wrong tokens have come from this address", None);
+        return error(429, "too many wrong tokens from this address", None);
     }
     let found = token.and_then(|token| context.env.zenith.token(token));
     let Some(TokenOwner::Service(service)) = found else {
         if token.is_some() {
             attempts::note_wrong(env, conn, peer, now);
         }
-        return error(401, "a service's token is needed: Authorization: Bearer ...", None);
+        return error(401, "the token of a service is required: Authorization: Bearer ...", None);
     };
     if context.draining {
         return error(503, "the server is shutting down", None);

@@ -24,7 +24,7 @@ pub use directory::Directory;
 pub use registry::State;
 
 use super::{
-    Answered, Closing, Dialect, DialectContext, Effect, Env, Heartbeat, JoinOutcome, Opening,
+    Answered, Closing, Dialect, DialectContext, Effects, Env, Heartbeat, JoinOutcome, Opening,
     Rejection, Why,
 };
 use crate::codec::Format;
@@ -54,10 +54,10 @@ mod closings {
     pub(super) const SLOW: Closing =
         Closing::new(close::GOING_AWAY, "the client does not read what it is sent");
     pub(super) const SILENT: Closing =
-        Closing::new(close::POLICY, "nothing was heard from the client");
+        Closing::new(close::POLICY, "the client has not answered in time");
     pub(super) const INTERNAL: Closing =
-        Closing::new(close::INTERNAL, "something has gone wrong in the server");
-    pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server restarts");
+        Closing::new(close::INTERNAL, "internal error of the server");
+    pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server is restarting");
 
     pub(super) const GUESSES: Closing =
         Closing::new(close::POLICY, "too many wrong tokens or passwords");
@@ -73,7 +73,7 @@ mod closings {
 
 /// Adds the effects of a message that cannot be delivered, because its connection has closed. A
 /// call to a back end that has just closed fails with `<Controller>.Unavailable`.
-pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Vec<Effect>) {
+pub(super) fn on_undelivered(what: &hub::DialectMessage, out: &mut Effects<'_>) {
     if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
         out.push(pending::PendingCall::of(call).unavailable());
     }
@@ -133,7 +133,9 @@ impl Dialect for Connection {
     ) {
         let format = self.format();
         if kind != wire::message_kind(format) {
-            return context.close(closings::invalid("the format has the other kind of message"));
+            return context.close(closings::invalid(
+                "the kind of message (text or binary) is not that of the format",
+            ));
         }
         let limits = DecodeLimits { bytes: payload.len(), ..DecodeLimits::default() };
         let read = value::decode(format, payload, &limits, context.json);
@@ -207,7 +209,7 @@ impl Dialect for Connection {
 
     fn on_drop(&mut self, _env: &Env) {}
 
-    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    fn on_close(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         match &mut *self.0 {
             Role::Client(client) => client.on_drop(env, us, out),
             Role::Service(service) => service.on_drop(env, us, out),

@@ -33,7 +33,10 @@ pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Rej
         }
     }
     if any || opening.headers.first("sec-websocket-protocol").is_some() {
-        return Err(refused(400, "none of ZenithJson, ZenithBson, ZenithMsgPack is offered"));
+        return Err(refused(
+            400,
+            "the client offers none of ZenithJson, ZenithBson, ZenithMsgPack",
+        ));
     }
     Ok(None)
 }
@@ -91,7 +94,7 @@ pub(super) fn check_bearer(env: &Env, opening: &Opening<'_>) -> Result<(), Rejec
     }
     let Opening { conn, peer, now, .. } = *opening;
     if attempts::is_refused(env, conn, peer, now) {
-        return Err(refused(429, "too many wrong tokens have come from this address"));
+        return Err(refused(429, "too many wrong tokens from this address"));
     }
     bearer(env, opening).map(|_| ()).inspect_err(|_| attempts::note_wrong(env, conn, peer, now))
 }
@@ -112,7 +115,7 @@ pub(super) fn bearer(
     }
     // A token that no guard has checked and that is not configured is wrong.
     if field.is_some() && !opening.route.guarded.keys().any(|name| reads_bearer(env, name)) {
-        return Err(refused(403, "the token is not known"));
+        return Err(refused(403, "the token is unknown"));
     }
     let guard = opening.route.guarded.keys().next();
     let principal =

@@ -47,13 +47,13 @@ struct UserSessions {
 /// One registration of a back end for a controller.
 #[derive(Clone, Debug)]
 pub(super) struct Served {
-    /// The kind of topics; `None` is all kinds that are not registered by themselves.
+    /// The kind of topics; `None` stands for all kinds that have no registration of their own.
     pub(super) kind: Option<Box<str>>,
     /// The back end's connection; `None` after it has closed.
     pub(super) conn: Option<ConnId>,
     /// Whether the back end is asked to grant each first subscription of a client.
     pub(super) authorises: bool,
-    /// The rule of topics that are not configured.
+    /// The rule that applies to topics which are not configured.
     pub(super) rule: Arc<Rule>,
 }
 
@@ -116,15 +116,16 @@ impl State {
             return false;
         }
         let list = all.entry(controller.into()).or_default();
-        // A new registration replaces those of closed connections, and an earlier one of the same
-        // connection, for the same kind.
+        // A new registration replaces registrations for the same kind by closed connections, and an
+        // earlier registration for the same kind by the same connection.
         list.retain(|it| it.kind != served.kind || it.conn.is_some() && it.conn != served.conn);
         list.push(served);
         true
     }
 
-    /// Removes a back end that has closed. The last entry of a kind stays without a connection, so
-    /// that requests for the kind fail as unavailable instead of unknown.
+    /// Removes the registrations of a back end that has closed. If no other registration for a kind
+    /// is left, the entry is kept without a connection, so that requests for the kind fail as
+    /// unavailable instead of unknown.
     pub(super) fn unregister(&self, conn: ConnId) {
         let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);
         for list in all.values_mut() {

@@ -11,7 +11,7 @@ use super::pending::{PendingCall, PendingCalls};
 use super::registry::Served;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::{Format, Value};
-use crate::dialect::{DialectContext, Effect, Env};
+use crate::dialect::{DialectContext, Effect, Effects, Env};
 use crate::hub::{ConnId, Encodings, Event};
 use crate::mem::Handle;
 use std::collections::{BTreeMap, HashSet};
@@ -272,7 +272,7 @@ impl Service {
 
     /// Handles the close of the connection: unregisters the back end, fails its unanswered calls,
     /// sets its feeds to [`GONE`], and removes its pictures if it requested that.
-    pub(super) fn on_drop(&mut self, env: &Env, us: ConnId, out: &mut Vec<Effect>) {
+    pub(super) fn on_drop(&mut self, env: &Env, us: ConnId, out: &mut Effects<'_>) {
         if std::mem::replace(&mut self.has_left, true) {
             return;
         }
@@ -315,7 +315,7 @@ struct Registration {
     /// The controller, the kind, and the rule of topics without a configured one.
     topics: Vec<(Box<str>, Box<str>, Rule)>,
     feeds: Vec<Box<str>>,
-    /// Whether the back end is pending to grant each first subscription of a client.
+    /// Whether the back end is asked to grant each first subscription of a client.
     authorises: bool,
     /// Whether the back end's pictures are removed when it closes.
     drops: bool,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::codec::json::Scratch;
 use crate::config::Config;
-use crate::dialect::CoreState;
+use crate::dialect::{CoreState, EffectList};
 use crate::mem::Slot;
 use crate::time::Now;
 use crate::work::Meter;
@@ -16,19 +16,21 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
     let config = Config::parse_with(text, format, "test", &|_| None).expect("a configuration");
     let env = Env::new(config, 1);
     let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
-    let (mut effects, mut closing, mut core_state) = (Vec::new(), None, CoreState::default());
+    let (mut effects, mut closing, mut core_state) =
+        (EffectList::new(), None, CoreState::default());
     let work = Meter::default();
+    let conn = ConnId { core: 0, slot: Slot { index: 0, generation: 1 } };
     let mut context = DialectContext {
         peer: std::net::SocketAddr::from(([127, 0, 0, 1], 40_000)),
         waiting_bytes: 0,
         now: Now { ms: 1000, unix_s: 1000 },
-        conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
+        conn,
         env: &env,
         json: &mut json,
         core_state: &mut core_state,
         out: Output::plain(&mut out),
         shared: &mut shared,
-        effects: &mut effects,
+        effects: Effects::new(conn.slot, &mut effects),
         closing: &mut closing,
         work: &work,
         draining: false,
@@ -37,7 +39,7 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
     let mut connection = Connection(Box::new(Role::Client(client)));
     let mut sub = br#"{"Controller":"Market","Topic":"A","Action":"Sub"}"#.to_vec();
     connection.message(&mut context, ws::MessageKind::Text, &mut sub);
-    assert_eq!(context.effects.len(), 1, "it joins");
+    assert_eq!(context.effects.mark(), 1, "it joins");
     act(&mut connection, &mut context);
     closing
 }

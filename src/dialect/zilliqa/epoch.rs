@@ -79,9 +79,9 @@ pub enum Strictness {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Transactions[{index}]: {what}")]
 pub struct Anomaly {
-    /// Its index in the document's `Transactions`.
+    /// The transaction's index in the document's `Transactions`.
     pub index: usize,
-    /// What is wrong with it.
+    /// What is wrong with the transaction.
     pub what: &'static str,
 }
 

@@ -33,8 +33,8 @@ pub(super) fn error(format: ZilliqaErrors, text: &str) -> Vec<u8> {
     }
 }
 
-/// Whether a connection with this key gets a notification: with `suppress_empty`, or as documented,
-/// only if there is news.
+/// Whether a connection with this key gets a notification. With `suppress_empty`, or with the
+/// documented wire format, the connection gets only notifications that have content.
 pub(super) fn is_notified(config: &Zilliqa, key: NotificationKey) -> bool {
     let silent = config.suppress_empty || config.wire == ZilliqaWire::Documented;
     let has_news = key.topics & QueryTopic::NewBlock.bit() != 0

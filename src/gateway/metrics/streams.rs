@@ -18,7 +18,7 @@ const FAMILIES: [(&str, Kind, &str, [Of; 2]); 5] = [
     (
         "stream_data",
         Kind::Counter,
-        "Bytes of WebSockets, as they were on the wire.",
+        "Bytes of WebSocket frames, after compression.",
         [|it| it.received_bytes.get(), |it| it.sent_bytes.get()],
     ),
     (

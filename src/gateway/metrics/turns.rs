@@ -5,11 +5,12 @@ use crate::stats::{Counters, Histogram};
 use std::sync::Arc;
 
 pub(super) fn write(out: &mut Exposition, cores: &[Arc<Counters>]) {
-    let help = "How long turns of the reactors took, over all cores, without waiting.";
+    let help = "Durations of reactor turns over all cores, without the time in which a core was \
+                idle.";
     family(out, "turn_seconds", help, cores, |it| &it.turn_ns);
-    let help = "Work in turns of the reactors, over all cores, as it is estimated for their bound.";
+    let help = "Work of reactor turns over all cores, by the estimate that bounds a turn.";
     family(out, "turn_work_seconds", help, cores, |it| &it.turn_work);
-    let help = "The longest turn that ended in the last minute, by core.";
+    let help = "The longest reactor turn that ended in the last minute, by core.";
     let name = out.family("turn_longest_seconds", Kind::Gauge, help);
     for (core, counters) in cores.iter().enumerate() {
         let longest = seconds(counters.turn_longest_ns.get());

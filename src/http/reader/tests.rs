@@ -114,7 +114,7 @@ fn get(lines: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: h\r\n{lines}\r\n")
 }
 
-/// A POST likewise.
+/// A POST of HTTP/1.1 with a host and this rest.
 fn post(rest: &str) -> String {
     format!("POST /p HTTP/1.1\r\nHost: h\r\n{rest}")
 }
@@ -347,7 +347,8 @@ proptest! {
         prop_assert_eq!(run(&HeadLimits::default(), pieces), whole);
     }
 
-    /// Bytes that look like requests here and there: no panic, no difference between cuts.
+    /// Random text that partly looks like requests: the reader does not panic, and gives the same
+    /// events at every cut.
     #[test]
     fn reader_refuses_noise_alike_at_every_cut(
         words in prop::collection::vec(prop::sample::select(NOISE), 0..20),

@@ -1,4 +1,5 @@
-//! Histories: what a new member of a group gets, and that later messages continue it without a gap.
+//! Tests of histories: which events a new member of a group gets, and that later events follow them
+//! without a gap.
 
 use super::*;
 use proptest::prelude::*;
@@ -21,7 +22,7 @@ fn texts(history: &[HistoryEntry]) -> Vec<String> {
     history.iter().map(|entry| String::from_utf8_lossy(&entry.frame).into_owned()).collect()
 }
 
-/// A single core with a member.
+/// A hub of a process with one core, and one member.
 fn alone(kept_max: usize) -> (Hub, OutgoingMail) {
     let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), kept_max), OutgoingMail::new(1));
     assert_eq!(reply(&mut hub, &mut mail, 0), [""; 0]);
@@ -82,14 +83,16 @@ fn history_without_room_is_dropped_and_counted() {
     assert_eq!(reply(&mut hub, &mut mail, 3), [""; 0]);
 }
 
-/// Several cores whose messages are carried one by one, in any order that the lanes allow.
+/// Several cores. The test delivers the mail between them one message at a time, from any of the up
+/// and down lanes; only the order within a lane is fixed.
 struct Cores {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
-    /// What each member has got since its join reply, and what it should have got.
+    /// The events that each member has got since its join reply, and the events that it should have
+    /// got.
     members: HashMap<(u16, u32), Member>,
     home: u16,
-    /// The model: what the home has ordered since the group began, and its subscribers.
+    /// The model: the events that the home has ordered since the group began, and the subscribers.
     ordered: Vec<String>,
     local: BTreeSet<u32>,
     cores: BTreeSet<u16>,
@@ -99,7 +102,8 @@ struct Cores {
 #[derive(Default)]
 struct Member {
     received: Option<Vec<String>>,
-    /// Where in the model its history begins, which depends on when the home took its request.
+    /// The index in `ordered` at which the member's history begins, known when the home has handled
+    /// the join request.
     from: Option<usize>,
 }
 
@@ -148,7 +152,8 @@ impl Cores {
         self.members.insert((core, index), member);
     }
 
-    /// What the group has said since the history began, to the end or as far as mail has arrived.
+    /// Checks that a member has got the events of the model from its `from` on: all of them if
+    /// `whole` is set, else the first ones, because mail may still be on its way.
     fn check(&self, member: &Member, whole: bool) {
         let (Some(received), Some(from)) = (&member.received, member.from) else {
             return assert!(!whole, "a member was never let in");
@@ -184,7 +189,8 @@ impl Cores {
         }
     }
 
-    /// Carries one of the messages that are first in their lanes. Returns false if there is none.
+    /// Delivers the first message of one lane, which `pick` selects. Returns false if all lanes are
+    /// empty.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
         let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
@@ -209,7 +215,7 @@ impl Cores {
             Up::Join { slot, request_id, .. } => {
                 let from_here = self.from();
                 self.cores.insert(from);
-                // The answer to an older request concerns no member.
+                // The answer to an older request is for no present member.
                 let (at, request_id) = ((from, slot.index), *request_id);
                 if self.hubs[from as usize].last_request_id(at.1) == Some(request_id)
                     && let Some(member) = self.members.get_mut(&at)

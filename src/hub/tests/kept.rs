@@ -1,4 +1,5 @@
-//! Kept events: when they are forgotten, what looking for that costs, what they count as.
+//! Tests of kept events: when they are dropped, how many of them sweeps examine, and the bytes that
+//! are counted for them.
 
 use super::super::kept::overhead;
 use super::super::*;
@@ -29,7 +30,7 @@ impl Alone {
     }
 }
 
-/// 300 000 events that nobody touches cost a sweep nothing.
+/// Sweeps examine none of 300 000 events that are not due.
 #[test]
 fn kept_events_that_are_not_due_are_not_looked_at() {
     let mut it = Alone::new(usize::MAX);
@@ -40,7 +41,7 @@ fn kept_events_that_are_not_due_are_not_looked_at() {
         it.hub.sweep(now_ms);
     }
     assert_eq!((it.hub.keepers.visited, it.hub.channel_count()), (0, 300_000));
-    // Those that are due go in parts, and nothing else is looked at.
+    // Events that are due are dropped in several sweeps, and no others are examined.
     it.hub.sweep(60_000);
     assert_eq!((it.hub.keepers.visited, it.hub.channel_count()), (1000, 299_000));
     for _ in 0..299 {
@@ -62,7 +63,7 @@ fn kept_events_of_mixed_times_are_forgotten_each_at_its_own() {
     }
     for now_ms in 500..3500 {
         if now_ms % 5 == 0 {
-            // A new event moves the time, to an earlier or a later one, or brings it back.
+            // A new event makes the time of expiry earlier or later, or is cached after the expiry.
             let (name, until_ms) = &mut due[random.usize(..500)];
             let ttl_ms = random.u64(1..2000);
             it.publish(name, ttl_ms, now_ms);
@@ -76,8 +77,8 @@ fn kept_events_of_mixed_times_are_forgotten_each_at_its_own() {
     assert_eq!((it.hub.channel_count(), it.hub.kept_bytes()), (0, 0));
 }
 
-/// An event that is renewed again and again is looked at once for each time that it would have
-/// lasted, and not at each renewal.
+/// An event that is renewed often is examined once in each period of its time to live, and not at
+/// each renewal.
 #[test]
 fn kept_event_that_is_renewed_is_seldom_looked_at() {
     let mut it = Alone::new(usize::MAX);

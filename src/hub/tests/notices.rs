@@ -1,4 +1,4 @@
-//! The bound on notices, and whose are lost there.
+//! Tests of the bound on waiting channel events, and of which events are dropped at the bound.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn notices_over_the_bound_are_dropped_from_the_busiest_source() {
     for number in max..max + 100 {
         join(&mut world, 0, 1, &format!("made-up-{number:06}"));
     }
-    // Another connection's notice costs the busy one another of its own.
+    // An event of another connection makes the busiest connection lose one more of its own.
     join(&mut world, 0, 3, "also-theirs");
     let lost: u64 = world.hubs[0].lost_notices().iter().map(|(_, count)| count).sum();
     assert!((100..=102).contains(&lost), "{lost}");
@@ -47,7 +47,7 @@ fn notices_of_a_channel_that_is_made_and_left_at_once_cancel_each_other() {
     }
     let cancelled = world.hubs.iter_mut().map(|hub| hub.cancelled_notices()).sum::<u64>();
     assert_eq!(cancelled, 60);
-    // What was handed over is not undone.
+    // An event that was handed over is not cancelled.
     world.join(0, 1, "a");
     assert_eq!(world.notices(), [ChannelEventKind::Occupied]);
     assert!(world.leave(0, 1, "a"));

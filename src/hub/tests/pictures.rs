@@ -1,4 +1,4 @@
-//! Pictures: what later subscribers get, and that later updates continue it without a gap.
+//! Tests of pictures: what later subscribers get, and that later updates continue it without a gap.
 
 use super::super::picture::tests::{CLEARS, data, encodings, naive, retains};
 use super::*;
@@ -51,7 +51,7 @@ fn picture_install_reaches_subscribers_only_if_heard() {
     let install =
         |received| event(Retain::Install { mode: LOG, received }, Value::Array(Vec::new()));
     let quiet = publish(&mut hub, &mut mail, NAME, &install(false));
-    assert_eq!(quiet, Published::Unheard);
+    assert_eq!(quiet, Published::NotSubscribed);
     assert_eq!(picture(&mut hub, &mut mail, NAME), Some(Value::Array(Vec::new())));
     let loud = publish(&mut hub, &mut mail, NAME, &install(true));
     assert!(matches!(loud, Published::Ordered(_)));
@@ -65,9 +65,9 @@ fn picture_clear_releases_the_channel() {
     assert_eq!(hub.channel_count(), 1, "kept without a subscriber");
     assert!(hub.kept_bytes() > 0);
     let clear = Event { encodings: Some(Arc::new(Encodings::clear())), ..Event::default() };
-    assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::Unheard);
+    assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::NotSubscribed);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (0, 0));
-    assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::Unheard);
+    assert_eq!(publish(&mut hub, &mut mail, NAME, &clear), Published::NotSubscribed);
     assert_eq!(hub.channel_count(), 0, "nothing comes of clearing nothing");
     // The end of a topic reaches its subscribers.
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
@@ -97,7 +97,8 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     assert_eq!(shown(&mut hub, &mut mail), ([true; 2], [true; 2]));
     hub.sweep(NOW_MS);
     assert!(hub.kept_bytes() <= 5000);
-    // Encodings for subscribers may have pushed the first one out: start again with less.
+    // Encodings for subscribers may have caused the first entry to be dropped: start again, with
+    // less memory.
     let _ = hub.losses();
     let (mut hub, mut mail) = alone(hub.kept_bytes());
     publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));

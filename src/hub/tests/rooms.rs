@@ -1,4 +1,5 @@
-//! How many channels an application may have, what listing them costs, what is given back.
+//! Tests of the maximum number of channels of an application, of the lists of channels, and of the
+//! memory that is freed.
 
 use super::super::rooms::Claim;
 use super::super::*;
@@ -39,8 +40,9 @@ impl Alone {
     }
 }
 
-/// One stranger with many subscriptions gets three quarters, many strangers nine tenths; channels
-/// with a signature have the rest for themselves, and whatever has subscribers stays open.
+/// A connection with many subscriptions may occupy three quarters of the channels, and connections
+/// with few may occupy nine tenths; the rest is for signed subscriptions. An occupied channel can
+/// always be joined.
 #[test]
 fn channels_of_an_application_are_bounded_by_who_asks() {
     let mut it = Alone::new(&[100]);
@@ -52,7 +54,7 @@ fn channels_of_an_application_are_bounded_by_who_asks() {
     let signed = (0..200).filter(|n| it.is_let_in(3, &format!("private-{n}"), false)).count();
     assert_eq!((signed, it.hub.occupied_channels(0)), (10, 100));
     assert!(it.is_let_in(4, "private-1", false), "others are in it already");
-    // A place that is free again is free for those whose part it is of.
+    // A channel that is free again may be occupied only by those whose limit allows it.
     assert!(it.hub.leave(slot(1), 0, "made-up-2", &mut it.mail));
     assert!(!it.is_let_in(1, "made-up-2", true) && !it.is_let_in(5, "made-up-2", true));
     assert!(it.is_let_in(6, "private-11", false) && !it.is_let_in(6, "private-12", false));
@@ -73,11 +75,11 @@ fn channels_that_only_keep_an_event_are_not_counted() {
     assert!(it.listed(0, "").iter().eq(["private-a"]));
 }
 
-/// A connection on another core than the channel's home is refused, and nothing is left of it.
+/// A connection on another core than the channel's home is refused, and leaves no state.
 #[test]
 fn channels_beyond_the_bound_are_refused_over_cores() {
     let mut world = World::new(2);
-    // An even part is 4; an eighth and eight more make 12.
+    // An even share is 4; an eighth and eight more make 12.
     world.hubs.iter_mut().for_each(|hub| hub.bound_channels(Arc::from([8])));
     let names: Vec<String> = {
         let hub = &world.hubs[0];
@@ -103,7 +105,7 @@ fn channels_beyond_the_bound_are_refused_over_cores() {
     assert_eq!((refused, world.hubs[1].occupied_channels(0)), (vec![12], 12));
     assert!(world.leave(0, 12, &names[12]));
     assert_eq!((world.hubs[0].channel_count(), world.hubs[1].channel_count()), (12, 12));
-    // With a wish, too.
+    // The same with a join request.
     world.join_with(
         0,
         12,
@@ -137,8 +139,8 @@ fn channels_are_listed_by_application() {
     assert_eq!((it.listed(0, ""), it.hub.rooms.len()), (vec![], 0));
 }
 
-/// Channels that stay are found, listed, counted and forgotten in their time after the tables were
-/// made smaller around them.
+/// Channels that stay are still found, listed, counted and dropped in time after the tables have
+/// become smaller.
 #[test]
 fn channel_tables_shrink_while_some_channels_stay() {
     let mut it = Alone::new(&[usize::MAX]);

@@ -90,15 +90,18 @@ fn models_find_schemas_by_catalog_subject_and_version() {
     let wrong =
         |from: &str, to: &str| problem(&format!("sent.binary = {}", proto.replace(from, to)));
     for (from, to, want) in [
-        ("'local'", "'none'", "sent.binary.catalog: no catalog is named `none`"),
+        ("'local'", "'none'", "sent.binary.catalog: the catalog `none` does not exist"),
         (
             "'2'",
             "'3'",
-            "sent.binary.subject: the catalog `local` has no such subject of this \
-                        version",
+            "sent.binary.subject: the catalog `local` does not have the subject in this version",
         ),
         ("'C'", "'X'", "sent.binary.subject: it declares no message `X`"),
-        (", subject = 'proto'", "", "sent.binary.subject: missing; the schema is known by it"),
+        (
+            ", subject = 'proto'",
+            "",
+            "sent.binary.subject: the key is required, because it identifies the schema",
+        ),
     ] {
         assert_eq!(wrong(from, to), want);
     }
@@ -128,21 +131,26 @@ fn models_read_schema_files() {
 #[test]
 fn models_refuse_unknown_keys_and_values() {
     for (spec, want) in [
-        ("model = 'bytes', range = '[1,2]'", ".range: a model of this kind has no `range`"),
-        ("model = 'json', view = 'json'", ".view: a model of this kind has no `view`"),
+        (
+            "model = 'bytes', range = '[1,2]'",
+            ".range: a model of this kind does not accept the key `range`",
+        ),
+        (
+            "model = 'json', view = 'json'",
+            ".view: a model of this kind does not accept the key `view`",
+        ),
         (
             "model = 'int32', min_length = 1",
-            ".min_length: a model of this kind has no \
-                                             `min_length`",
+            ".min_length: a model of this kind does not accept the key `min_length`",
         ),
-        ("model = 'int32', range = '1'", ".range: `1` is no range such as [1,10) or (,5]"),
-        ("model = 'int64', multiple = '0'", ".multiple: `0` is no number above 0"),
-        ("model = 'double', multiple = 'x'", ".multiple: `x` is no number above 0"),
-        ("model = 'json', prefix = 'apicurio'", ".id: missing, beside `prefix`"),
-        ("model = 'json', id = 1", ".prefix: missing, beside `id`"),
+        ("model = 'int32', range = '1'", ".range: `1` is not a range such as [1,10) or (,5]"),
+        ("model = 'int64', multiple = '0'", ".multiple: `0` is not a number above 0"),
+        ("model = 'double', multiple = 'x'", ".multiple: `x` is not a number above 0"),
+        ("model = 'json', prefix = 'apicurio'", ".id: the key is required if `prefix` is set"),
+        ("model = 'json', id = 1", ".prefix: the key is required if `id` is set"),
         (
             "model = 'json', prefix = 'confluent', id = 4294967296",
-            ".id: it has no room in the four bytes of `confluent`",
+            ".id: the id does not fit into the four bytes of `confluent`",
         ),
     ] {
         let found = problem(&format!("received.text = {{ {spec} }}"));
@@ -197,7 +205,10 @@ fn models_registry_schema_is_missing_until_fetched() {
             rules.bind(&registries);
         }
         let missing = rules.receive(PayloadKind::Binary, wire).unwrap_err();
-        assert_eq!((missing.missing, &*missing.reason), (true, "the schema is not there yet"));
+        assert_eq!(
+            (missing.missing, &*missing.reason),
+            (true, "the schema has not been fetched yet")
+        );
         assert!(rules.send(PayloadKind::Text, b"[2]").is_err_and(|it| it.missing));
     }
     let (name, version) = ("tick".to_owned(), "latest".to_owned());
@@ -231,7 +242,10 @@ fn models_schema_id_in_every_encoding() {
         let registries = Registries::default();
         [&reject, &pass].iter().for_each(|rules| rules.bind(&registries));
         let missing = reject.receive(PayloadKind::Binary, wire).unwrap_err();
-        assert_eq!((missing.missing, &*missing.reason), (true, "schema 9 is not there yet"));
+        assert_eq!(
+            (missing.missing, &*missing.reason),
+            (true, "schema 9 has not been fetched yet")
+        );
         let passed = pass.receive(PayloadKind::Binary, wire).unwrap();
         assert_eq!((passed.missed, &*passed.payload), (true, wire));
         assert_eq!(fetch(&registries, r#"{"type": "object"}"#), [SchemaRef::Id(9)]);
@@ -262,7 +276,7 @@ fn models_legacy_encoding_has_four_bytes() {
     assert_eq!(&*seven.send(PayloadKind::Binary, b"1").unwrap().payload, b"\0\0\0\0\x071");
     assert!(rules("id = 4294967295, prefix = 'apicurio'").is_ok());
     let error = rules("id = 4294967296, prefix = 'apicurio'").unwrap_err();
-    assert_eq!(error.problem, "it has no room in the four bytes of the prefix");
+    assert_eq!(error.problem, "the id does not fit into the four bytes of the prefix");
     // The id of a subject is known only after the fetch, and may not fit into the prefix.
     let name = rules("subject = 'a', prefix = 'confluent'").unwrap();
     name.bind(&registries);
@@ -276,25 +290,37 @@ fn models_legacy_encoding_has_four_bytes() {
 #[test]
 fn models_refuse_unknown_registry_keys() {
     for (direction, spec, want) in [
-        ("received", "catalog = 'reg'", "subject: missing; the schema is known by it"),
-        ("received", "catalog = 'reg', subject = 's', id = 1", "id: the registry knows that of"),
-        ("received", "catalog = 'reg', id = 1, version = '2'", "version: a number has one"),
-        ("received", "catalog = 'reg', subject = 's', on_miss = 'pass'", "on_miss: only with"),
-        ("received", "catalog = 'local', subject = 'chat', on_miss = 'pass'", "on_miss: only wi"),
+        (
+            "received",
+            "catalog = 'reg'",
+            "subject: the key is required, because it identifies the schema",
+        ),
+        ("received", "catalog = 'reg', subject = 's', id = 1", "id: the key is not accepted with"),
+        ("received", "catalog = 'reg', id = 1, version = '2'", "version: the key is not"),
+        (
+            "received",
+            "catalog = 'reg', subject = 's', on_miss = 'pass'",
+            "on_miss: the key is accepted",
+        ),
+        (
+            "received",
+            "catalog = 'local', subject = 'chat', on_miss = 'pass'",
+            "on_miss: the key is",
+        ),
         (
             "received",
             "catalog = 'local', subject = 'chat', strategy = 'encoded'",
-            "strategy: only with a catalog that is a registry",
+            "strategy: the key is accepted only if the catalog is a registry",
         ),
         (
             "received",
             "catalog = 'reg', subject = 's', strategy = 'encoded'",
-            "subject: with this strategy the message names its schema",
+            "subject: the key is not accepted with `strategy`, because each message",
         ),
         (
             "sent",
             "catalog = 'reg', strategy = 'encoded'",
-            "strategy: what is sent has no number yet; name its `subject`",
+            "strategy: sent messages have no schema id yet; use `subject`",
         ),
     ] {
         let error = remote(&format!("{direction}.text = {{ model = 'json', {spec} }}"));
@@ -302,7 +328,7 @@ fn models_refuse_unknown_registry_keys() {
         assert!(error.starts_with(&format!("{direction}.text.{want}")), "{error}");
     }
     let strange = "received.text = { model = 'int32', strategy = 'encoded' }";
-    assert!(remote(strange).unwrap_err().problem.contains("has no `strategy`"));
+    assert!(remote(strange).unwrap_err().problem.contains("accept the key `strategy`"));
 }
 
 #[test]

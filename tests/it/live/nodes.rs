@@ -260,7 +260,7 @@ fn nodes_restart_continues_after_the_last_epoch() {
     // A state file with other content is an error, not a new beginning.
     fs::write(&path, "12x\n").unwrap();
     let error = Server::start(config).err().unwrap().to_string();
-    assert!(error.contains("holds no number"), "{error}");
+    assert!(error.contains("does not contain the number"), "{error}");
 }
 
 #[test]

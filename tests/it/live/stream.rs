@@ -24,7 +24,7 @@ fn streaming(endpoint: EndpointKind) -> Config {
 /// A client that has sent the head of a request.
 struct Streamer {
     tcp: TcpStream,
-    ear: ClientReader,
+    reader: ClientReader,
     received: VecDeque<Received>,
 }
 
@@ -44,7 +44,7 @@ impl Streamer {
         );
         let mut tcp = client.stream;
         tcp.write_all(head.as_bytes()).unwrap();
-        Streamer { tcp, ear: ClientReader::default(), received: VecDeque::new() }
+        Streamer { tcp, reader: ClientReader::default(), received: VecDeque::new() }
     }
 
     fn connect(address: SocketAddr, content_type: &str) -> Streamer {
@@ -64,8 +64,8 @@ impl Streamer {
                 return received;
             }
             let n = self.tcp.read(&mut piece).unwrap();
-            assert_ne!(n, 0, "the end, with {} bytes that are no record", self.ear.left());
-            self.received.extend(self.ear.hear(&piece[..n]));
+            assert_ne!(n, 0, "the end, with {} bytes that are no record", self.reader.left());
+            self.received.extend(self.reader.hear(&piece[..n]));
         }
     }
 
@@ -123,7 +123,7 @@ fn stream_client_that_does_not_read_is_paused() {
     let mut client = Streamer::open(client, LINES);
     let mut writer = Streamer {
         tcp: client.tcp.try_clone().unwrap(),
-        ear: ClientReader::default(),
+        reader: ClientReader::default(),
         received: VecDeque::new(),
     };
     let writing = std::thread::spawn(move || {

@@ -31,7 +31,7 @@ fn secure(name: &str, authority: &Authority, more: &str) -> Config {
 /// A TLS client.
 pub(super) struct Secure {
     stream: StreamOwned<ClientConnection, TcpStream>,
-    ear: ClientReader,
+    reader: ClientReader,
     received: VecDeque<Received>,
 }
 
@@ -53,7 +53,7 @@ impl Secure {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Secure { stream, ear: ClientReader::default(), received: VecDeque::new() })
+        Ok(Secure { stream, reader: ClientReader::default(), received: VecDeque::new() })
     }
 
     pub(super) fn open(address: SocketAddr, config: &Arc<ClientConfig>, path: &str) -> Secure {
@@ -87,7 +87,7 @@ impl Secure {
         while self.received.is_empty() {
             match self.stream.read(&mut piece).unwrap() {
                 0 => return None,
-                n => self.received.extend(self.ear.hear(&piece[..n])),
+                n => self.received.extend(self.reader.hear(&piece[..n])),
             }
         }
         self.received.pop_front()
@@ -449,7 +449,7 @@ fn tls_certificates_are_replaced_without_dropping_a_connection() {
     fs::write(folder.join("server.key"), renewed.key.serialize_pem()).unwrap();
     wait("the log names the file", || {
         let log = process.logged();
-        log.contains("configuration not reloaded") && log.contains("server.key holds a private")
+        log.contains("configuration not reloaded") && log.contains("server.key contains a priv")
     });
     assert_eq!(served().unwrap(), before);
     fs::write(folder.join("server.pem"), renewed.cert.pem()).unwrap();

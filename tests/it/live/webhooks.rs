@@ -510,5 +510,5 @@ fn webhooks_are_read_from_the_file() {
         assert_eq!(endpoint.events(1), [occupied(&format!("b-{number}"))]);
     }
     assert_eq!(first.len(), 1);
-    assert!(!process.logged().contains("take effect with a restart"), "{}", process.logged());
+    assert!(!process.logged().contains("only after a restart"), "{}", process.logged());
 }

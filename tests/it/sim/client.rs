@@ -45,7 +45,7 @@ pub(super) struct Client {
     pub(super) place: (usize, usize),
     pub(super) life: Life,
     pub(super) socket_id: Option<String>,
-    ear: ClientReader,
+    reader: ClientReader,
     asked: VecDeque<Asked>,
     channels: Vec<Place>,
     past: Vec<Span>,
@@ -64,7 +64,7 @@ impl Client {
             place: (0, 0),
             life: Life::Open,
             socket_id: None,
-            ear: ClientReader::default(),
+            reader: ClientReader::default(),
             asked: VecDeque::new(),
             channels: CHANNELS.iter().map(|_| Place::default()).collect(),
             past: Vec::new(),
@@ -236,7 +236,7 @@ impl Client {
     /// Checks received bytes and returns the bytes to reply with.
     pub(super) fn receive(&mut self, bytes: &[u8], history: &mut History) -> Vec<u8> {
         let mut reply = Vec::new();
-        for received in self.ear.hear(bytes) {
+        for received in self.reader.hear(bytes) {
             let now = history.tick();
             match received {
                 Received::Answer { status, .. } => self.answered(status, history),
@@ -342,7 +342,7 @@ impl Client {
     /// Checks that the server may end its side; `excused` says that a timeout has expired for some
     /// connection.
     pub(super) fn sees_end(&mut self, excused: bool) {
-        let whole = self.ear.left() == 0 && self.asked.is_empty();
+        let whole = self.reader.left() == 0 && self.asked.is_empty();
         assert!(
             excused || self.is_socket || self.given_up || self.life == Life::Reset || whole,
             "client {} ({:?}) is left without {:?}",
@@ -362,7 +362,7 @@ impl Client {
         }
         let number = self.number;
         assert!(self.given_up || self.asked.is_empty(), "client {number} waits: {:?}", self.asked);
-        assert_eq!(self.ear.left(), 0, "client {number} has half a message");
+        assert_eq!(self.reader.left(), 0, "client {number} has half a message");
         let waits = self.channels.iter().any(|place| place.joining || place.left.is_some());
         assert!(!waits, "client {number} waits for a channel");
     }

@@ -1,0 +1,320 @@
+//! The whole configuration: all sections, and what they need of each other.
+//!
+//! A section knows no other section, except the ones that are parts of it. What the check of a
+//! section needs of others is an argument, which this file supplies.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::app::{self, AppConfig};
+use super::broadcastt::{self, BroadcasttConfig};
+use super::compression::{self, CompressionLimits};
+use super::console::{self, Console};
+use super::error::{Error, Problem};
+use super::guard::{self, GuardConfig};
+use super::limits::{self, Limits};
+use super::listener::{self, Listener};
+use super::log::{self, Log};
+use super::metrics::{self, Metrics};
+use super::model::{self, ModelUse};
+use super::process::Process;
+use super::proxy::Behind;
+use super::pusher::{self, PusherConfig};
+use super::range::{DAY_S, range};
+use super::route::{self, EndpointKind, Route, RouteContext};
+use super::text::Unique;
+use super::timeouts::{self, Timeouts};
+use super::zenith::{self, Zenith};
+use super::zilliqa::{self, Zilliqa};
+use super::{catalog, webhook, zilliqa_node};
+use crate::limits::MAX_CORES;
+use crate::model::spec::Catalog;
+use crate::tls::Mutual;
+use crate::upstream::{Names, Pool};
+
+/// A whole configuration, checked and ready for use.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, expecting = "a table")]
+pub struct Config {
+    /// Number of reactor threads, one per core. 0 to [`MAX_CORES`]; 0 (default) is one for
+    /// each core.
+    pub threads: usize,
+    /// Whether each reactor thread is pinned to one core. Default: true.
+    pub pin: bool,
+    /// How long a stopping server lets connections finish, in seconds. 0 to 86400, default 10.
+    pub drain_s: u64,
+    /// What happens to a connection whose write queue is full. Default: close.
+    pub slow_consumer: SlowConsumer,
+    /// Logging to standard error.
+    pub log: Log,
+    /// The addresses to listen on; at least one. Default: 127.0.0.1:6001.
+    pub listeners: Vec<Listener>,
+    /// The privileges that the process drops once it listens.
+    pub process: Process,
+    /// Limits of the whole server.
+    pub limits: Limits,
+    /// Timeouts after which a connection is closed.
+    pub timeouts: Timeouts,
+    /// Limits for the compression of WebSocket messages. A route enables compression.
+    pub compression: CompressionLimits,
+    /// Settings of the Pusher dialect.
+    pub pusher: PusherConfig,
+    /// Settings of the Zilliqa dialect.
+    pub zilliqa: Zilliqa,
+    /// Settings of the Broadcastt dialect.
+    pub broadcastt: BroadcasttConfig,
+    /// Settings of the Zenith dialect; `None` if it is not served.
+    pub zenith: Option<Box<Zenith>>,
+    /// The console: the HTML page that shows and tries out the server.
+    pub console: Console,
+    /// The counters for a monitoring system.
+    pub metrics: Metrics,
+    /// The guards that routes refer to by name.
+    pub guards: Vec<GuardConfig>,
+    /// The sources of message schemas.
+    pub catalogs: Vec<Catalog>,
+    /// The routes, at least one. The first route that matches a request chooses its endpoint.
+    pub routes: Vec<Route>,
+    /// The applications; at least one, unless a route or the Zenith section does not need any.
+    pub apps: Vec<AppConfig>,
+    /// Warnings about settings that are accepted but have no effect, one line each with file, line
+    /// and key.
+    #[serde(skip)]
+    pub warnings: Vec<String>,
+    /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
+    #[serde(skip)]
+    pub is_demo: bool,
+}
+
+/// Every key at its default. It has no application, so it does not pass the check by itself.
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            threads: 0,
+            pin: true,
+            drain_s: 10,
+            slow_consumer: SlowConsumer::default(),
+            log: Log::default(),
+            listeners: vec![Listener::default()],
+            process: Process::default(),
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+            compression: CompressionLimits::default(),
+            pusher: PusherConfig::default(),
+            zilliqa: Zilliqa::default(),
+            broadcastt: BroadcasttConfig::default(),
+            zenith: None,
+            console: Console::default(),
+            metrics: Metrics::default(),
+            guards: Vec::new(),
+            catalogs: Vec::new(),
+            routes: Route::defaults(),
+            apps: Vec::new(),
+            warnings: Vec::new(),
+            is_demo: false,
+        }
+    }
+}
+
+/// What happens to a slow consumer: a connection whose write queue is full because its peer reads
+/// too slowly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SlowConsumer {
+    /// The connection is closed; its client can reconnect and knows that it missed messages.
+    #[default]
+    Close,
+    /// Messages that do not fit into the write queue are dropped.
+    Drop,
+}
+
+impl Config {
+    /// Adds the default route to Zenith if the section exists without one, and the default section
+    /// if a route exists without it.
+    pub(super) fn complete(&mut self) {
+        let is_zenith = |route: &Route| route.endpoint == EndpointKind::Zenith;
+        match (&self.zenith, self.routes.iter().any(is_zenith)) {
+            (None, true) => self.zenith = Some(Box::default()),
+            (Some(_), false) if !self.routes.is_empty() => {
+                self.routes.insert(0, Route::of(&["/Zenith", "/Zenith/*"], EndpointKind::Zenith));
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks what types cannot express, and returns the first error. An error names the path of
+    /// its key; the caller finds the line.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        range("threads", self.threads as u64, 0..=MAX_CORES as u64, "")?;
+        range("drain_s", self.drain_s, 0..=DAY_S, " seconds")?;
+        log::check(&self.log)?;
+        listener::check(&self.listeners, self.is_demo)?;
+        limits::check(&self.limits)?;
+        timeouts::check(&self.timeouts)?;
+        compression::check(&self.compression)?;
+        pusher::check(&self.pusher)?;
+        self.check_zilliqa().map_err(|error| error.under("zilliqa"))?;
+        broadcastt::check(&self.broadcastt)?;
+        console::check(&self.console)?;
+        metrics::check(&self.metrics)?;
+        self.check_guards()?;
+        self.check_routes()?;
+        if let Some(section) = &self.zenith {
+            let check = zenith::check(section, self.limits.message_bytes);
+            check.map_err(|error| error.under("zenith"))?;
+        }
+        self.check_apps()
+    }
+
+    fn check_zilliqa(&self) -> Result<(), Error> {
+        let leads_here = |path: &str| {
+            let route = self.routes.iter().find(|route| route.matches(path));
+            route.is_some_and(|route| route.endpoint == EndpointKind::Zilliqa)
+        };
+        zilliqa::check(&self.zilliqa, &leads_here)
+    }
+
+    fn check_guards(&self) -> Result<(), Error> {
+        let asks = self.listeners.iter().any(|listener| listener.tls.mutual != Mutual::None);
+        let mut names = Unique::default();
+        for (index, guard) in self.guards.iter().enumerate() {
+            let key = format!("guards[{index}]");
+            guard::check(guard, asks).map_err(|error| error.under(&key))?;
+            names.add(&guard.name, format!("{key}.name"))?;
+        }
+        Ok(())
+    }
+
+    fn check_routes(&self) -> Result<(), Error> {
+        let context = RouteContext {
+            is_guard: &|name| self.guards.iter().any(|guard| guard.name == name),
+            is_listener: &|name| self.listeners.iter().any(|listener| listener.name == name),
+            message_bytes: self.limits.message_bytes,
+        };
+        route::check(&self.routes, &context)
+    }
+
+    fn check_apps(&self) -> Result<(), Error> {
+        use EndpointKind::{Proxy, Reflect, Zilliqa};
+        let without = |route: &Route| matches!(route.endpoint, Zilliqa | Reflect | Proxy);
+        let needs_none = self.routes.iter().any(without)
+            || self.routes.iter().all(|route| route.endpoint != EndpointKind::Apps);
+        if self.apps.is_empty() && !needs_none && self.zenith.is_none() {
+            return Err(Error::keyed("apps", Problem::Empty));
+        }
+        for (index, app) in self.apps.iter().enumerate() {
+            let checked = app::check(app, &self.limits);
+            checked.map_err(|error| error.under(&format!("apps[{index}]")))?;
+        }
+        app::check_names(&self.apps)
+    }
+
+    /// Reads the files that the configuration names, relative to `folder`; without a folder, only
+    /// the schemas of models.
+    pub(super) fn prepare(&mut self, folder: Option<&Path>) -> Result<(), Error> {
+        catalog::prepare(&mut self.catalogs, folder)?;
+        self.prepare_models(folder.unwrap_or(Path::new("")))?;
+        let Some(folder) = folder else { return Ok(()) };
+        self.prepare_tls(folder)?;
+        self.prepare_proxies(folder)?;
+        guard::prepare(&mut self.guards, folder)?;
+        let node = zilliqa_node::prepare(&mut self.zilliqa.node, folder);
+        node.map_err(|error| error.under("zilliqa.node"))?;
+        for (index, app) in self.apps.iter_mut().enumerate() {
+            let prepared = webhook::prepare(&mut app.webhooks, folder);
+            prepared.map_err(|error| error.under(&format!("apps[{index}]")))?;
+        }
+        Ok(())
+    }
+
+    fn prepare_models(&mut self, folder: &Path) -> Result<(), Error> {
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let sends = matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Proxy);
+            let endpoint = ModelUse { has_sockets: route.endpoint.has_sockets(), sends };
+            let rules = model::prepare(&route.model, &endpoint, &self.catalogs, folder);
+            route.rules = rules.map_err(|error| error.under(&format!("routes[{index}].model")))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the files of all listeners, relative to `folder`, unless they have been read before.
+    pub(super) fn prepare_tls(&mut self, folder: &Path) -> Result<(), Error> {
+        for (index, listener) in self.listeners.iter_mut().enumerate() {
+            let prepared = listener.tls.prepare(folder);
+            prepared.map_err(|error| error.under(&format!("listeners[{index}].tls")))?;
+        }
+        Ok(())
+    }
+
+    /// Reads the TLS files of proxies with `wss` upstreams, relative to `folder`, unless they have
+    /// been read before.
+    pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
+        for (index, route) in self.routes.iter_mut().enumerate() {
+            let Some(proxy) = &mut route.proxy else { continue };
+            if proxy.upstreams.iter().any(|it| it.secure) {
+                let prepared = Arc::make_mut(proxy).tls.prepare(folder);
+                prepared.map_err(|error| error.under(&format!("routes[{index}].proxy.tls")))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any route has upstream servers.
+    pub fn has_proxies(&self) -> bool {
+        self.routes.iter().any(|route| route.proxy.is_some())
+    }
+
+    /// Makes the server pools. They take over the state of servers that `old` also has, and `names`
+    /// is given the host names to resolve.
+    pub fn make_pools(&mut self, old: &Config, names: &Names) {
+        let pools = |config: &Config| {
+            let proxies = config.routes.iter().filter_map(|route| route.proxy.clone());
+            proxies.collect::<Vec<_>>()
+        };
+        let mut left = pools(old);
+        for proxy in self.routes.iter_mut().filter_map(|route| route.proxy.as_mut()) {
+            let proxy = Arc::make_mut(proxy);
+            let fresh = proxy.make_pool(&Pool::default(), names);
+            let same = left.iter().position(|it| it.upstreams == proxy.upstreams);
+            let found = same.or_else(|| left.iter().position(|it| it.pool.is_kin(&fresh)));
+            let pool = match found.map(|at| left.remove(at)) {
+                Some(known) => {
+                    if known.tls == proxy.tls {
+                        // Keeps the TLS sessions for resumption.
+                        proxy.tls = known.tls.clone();
+                    }
+                    proxy.make_pool(&known.pool, names)
+                }
+                None => fresh,
+            };
+            proxy.pool = Behind(Arc::new(pool));
+        }
+        let named = pools(self);
+        names.replace(
+            named.iter().flat_map(|proxy| proxy.pool.names().collect::<Vec<_>>()).collect(),
+        );
+    }
+
+    /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
+    /// names, origins and TLS settings to them. TLS settings that have not changed stay in force
+    /// with their session tickets.
+    pub fn keep_listeners(&mut self, old: &Config) {
+        let mut kept = old.listeners.clone();
+        for (index, listener) in kept.iter_mut().enumerate() {
+            let same = |other: &&Listener| {
+                other.address == listener.address && other.tls.is_on() == listener.tls.is_on()
+            };
+            let at_place = self.listeners.get(index).filter(same);
+            let found = at_place.or_else(|| self.listeners.iter().find(same));
+            let Some(found) = found else { continue };
+            (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
+            listener.allowed_origins.clone_from(&found.allowed_origins);
+            if found.tls != listener.tls {
+                listener.tls = found.tls.clone();
+            }
+        }
+        self.listeners = kept;
+    }
+}

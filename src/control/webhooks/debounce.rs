@@ -1,0 +1,153 @@
+//! Debouncing of leave events (`vacated`, member removed): each is held back for a while, because
+//! clients often return at once, for example when a browser loads the next page. If the matching
+//! join event arrives in that time, neither of the two is reported.
+
+use crate::hub::{ChannelEvent, ChannelEventKind};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// The maximum number of held leave events. One more releases the oldest early.
+const MAX_HELD: usize = 64 * 1024;
+
+/// The held leave events of one application; see the module's documentation. Time is an argument.
+#[derive(Debug)]
+pub(super) struct Debounce {
+    hold_ms: u64,
+    /// Due time in milliseconds, number and key of each held event, oldest first. An entry whose
+    /// key and number are not in `leavings` was cancelled.
+    due: VecDeque<(u64, u64, Key)>,
+    leavings: HashMap<Key, (u64, ChannelEvent)>,
+    held: u64,
+}
+
+/// Application number, channel and user. No user stands for the channel's last subscriber.
+type Key = (u32, Arc<str>, Option<Arc<str>>);
+
+impl Debounce {
+    pub(super) fn new(hold_ms: u64) -> Debounce {
+        Debounce { hold_ms, due: VecDeque::new(), leavings: HashMap::new(), held: 0 }
+    }
+
+    /// Takes a channel event. Returns an event that is to be reported now: this one, or the oldest
+    /// held one if too many are held.
+    pub(super) fn take(&mut self, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
+        let key = |user: Option<&Arc<str>>| (notice.app, notice.channel.clone(), user.cloned());
+        match &notice.what {
+            ChannelEventKind::Vacated => self.debounce(key(None), notice, now_ms),
+            ChannelEventKind::MemberRemoved(user) => self.debounce(key(Some(user)), notice, now_ms),
+            ChannelEventKind::Occupied => match self.leavings.remove(&key(None)) {
+                Some(_) => None,
+                None => Some(notice),
+            },
+            ChannelEventKind::MemberAdded(user) => match self.leavings.remove(&key(Some(user))) {
+                Some(_) => None,
+                None => Some(notice),
+            },
+            ChannelEventKind::CacheMiss
+            | ChannelEventKind::Count(_)
+            | ChannelEventKind::ClientEvent(_) => Some(notice),
+        }
+    }
+
+    fn debounce(&mut self, key: Key, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
+        self.held += 1;
+        self.due.push_back((now_ms + self.hold_ms, self.held, key.clone()));
+        self.leavings.insert(key, (self.held, notice));
+        if self.due.len() > MAX_HELD { self.pop() } else { None }
+    }
+
+    /// The next leave event that is due and was not cancelled by a return.
+    pub(super) fn next_due(&mut self, now_ms: u64) -> Option<ChannelEvent> {
+        while self.due.front().is_some_and(|(due_ms, ..)| *due_ms <= now_ms) {
+            if let Some(notice) = self.pop() {
+                return Some(notice);
+            }
+        }
+        None
+    }
+
+    fn pop(&mut self) -> Option<ChannelEvent> {
+        let (_, number, key) = self.due.pop_front()?;
+        let (held, _) = self.leavings.get(&key)?;
+        // Held again since then, with a later entry of its own.
+        if *held != number {
+            return None;
+        }
+        self.leavings.remove(&key).map(|(_, notice)| notice)
+    }
+
+    /// When the next held event is due, in milliseconds; `u64::MAX` if none is held.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.due.front().map_or(u64::MAX, |(due_ms, ..)| *due_ms)
+    }
+
+    /// Whether no event is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.leavings.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
+        ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 }
+    }
+
+    fn left(user: &str) -> ChannelEvent {
+        notice("p", ChannelEventKind::MemberRemoved(user.into()))
+    }
+
+    fn joined_event(user: &str) -> ChannelEvent {
+        notice("p", ChannelEventKind::MemberAdded(user.into()))
+    }
+
+    #[test]
+    fn debounce_reports_a_leave_at_its_time() {
+        let mut debounce = Debounce::new(3000);
+        assert_eq!(debounce.take(notice("a", ChannelEventKind::Vacated), 100), None);
+        assert_eq!((debounce.next_due(3099), debounce.deadline_ms()), (None, 3100));
+        assert_eq!(debounce.next_due(3100), Some(notice("a", ChannelEventKind::Vacated)));
+        assert!(debounce.is_empty() && debounce.deadline_ms() == u64::MAX);
+        let again = notice("a", ChannelEventKind::Occupied);
+        assert_eq!(debounce.take(again.clone(), 3101), Some(again));
+    }
+
+    #[test]
+    fn debounce_drops_a_leave_and_its_return() {
+        let mut debounce = Debounce::new(3000);
+        for notice in [left("ada"), left("bob"), notice("p", ChannelEventKind::Vacated)] {
+            assert_eq!(debounce.take(notice, 0), None);
+        }
+        assert_eq!(debounce.take(notice("p", ChannelEventKind::Occupied), 1000), None);
+        assert_eq!(debounce.take(joined_event("ada"), 1000), None);
+        assert_eq!(debounce.take(joined_event("eve"), 1000), Some(joined_event("eve")));
+        // Another application's channel of the same name is another channel.
+        let other = ChannelEvent { app: 1, ..joined_event("bob") };
+        assert_eq!(debounce.take(other.clone(), 1000), Some(other));
+        assert_eq!(debounce.next_due(3000), Some(left("bob")));
+        assert_eq!(debounce.next_due(u64::MAX), None);
+    }
+
+    #[test]
+    fn debounce_holds_a_second_leave_for_the_whole_time() {
+        let mut debounce = Debounce::new(3000);
+        assert_eq!(debounce.take(left("ada"), 0), None);
+        assert_eq!(debounce.take(joined_event("ada"), 2000), None);
+        assert_eq!(debounce.take(left("ada"), 2500), None);
+        assert_eq!(debounce.next_due(5499), None);
+        assert_eq!(debounce.next_due(5500), Some(left("ada")));
+        assert_eq!(debounce.next_due(u64::MAX), None);
+    }
+
+    #[test]
+    fn debounce_passes_other_events_and_is_bounded() {
+        let mut debounce = Debounce::new(3000);
+        assert!(debounce.take(notice("a", ChannelEventKind::CacheMiss), 0).is_some());
+        assert!(debounce.take(notice("a", ChannelEventKind::Count(3)), 0).is_some());
+        let channel = |n: usize| notice(&n.to_string(), ChannelEventKind::Vacated);
+        assert!((0..MAX_HELD).all(|n| debounce.take(channel(n), 0).is_none()));
+        assert_eq!(debounce.take(channel(MAX_HELD), 0), Some(channel(0)));
+    }
+}

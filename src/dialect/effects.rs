@@ -1,0 +1,124 @@
+//! What connections request of the shard: one list of effects, each with the slot of the connection
+//! that requests it.
+
+use crate::hub::{ConnId, DialectMessage, Event, JoinRequest, Query};
+use crate::mem::Slot;
+use std::collections::VecDeque;
+
+/// An operation that a dialect requests from the shard.
+#[derive(Debug)]
+pub enum Effect {
+    /// Subscribe this connection to a channel. The outcome goes to
+    /// [`joined`](super::Connection::joined), in the same turn or later.
+    Join {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// The maximum number of subscriptions of the connection.
+        max: usize,
+        /// The request to the channel's home core, if there is one.
+        request: Option<JoinRequest>,
+    },
+    /// End a subscription of this connection. There is no reply.
+    Leave {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+    },
+    /// Publish to all subscribers of a channel. If an HTTP request publishes, its reply is sent
+    /// after the channel's home has ordered the event. A WebSocket connection gets that
+    /// acknowledgement by [`answered`](super::Connection::answered), if `part` is not 0.
+    Publish {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// The event to publish.
+        event: Event,
+        /// The part of the request, by which the acknowledgement is matched to it.
+        part: u16,
+    },
+    /// Publish to a channel, if this connection is subscribed to it. If it is not, the shard calls
+    /// [`not_subscribed`](super::Connection::not_subscribed).
+    PublishIfSubscribed {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// The event to publish.
+        event: Event,
+    },
+    /// Query the home cores of channels. The answers go to the reply of the HTTP request, or, for a
+    /// WebSocket connection, to [`answered`](super::Connection::answered).
+    Query {
+        /// The query.
+        query: Query,
+        /// The part of the request that the query belongs to.
+        part: u16,
+    },
+    /// Deliver a message to the dialect of one connection, on any core
+    /// ([`on_message`](super::Dialect::on_message)). The message is lost if the connection is
+    /// closed, except as [`on_undelivered`](super::on_undelivered) handles it.
+    Message {
+        /// The receiving connection.
+        to: ConnId,
+        /// The message.
+        what: DialectMessage,
+    },
+    /// Deliver a message like [`Effect::Message`], but in the order of a channel: after what this
+    /// connection has published to the channel before, and before what it publishes there later.
+    /// The message goes through the channel's home.
+    MessageInOrder {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: String,
+        /// The receiving connection.
+        to: ConnId,
+        /// The message.
+        what: DialectMessage,
+    },
+}
+
+/// The effects that were requested and have not run yet, the oldest first, each with the slot of
+/// the connection that has requested it.
+pub type EffectList = VecDeque<(Slot, Effect)>;
+
+/// The effects that one connection adds to the list.
+#[derive(Debug)]
+pub struct Effects<'a> {
+    slot: Slot,
+    list: &'a mut EffectList,
+}
+
+impl<'a> Effects<'a> {
+    /// The connection at `slot` adds its effects to the end of `list`.
+    pub fn new(slot: Slot, list: &'a mut EffectList) -> Effects<'a> {
+        Effects { slot, list }
+    }
+
+    /// Adds one effect.
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push_back((self.slot, effect));
+    }
+
+    /// The length of the whole list, for [`Effects::truncate`].
+    #[must_use]
+    pub fn mark(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Removes the effects that were added after the list had `mark` effects.
+    pub fn truncate(&mut self, mark: usize) {
+        self.list.truncate(mark);
+    }
+}
+
+impl Extend<Effect> for Effects<'_> {
+    fn extend<I: IntoIterator<Item = Effect>>(&mut self, effects: I) {
+        let slot = self.slot;
+        self.list.extend(effects.into_iter().map(|effect| (slot, effect)));
+    }
+}

@@ -1,0 +1,155 @@
+//! Delivery: events to the subscribers of a channel, and messages to the dialect of one connection.
+
+use super::Shard;
+use crate::config::SlowConsumer;
+use crate::dialect::{Closing, Why};
+use crate::hub::{ChannelName, ConnId, DialectMessage, Event, Published};
+use crate::mem::Slot;
+use crate::session::Broadcast;
+use crate::time::Now;
+use crate::work::{self, WorkKind};
+
+impl Shard {
+    /// Delivers a message to the dialect of a connection, on any core.
+    pub fn deliver_anywhere(&mut self, to: ConnId, what: DialectMessage, now: Now) {
+        match to.core == self.core {
+            true => self.deliver_message(to.slot, &what, now),
+            false => self.mail.message(to.core, to, what),
+        }
+    }
+
+    /// Delivers such a message after everything that this core has ordered before as the home of a
+    /// channel.
+    pub(super) fn forward(&mut self, to: ConnId, what: DialectMessage, now: Now) {
+        match to.core == self.core {
+            true => self.deliver_message(to.slot, &what, now),
+            false => self.mail.forward(to, what),
+        }
+    }
+
+    /// Publishes an event by a command from outside the cores.
+    pub fn publish_command(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+        self.counters.published.add(1);
+        self.announce(app, name, event, now);
+    }
+
+    /// Publishes an event of the server itself to a channel.
+    pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+        let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
+        if let Published::Ordered(at) = published {
+            let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+            self.subscribers.extend(received.map(|it| it.slot));
+            self.deliver_to_listed(event, now);
+        }
+    }
+
+    /// Delivers the hub's own events to the subscribers on this core.
+    pub(super) fn deliver_local(&mut self, now: Now) {
+        while let Some((name, event)) = self.hub.next_local() {
+            self.deliver(&name, &event, now);
+        }
+    }
+
+    pub(super) fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
+        let received = self.hub.subscribers(name).iter().filter(|it| it.is_active());
+        self.subscribers.extend(received.map(|it| it.slot));
+        self.deliver_to_listed(event, now);
+    }
+
+    /// Queues the event for all connections in `self.subscribers`, and empties that list.
+    pub(super) fn deliver_to_listed(&mut self, event: &Event, now: Now) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        if let Some((code, reason)) = event.close {
+            return self.close_listed(&Closing::new(code, reason), now);
+        }
+        if let Some(message) = &event.message {
+            return self.deliver_message_to_listed(message, event.except, now);
+        }
+        self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
+        let mut broadcast = Broadcast::new(event);
+        let limits = &self.env.config.limits;
+        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let mut delivered = 0;
+        let mut slow = Vec::new();
+        for index in self.subscribers.drain(..) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if except == Some(slot) {
+                continue;
+            }
+            let Some(session) = self.sessions.at_mut(index) else { continue };
+            let bound = limits.write_queue_bytes;
+            match session.deliver(&mut broadcast, &mut self.codecs, bound, now.ms) {
+                Ok(true) => delivered += 1,
+                Ok(false) => self.counters.http_streams_unsaid.add(1),
+                Err(_) => slow.push(slot),
+            }
+            if !session.listed {
+                session.listed = true;
+                self.listed.push_back(slot);
+            }
+        }
+        self.counters.deliveries.add(delivered);
+        for slot in slow {
+            self.too_slow(slot, self.env.config.slow_consumer, now);
+        }
+    }
+
+    fn too_slow(&mut self, slot: Slot, policy: SlowConsumer, now: Now) {
+        match policy {
+            SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
+            SlowConsumer::Close => {
+                self.counters.slow_consumer_closed.add(1);
+                self.close_for(slot, Why::Slow, now);
+            }
+        }
+    }
+
+    /// Delivers a message to the dialect of one connection on this core.
+    pub(super) fn deliver_message(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
+        if !self.sessions.get_mut(slot).is_some_and(|it| it.is_open_socket()) {
+            return self.undelivered(slot, what, now);
+        }
+        let mut queued = Ok(());
+        self.serve(slot, now, |session, cx| {
+            let bound = session.queue_bytes(cx.env);
+            queued = session.on_message(what, bound, cx).map_err(|_| session.overrun(cx.env));
+        });
+        match queued {
+            Ok(()) => self.counters.deliveries.add(1),
+            Err(policy) => self.too_slow(slot, policy, now),
+        }
+    }
+
+    /// Delivers a message to the dialects of all connections in `self.subscribers`, and empties
+    /// that list.
+    fn deliver_message_to_listed(
+        &mut self,
+        what: &DialectMessage,
+        except: Option<ConnId>,
+        now: Now,
+    ) {
+        let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        self.work.charge(WorkKind::Delivery, work::MESSAGE * self.subscribers.len() as u64);
+        let mut listed = std::mem::take(&mut self.subscribers);
+        for index in listed.drain(..) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if except != Some(slot) {
+                self.deliver_message(slot, what, now);
+            }
+        }
+        // Effects of the dialects may have used `self.subscribers` for deliveries of their own,
+        // which are complete. Only its allocation is restored.
+        self.subscribers = listed;
+        self.core_state.rest();
+    }
+
+    /// Closes all connections in `self.subscribers`, and empties that list.
+    fn close_listed(&mut self, closing: &Closing, now: Now) {
+        for index in std::mem::take(&mut self.subscribers) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.serve(slot, now, |session, cx| session.close_with(closing, cx));
+        }
+    }
+}

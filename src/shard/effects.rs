@@ -1,0 +1,221 @@
+//! The effects that sessions request of the shard: joining, leaving, publishing, querying, and
+//! messages to other connections.
+
+use super::Shard;
+use crate::dialect::{self, Effect, Effects, JoinOutcome, Why, is_public};
+use crate::hub::{
+    Ack, Answer, ConnId, DialectMessage, Event, Join, JoinReply, Joined, Published, Query,
+};
+use crate::mem::Slot;
+use crate::session::{Context, Ending, Session};
+use crate::time::Now;
+use crate::work::{self, WorkKind};
+
+impl Shard {
+    /// Calls the session at `slot`, if there is one, and then runs everything that it requests.
+    pub(super) fn serve(
+        &mut self,
+        slot: Slot,
+        now: Now,
+        call: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) {
+        let mark = self.effects.len();
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        call(session, &mut cx);
+        self.after(slot, mark, now);
+        self.list(slot);
+    }
+
+    /// Runs the effects that were requested after the list had `mark` effects, and those that they
+    /// cause, in the order in which they were requested. Earlier effects are those of sessions
+    /// whose turn continues later.
+    pub(super) fn run_effects(&mut self, mark: usize, now: Now) {
+        while let Some((slot, effect)) = self.effects.remove(mark) {
+            self.act(slot, effect, now);
+        }
+    }
+
+    /// Runs the effects that a session has requested since the list had `mark` effects, and then
+    /// whatever its new state requires.
+    pub(super) fn after(&mut self, slot: Slot, mark: usize, now: Now) {
+        self.run_effects(mark, now);
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        session.settle(&mut cx);
+        let waits = session.is_fresh() && session.ending() == Ending::Open;
+        let answered = session.counted_fresh && !waits;
+        session.counted_fresh &= !answered;
+        let open = session.is_open_socket();
+        let last_message = session.last_message(false, cx.draining);
+        self.fresh -= usize::from(answered);
+        if !open {
+            self.note_close(slot);
+        }
+        if !open && self.hub.subscription_count(slot) > 0 {
+            self.leave_all(slot);
+        }
+        if !self.proxy_effects.is_empty() || last_message.is_some() {
+            self.run_proxy_effects(slot, last_message, now);
+        }
+    }
+
+    /// Runs the effects and delivers the last messages that closed connections have left.
+    /// [`Shard::next_turn`] calls this too.
+    pub fn run_closing_effects(&mut self, now: Now) {
+        let mark = self.effects.len();
+        self.effects.append(&mut self.closing_effects);
+        self.run_effects(mark, now);
+        for (to, message) in std::mem::take(&mut self.last_messages) {
+            self.send_to_peer(to, message, now);
+        }
+    }
+
+    /// Runs the dialect's `on_close` for a connection that can send nothing more. The effects for
+    /// connections that wait for it run in the next turn.
+    pub(super) fn note_close(&mut self, slot: Slot) {
+        let us = ConnId { core: self.core, slot };
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        session.on_close(&self.env, us, &mut Effects::new(slot, &mut self.closing_effects));
+    }
+
+    pub(super) fn leave_all(&mut self, slot: Slot) {
+        let left = self.hub.leave_all(slot, &mut self.mail);
+        self.counters.subscriptions.sub(left as u64);
+        // The caller delivers the events that result for other subscribers.
+    }
+
+    pub(super) fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
+        self.serve(slot, now, |session, cx| session.close_for(why, cx));
+    }
+
+    /// Runs the effects of a message that cannot be delivered, because its connection has closed.
+    pub(super) fn undelivered(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
+        let mark = self.effects.len();
+        dialect::on_undelivered(what, &mut Effects::new(slot, &mut self.effects));
+        self.run_effects(mark, now);
+    }
+
+    fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
+        self.work.charge(WorkKind::Effect, work::EFFECT);
+        match effect {
+            Effect::Join { app, name, max, request } => {
+                let is_public = is_public(&self.env, app, &name);
+                let join = Join { slot, app, name: &name, max, is_public, request };
+                let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
+                    Joined::Later => return self.counters.subscriptions.add(1),
+                    Joined::Now(reply) => {
+                        self.counters.subscriptions.add(1);
+                        // The present members are informed before the new one.
+                        self.deliver_local(now);
+                        JoinOutcome::Joined(reply)
+                    }
+                    Joined::Already => JoinOutcome::Already,
+                    Joined::SubscriptionLimit => JoinOutcome::SubscriptionLimit,
+                    Joined::ChannelFull => JoinOutcome::ChannelFull,
+                    Joined::NoRoom => {
+                        self.counters.refused_channels.add(1);
+                        JoinOutcome::NoRoom
+                    }
+                };
+                if let Some((session, mut cx)) = self.session(slot, now) {
+                    Shard::deliver_outcome(session, &name, outcome, &mut cx);
+                }
+            }
+            Effect::Leave { app, name } => {
+                if self.hub.leave(slot, app, &name, &mut self.mail) {
+                    self.counters.subscriptions.sub(1);
+                    self.deliver_local(now);
+                }
+            }
+            Effect::Publish { app, name, event, part } => {
+                self.publish(slot, app, &name, &event, part, now);
+            }
+            Effect::PublishIfSubscribed { app, name, event } => {
+                if self.hub.is_subscribed(slot, app, &name) {
+                    self.publish(slot, app, &name, &event, 0, now);
+                } else if let Some((session, mut cx)) = self.session(slot, now) {
+                    session.not_subscribed(&name, &mut cx);
+                }
+            }
+            Effect::Query { query, part } => self.query(slot, &query, part, now),
+            Effect::Message { to, what } => self.deliver_anywhere(to, what, now),
+            Effect::MessageInOrder { app, name, to, what } => match self.hub.home(app, &name) {
+                home if home == self.core => self.forward(to, what, now),
+                home => self.mail.message(home, to, what),
+            },
+        }
+    }
+
+    /// Queues the channel's picture and history if the session has requested them, and then reports
+    /// the outcome of its join.
+    pub(super) fn deliver_outcome(
+        session: &mut Session,
+        name: &str,
+        outcome: JoinOutcome,
+        cx: &mut Context<'_>,
+    ) {
+        if let JoinOutcome::Joined(Some(JoinReply { picture, history, .. })) = &outcome {
+            if let Some(picture) = picture {
+                session.show(picture, cx);
+            }
+            session.recall(history, cx);
+        }
+        session.joined(name, outcome, cx);
+    }
+
+    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {
+        self.counters.published.add(1);
+        let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
+        let ack = ticket.map(|ticket| Ack { slot, ticket, part });
+        match self.hub.publish(app, name, event, ack, now.ms, &mut self.mail) {
+            Published::Ordered(at) => {
+                let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+                self.subscribers.extend(received.map(|it| it.slot));
+                self.deliver_to_listed(event, now);
+            }
+            Published::NotSubscribed => {}
+            Published::Sent => {
+                if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
+                    session.await_ack(ticket);
+                }
+                return;
+            }
+        }
+        let Some(ticket) = ticket else { return };
+        let collects = self.sessions.get_mut(slot).is_some_and(|it| it.collects_answers(ticket));
+        if collects {
+            let channel_info = self.hub.channel_info(&self.hub.name(app, name), now.ms);
+            if let Some((session, mut cx)) = self.session(slot, now) {
+                session.answered(ticket, part, Answer::Channel(channel_info), &mut cx);
+            }
+        }
+    }
+
+    fn query(&mut self, slot: Slot, query: &Query, part: u16, now: Now) {
+        self.charge_query(query);
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        // A WebSocket has no tickets; it matches answers by their part.
+        let ticket = session.ticket().unwrap_or_default();
+        let ack = Ack { slot, ticket, part };
+        let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.mail);
+        for _ in 0..others {
+            session.await_ack(ticket);
+        }
+        if let Some(answer) = ours
+            && let Some((session, mut cx)) = self.session(slot, now)
+        {
+            if let Answer::Users(users) = &answer {
+                cx.work.charge(WorkKind::Listing, work::LISTED * users.len() as u64);
+            }
+            session.answered(ticket, part, answer, &mut cx);
+        }
+    }
+
+    /// Counts the work of a query that visits every channel of this core. The work for lists of
+    /// members is counted when they are answered.
+    pub(super) fn charge_query(&self, query: &Query) {
+        if let Query::Channels { .. } = query {
+            let channels = self.hub.channel_count() as u64;
+            self.work.charge(WorkKind::Listing, work::LISTED * channels);
+        }
+    }
+}

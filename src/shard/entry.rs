@@ -1,0 +1,152 @@
+//! What happens to one connection: it is opened, bytes arrive, bytes were sent, and it ends.
+
+use super::Shard;
+use crate::dialect::Effects;
+use crate::hub::ConnId;
+use crate::mem::{Segment, Slot};
+use crate::session::Session;
+use crate::time::Now;
+use std::net::SocketAddr;
+
+/// The maximum capacity of the plaintext buffer that is kept between two calls, in bytes.
+const PLAIN_KEPT: usize = 128 * 1024;
+
+impl Shard {
+    /// Adds a connection that the first listener accepted at `index`, which must be free.
+    pub fn open(&mut self, index: u32, peer: SocketAddr, now: Now) -> Slot {
+        self.open_by(0, index, peer, now)
+    }
+
+    /// Adds a connection that listener number `listener` accepted at `index`, which must be free.
+    pub fn open_at(&mut self, index: u32, peer: SocketAddr, listener: usize, now: Now) -> Slot {
+        let slot = self.open_by(listener as u16, index, peer, now);
+        let env = self.env.clone();
+        let listener = env.listener(listener as u16);
+        if !listener.tls.is_on() {
+            return slot;
+        }
+        let filter = listener.tls.acceptor().and_then(|acceptor| acceptor.accept());
+        if let Some((session, cx)) = self.session(slot, now) {
+            match filter {
+                Some(filter) => session.secure(filter, &cx),
+                None => {
+                    cx.counters.tls_failed.add(1);
+                    session.lost();
+                }
+            }
+        }
+        slot
+    }
+
+    fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
+        self.counters.connections.add(1);
+        let session = Session::new(peer, listener, now, &self.env);
+        self.make_room_for_handshake(now);
+        let slot = self.sessions.insert(index, session);
+        self.begin_handshake(slot, now);
+        self.list(slot);
+        slot
+    }
+
+    /// Takes bytes that were received from the peer; they are changed in place.
+    pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        self.counters.received_bytes.add(bytes.len() as u64);
+        self.count(slot, bytes.len(), 0);
+        match self.sessions.get_mut(slot) {
+            Some(session) if session.is_secure() => self.receive_secure(slot, bytes, now),
+            Some(session) if session.is_paused() => {
+                session.hold(bytes);
+                self.charge(slot);
+            }
+            Some(_) => self.feed_or_hold(slot, bytes, now),
+            None => {}
+        }
+    }
+
+    pub(super) fn receive_secure(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let mark = self.effects.len();
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        if session.is_sealed() && (session.is_paused() || cx.work.is_spent()) {
+            // A handshake costs much work, so its bytes are held encrypted until a later turn.
+            session.hold(bytes);
+            self.plain = plain;
+            return self.wait_for_turn(slot);
+        }
+        let ended = session.decrypt(bytes, &mut plain, &mut cx);
+        if session.is_paused() {
+            session.hold(&plain);
+        } else if !plain.is_empty() {
+            self.feed_or_hold(slot, &mut plain, now);
+        }
+        if ended {
+            self.eof(slot, now);
+        }
+        // A connection that has failed is no longer counted among those without a whole request.
+        self.after(slot, mark, now);
+        self.list(slot);
+        if plain.capacity() <= PLAIN_KEPT {
+            self.plain = plain;
+        }
+    }
+
+    /// Notes that the peer has ended its side of the connection.
+    pub fn eof(&mut self, slot: Slot, now: Now) {
+        self.serve(slot, now, |session, cx| session.eof(cx));
+    }
+
+    /// Notes that `n` bytes of the batch were sent. `whole` is the emptied list of its segments if
+    /// the batch is complete.
+    pub fn sent(&mut self, slot: Slot, n: usize, whole: Option<Vec<Segment>>, now: Now) {
+        self.counters.sent_bytes.add(n as u64);
+        self.count(slot, 0, n);
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        self.account.sent(slot, n);
+        match whole {
+            Some(spare) => session.settled(spare, now),
+            None => session.progressed(now),
+        }
+        self.try_resume(slot, now);
+        self.list(slot);
+        self.resume_other_leg(slot, now);
+    }
+
+    /// Marks the connection as broken: nothing can be sent to the peer any more.
+    pub fn lost(&mut self, slot: Slot) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            session.lost();
+            self.list(slot);
+        }
+    }
+
+    /// Removes a closed connection and frees its slot.
+    pub fn close(&mut self, slot: Slot) {
+        if let Some(mut session) = self.sessions.remove(slot) {
+            self.fresh -= usize::from(session.counted_fresh);
+            let us = ConnId { core: self.core, slot };
+            session.on_close(&self.env, us, &mut Effects::new(slot, &mut self.closing_effects));
+            self.last_messages.extend(session.last_message(true, self.drain.is_some()));
+            self.count_end(&session);
+            self.counters.upstreams.sub(session.is_upstream().into());
+            self.account.forget(slot);
+            session.drop_state(&self.env, &mut self.codecs);
+            self.leave_all(slot);
+            self.counters.connections.sub(1);
+        }
+    }
+
+    /// Counts bytes of a connection if it is a client's WebSocket.
+    fn count(&mut self, slot: Slot, received: usize, sent: usize) {
+        if self.env.config.metrics.zilla
+            && let Some(session) = self.sessions.get_mut(slot)
+        {
+            session.count(received, sent, &self.counters);
+        }
+    }
+
+    /// Counts the end of a connection if it was counted as a client's WebSocket.
+    fn count_end(&self, session: &Session) {
+        session.count_end(&self.counters);
+    }
+}

@@ -1,0 +1,114 @@
+//! Mail between this core and the others: requests to the homes of channels, and their deliveries
+//! and answers.
+
+use super::Shard;
+use crate::dialect::JoinOutcome;
+use crate::hub::{Ack, Answer, ChannelName, Down, JoinRefusal, OutgoingMail, Up};
+use crate::mem::Slot;
+use crate::time::Now;
+use crate::work;
+
+impl Shard {
+    /// Outgoing mail to the other cores.
+    pub fn mail(&mut self) -> &mut OutgoingMail {
+        &mut self.mail
+    }
+
+    /// Whether requests of other cores can be taken now.
+    pub fn takes_requests(&self) -> bool {
+        !self.mail.down_is_full(self.mail_bound)
+    }
+
+    /// Whether commands from outside the cores, such as those of the control thread, can be taken
+    /// now.
+    pub fn takes_commands(&self) -> bool {
+        self.takes_requests() && !self.mail.up_is_full(self.mail_bound)
+    }
+
+    /// Handles a request from core `from`.
+    pub fn request(&mut self, from: u16, request: Up, now: Now) {
+        self.work.add(work::EFFECT);
+        match request {
+            Up::Message { to, what } => return self.forward(to, what, now),
+            Up::Query { ref query, .. } => self.charge_query(query),
+            _ => {}
+        }
+        let published = self.hub.request(from, request, now.ms, &mut self.mail);
+        if let Some((name, event)) = published {
+            self.deliver(&name, &event, now);
+        }
+        self.deliver_local(now);
+    }
+
+    /// Handles a delivery or an answer from the home of a channel.
+    pub fn answer(&mut self, answer: Down, now: Now) {
+        self.work.add(work::STEP);
+        match answer {
+            Down::Deliver { name, event } => self.deliver(&name, &event, now),
+            Down::Interested { request_id, name, granted: false } => {
+                self.join_refused(request_id, &name, now);
+            }
+            Down::Interested { request_id, name, granted: true } => {
+                let slots = self.hub.interested(request_id, &name).iter().map(|it| it.slot);
+                for index in slots.collect::<Vec<u32>>() {
+                    if let Some(slot) = self.sessions.slot_at(index) {
+                        self.on_joined(slot, name.text(), JoinOutcome::Joined(None), now);
+                    }
+                }
+            }
+            Down::Message { slot, what } => self.deliver_message(slot, &what, now),
+            Down::Answer { ack, answer } => self.answered(ack, answer, now),
+            Down::JoinReply { request_id, slot, name, reply } => {
+                let granted = reply.is_ok();
+                if self.hub.on_join_reply(request_id, slot, &name, granted, &mut self.mail) {
+                    let outcome = match reply {
+                        Ok(reply) => JoinOutcome::Joined(Some(reply)),
+                        Err(why) => self.join_refusal(why),
+                    };
+                    self.on_joined(slot, name.text(), outcome, now);
+                }
+            }
+        }
+    }
+
+    fn on_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
+        self.serve(slot, now, |session, cx| {
+            Shard::deliver_outcome(session, name, outcome, cx);
+        });
+    }
+
+    /// Handles the refusal of a new channel by its home: every subscriber that waited here gets the
+    /// outcome of its join.
+    fn join_refused(&mut self, request_id: u32, name: &ChannelName, now: Now) {
+        for index in self.hub.join_refused(request_id, name) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.hub.leave(slot, name.app(), name.text(), &mut self.mail);
+            let outcome = self.join_refusal(JoinRefusal::NoRoom);
+            self.on_joined(slot, name.text(), outcome, now);
+        }
+    }
+
+    /// The outcome of a subscription that was refused by the channel's home. It was counted while
+    /// it waited.
+    fn join_refusal(&mut self, why: JoinRefusal) -> JoinOutcome {
+        self.counters.subscriptions.sub(1);
+        match why {
+            JoinRefusal::ChannelFull => JoinOutcome::ChannelFull,
+            JoinRefusal::NoRoom => {
+                self.counters.refused_channels.add(1);
+                JoinOutcome::NoRoom
+            }
+        }
+    }
+
+    fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
+        let mark = self.effects.len();
+        let Some((session, mut cx)) = self.session(ack.slot, now) else { return };
+        session.answered(ack.ticket, ack.part, answer, &mut cx);
+        session.acked(ack.ticket);
+        session.settle(&mut cx);
+        self.run_effects(mark, now);
+        self.try_resume(ack.slot, now);
+        self.list(ack.slot);
+    }
+}

@@ -1,0 +1,162 @@
+//! The measures that keep the memory which a core's connections and channels hold below its share
+//! of `limits.memory_bytes`.
+//!
+//! A session's bytes are updated when it is taken from the list of pending work, and it is listed
+//! whenever they may have changed. The sum is therefore never older than one turn, and a flood
+//! cannot exceed it by more than one turn receives.
+
+use super::Shard;
+use super::account::WORTH_BYTES;
+use crate::mem::{self, Slot};
+use crate::time::Now;
+
+/// Thresholds in percent of this core's share of `limits.memory_bytes`: above `PAUSE`, reading from
+/// the largest holders is paused until the others hold at most `PAUSE_LEAVES`; below `RESUME`,
+/// reading resumes.
+const PAUSE: u64 = 80;
+const PAUSE_LEAVES: u64 = 60;
+const RESUME: u64 = 75;
+/// The percentage above which new connections are refused.
+const REFUSE: u64 = 90;
+/// The percentage above which the largest holders are ended, and the one that is left after that.
+const END: u64 = 95;
+const END_LEAVES: u64 = 85;
+
+/// The estimated bytes of one channel and of one subscription in the hub's tables.
+const CHANNEL_BYTES: u64 = 512;
+const SUBSCRIPTION_BYTES: u64 = 384;
+
+impl Shard {
+    /// The bytes that this core holds for its connections and channels.
+    pub fn memory_bytes(&self) -> u64 {
+        let channels = self.hub.channel_count() as u64 * CHANNEL_BYTES;
+        let subscriptions = self.counters.subscriptions.get() * SUBSCRIPTION_BYTES;
+        let kept = self.hub.kept_bytes() + self.hub.notice_bytes();
+        let inflated = self.codecs.held_bytes();
+        let frames = mem::frame_bytes();
+        self.account.sessions + channels + subscriptions + (kept + inflated + frames) as u64
+    }
+
+    /// This core's share of the memory limit of the process, in bytes.
+    pub fn memory_share(&self) -> u64 {
+        let limit = match self.env.config.limits.memory_bytes {
+            0 => mem::available() / 2,
+            limit => limit,
+        };
+        limit / u64::from(self.cores.max(1))
+    }
+
+    fn is_memory_above(&self, percent: u64) -> bool {
+        self.memory_bytes() > self.memory_share() / 100 * percent
+    }
+
+    /// Whether so much memory is held that no further connection is accepted.
+    pub fn refuses_connections(&self) -> bool {
+        self.is_memory_above(REFUSE)
+    }
+
+    /// Bytes that were freed in large pieces, since the start.
+    pub fn freed_bytes(&self) -> u64 {
+        self.codecs.freed_bytes() + self.account.freed
+    }
+
+    /// Whether reading from a connection is paused because of the memory that it holds.
+    pub fn is_starved(&mut self, slot: Slot) -> bool {
+        self.sessions.get_mut(slot).is_some_and(|session| session.is_starved())
+    }
+
+    /// Updates the account after a session's memory may have changed.
+    pub(super) fn charge(&mut self, slot: Slot) {
+        if let Some(session) = self.sessions.get_mut(slot) {
+            self.account.charge(slot, session.held_bytes());
+        }
+    }
+
+    /// Keeps the held memory within this core's share. Called once a turn.
+    pub(super) fn keep_memory(&mut self, now: Now) {
+        if !self.is_memory_above(RESUME) {
+            return self.unstarve(now);
+        }
+        if !self.is_memory_above(PAUSE) {
+            return;
+        }
+        let (total, share) = (self.memory_bytes(), self.memory_share());
+        if !self.account.is_scan_due(total, share, now) {
+            return;
+        }
+        let mut holders = self.holders();
+        if self.is_memory_above(END) {
+            let mut surplus = total.saturating_sub(share / 100 * END_LEAVES);
+            let ended = holders.iter().position(|(bytes, _)| {
+                surplus = surplus.saturating_sub(*bytes as u64);
+                surplus == 0
+            });
+            let ended = ended.map_or(holders.len(), |last| last + 1);
+            for (_, slot) in holders.drain(..ended) {
+                self.end_for_memory(slot, now);
+            }
+        }
+        let mut left: u64 = holders.iter().map(|(bytes, _)| *bytes as u64).sum();
+        for (bytes, slot) in holders {
+            if left <= share / 100 * PAUSE_LEAVES {
+                break;
+            }
+            left -= bytes as u64;
+            self.starve(slot);
+        }
+    }
+
+    /// The connections that hold at least `WORTH_BYTES`, the largest first.
+    fn holders(&mut self) -> Vec<(usize, Slot)> {
+        let mut holders = Vec::new();
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            let Some(session) = self.sessions.get_mut(slot) else { continue };
+            let bytes = session.burden();
+            if bytes >= WORTH_BYTES {
+                holders.push((bytes, slot));
+            }
+        }
+        holders.sort_unstable_by(|a, b| b.cmp(a));
+        holders
+    }
+
+    fn end_for_memory(&mut self, slot: Slot, now: Now) {
+        if self.sessions.get_mut(slot).is_none() {
+            return;
+        }
+        self.counters.memory_ended.add(1);
+        self.serve(slot, now, |session, cx| session.end_for_memory(cx));
+        self.charge(slot);
+    }
+
+    fn starve(&mut self, slot: Slot) {
+        let Some(session) = self.sessions.get_mut(slot) else { return };
+        if !session.is_starved() {
+            session.starve();
+            self.counters.memory_read_paused.add(1);
+            self.account.starved.push(slot);
+            self.list(slot);
+        }
+    }
+
+    fn unstarve(&mut self, now: Now) {
+        self.account.scanned = 0;
+        for slot in std::mem::take(&mut self.account.starved) {
+            if let Some(session) = self.sessions.get_mut(slot) {
+                session.unstarve();
+                self.try_resume(slot, now);
+            }
+        }
+    }
+
+    /// Sets the memory gauges at a sweep. `input` is the sum of all sessions' input bytes.
+    pub(super) fn report_memory(&mut self, input: usize) {
+        let counters = &self.counters;
+        counters.memory_bytes.set(self.memory_bytes());
+        counters.memory_limit_bytes.set(self.memory_share());
+        counters.memory_input_bytes.set(input as u64);
+        counters.memory_frames_bytes.set(mem::frame_bytes() as u64);
+        counters.inflated_bytes.set(self.codecs.held_bytes() as u64);
+    }
+}

@@ -1,0 +1,75 @@
+//! What visits all sessions: the sweep of deadlines, a reload of the configuration, and a drain.
+
+use super::Shard;
+use super::drain::Drain;
+use crate::dialect::{Env, Why};
+use crate::time::Now;
+use std::sync::Arc;
+
+impl Shard {
+    /// Runs all timers that are due, in every session. Call it a few times a second.
+    pub fn sweep(&mut self, now: Now) {
+        let (mut queued, mut input) = (0, 0);
+        let mut rates = std::mem::take(&mut self.account.rates);
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            let mark = self.effects.len();
+            let Some((session, mut cx)) = self.session(slot, now) else { continue };
+            let before = session.ending();
+            session.end_if_too_slow(rates.of(slot), &mut cx);
+            session.sweep(&mut cx);
+            if session.has_parked() && session.may_resume(&cx) {
+                self.resume(slot, now);
+                continue;
+            }
+            let is_changed = !session.shrink() || session.ending() != before;
+            if is_changed || self.effects.len() > mark {
+                self.after(slot, mark, now);
+                self.list(slot);
+            }
+            if let Some(session) = self.sessions.get_mut(slot) {
+                queued += session.queued_bytes();
+                input += session.input_bytes();
+            }
+        }
+        // While `rates` was taken out, sessions that ended only wrote default entries.
+        self.account.rates = rates;
+        self.counters.queued_bytes.set(queued as u64);
+        self.report_memory(input);
+        self.hub.sweep(now.ms);
+        let losses = self.hub.losses();
+        self.counters.kept_dropped.add(losses.kept);
+        self.counters.log_dropped.add(losses.elements);
+        self.counters.kept_bytes.set(self.hub.kept_bytes() as u64);
+        self.warnings.look(self.core, &self.counters, now);
+        self.drain_slice(now);
+    }
+
+    /// Installs a configuration that was reloaded.
+    pub fn renew(&mut self, env: Arc<Env>, now: Now) {
+        self.hub.watch(env.watched.clone(), env.version);
+        self.hub.bound_channels(env.apps.channel_bounds());
+        self.env = env;
+        self.dials_at_all = self.env.config.has_proxies();
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.serve(slot, now, |session, cx| session.on_reload(cx));
+        }
+    }
+
+    /// Begins a drain: new WebSockets are refused, and the open ones are closed during the next
+    /// sweeps.
+    pub fn drain(&mut self) {
+        let end = self.sessions.end();
+        self.drain.get_or_insert_with(|| Drain::new(end));
+    }
+
+    fn drain_slice(&mut self, now: Now) {
+        let end = self.sessions.end();
+        let Some(drain) = &mut self.drain else { return };
+        for index in drain.next_slice(end) {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.close_for(slot, Why::Draining, now);
+        }
+    }
+}
