@@ -3,9 +3,10 @@
 
     tests/attacks/attacks.py [--binary PATH] [NAME...]
 
-Prints one row for each attack: what was sent, the 99th percentile of the healthy client's latency
-before and during the attack, the largest memory of the server beside its account, and the counters
-of the bound. Exit code 1: an assertion has failed. Needs only Python's standard library.
+Prints one row for each attack: what was sent; the 99th percentile of the healthy client's latency
+before and during the attack, and the longest latency; how many times other programs stretched the
+time of the server (x); the largest memory of the server beside its account; and the counters of the
+bound. Exit code 1: an assertion has failed. Needs only Python's standard library.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import rush
 import support
 
 ATTACKS = {function.__name__: function for function in [*high.ALL, *medium.ALL, *rush.ALL]}
-ROW = "{:<5} {:<52} {:>8} {:>8} {:>8} {:>5}/{:<5} {}"
+ROW = "{:<5} {:<52} {:>8} {:>8} {:>8} {:>4} {:>5}/{:<5} {}"
 
 
 def one(name, binary):
@@ -45,8 +46,9 @@ def row(run):
     counters = ", ".join(f"{name} +{run.after[name]}" for name in run.named)
     text = "; ".join(part for part in (counters, run.note) if part)
     numbers = (f"{value:.1f}" for value in (*run.p99, run.longest))
+    stretch = f"{run.stretch:.1f}"
     mib = support.MIB
-    return ROW.format(run.name, run.sent, *numbers, run.peak // mib, run.memory // mib, text)
+    return ROW.format(run.name, run.sent, *numbers, stretch, run.peak // mib, run.memory // mib, text)
 
 
 def main():
@@ -61,7 +63,7 @@ def main():
     os.sched_setaffinity(0, {support.CLIENT_CORE})
     began, failed = time.monotonic(), []
     names = arguments.names or list(ATTACKS)
-    print(ROW.format("name", "sent", "before", "p99 ms", "max", "MiB", "of", "counters"))
+    print(ROW.format("name", "sent", "before", "p99 ms", "max", "x", "MiB", "of", "counters"))
     for name in names:
         run = one(name, arguments.binary)
         print(row(run), flush=True)

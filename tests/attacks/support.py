@@ -42,7 +42,9 @@ BASELINE_S = 1.0
 PING_S = 0.01
 PUBLISH_S = 0.05
 # A healthy client's 99th percentile must be below the larger of these two: milliseconds, and the
-# ratio to its 99th percentile before the attack. Without the bounds it was 0.3 s to 20 s.
+# ratio to its 99th percentile before the attack. Without the bounds it was 0.3 s to 20 s. Beside
+# compilers the server does not have its core to itself, so both are multiplied by the time in which
+# it was ready to run, divided by the time in which it ran.
 LIMIT_MS = 50.0
 RATIO = 5.0
 # The server may use the account and its memory before the attack, plus this part of both, which is
@@ -298,6 +300,16 @@ class Server:
         fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def run_times(self):
+        """The seconds in which threads of the process ran, and in which they were ready to run but
+        waited because others had the core."""
+        ran = waited = 0
+        for path in pathlib.Path(f"/proc/{self.pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                fields = path.read_text().split()
+                ran, waited = ran + int(fields[0]), waited + int(fields[1])
+        return ran / 1e9, waited / 1e9
+
     def counters(self, port, tls=None):
         status, body = ask(port, request("GET", "/metrics"), tls)
         if status != 200:
@@ -493,7 +505,7 @@ def flood(port, until, script, *, sockets=1, sources=(None,), reads=True, narrow
                         if item is None:
                             select_on.modify(stream, selectors.EVENT_READ, state)
                             continue
-                        done["items"] += 1
+                        done["items"] += bool(item)
                         state["rest"] = memoryview(item)
                     sent = stream.send(state["rest"][: 1 << 18])
                     done["bytes"] += sent
@@ -537,6 +549,7 @@ class Run:
         self.faults, self.children, self.closing = [], [], []
         self.server = self.healthy = None
         self.limit_ms, self.ratio, self.overhead = LIMIT_MS, RATIO, OVERHEAD
+        self.stretch = 1.0
         self.sent, self.note, self.named = "", "", []
         self.began = self.ended = None
         self.before = self.after = collections.Counter()
@@ -559,16 +572,21 @@ class Run:
             raise AssertionError(f"the healthy client cannot subscribe: {answer}")
         self.baseline = time.monotonic()
         time.sleep(BASELINE_S)
+        self.baseline_end = time.monotonic()
         self.idle = self.server.status("VmRSS")
         self.before = self.server.counters(self.port, tls)
 
     @contextlib.contextmanager
     def attack(self):
-        """The period whose latencies are those during the attack."""
+        """The period whose latencies are those during the attack. An attack with a part that is
+        not measured moves its begin."""
         self.began = time.monotonic()
         self.until = self.began + ATTACK_S
+        before = self.server.run_times()
         yield
         self.ended = time.monotonic()
+        ran, waited = (now - then for now, then in zip(self.server.run_times(), before))
+        self.stretch = (ran + waited) / ran if ran > 0 else 1.0
 
     def spawn(self, function, *arguments, **options):
         """Starts an attacker in a process of its own."""
@@ -614,8 +632,17 @@ class Run:
         self.named += names
 
     def counters(self):
-        """The increase of each counter since the baseline."""
-        now = self.server.counters(self.port, self.tls)
+        """The increase of each counter since the baseline. Just after an attack the server may be
+        without memory or places for another connection."""
+        end = time.monotonic() + SETTLE_S
+        while True:
+            try:
+                now = self.server.counters(self.port, self.tls)
+                break
+            except (OSError, EOFError):
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.1)
         now.subtract(self.before)
         return now
 
@@ -631,13 +658,14 @@ class Run:
         samples, published, faults = self.pipe.recv() if answers else silent
         self.faults += faults
         self.check(published > 0, "the healthy client published nothing")
-        before = percentile(samples, self.baseline, self.began)
+        before = percentile(samples, self.baseline, self.baseline_end)
         during = percentile(samples, self.began, self.ended)
         self.p99, self.longest = (before[0], during[0]), during[1]
-        most = max(self.limit_ms, self.ratio * before[0])
+        most = max(self.limit_ms, self.ratio * before[0]) * self.stretch
         self.check(
             during[0] <= most,
-            f"the healthy client's p99 was {during[0]:.1f} ms; at most {most:.1f} is allowed",
+            f"the healthy client's p99 was {during[0]:.1f} ms; at most {most:.1f} is allowed"
+            f" (before {before[0]:.1f} ms; other programs stretched its time {self.stretch:.2f} times)",
         )
         allowed = (self.memory + self.idle) * self.overhead
         self.check(
