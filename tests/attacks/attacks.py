@@ -48,7 +48,8 @@ def row(run):
     numbers = (f"{value:.1f}" for value in (*run.p99, run.longest))
     stretch = f"{run.stretch:.1f}"
     mib = support.MIB
-    return ROW.format(run.name, run.sent, *numbers, stretch, run.peak // mib, run.memory // mib, text)
+    sizes = (run.peak // mib, run.memory // mib)
+    return ROW.format(run.name, run.sent, *numbers, stretch, *sizes, text)
 
 
 def main():

@@ -134,6 +134,10 @@ def h3(run):
     run.check(run.counters()["memory_read_paused"] + run.counters()["memory_ended"] > 0,
               "neither memory_read_paused nor memory_ended has moved")
     run.note = f"memory_ended {run.counters()['memory_ended']}"
+    # Buffers that grow by copying, and memory that is freed but not yet given back, are above the
+    # account: 1.2 times the account on an idle machine, 2.3 times beside compilers. Without the
+    # bound it was 4.3 times, and more with each second.
+    run.overhead = 3
     run.moved("memory_read_paused", "http_bodies_unread")
 
 
@@ -256,22 +260,27 @@ def h7(run):
 
     # The common addresses come first, and take their time: one query is one document of 400 kB.
     # Afterwards the healthy client is measured, while 150 queries of 100 bytes and epochs come.
-    changes_at = time.monotonic() + support.BASELINE_S + 2.5
+    changes = support.FORK.Event()
 
     def script(n):
         yield handshake("/zil") + common
-        while time.monotonic() < changes_at:
+        while not changes.is_set():
             yield b""
         for number in range(990):
             yield query([(n + 1) * 100_000 + number])
             time.sleep(0.0005)
 
     with run.attack():
-        run.until += 2
-        pipes = [run.flood(script, sockets=150, needle=b"invalid addresses")]
+        run.until += 2 * support.SETTLE_S
+        run.flood(script, sockets=150)
+        attackers, _ = run.children[-1]
+        while run.counters()["received_bytes"] < 150 * len(common) and time.monotonic() < run.until:
+            time.sleep(0.1)
+        changes.set()
+        time.sleep(0.2)
         took = []
-        time.sleep(max(changes_at - time.monotonic(), 0))
         run.began = time.monotonic()
+        run.until = run.began + support.ATTACK_S
         with connect(run.port) as stream:
             responses = Responses()
             for number in range(1, 1000):
@@ -287,8 +296,8 @@ def h7(run):
                 run.check(answered[0][0] == 200, f"an epoch was answered {answered[0]}")
                 took.append(time.monotonic() - began)
                 time.sleep(0.1)
-        done = run.join(*pipes)
-    run.sent = f"150 clients, {done['bytes'] / MIB:.0f} MiB, {len(took)} epochs"
+        attackers.kill()
+    run.sent = f"150 clients, {150 * len(common) / MIB:.0f} MiB, {len(took)} epochs"
     run.note = f"longest epoch {max(took) * 1000:.0f} ms"
     run.moved("addresses_refused")
 

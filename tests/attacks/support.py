@@ -665,7 +665,7 @@ class Run:
         self.check(
             during[0] <= most,
             f"the healthy client's p99 was {during[0]:.1f} ms; at most {most:.1f} is allowed"
-            f" (before {before[0]:.1f} ms; other programs stretched its time {self.stretch:.2f} times)",
+            f" (before {before[0]:.1f} ms; other programs stretched its time {self.stretch:.1f}-fold)",
         )
         allowed = (self.memory + self.idle) * self.overhead
         self.check(
