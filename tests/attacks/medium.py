@@ -336,8 +336,8 @@ def m13(run):
     with run.attack():
         run.until = time.monotonic() + 1.5
         done = run.join(run.flood(lambda n: [unfinished], sockets=48))
-    # This is about memory: 192 MiB come within a fraction of a second, and a round of 48 connections
-    # with 64 KiB each is 20 ms beside compilers. Without the bound, 226 MiB stayed.
+    # This attack is about memory: 192 MiB come within a fraction of a second, from 48 connections
+    # that each have a share in turn. Without the bound, 219 MiB stayed.
     run.limit_ms = 200
     held = run.server.status("VmHWM") - run.idle
     most, end = run.idle + held // 4, time.monotonic() + support.SETTLE_S

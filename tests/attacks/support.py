@@ -665,7 +665,8 @@ class Run:
         self.check(
             during[0] <= most,
             f"the healthy client's p99 was {during[0]:.1f} ms; at most {most:.1f} is allowed"
-            f" (before {before[0]:.1f} ms; other programs stretched its time {self.stretch:.1f}-fold)",
+            f" (before {before[0]:.1f} ms; other programs stretched its time"
+            f" {self.stretch:.1f} times)",
         )
         allowed = (self.memory + self.idle) * self.overhead
         self.check(
