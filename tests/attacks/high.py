@@ -241,7 +241,7 @@ def h6(run):
     run.check(not inside, f"the upstream server was asked for {inside}")
     run.check(reached == ["/public/x"] * 20, f"the upstream server was asked for {set(reached)}")
     run.sent = f"{sent} requests, {len(SPELLINGS)} spellings"
-    run.note = f"none reached the upstream server; statuses {sorted(statuses)}"
+    run.note = f"{len(inside)} reached the upstream server; statuses {sorted(statuses)}"
     run.moved("paths_refused")
 
 

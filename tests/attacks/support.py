@@ -621,7 +621,7 @@ class Run:
         return pipe, pipe.recv()
 
     def check(self, fact, fault):
-        if not fact:
+        if not fact and fault not in self.faults:
             self.faults.append(fault)
 
     def moved(self, *names):
