@@ -39,13 +39,6 @@ fn yaml_error(text: &str) -> String {
     parse(text, FileFormat::Yaml).expect_err(text).to_string()
 }
 
-/// `polycast config example` and `polycast config reference` print the files.
-#[test]
-fn config_example_and_reference_are_made_from_the_sections() {
-    assert_eq!(EXAMPLE, example(), "polycast config example > polycast.example.toml");
-    assert_eq!(REFERENCE, reference(), "polycast config reference > docs/configuration.md");
-}
-
 /// Every table of the example, also of those in comments, has its part of the reference.
 #[test]
 fn config_reference_has_every_table_of_the_example() {

@@ -1176,3 +1176,13 @@ fn config_listener_stores_and_metric_names() {
         (&namespace(129), "1:9: metrics.namespace: 129 is out of range"),
     ]);
 }
+
+/// `polycast config example` and `polycast config reference` print the files. This is no unit test,
+/// because unit tests have one more dialect.
+#[test]
+fn config_example_and_reference_are_made_from_the_sections() {
+    let example = include_str!("../../polycast.example.toml");
+    let reference = include_str!("../../docs/configuration.md");
+    assert!(example == polycast::config::example(), "config example > polycast.example.toml");
+    assert!(reference == polycast::config::reference(), "config reference > docs/configuration.md");
+}

@@ -98,7 +98,7 @@ pub(super) struct TopicSubscription {
     /// The number of references, one for each `Sub`. Each needs its own `Unsub` and counts as a
     /// subscription.
     pub(super) refs: u32,
-    pub(super) stage: Stage,
+    pub(super) stage: TopicStage,
     /// The scope that the subscription requires; empty if none.
     pub(super) scope: Box<str>,
     /// Whether the subscription is refused if the channel's home has no picture.
@@ -114,7 +114,7 @@ pub(super) struct TopicSubscription {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Stage {
+pub(super) enum TopicStage {
     /// A back end is asked to grant the subscription; contains the number of the call.
     Asking(u32),
     /// The join of the channel is pending at its home.

@@ -4,7 +4,7 @@
 //! While a topic waits for an answer of a back end or of the channel's home, further requests about
 //! it are queued, so that they are answered in their order.
 
-use super::client::{Client, Pending, Stage, TopicOp, TopicSubscription};
+use super::client::{Client, Pending, TopicOp, TopicStage, TopicSubscription};
 use super::closings;
 use super::messages::{Call, ZenithMessage, to_message};
 use super::rule::Backend;
@@ -48,18 +48,20 @@ impl Client {
             };
         };
         match known.stage {
-            Stage::Asking(_) | Stage::Joining if known.waiting.len() < MAX_WAITING && has_room => {
+            TopicStage::Asking(_) | TopicStage::Joining
+                if known.waiting.len() < MAX_WAITING && has_room =>
+            {
                 known.waiting.push_back(op);
                 self.references += 1;
             }
-            Stage::Active | Stage::Own(_) if has_room => {
+            TopicStage::Active | TopicStage::Own(_) if has_room => {
                 known.refs += 1;
                 self.references += 1;
                 if op.confirm {
                     self.confirm_sub(context, at);
                 }
             }
-            Stage::Suspended => {
+            TopicStage::Suspended => {
                 self.refuse_sub(context, at, &Value::text(codes::AUTHORITY), op.confirm);
             }
             _ => self.refuse_sub(context, at, &Value::text(codes::LIMITED), op.confirm),
@@ -71,10 +73,12 @@ impl Client {
         let (controller, topic) = wire::split(channel);
         if let Some(known) = self.topics.get_mut(channel) {
             match known.stage {
-                Stage::Asking(_) | Stage::Joining if known.waiting.len() < MAX_WAITING => {
+                TopicStage::Asking(_) | TopicStage::Joining
+                    if known.waiting.len() < MAX_WAITING =>
+                {
                     return known.waiting.push_back(TopicOp::unsub(confirm));
                 }
-                Stage::Asking(_) | Stage::Joining => {}
+                TopicStage::Asking(_) | TopicStage::Joining => {}
                 _ if known.refs > 1 => {
                     known.refs -= 1;
                     self.references -= 1;
@@ -120,11 +124,11 @@ impl Client {
     fn drop_topic(&mut self, context: &mut DialectContext<'_>, channel: &str) {
         let Some(topic) = self.take_topic(channel) else { return };
         match topic.stage {
-            Stage::Active | Stage::Joining => {
+            TopicStage::Active | TopicStage::Joining => {
                 context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
             }
-            Stage::Asking(call) => self.drop_call(context, call),
-            Stage::Own(_) | Stage::Suspended => {}
+            TopicStage::Asking(call) => self.drop_call(context, call),
+            TopicStage::Own(_) | TopicStage::Suspended => {}
         }
     }
 
@@ -190,7 +194,7 @@ impl Client {
     fn begin(&mut self, context: &mut DialectContext<'_>, channel: &str, gate: Gate, op: TopicOp) {
         let topic = TopicSubscription {
             refs: 1,
-            stage: Stage::Joining,
+            stage: TopicStage::Joining,
             scope: gate.scope,
             strict: gate.strict,
             resumes: false,
@@ -208,7 +212,7 @@ impl Client {
         let Some(topic) = self.topics.get_mut(channel) else { return };
         match source {
             TopicSource::Own(value) => {
-                topic.stage = Stage::Own(Arc::new(value.clone()));
+                topic.stage = TopicStage::Own(Arc::new(value.clone()));
                 self.data(context, wire::split(channel), &value);
                 self.settled(context, channel);
             }
@@ -222,7 +226,7 @@ impl Client {
 
     fn join(&mut self, context: &mut DialectContext<'_>, channel: &str) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        topic.stage = Stage::Joining;
+        topic.stage = TopicStage::Joining;
         let request = Some(JoinRequest { picture: Some(self.format), ..JoinRequest::default() });
         let name = channel.to_owned();
         context.effects.push(Effect::Join { app: APP, name, max: usize::MAX, request });
@@ -249,7 +253,7 @@ impl Client {
             return self.refused(context, channel, &Value::text(codes::LIMITED));
         };
         if let Some(known) = self.topics.get_mut(channel) {
-            known.stage = Stage::Asking(call);
+            known.stage = TopicStage::Asking(call);
         }
         let what = ZenithMessage::Call(Call {
             from: context.conn,
@@ -299,7 +303,7 @@ impl Client {
             context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
             return self.refused(context, channel, &Value::text(codes::UNKNOWN));
         }
-        topic.stage = Stage::Active;
+        topic.stage = TopicStage::Active;
         let at = wire::split(channel);
         if at == ("Zenith", "Feeds") {
             self.data(context, at, &context.env.zenith.feeds());
@@ -369,11 +373,11 @@ impl Client {
         error: Option<&Value>,
     ) {
         let Some(topic) = self.topics.get_mut(channel) else { return };
-        if let Stage::Asking(_) | Stage::Joining = topic.stage
+        if let TopicStage::Asking(_) | TopicStage::Joining = topic.stage
             && !topic.resumes
         {
-            match std::mem::replace(&mut topic.stage, Stage::Suspended) {
-                Stage::Asking(call) => self.drop_call(context, call),
+            match std::mem::replace(&mut topic.stage, TopicStage::Suspended) {
+                TopicStage::Asking(call) => self.drop_call(context, call),
                 _ => {
                     let name = channel.to_owned();
                     context.effects.push(Effect::Leave { app: APP, name });
@@ -395,7 +399,7 @@ impl Client {
     /// Whether the client receives data on a channel.
     pub(super) fn is_subscribed(&self, channel: &str) -> bool {
         let stage = self.topics.get(channel).map(|topic| &topic.stage);
-        matches!(stage, Some(Stage::Active | Stage::Own(_)))
+        matches!(stage, Some(TopicStage::Active | TopicStage::Own(_)))
     }
 
     /// Suspends the subscriptions whose scope the client has lost: it keeps them, but receives no
@@ -404,14 +408,14 @@ impl Client {
         let lost: Vec<Box<str>> = self.without_rights();
         for channel in lost {
             let Some(topic) = self.topics.get_mut(&channel) else { continue };
-            let stage = std::mem::replace(&mut topic.stage, Stage::Suspended);
-            if let Stage::Active | Stage::Joining = stage {
+            let stage = std::mem::replace(&mut topic.stage, TopicStage::Suspended);
+            if let TopicStage::Active | TopicStage::Joining = stage {
                 context.effects.push(Effect::Leave { app: APP, name: channel.to_string() });
             }
-            let unsettled = matches!(stage, Stage::Asking(_) | Stage::Joining);
+            let unsettled = matches!(stage, TopicStage::Asking(_) | TopicStage::Joining);
             let resumes = topic.resumes;
             let waiting = std::mem::take(&mut topic.waiting);
-            if let Stage::Asking(call) = stage {
+            if let TopicStage::Asking(call) = stage {
                 self.drop_call(context, call);
             }
             if unsettled && !resumes {
@@ -427,7 +431,7 @@ impl Client {
         for channel in self.without_rights() {
             self.end(context, &channel, Some(&Value::text(codes::AUTHORITY)));
         }
-        let is_suspended = |topic: &TopicSubscription| topic.stage == Stage::Suspended;
+        let is_suspended = |topic: &TopicSubscription| topic.stage == TopicStage::Suspended;
         let suspended = self.topics.iter().filter(|(_, topic)| is_suspended(topic));
         let mut suspended: Vec<Box<str>> = suspended.map(|(name, _)| name.clone()).collect();
         suspended.sort_unstable();
@@ -451,7 +455,7 @@ impl Client {
 
     /// Sends the data of the server's own topics again where it has changed.
     pub(super) fn refresh(&mut self, context: &mut DialectContext<'_>) {
-        let is_own = |topic: &TopicSubscription| matches!(topic.stage, Stage::Own(_));
+        let is_own = |topic: &TopicSubscription| matches!(topic.stage, TopicStage::Own(_));
         let own = self.topics.iter().filter(|(_, topic)| is_own(topic));
         let mut own: Vec<Box<str>> = own.map(|(channel, _)| channel.clone()).collect();
         own.sort_unstable();
@@ -463,10 +467,10 @@ impl Client {
                 continue;
             };
             let Some(topic) = self.topics.get_mut(&channel) else { continue };
-            if topic.stage != Stage::Own(Arc::new(value.clone())) {
+            if topic.stage != TopicStage::Own(Arc::new(value.clone())) {
                 self.data(context, (controller, name), &value);
                 if let Some(topic) = self.topics.get_mut(&channel) {
-                    topic.stage = Stage::Own(Arc::new(value));
+                    topic.stage = TopicStage::Own(Arc::new(value));
                 }
             }
         }
