@@ -218,6 +218,11 @@ impl Reactor {
             self.hand_over_mail(now);
             self.hand_over_notices(now);
             self.flush(now);
+            if self.shard.is_memory_scarce()
+                && self.relief.is_due_while_scarce(self.shard.freed_bytes(), now)
+            {
+                self.give_memory_back();
+            }
             if self.is_over(now) {
                 self.drop_notices(now);
                 return Ok(());
@@ -294,13 +299,17 @@ impl Reactor {
             self.ring.drop_spares();
         }
         if self.relief.is_due(self.shard.freed_bytes(), now) || emptied {
-            mem::give_back();
-            self.counters.memory_given_back.add(1);
+            self.give_memory_back();
         }
         let busy = !self.shard.is_empty() || self.stopping.is_some();
         self.next_sweep = now.plus_ms(if busy { SWEEP_MS } else { IDLE.as_millis() as u64 });
         self.sweep_accepts(now);
         self.counters.channels.set(self.shard.channel_count() as u64);
+    }
+
+    fn give_memory_back(&mut self) {
+        mem::give_back();
+        self.counters.memory_given_back.add(1);
     }
 
     // --- stopping ---

@@ -9,6 +9,8 @@ const WORTH_BYTES: u64 = 16 * 1024 * 1024;
 const WORTH_IDLE_BYTES: u64 = 1024 * 1024;
 /// The minimum time between two returns of memory while more is being freed, in milliseconds.
 const BUSY_MS: u64 = 5_000;
+/// The same while memory is scarce.
+const SCARCE_MS: u64 = 50;
 /// How long nothing must have been freed for the core to count as idle, in milliseconds.
 const IDLE_MS: u64 = 2_000;
 
@@ -44,11 +46,27 @@ impl Relief {
         let due = worth >= WORTH_BYTES && (quiet || waited)
             || (worth >= WORTH_IDLE_BYTES || self.again) && idle && waited;
         if due {
+            self.give(freed, now);
             self.again = !idle;
-            self.given = freed;
-            self.given_ms = now.ms;
         }
         due
+    }
+
+    /// Whether to return memory in the middle of work, because much of the limit is in use: freed
+    /// memory is memory of the process until it is returned.
+    pub(super) fn is_due_while_scarce(&mut self, freed: u64, now: Now) -> bool {
+        let waited = now.ms.saturating_sub(self.given_ms) >= SCARCE_MS;
+        let due = freed.wrapping_sub(self.given) >= WORTH_BYTES && waited;
+        if due {
+            self.give(freed, now);
+            self.again = true;
+        }
+        due
+    }
+
+    fn give(&mut self, freed: u64, now: Now) {
+        self.given = freed;
+        self.given_ms = now.ms;
     }
 }
 
@@ -81,6 +99,24 @@ mod tests {
             "too soon"
         );
         assert!(due(2 * WORTH_IDLE_BYTES, 11_000 + IDLE_MS + BUSY_MS));
+    }
+
+    #[test]
+    fn memory_is_returned_once_more_when_the_core_is_idle() {
+        let mut relief = Relief { given_ms: 1000, ..Relief::default() };
+        let mut due = |ms| relief.is_due(WORTH_BYTES, Now { ms, unix_s: 0 });
+        let times: Vec<u64> = (1001..30_000).step_by(250).filter(|&ms| due(ms)).collect();
+        assert_eq!(times, [1251, 6251]);
+    }
+
+    #[test]
+    fn memory_is_returned_often_while_it_is_scarce() {
+        let mut relief = Relief { given_ms: 1000, ..Relief::default() };
+        let mut due = |freed, ms| relief.is_due_while_scarce(freed, Now { ms, unix_s: 0 });
+        assert!(!due(WORTH_BYTES, 1000 + SCARCE_MS - 1), "too soon");
+        assert!(!due(WORTH_BYTES - 1, 2000), "too little");
+        assert!(due(WORTH_BYTES, 2000) && !due(WORTH_BYTES, 3000), "once");
+        assert!(due(2 * WORTH_BYTES, 3000));
     }
 
     #[test]

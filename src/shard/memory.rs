@@ -59,6 +59,11 @@ impl Shard {
         self.is_memory_above(REFUSE)
     }
 
+    /// Whether so much memory is held that freed memory should be returned to the system at once.
+    pub fn is_memory_scarce(&self) -> bool {
+        self.is_memory_above(PAUSE_LEAVES)
+    }
+
     /// Bytes that were freed in large pieces, since the start.
     pub fn freed_bytes(&self) -> u64 {
         self.codecs.freed_bytes() + self.account.freed

@@ -197,8 +197,8 @@ fn zenith_backend_that_does_not_read_gets_no_calls_and_is_closed_in_time() {
     assert_eq!(server.count("slow_consumer_closed"), 0, "others do not end it");
     assert!(server.count("backend_calls_refused") > 0);
     let failed = r#""Action":"Error","TransactionID":1,"Data":"Market.Unavailable""#;
-    // The kernel may have taken all calls that were accepted, so further ones are made until the back
-    // end's queue stands still for three seconds.
+    // The kernel may have taken all calls that were accepted, so further ones are made until the
+    // back end's queue stands still for three seconds.
     let mut has_failed = false;
     wait("what waits fails", || {
         client.send_text(&call);
