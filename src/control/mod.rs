@@ -1,7 +1,7 @@
 //! The control thread: one thread on `tokio-uring` for all I/O to other systems: webhook requests,
 //! Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream names.
 //!
-//! Each of these is a [`Job`] in a file or folder of its own, and an entry in [`JOBS`]. This file
+//! Each of these is a `Job` in a file or folder of its own, and an entry in `JOBS`. This file
 //! starts, runs and ends the thread, and depends on no job in particular.
 //!
 //! The reactors and this thread exchange messages only through bounded mailboxes. A reactor never

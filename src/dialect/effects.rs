@@ -59,8 +59,8 @@ pub enum Effect {
         part: u16,
     },
     /// Deliver a message to the dialect of one connection, on any core
-    /// ([`on_message`](super::Dialect::on_message)). The message is lost if the connection is
-    /// closed, except as [`on_undelivered`](super::on_undelivered) handles it.
+    /// (`DialectEvent::Message`). The message is lost if the connection is closed, except as
+    /// [`on_undelivered`](super::on_undelivered) handles it.
     Message {
         /// The receiving connection.
         to: ConnId,

@@ -59,7 +59,7 @@ pub trait Dialect: DialectApi {
 /// What happens to a connection, besides its own messages.
 #[derive(Debug)]
 pub enum DialectEvent<'e> {
-    /// The outcome of an [`Effect::Join`]. A picture that was requested (`JoinRequest::picture`) is
+    /// The outcome of an `Effect::Join`. A picture that was requested (`JoinRequest::picture`) is
     /// already queued, in the format of this connection. What the dialect sends now is queued after
     /// the picture, and every update that is not in the picture comes after that.
     Joined {
@@ -68,14 +68,14 @@ pub enum DialectEvent<'e> {
         /// The outcome.
         outcome: JoinOutcome,
     },
-    /// An [`Effect::PublishIfSubscribed`] is refused, because this connection is not subscribed to
+    /// An `Effect::PublishIfSubscribed` is refused, because this connection is not subscribed to
     /// the channel of this name.
     NotSubscribed(&'e str),
     /// A message from another connection, or from a publisher to a channel of this connection. What
     /// the dialect adds to [`DialectContext::shared`] counts against
     /// [`DialectPolicy::queue_bytes`]: either all of it is queued, or nothing.
     Message(&'e DialectMessage),
-    /// The answer to an [`Effect::Query`] or an [`Effect::Publish`].
+    /// The answer to an `Effect::Query` or an `Effect::Publish`.
     Answered {
         /// The part of the effect.
         part: u16,

@@ -25,7 +25,7 @@ impl KeptStore {
     }
 }
 
-/// What was dropped before its time since the last call of [`Hub::losses`].
+/// What was dropped before its time since the last call of `Hub::losses`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Cached events, pictures and histories dropped for lack of memory.

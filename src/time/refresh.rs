@@ -38,7 +38,7 @@ impl RefreshSchedule {
         (self.in_flight, self.last_ms) = (true, Some(now_ms));
     }
 
-    /// Notes that the fetch has ended, and whether it succeeded. [`RefreshSchedule::wait`] sets
+    /// Notes that the fetch has ended, and whether it succeeded. `RefreshSchedule::wait` sets
     /// when the next one is due.
     pub fn end(&mut self, succeeded: bool) {
         self.in_flight = false;
