@@ -232,7 +232,7 @@ withPage("a page reconnects after a drain and is subscribed again", COMPRESSING,
   use(next)
   // The library waits up to 10 s between two tries, and longer on a busy machine.
   await page.run(() =>
-    until("the connection", () => client.connection.state === "connected", 45000))
+    until("the connection", () => client.connection.state === "connected", 28000))
   await page.run(() => until("the subscription", () => client.channel("news").subscribed))
   await next.publisher().trigger("news", "again", { n: 1 })
   assert.deepEqual(await seen(page, 1), [["news", "again", { n: 1 }]])
