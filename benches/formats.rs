@@ -13,8 +13,8 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use polycast::codec::json::Scratch;
 use polycast::codec::{DecodeLimits, Envelope, Format, Value, decode, encode};
 use polycast::hub::{
-    Encodings, Event, EventPayload, Hasher, Hub, Join, JoinRequest, Joined, Mode, OutgoingMail,
-    Retain, Retention, Up,
+    Encodings, Event, EventPayload, Form, Hasher, Hub, Join, JoinRequest, Joined, Mode,
+    OutgoingMail, Retain, Retention, Up,
 };
 use polycast::mem::{Frozen, Slot};
 use rig::Rig;
@@ -142,8 +142,15 @@ fn picture(c: &mut Criterion<Cpu>) {
         let request = || Some(JoinRequest { picture: Some(format), ..JoinRequest::default() });
         let slot = Slot { index: 1, generation: 1 };
         let mut visit = |hub: &mut Hub| {
-            let join =
-                Join { slot, app: APP, name: TOPIC, max: 1, is_public: false, request: request() };
+            let join = Join {
+                slot,
+                app: APP,
+                name: TOPIC,
+                max: 1,
+                is_public: false,
+                request: request(),
+                form: Form::PUBLISHED,
+            };
             let Joined::Now(Some(reply)) = hub.join(join, NOW_MS, &mut mail) else { return None };
             assert!(hub.leave(slot, APP, TOPIC, &mut mail));
             reply.picture.map(|picture| picture.encoded(format).len())

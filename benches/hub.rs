@@ -8,7 +8,7 @@ mod cpu;
 
 use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use polycast::hub::{Event, Hasher, Hub, Join, Joined, OutgoingMail, Published};
+use polycast::hub::{Event, Form, Hasher, Hub, Join, Joined, OutgoingMail, Published};
 use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
 
@@ -46,6 +46,7 @@ impl Core {
             max: MAX_EVENTS,
             is_public: false,
             request: None,
+            form: Form::PUBLISHED,
         };
         self.hub.join(join, NOW_MS, &mut self.mail)
     }

@@ -1,7 +1,9 @@
 //! Operations on several hubs, with mail that waits, against a list of who is in what.
 
 use super::Script;
-use polycast::hub::{Ack, Down, Event, Hasher, Hub, Join, Joined, OutgoingMail, Published, Up};
+use polycast::hub::{
+    Ack, Down, Event, Form, Hasher, Hub, Join, Joined, OutgoingMail, Published, Up,
+};
 use polycast::mem::{Frozen, Slot};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -73,6 +75,7 @@ impl World {
             max: MAX_MEMBERS,
             is_public: false,
             request: None,
+            form: Form::PUBLISHED,
         };
         let got = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
         if self.members.contains(&member) {

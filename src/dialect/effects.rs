@@ -19,6 +19,8 @@ pub enum Effect {
         max: usize,
         /// The request to the channel's home core, if there is one.
         request: Option<JoinRequest>,
+        /// Whether the connection receives the position of each event in the channel's history.
+        positioned: bool,
     },
     /// End a subscription of this connection. There is no reply.
     Leave {

@@ -18,6 +18,7 @@ mod context;
 mod effects;
 mod entry;
 mod env;
+mod forms;
 #[cfg(test)]
 mod parrot;
 mod paths;
@@ -40,6 +41,7 @@ pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, free
 pub use effects::{Effect, EffectList, Effects, JoinOutcome};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
+pub use forms::make_form;
 pub use paths::{SharedWith, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};

@@ -62,7 +62,13 @@ impl Dialect for Connection {
         let history_limit = Some(history_limit).filter(|_| history > 0);
         let request =
             history_limit.map(|_| JoinRequest { history: true, ..JoinRequest::default() });
-        context.effects.push(Effect::Join { app, name, max: usize::MAX, request });
+        context.effects.push(Effect::Join {
+            app,
+            name,
+            max: usize::MAX,
+            request,
+            positioned: false,
+        });
         Some(Connection(Box::new(Member { group, exclude_sender, history_limit })))
     }
 

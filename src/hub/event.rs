@@ -2,6 +2,7 @@
 //! webhooks report about it.
 
 use super::encodings::Encodings;
+use super::forms::EventForms;
 use super::frames::SharedFrame;
 use super::name::ConnId;
 use crate::mem::Frozen;
@@ -23,6 +24,9 @@ pub struct Event {
     /// What webhooks report about the event, if a client has published it and a webhook wants
     /// client events.
     pub notify: Option<Arc<ClientEvent>>,
+    /// The other forms of the event. `None` if no subscriber can need one: such an event reaches
+    /// only the subscribers that receive it as it was published.
+    pub forms: Option<Arc<EventForms>>,
 }
 
 /// What the subscribers of a channel receive.
@@ -234,6 +238,6 @@ mod tests {
 
     #[test]
     fn event_is_small_enough_to_be_copied_into_the_mail_of_every_core() {
-        assert!(size_of::<Event>() <= 104, "{} bytes", size_of::<Event>());
+        assert!(size_of::<Event>() <= 112, "{} bytes", size_of::<Event>());
     }
 }

@@ -5,6 +5,7 @@
 //! connections and, for each, the position in that connection's list. Removing an entry moves the
 //! last entry of the list into its position, and updates that position in the other list.
 
+use super::forms::Form;
 use super::slab::Slab;
 
 /// One subscriber in a channel's list.
@@ -16,6 +17,8 @@ pub struct Subscriber {
     back: u32,
     /// The number of the unanswered request to the home, or 0; with the flag `MEMBER`.
     state: u32,
+    /// The form in which it receives the channel's events.
+    pub form: Form,
 }
 
 /// Marks a subscriber whose leaving must be reported to the home.
@@ -40,6 +43,8 @@ pub(super) struct Start {
     pub(super) request_id: u32,
     /// Whether the end of the subscription must be reported to the home.
     pub(super) member: bool,
+    /// The form in which the subscriber receives events.
+    pub(super) form: Form,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +93,7 @@ impl Members {
             // Most connections have one or two subscriptions.
             list.reserve_exact(1);
         }
-        subscribers.push(Subscriber { slot, back: list.len() as u32, state });
+        subscribers.push(Subscriber { slot, back: list.len() as u32, state, form: start.form });
         list.push(Membership { channel, at: (subscribers.len() - 1) as u32 });
     }
 

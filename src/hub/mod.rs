@@ -13,6 +13,7 @@ mod cache;
 mod channel;
 mod encodings;
 mod event;
+mod forms;
 mod frames;
 mod history;
 mod home;
@@ -33,6 +34,7 @@ pub use event::{
     CacheEntry, Clears, ClientEvent, DialectMessage, Event, EventPayload, HistoryLimit, Mode,
     Retain, Retention,
 };
+pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};
 pub use home::{
     ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
@@ -88,6 +90,8 @@ pub struct Join<'n> {
     pub is_public: bool,
     /// The request to the channel's home, if there is one.
     pub request: Option<JoinRequest>,
+    /// The form in which the connection receives the channel's events.
+    pub form: Form,
 }
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
@@ -157,7 +161,7 @@ impl Hub {
 
     /// Subscribes a connection.
     pub fn join(&mut self, join: Join<'_>, now_ms: u64, mail: &mut OutgoingMail) -> Joined {
-        let Join { slot, app, name, max, is_public, request } = join;
+        let Join { slot, app, name, max, is_public, request, form } = join;
         let hash = self.hasher.hash(app, name);
         let found = self.find(app, name, hash);
         if let Some(at) = found
@@ -175,14 +179,14 @@ impl Hub {
         }
         let at = found.unwrap_or_else(|| self.insert(self.hasher.name(app, name)));
         match home == self.core {
-            true => self.join_here(slot, at, request, now_ms, mail),
-            false => self.join_there(slot, at, request, claim, mail),
+            true => self.join_here((slot, form), at, request, now_ms, mail),
+            false => self.join_there((slot, form), at, request, claim, mail),
         }
     }
 
     fn join_here(
         &mut self,
-        slot: Slot,
+        (slot, form): (Slot, Form),
         at: u32,
         request: Option<JoinRequest>,
         now_ms: u64,
@@ -199,7 +203,7 @@ impl Hub {
                 }
             };
         if let Some(channel) = &mut self.channels[at as usize] {
-            let start = Start { request_id: 0, member };
+            let start = Start { request_id: 0, member, form };
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.home_link = HomeLink::Known;
         }
@@ -211,7 +215,7 @@ impl Hub {
 
     fn join_there(
         &mut self,
-        slot: Slot,
+        (slot, form): (Slot, Form),
         at: u32,
         request: Option<JoinRequest>,
         claim: Claim,
@@ -223,9 +227,9 @@ impl Hub {
         };
         let name = channel.name.clone();
         let home = home_among(name.hash(), self.cores);
-        let mut start = Start::default();
+        let mut start = Start { form, ..Start::default() };
         if let Some(request) = request {
-            start = Start { request_id: question, member: request.member.is_some() };
+            start = Start { request_id: question, member: request.member.is_some(), form };
             mail.up(home, Up::Join { request_id: question, slot, name, request, claim });
             // The home sends publishes from that join on. Subscribers without a join reply are not
             // active and get none.

@@ -52,7 +52,15 @@ impl World {
         request: Option<JoinRequest>,
     ) -> Joined {
         let at = core as usize;
-        let join = Join { slot: slot(index), app: 0, name, max: 3, is_public: false, request };
+        let join = Join {
+            slot: slot(index),
+            app: 0,
+            name,
+            max: 3,
+            is_public: false,
+            request,
+            form: Form::PUBLISHED,
+        };
         let joined = self.hubs[at].join(join, NOW_MS, &mut self.outgoing[at]);
         self.hear_local();
         joined

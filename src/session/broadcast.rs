@@ -4,8 +4,8 @@
 use super::stage::Framing;
 use super::{Context, QueueFull, Session};
 use crate::codec::Format;
-use crate::dialect::Why;
-use crate::hub::{CompressedFrames, Encodings, SharedFrame};
+use crate::dialect::{self, Env, Why};
+use crate::hub::{CompressedFrames, Encodings, Event, EventForms, EventPayload, Form, SharedFrame};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Channel, Codecs};
@@ -14,13 +14,25 @@ use crate::ws::{MessageKind, Opcode, frame};
 
 /// One event on one core, with its encodings. Each encoding is made into a handle once, for all
 /// connections that receive it.
-pub struct Broadcast<'e>(BroadcastContent<'e>);
+pub struct Broadcast<'e> {
+    content: BroadcastContent<'e>,
+    /// The other forms of the event; `None` if it has none.
+    others: Option<Box<OtherForms<'e>>>,
+}
 
 enum BroadcastContent<'e> {
     /// One frame, the same for all connections.
     Frame(Wrapped<'e>),
     /// A value in the format of each connection.
     Value(Box<Formed<'e>>),
+}
+
+/// The forms of an event besides the published one, as far as this core has needed them.
+struct OtherForms<'e> {
+    event: &'e Event,
+    forms: &'e EventForms,
+    env: &'e Env,
+    wrapped: Vec<(Form, Format, Wrapped<'e>)>,
 }
 
 /// An event in several formats.
@@ -40,15 +52,55 @@ struct Wrapped<'e> {
 }
 
 impl<'e> Broadcast<'e> {
-    /// Takes this core's handle of the frame.
-    pub fn of_frame(shared: &'e SharedFrame) -> Broadcast<'e> {
-        Broadcast(BroadcastContent::Frame(Wrapped::of(shared)))
+    /// Takes this core's handle of the event's frame, or a value of which no encoding is made yet.
+    /// `None` if the event has neither.
+    pub fn new(event: &'e Event, env: &'e Env) -> Option<Broadcast<'e>> {
+        let content = match &event.payload {
+            EventPayload::Frame(shared) => BroadcastContent::Frame(Wrapped::of(shared)),
+            EventPayload::Value(encodings) => BroadcastContent::of_value(encodings),
+            _ => return None,
+        };
+        let others = event
+            .forms
+            .as_deref()
+            .map(|forms| Box::new(OtherForms { event, forms, env, wrapped: Vec::new() }));
+        Some(Broadcast { content, others })
     }
 
+    /// The encoding for a subscriber; `None` if it does not receive the event.
+    fn encoded(&mut self, form: Form, format: Format) -> Option<&mut Wrapped<'e>> {
+        let is_published = form.view == 0 && !(form.positioned && self.has_position());
+        let encoded = match (&mut self.content, &mut self.others) {
+            (BroadcastContent::Frame(frame), _) if is_published => frame,
+            (BroadcastContent::Value(formed), _) if is_published => formed.encoded(format),
+            (_, others) => others.as_mut()?.encoded(form, format),
+        };
+        (!encoded.plain.is_empty()).then_some(encoded)
+    }
+
+    fn has_position(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| others.forms.position.is_some())
+    }
+}
+
+impl<'e> BroadcastContent<'e> {
     /// A value, of which no encoding is made yet.
-    pub fn of_value(encodings: &'e Encodings) -> Broadcast<'e> {
+    fn of_value(encodings: &'e Encodings) -> BroadcastContent<'e> {
         let formed = Formed { encodings, wrapped: [const { None }; Format::ALL.len()] };
-        Broadcast(BroadcastContent::Value(Box::new(formed)))
+        BroadcastContent::Value(Box::new(formed))
+    }
+}
+
+impl<'e> OtherForms<'e> {
+    fn encoded(&mut self, form: Form, format: Format) -> &mut Wrapped<'e> {
+        let known = self.wrapped.iter().position(|it| (it.0, it.1) == (form, format));
+        let at = known.unwrap_or_else(|| {
+            let make = || dialect::make_form(self.env, self.event, form, format);
+            let wrapped = Wrapped::of(self.forms.get(form, format, make));
+            self.wrapped.push((form, format, wrapped));
+            self.wrapped.len() - 1
+        });
+        &mut self.wrapped[at].2
     }
 }
 
@@ -116,17 +168,12 @@ impl Session {
     pub fn deliver(
         &mut self,
         broadcast: &mut Broadcast<'_>,
+        form: Form,
         codecs: &mut Codecs,
         bound: usize,
         now_ms: u64,
     ) -> Result<bool, QueueFull> {
-        let encoded = match &mut broadcast.0 {
-            BroadcastContent::Frame(frame) => frame,
-            BroadcastContent::Value(formed) => match formed.encoded(self.stage.format()) {
-                encoded if encoded.plain.is_empty() => return Ok(true),
-                encoded => encoded,
-            },
-        };
+        let Some(encoded) = broadcast.encoded(form, self.stage.format()) else { return Ok(true) };
         let queue = &mut self.link.queue;
         match self.stage.framing() {
             Framing::Compressed(channel) => {
@@ -209,8 +256,12 @@ mod tests {
         Arc::new(encodings.expect("sound"))
     }
 
+    fn of_value(encodings: &Encodings) -> Broadcast<'_> {
+        Broadcast { content: BroadcastContent::of_value(encodings), others: None }
+    }
+
     fn formed<'b, 'e>(broadcast: &'b mut Broadcast<'e>) -> &'b mut Formed<'e> {
-        match &mut broadcast.0 {
+        match &mut broadcast.content {
             BroadcastContent::Value(formed) => formed,
             BroadcastContent::Frame(_) => panic!("a frame"),
         }
@@ -220,7 +271,7 @@ mod tests {
     fn broadcast_is_encoded_and_compressed_by_the_first_core_that_needs_it() {
         let event = event(true);
         let (here, there) = (event.clone(), event.clone());
-        let [mut here, mut there] = [Broadcast::of_value(&here), Broadcast::of_value(&there)];
+        let [mut here, mut there] = [of_value(&here), of_value(&there)];
         let mut codecs = Codecs::new(0);
         let mut frames = [&mut here, &mut there].map(|broadcast| {
             let encoded = formed(broadcast).encoded(Format::Bson);
@@ -238,7 +289,7 @@ mod tests {
     #[test]
     fn broadcast_without_compression_has_one_encoding() {
         let event = event(false);
-        let mut broadcast = Broadcast::of_value(&event);
+        let mut broadcast = of_value(&event);
         let encoded = formed(&mut broadcast).encoded(Format::MsgPack);
         assert_eq!(encoded.compressed(15, &mut Codecs::new(0)).as_ptr(), encoded.plain.as_ptr());
         assert_eq!(encoded.plain[0], 0x82);
@@ -330,7 +381,8 @@ mod tests {
         assert_eq!(session.link.queue.replies(), bytes);
         assert!(session.link.queue.has_room(1, 1), "it is no broadcast");
         let deliver = |session: &mut Session, core: &mut Core, event: &Encodings, bound| {
-            session.deliver(&mut Broadcast::of_value(event), &mut core.codecs, bound, 0)
+            let form = Form::PUBLISHED;
+            session.deliver(&mut of_value(event), form, &mut core.codecs, bound, 0)
         };
         assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(QueueFull));
         assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(true));

@@ -44,7 +44,7 @@ impl Shard {
     /// Delivers an event that this core has ordered to its subscribers of the channel at `at`.
     pub(super) fn deliver_at(&mut self, at: u32, event: &Event, now: Now) {
         let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
-        self.subscribers.extend(received.map(|it| it.slot));
+        self.subscribers.extend(received.map(|it| (it.slot, it.form)));
         self.deliver_to_listed(event, now);
     }
 
@@ -57,7 +57,7 @@ impl Shard {
 
     pub(super) fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
         let received = self.hub.subscribers(name).iter().filter(|it| it.is_active());
-        self.subscribers.extend(received.map(|it| it.slot));
+        self.subscribers.extend(received.map(|it| (it.slot, it.form)));
         self.deliver_to_listed(event, now);
     }
 
@@ -68,11 +68,8 @@ impl Shard {
         }
         match &event.payload {
             EventPayload::Nothing => self.subscribers.clear(),
-            EventPayload::Frame(shared) => {
-                self.broadcast_to_listed(Broadcast::of_frame(shared), event.except, now);
-            }
-            EventPayload::Value(encodings) => {
-                self.broadcast_to_listed(Broadcast::of_value(encodings), event.except, now);
+            EventPayload::Frame(_) | EventPayload::Value(_) => {
+                self.broadcast_to_listed(event, now);
             }
             EventPayload::Message(message) => {
                 self.deliver_message_to_listed(message, event.except, now);
@@ -84,25 +81,21 @@ impl Shard {
     }
 
     /// Queues frames for all connections in `self.subscribers`, and empties that list.
-    fn broadcast_to_listed(
-        &mut self,
-        mut broadcast: Broadcast<'_>,
-        except: Option<ConnId>,
-        now: Now,
-    ) {
+    fn broadcast_to_listed(&mut self, event: &Event, now: Now) {
+        let Some(mut broadcast) = Broadcast::new(event, &self.env) else { return };
         self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
         let limits = &self.env.config.limits;
-        let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         let mut delivered = 0;
         let mut slow = Vec::new();
-        for index in self.subscribers.drain(..) {
+        for (index, form) in self.subscribers.drain(..) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if except == Some(slot) {
                 continue;
             }
             let Some(session) = self.sessions.at_mut(index) else { continue };
             let bound = limits.write_queue_bytes;
-            match session.deliver(&mut broadcast, &mut self.codecs, bound, now.ms) {
+            match session.deliver(&mut broadcast, form, &mut self.codecs, bound, now.ms) {
                 Ok(true) => delivered += 1,
                 Ok(false) => self.counters.http_streams_unsaid.add(1),
                 Err(_) => slow.push(slot),
@@ -155,7 +148,7 @@ impl Shard {
         let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
         self.work.charge(WorkKind::Delivery, work::MESSAGE * self.subscribers.len() as u64);
         let mut listed = std::mem::take(&mut self.subscribers);
-        for index in listed.drain(..) {
+        for (index, _) in listed.drain(..) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if except != Some(slot) {
                 self.deliver_message(slot, what, now);
@@ -169,7 +162,7 @@ impl Shard {
 
     /// Closes all connections in `self.subscribers`, and empties that list.
     fn close_listed(&mut self, closing: &Closing, now: Now) {
-        for index in std::mem::take(&mut self.subscribers) {
+        for (index, _) in std::mem::take(&mut self.subscribers) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             self.serve(slot, now, |session, cx| session.close_with(closing, cx));
         }

@@ -4,7 +4,7 @@
 use super::Shard;
 use crate::dialect::{self, Effect, Effects, JoinOutcome, Why, is_public};
 use crate::hub::{
-    Ack, Answer, ConnId, DialectMessage, Event, Join, JoinReply, Joined, Published, Query,
+    Ack, Answer, ConnId, DialectMessage, Event, Form, Join, JoinReply, Joined, Published, Query,
 };
 use crate::mem::Slot;
 use crate::session::{Context, Ending, Session};
@@ -97,9 +97,10 @@ impl Shard {
     fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
         self.work.charge(WorkKind::Effect, work::EFFECT);
         match effect {
-            Effect::Join { app, name, max, request } => {
+            Effect::Join { app, name, max, request, positioned } => {
                 let is_public = is_public(&self.env, app, &name);
-                let join = Join { slot, app, name: &name, max, is_public, request };
+                let form = Form { view: 0, positioned };
+                let join = Join { slot, app, name: &name, max, is_public, request, form };
                 let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
                     Joined::Later => return self.counters.subscriptions.add(1),
                     Joined::Now(reply) => {

@@ -23,7 +23,7 @@ mod warnings;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{CoreState, EffectList, Env};
-use crate::hub::{ChannelEvent, ConnId, Hasher, Hub, OutgoingMail};
+use crate::hub::{ChannelEvent, ConnId, Form, Hasher, Hub, OutgoingMail};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
 use crate::stats::Counters;
@@ -93,7 +93,7 @@ pub struct Shard {
     /// Some of them have sent their request or are closed.
     handshakes: VecDeque<(Slot, u64)>,
     drain: Option<drain::Drain>,
-    subscribers: Vec<u32>,
+    subscribers: Vec<(u32, Form)>,
     /// A channel event that the reactor could not hand over yet.
     notice: Option<ChannelEvent>,
     cores: u16,

@@ -188,7 +188,7 @@ fn subscribe<V: Vendor>(
             }
         }
     };
-    context.effects.push(Effect::Join { app: conn.app, name, max, request });
+    context.effects.push(Effect::Join { app: conn.app, name, max, request, positioned: false });
 }
 
 fn unsubscribe<V: Vendor>(

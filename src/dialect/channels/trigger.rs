@@ -81,7 +81,7 @@ impl<'t> Trigger<'t> {
         };
         let compressed = env.compresses.then(Default::default);
         let payload = EventPayload::Frame(SharedFrame { frame, compressed });
-        let event = Event { payload, except: self.except, retain, notify: None };
+        let event = Event { payload, except: self.except, retain, ..Event::default() };
         Effect::Publish { app, name: name.to_owned(), event, part }
     }
 }

@@ -117,7 +117,13 @@ fn begin<V: Vendor>(
     conn.who().user = Some(user);
     // The user's own channel is not counted among the subscriptions of the client.
     let max = app.limits.subscriptions_per_connection + 1;
-    context.effects.push(Effect::Join { app: conn.app, name, max, request: None });
+    context.effects.push(Effect::Join {
+        app: conn.app,
+        name,
+        max,
+        request: None,
+        positioned: false,
+    });
     if V::DATA.quirks.watches && app.watchlist {
         let members = RawMembers::read(user_data);
         let list = members.as_ref().and_then(|members| members.raw("watchlist"));

@@ -67,7 +67,7 @@ pub(super) fn begin<V: Vendor>(
     let member = Some(Box::new(member(id)));
     let mut join = |name, member| {
         let request = Some(JoinRequest { member, ..JoinRequest::default() });
-        context.effects.push(Effect::Join { app, name, max, request });
+        context.effects.push(Effect::Join { app, name, max, request, positioned: false });
     };
     join(format!("{WATCHED}{id}"), member);
     names.into_iter().for_each(|name| join(name, None));

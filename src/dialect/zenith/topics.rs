@@ -229,7 +229,13 @@ impl Client {
         topic.stage = TopicStage::Joining;
         let request = Some(JoinRequest { picture: Some(self.format), ..JoinRequest::default() });
         let name = channel.to_owned();
-        context.effects.push(Effect::Join { app: APP, name, max: usize::MAX, request });
+        context.effects.push(Effect::Join {
+            app: APP,
+            name,
+            max: usize::MAX,
+            request,
+            positioned: false,
+        });
     }
 
     fn ask_to_sub(

@@ -115,7 +115,13 @@ impl Dialect for Connection {
             return None;
         }
         let (app, name) = (APP, CHANNEL.to_owned());
-        context.effects.push(Effect::Join { app, name, max: usize::MAX, request: None });
+        context.effects.push(Effect::Join {
+            app,
+            name,
+            max: usize::MAX,
+            request: None,
+            positioned: false,
+        });
         Some(Connection { early: Some(Box::default()), ..Connection::default() })
     }
 

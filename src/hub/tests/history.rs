@@ -15,7 +15,15 @@ fn event(text: &str) -> Event {
 
 fn join(index: u32) -> Join<'static> {
     let request = Some(JoinRequest { history: true, ..JoinRequest::default() });
-    Join { slot: slot(index), app: 0, name: NAME, max: 100, is_public: false, request }
+    Join {
+        slot: slot(index),
+        app: 0,
+        name: NAME,
+        max: 100,
+        is_public: false,
+        request,
+        form: Form::PUBLISHED,
+    }
 }
 
 fn texts(history: &[SharedFrame]) -> Vec<String> {

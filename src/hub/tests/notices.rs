@@ -4,8 +4,15 @@ use super::*;
 
 /// Subscribes connection `index` of core 0 to a channel of application `app`.
 fn join(world: &mut World, app: u32, index: u32, name: &str) {
-    let join =
-        Join { slot: slot(index), app, name, max: usize::MAX, is_public: false, request: None };
+    let join = Join {
+        slot: slot(index),
+        app,
+        name,
+        max: usize::MAX,
+        is_public: false,
+        request: None,
+        form: Form::PUBLISHED,
+    };
     drop(world.hubs[0].join(join, NOW_MS, &mut world.outgoing[0]));
 }
 

@@ -34,7 +34,15 @@ fn request(format: Format) -> Option<JoinRequest> {
 }
 
 fn join<'n>(index: u32, name: &'n str, format: Format) -> Join<'n> {
-    Join { slot: slot(index), app: 0, name, max: 100, is_public: false, request: request(format) }
+    Join {
+        slot: slot(index),
+        app: 0,
+        name,
+        max: 100,
+        is_public: false,
+        request: request(format),
+        form: Form::PUBLISHED,
+    }
 }
 
 /// A single core.

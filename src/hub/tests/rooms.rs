@@ -19,7 +19,15 @@ impl Alone {
     }
 
     fn join(&mut self, index: u32, app: u32, name: &str, is_public: bool) -> Joined {
-        let join = Join { slot: slot(index), app, name, max: usize::MAX, is_public, request: None };
+        let join = Join {
+            slot: slot(index),
+            app,
+            name,
+            max: usize::MAX,
+            is_public,
+            request: None,
+            form: Form::PUBLISHED,
+        };
         self.hub.join(join, 0, &mut self.mail)
     }
 
