@@ -262,6 +262,11 @@ counters! {
     http_streams,
     /// Messages not delivered to an HTTP stream because its framing has no record for them.
     http_streams_unsaid,
+    /// Events not published because they came through a view of a linked channel that may not
+    /// publish, or that the source's dialect cannot express.
+    link_refused,
+    /// Events not delivered to a subscriber through a view because its dialect cannot express them.
+    link_unexpressed,
     /// WebSockets refused because of their Origin header.
     origins_refused,
     /// Requests refused because servers interpret their path in different ways and their route is a

@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use super::app::{AppConfig, KeyPair};
 use super::guard::{GuardConfig, GuardKey};
+use super::link::{Link, LinkEnd};
 use super::pattern::Pattern;
 use super::proxy::{Proxy, Upstream};
 use super::range::size_text;
@@ -123,7 +124,7 @@ pub fn example() -> String {
     let config = Config { apps: vec![example_app()], ..Config::default() };
     let route = &config.routes[0];
     let mut file = Vec::new();
-    let top = Table::of("", &config).without(&["listeners", "guards", "routes", "apps"]);
+    let top = Table::of("", &config).without(&["listeners", "guards", "routes", "apps", "links"]);
     file.extend(comment(&paragraphs(&HEADER.lines().collect::<Vec<_>>())));
     push(&mut file, top.toml());
     push(&mut file, guards());
@@ -150,8 +151,14 @@ pub fn reference() -> String {
     let config = Config { apps: vec![example_app()], ..Config::default() };
     let (zenith, route) = (zenith_example(), &config.routes[0]);
     let (guard, app, proxy) = (example_guard(), &config.apps[0], proxy_example());
-    let top =
-        Table::of("", &config).without(&["listeners", "guards", "routes", "apps", "catalogs"]);
+    let top = Table::of("", &config).without(&[
+        "listeners",
+        "guards",
+        "routes",
+        "apps",
+        "catalogs",
+        "links",
+    ]);
     let mut tables = vec![
         top,
         Table::of("log", &config.log),
@@ -188,6 +195,9 @@ pub fn reference() -> String {
         Table::entry("apps.keys", &example_pair()),
         Table::of("apps.limits", &app.limits),
         Table::entry("apps.webhooks", &Webhook::new("https://example.com/hook")),
+        Table::entry("links", &Link::default()),
+        Table::of("links.source", &LinkEnd::default()),
+        Table::entry("links.views", &LinkEnd::default()),
         Table::of("zenith", &zenith).without(&["tokens", "services", "feeds", "topics"]),
         Table::entry("zenith.tokens", &zenith.tokens[0]),
         Table::entry("zenith.services", &zenith.services[0]),

@@ -15,6 +15,7 @@ use super::console::{self, Console};
 use super::error::{Error, Problem};
 use super::guard::{self, GuardConfig};
 use super::limits::{self, Limits};
+use super::link::{self, Link, LinkContext};
 use super::listener::{self, Listener};
 use super::log::{self, Log};
 use super::metrics::{self, Metrics};
@@ -83,6 +84,8 @@ section! {
         pub routes: Vec<Route> = Route::defaults();
         /// The applications; at least one, unless a route or the Zenith section does not need any.
         pub apps: Vec<AppConfig> = Vec::new();
+        /// Channels that clients of several protocols or applications share.
+        pub links: Vec<Link> = Vec::new();
     }
     and {
         /// Warnings about settings that are accepted but have no effect, one line each with file,
@@ -140,7 +143,8 @@ impl Config {
             let check = zenith::check(section, self.limits.message_bytes);
             check.map_err(under("zenith"))?;
         }
-        self.check_apps()
+        self.check_apps()?;
+        self.check_links()
     }
 
     fn check_zilliqa(&self) -> Result<(), Error> {
@@ -169,6 +173,12 @@ impl Config {
             message_bytes: self.limits.message_bytes,
         };
         route::check(&self.routes, &context)
+    }
+
+    fn check_links(&self) -> Result<(), Error> {
+        let has_zenith = self.zenith.is_some();
+        let context = LinkContext { apps: &self.apps, routes: &self.routes, has_zenith };
+        link::check(&self.links, &context)
     }
 
     fn check_apps(&self) -> Result<(), Error> {

@@ -31,6 +31,7 @@ section! {
     /// - "reject" answers with a status
     /// - "apps" is the applications below
     /// - "reflect" sends each WebSocket message to all members of a group
+    /// - "channel" is a plain WebSocket on a linked channel: see the section `links`
     /// - "proxy" forwards each WebSocket to another server
     /// - "zilliqa" and "zenith" are the dialects of these names
     ///
@@ -74,7 +75,7 @@ section! {
         /// limits.message_bytes.
         #[serde(default, deserialize_with = "size::wide")]
         pub message_bytes: u64;
-        /// Whether "echo", "reflect" and "proxy" also accept an HTTP/1.1 POST in place of a
+        /// Whether "echo", "reflect", "channel" and "proxy" also accept an HTTP/1.1 POST in place of a
         /// WebSocket: the request body and the response are streamed at the same time, and each
         /// record in them is a message. To the upstream server of a "proxy" it is a WebSocket,
         /// whose pings this server answers. The Content-Type determines the records:
@@ -371,8 +372,10 @@ pub(super) fn check(routes: &[Route], context: &RouteContext<'_>) -> Result<(), 
 fn check_route(route: &Route, context: &RouteContext<'_>) -> Result<(), Error> {
     reflect::check(&route.reflect, route.endpoint == EndpointKind::Reflect)?;
     proxy::check(route.proxy.as_deref(), route.endpoint == EndpointKind::Proxy)?;
-    let takes_streams =
-        matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Reflect | EndpointKind::Proxy);
+    let takes_streams = matches!(
+        route.endpoint,
+        EndpointKind::Echo | EndpointKind::Reflect | EndpointKind::Channel | EndpointKind::Proxy
+    );
     if route.stream && !takes_streams {
         let problem = "only the endpoints `echo`, `reflect` and `proxy` accept this key".to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));

@@ -1,12 +1,13 @@
 //! What a dialect decides without a connection: its subprotocols, its HTTP API, and what it knows
 //! about channels by their names.
 
+use super::content::Content;
 use super::context::{DialectContext, Opening, Rejection};
 use super::effects::Effects;
 use super::env::Env;
 use super::reply::{Answered, no_such_target};
 use crate::http;
-use crate::hub::DialectMessage;
+use crate::hub::{DialectMessage, Event};
 use crate::mem::Frozen;
 
 /// A vendor's protocol apart from its connections.
@@ -29,6 +30,18 @@ pub trait DialectApi: Sized {
     /// The frame that reports `count` subscriptions to the subscribers of a channel, if the dialect
     /// reports them.
     fn count(_env: &Env, _app: u32, _name: &str, _count: u64) -> Option<Frozen> {
+        None
+    }
+
+    /// The content of an event that was published in this dialect, for the subscribers of linked
+    /// channels. `None` if they do not receive it, such as an event of the protocol itself.
+    fn content(_event: &Event) -> Option<Content<'_>> {
+        None
+    }
+
+    /// The event with this content on a channel of this dialect, as a publisher would publish it.
+    /// `None` if the dialect cannot express it. The content has a name.
+    fn linked_event(_env: &Env, _app: u32, _name: &str, _content: &Content<'_>) -> Option<Event> {
         None
     }
 

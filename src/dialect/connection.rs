@@ -2,6 +2,7 @@
 
 use super::api::DialectApi;
 use super::closing::{Closing, Why};
+use super::content::Content;
 use super::context::{DialectContext, Opening, Rejection};
 use super::effects::Effects;
 use super::entry::DialectKind;
@@ -11,7 +12,7 @@ use super::reply::{Answered, no_such_target};
 use crate::codec::Format;
 use crate::config::{self, SlowConsumer};
 use crate::http;
-use crate::hub::DialectMessage;
+use crate::hub::{DialectMessage, Event};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -137,6 +138,30 @@ macro_rules! connections {
                     $(#[$cfg])*
                     DialectKind::$name => super::$module::Connection::count(env, app, name, count),
                 )*
+            }
+        }
+
+        /// See [`DialectApi::content`].
+        pub(super) fn content<'e>(env: &Env, app: u32, event: &'e Event) -> Option<Content<'e>> {
+            match env.dialect_of(app) {
+                $(
+                    $(#[$cfg])*
+                    DialectKind::$name => super::$module::Connection::content(event),
+                )*
+            }
+        }
+
+        /// See [`DialectApi::linked_event`].
+        pub(super) fn linked_event(
+            env: &Env,
+            app: u32,
+            name: &str,
+            content: &Content<'_>,
+        ) -> Option<Event> {
+            match env.dialect_of(app) {
+                $($(#[$cfg])* DialectKind::$name => {
+                    super::$module::Connection::linked_event(env, app, name, content)
+                })*
             }
         }
 

@@ -2,6 +2,7 @@
 
 use super::apps::Apps;
 use super::channels::ids::SocketIds;
+use super::links::Links;
 use super::zenith::Directory;
 use super::zilliqa::Shared;
 use crate::config::{self, Config};
@@ -43,6 +44,8 @@ pub struct Env {
     pub zilliqa: Arc<Shared>,
     /// The counters of each core, by the core's number.
     pub counters: Vec<Arc<Counters>>,
+    /// The sources and views of linked channels.
+    pub links: Links,
     /// The tokens, topics and back ends of the Zenith dialect.
     pub zenith: Directory,
     /// The counters of the control thread; all 0 if there is none.

@@ -1,22 +1,114 @@
 //! The forms of an event besides the frame as it was published.
 
+use super::connection::{content, linked_event};
+use super::content::{Content, ContentData};
 use super::env::Env;
 use crate::codec::Format;
-use crate::hub::{Event, EventPayload, Form, SharedFrame, StreamPosition};
+use crate::hub::{Event, EventForms, EventPayload, Form, SharedFrame, StreamPosition};
 use crate::mem::Frozen;
 use crate::ws::{Opcode, frame};
+use std::borrow::Cow;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-/// Makes a form of an event. An empty frame means that subscribers of this form do not receive the
-/// event.
-pub fn make_form(_env: &Env, event: &Event, form: Form, _format: Format) -> SharedFrame {
-    let position = event.forms.as_ref().and_then(|forms| forms.position);
-    match (&event.payload, position) {
-        (EventPayload::Frame(shared), Some(position)) if form.view == 0 && form.positioned => {
-            positioned(shared, position)
+/// What becomes of an event that is published under a name.
+#[derive(Debug)]
+pub enum LinkedPublish {
+    /// It is published as it is.
+    AsItIs,
+    /// The name is that of a view: this event is published on the source's channel.
+    Source {
+        /// The number of the source's application.
+        app: u32,
+        /// The name of the source's channel.
+        name: String,
+        /// The event in the source's dialect.
+        event: Event,
+    },
+    /// The name is that of a view that may not publish, or the source's dialect cannot express the
+    /// event.
+    Refused,
+}
+
+/// Prepares an event for its publication under a name that may belong to a link: an event of a
+/// source gets room for its further forms.
+pub fn linked_publish(env: &Env, app: u32, name: &str, event: &mut Event) -> LinkedPublish {
+    let Some(resolved) = env.links.resolve(app, name) else {
+        if env.links.is_source(app, name) {
+            event.forms = Some(Arc::new(EventForms::new(None)));
         }
-        _ => SharedFrame::default(),
+        return LinkedPublish::AsItIs;
+    };
+    let unnamed = env.links.source_of(resolved.view).map(|(_, unnamed)| unnamed);
+    let translated = content(env, app, event)
+        .filter(|_| resolved.publish)
+        .map(|content| named(content, unnamed.unwrap_or("message")))
+        .and_then(|content| linked_event(env, resolved.app, &resolved.name, &content));
+    match translated {
+        Some(translated) => {
+            let forms = Some(Arc::new(EventForms::new(None)));
+            let event = Event { except: event.except, forms, ..translated };
+            LinkedPublish::Source { app: resolved.app, name: resolved.name, event }
+        }
+        None => LinkedPublish::Refused,
     }
+}
+
+/// Makes a form of an event of the channel that its source calls `name`. An empty frame means that
+/// subscribers of this form do not receive the event.
+pub fn make_form(env: &Env, name: &str, event: &Event, form: Form, format: Format) -> SharedFrame {
+    let position = event.forms.as_ref().and_then(|forms| forms.position);
+    let shared = match (form.view, &event.payload) {
+        (0, EventPayload::Frame(shared)) => Some(shared.clone()),
+        (0, _) => None,
+        (view, _) => in_view(env, name, event, view, format),
+    };
+    match (shared, position) {
+        (Some(shared), Some(position)) if form.positioned => positioned(&shared, position),
+        (shared, _) => shared.unwrap_or_default(),
+    }
+}
+
+/// The frame of an event for the subscribers of a view, unless its dialect cannot express it.
+fn in_view(env: &Env, name: &str, event: &Event, view: u16, format: Format) -> Option<SharedFrame> {
+    let (source, _) = env.links.source_of(view)?;
+    let (app, unnamed) = env.links.view(view)?;
+    let content = named(content(env, source, event)?, unnamed);
+    let name = env.links.name_in(view, name)?;
+    match linked_event(env, app, &name, &content)?.payload {
+        EventPayload::Frame(shared) => Some(shared),
+        EventPayload::Value(encodings) => {
+            let compressed = encodings.compressed(format).is_some().then(Arc::default);
+            Some(SharedFrame { frame: encodings.encoded(format).clone(), compressed })
+        }
+        _ => None,
+    }
+}
+
+fn named<'e>(content: Content<'e>, unnamed: &'e str) -> Content<'e> {
+    Content { event: content.event.or(Some(Cow::Borrowed(unnamed))), ..content }
+}
+
+/// The content of a message without a protocol around it.
+pub(super) fn plain_content(event: &Event) -> Option<Content<'_>> {
+    let data = match frame::split(event.frame()?)? {
+        (Opcode::Text, payload) => ContentData::Text(str::from_utf8(payload).ok()?.into()),
+        (_, payload) => ContentData::Binary(payload),
+    };
+    Some(Content { event: None, data })
+}
+
+/// The message that has only the data of an event.
+pub(super) fn plain_event(env: &Env, content: &Content<'_>) -> Event {
+    let text = content.data.text();
+    let (opcode, payload) = match (&content.data, &text) {
+        (ContentData::Binary(payload), _) => (Opcode::Binary, *payload),
+        (_, text) => (Opcode::Text, text.as_deref().unwrap_or("").as_bytes()),
+    };
+    let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
+    let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
+    let compressed = env.compresses.then(Arc::default);
+    SharedFrame { frame: Frozen::new(frame), compressed }.into()
 }
 
 /// The frame with the members `stream_id` and `serial` at the end of its JSON object. A frame that
@@ -41,8 +133,6 @@ fn positioned(shared: &SharedFrame, position: StreamPosition) -> SharedFrame {
 mod tests {
     use super::*;
     use crate::config::Config;
-    use crate::hub::EventForms;
-    use std::sync::Arc;
 
     /// The payload of the positioned form of a text message.
     fn form_of(payload: &str) -> String {
@@ -50,7 +140,7 @@ mod tests {
         let forms = EventForms::new(Some(StreamPosition { stream: 0x2a, serial: 41 }));
         let event = Event { forms: Some(Arc::new(forms)), ..Event::from(frame) };
         let form = Form { view: 0, positioned: true };
-        let made = make_form(&Env::new(Config::demo(), 1), &event, form, Format::Json);
+        let made = make_form(&Env::new(Config::demo(), 1), "c", &event, form, Format::Json);
         let (opcode, payload) = frame::split(&made.frame).expect("a frame");
         assert_eq!(opcode, Opcode::Text);
         String::from_utf8(payload.to_vec()).expect("text")

@@ -62,9 +62,9 @@ impl Vendor for Pusher {
     }
 
     fn protocol_error(protocol_error: &ProtocolError<'_>) -> VendorResponse {
-        use BadEvent::{LongData, LongName, Off, TooMany};
+        use BadEvent::{LongData, LongName, Off, TooMany, View};
         let (code, channel) = match protocol_error {
-            ProtocolError::Event(Off | LongName | LongData | TooMany, channel) => {
+            ProtocolError::Event(Off | LongName | LongData | TooMany | View, channel) => {
                 (Some(4301), *channel)
             }
             ProtocolError::Event(_, channel) => (None, *channel),
@@ -136,6 +136,7 @@ fn text_of<'m>(protocol_error: &ProtocolError<'m>) -> Cow<'m, str> {
         }
         ProtocolError::Event(BadEvent::LongData, _) => "Client event data is too long",
         ProtocolError::Event(BadEvent::TooMany, _) => "Too many client events in one second",
+        ProtocolError::Event(BadEvent::View, _) => "The channel is linked and accepts no events",
     };
     text.into()
 }

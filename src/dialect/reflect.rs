@@ -1,11 +1,12 @@
 //! Groups without a protocol: each message that a member sends is delivered unchanged to all
 //! members of its group, the sender included unless the route excludes it.
 
+use super::forms::{plain_content, plain_event};
 use super::{
-    Closing, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect, Env,
-    Opening, Why,
+    Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
+    Env, Opening, Why,
 };
-use crate::config::{Grouping, Reflect, Route};
+use crate::config::{EndpointKind, Grouping, Reflect, Route};
 use crate::http::NormalPath;
 use crate::hub::{Event, HistoryLimit, JoinRequest, Retention, SharedFrame};
 use crate::mem::Frozen;
@@ -39,14 +40,25 @@ fn max_bytes(env: &Env) -> usize {
 /// The channel name of a group. It contains the route's listeners, conditions and guards instead of
 /// the route's position in the configuration, because a reload changes them less often.
 fn group(route: &Route, path: &str) -> Box<str> {
-    let Route { listeners, when, guarded, .. } = route;
     let path = NormalPath::new(path);
     let path = match route.reflect.group {
         Grouping::Route => "",
         // The normalised path that selected the route, so that a guarded group has only one name.
         Grouping::Path => path.matched(),
     };
-    format!("{listeners:?} {when:?} {guarded:?} {path}").into()
+    (group_prefix(route) + path).into()
+}
+
+/// What the names of all groups of a route begin with.
+pub(super) fn group_prefix(route: &Route) -> String {
+    let Route { listeners, when, guarded, .. } = route;
+    format!("{listeners:?} {when:?} {guarded:?} ")
+}
+
+/// How much of a group's history is kept, if it has one.
+fn history_limit(group: &Reflect) -> Option<HistoryLimit> {
+    let limit = HistoryLimit { max: group.history, bytes: group.history_bytes };
+    (group.history > 0).then_some(limit)
 }
 
 impl Dialect for Connection {
@@ -57,9 +69,8 @@ impl Dialect for Connection {
         }
         let group = group(opening.route, opening.path);
         let (app, name) = (APP, group.to_string());
-        let Reflect { exclude_sender, history, history_bytes, .. } = opening.route.reflect;
-        let history_limit = HistoryLimit { max: history, bytes: history_bytes };
-        let history_limit = Some(history_limit).filter(|_| history > 0);
+        let Reflect { exclude_sender, .. } = opening.route.reflect;
+        let history_limit = history_limit(&opening.route.reflect);
         let request =
             history_limit.map(|_| JoinRequest { history: true, ..JoinRequest::default() });
         context.effects.push(Effect::Join {
@@ -82,6 +93,9 @@ impl Dialect for Connection {
             // A schema model of the route may have made the payload longer than the frame limits
             // allow.
             return context.close(Closing::new(close::TOO_BIG, "the message is too big"));
+        }
+        if !context.env.links.may_publish(APP, &self.0.group) {
+            return context.close(Closing::new(close::POLICY, "the group accepts no messages"));
         }
         let opcode = match kind {
             ws::MessageKind::Text => Opcode::Text,
@@ -120,7 +134,21 @@ impl Dialect for Connection {
 }
 
 // A group has no HTTP API.
-impl DialectApi for Connection {}
+impl DialectApi for Connection {
+    fn content(event: &Event) -> Option<Content<'_>> {
+        plain_content(event)
+    }
+
+    /// A message in the history of its group, if the route has one.
+    fn linked_event(env: &Env, _app: u32, name: &str, content: &Content<'_>) -> Option<Event> {
+        let route = env.config.routes.iter().find(|route| {
+            route.endpoint == EndpointKind::Reflect && name.starts_with(&group_prefix(route))
+        });
+        let limit = route.and_then(|route| history_limit(&route.reflect));
+        let retain = limit.map_or(Retention::Nothing, Retention::History);
+        Some(Event { retain, ..plain_event(env, content) })
+    }
+}
 
 #[cfg(test)]
 mod tests {

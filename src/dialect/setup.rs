@@ -5,6 +5,7 @@ use super::apps::Apps;
 use super::channels::ids::SocketIds;
 use super::entry::DialectKind;
 use super::env::Env;
+use super::links::Links;
 use super::zenith::{self, Directory};
 use crate::config::{self, Config};
 use crate::hub::EventMask;
@@ -32,10 +33,12 @@ impl Env {
         let watched = watched(&apps);
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
+        let links = Links::new(&config, &apps);
         let zenith = Directory::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
         Env {
             config,
             apps,
+            links,
             guards,
             remotes,
             names,
@@ -57,6 +60,7 @@ impl Env {
     pub fn reloaded(&self, config: Config) -> Env {
         let mut env = Env::with(config, self.socket_ids.clone(), self.registries.clone());
         env.apps = self.apps.reloaded(&env.config.apps);
+        env.links = self.links.reloaded(&env.config, &env.apps);
         env.counters = self.counters.clone();
         env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();

@@ -58,6 +58,12 @@ macro_rules! dialects {
                     section: None,
                     has_api: false,
                 }
+                Channel in plain {
+                    name: "channel",
+                    about: "Plain WebSockets that receive the data of a linked channel's events.",
+                    section: None,
+                    has_api: false,
+                }
                 Zilliqa in zilliqa {
                     name: "zilliqa",
                     about: "The Zilliqa WebSocket Server protocol.",

@@ -149,8 +149,18 @@ impl Members {
 
     /// Whether the subscription at `position` of `slot`'s list is active.
     pub(super) fn is_active(&self, slot: u32, position: usize, subscribers: &[Subscriber]) -> bool {
-        let at = self.list(slot).get(position).map(|member| member.at as usize);
-        at.and_then(|at| subscribers.get(at)).is_some_and(Subscriber::is_active)
+        self.subscriber(slot, position, subscribers).is_some_and(Subscriber::is_active)
+    }
+
+    /// The entry of the subscription at `position` of `slot`'s list.
+    pub(super) fn subscriber<'s>(
+        &self,
+        slot: u32,
+        position: usize,
+        subscribers: &'s [Subscriber],
+    ) -> Option<&'s Subscriber> {
+        let member = self.list(slot).get(position)?;
+        subscribers.get(member.at as usize)
     }
 
     /// Notes that the channel with these subscribers has moved to index `to`.

@@ -56,6 +56,7 @@ use notice::ChannelEvents;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
 /// The result of [`Hub::join`].
 #[derive(Clone, Debug)]
@@ -434,6 +435,19 @@ impl Hub {
             Some(Some(channel)) if channel.home_link == HomeLink::Known => &channel.subscribers,
             _ => &[],
         }
+    }
+
+    /// The name of the channel at `at`.
+    pub fn name_at(&self, at: u32) -> Option<Arc<str>> {
+        self.channels.get(at as usize)?.as_ref().map(|channel| channel.name.shared())
+    }
+
+    /// The form in which a connection receives the events of a channel, if it has subscribed to it.
+    pub fn form_of(&self, slot: Slot, name: &ChannelName) -> Option<Form> {
+        let at = self.find(name.app(), name.text(), name.hash())?;
+        let position = self.members.position(slot.index, at)?;
+        let channel = self.channels[at as usize].as_ref()?;
+        self.members.subscriber(slot.index, position, &channel.subscribers).map(|it| it.form)
     }
 
     /// Channels of this home that have a picture or a history.

@@ -27,9 +27,24 @@ enum BroadcastContent<'e> {
     Value(Box<Formed<'e>>),
 }
 
+/// What became of an event for one subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeliveryOutcome {
+    /// It is in the write queue.
+    Queued,
+    /// The framing of the peer's stream cannot carry the message.
+    NotInFraming,
+    /// The dialect of the view through which the peer has subscribed cannot express the event.
+    NotInView,
+    /// The event is for other subscribers: those of the channel's own dialect, or of other formats.
+    NotMeant,
+}
+
 /// The forms of an event besides the published one, as far as this core has needed them.
 struct OtherForms<'e> {
     event: &'e Event,
+    /// The name of the channel.
+    name: &'e str,
     forms: &'e EventForms,
     env: &'e Env,
     wrapped: Vec<(Form, Format, Wrapped<'e>)>,
@@ -54,7 +69,8 @@ struct Wrapped<'e> {
 impl<'e> Broadcast<'e> {
     /// Takes this core's handle of the event's frame, or a value of which no encoding is made yet.
     /// `None` if the event has neither.
-    pub fn new(event: &'e Event, env: &'e Env) -> Option<Broadcast<'e>> {
+    /// `name` is the channel's.
+    pub fn new(event: &'e Event, name: &'e str, env: &'e Env) -> Option<Broadcast<'e>> {
         let content = match &event.payload {
             EventPayload::Frame(shared) => BroadcastContent::Frame(Wrapped::of(shared)),
             EventPayload::Value(encodings) => BroadcastContent::of_value(encodings),
@@ -63,19 +79,27 @@ impl<'e> Broadcast<'e> {
         let others = event
             .forms
             .as_deref()
-            .map(|forms| Box::new(OtherForms { event, forms, env, wrapped: Vec::new() }));
+            .map(|forms| Box::new(OtherForms { event, name, forms, env, wrapped: Vec::new() }));
         Some(Broadcast { content, others })
     }
 
-    /// The encoding for a subscriber; `None` if it does not receive the event.
-    fn encoded(&mut self, form: Form, format: Format) -> Option<&mut Wrapped<'e>> {
+    /// The encoding for a subscriber.
+    ///
+    /// # Errors
+    /// Why the subscriber does not receive the event.
+    fn encoded(&mut self, form: Form, format: Format) -> Result<&mut Wrapped<'e>, DeliveryOutcome> {
         let is_published = form.view == 0 && !(form.positioned && self.has_position());
         let encoded = match (&mut self.content, &mut self.others) {
             (BroadcastContent::Frame(frame), _) if is_published => frame,
             (BroadcastContent::Value(formed), _) if is_published => formed.encoded(format),
-            (_, others) => others.as_mut()?.encoded(form, format),
+            (_, None) => return Err(DeliveryOutcome::NotMeant),
+            (_, Some(others)) => others.encoded(form, format),
         };
-        (!encoded.plain.is_empty()).then_some(encoded)
+        match encoded.plain.is_empty() {
+            false => Ok(encoded),
+            true if form.view == 0 => Err(DeliveryOutcome::NotMeant),
+            true => Err(DeliveryOutcome::NotInView),
+        }
     }
 
     fn has_position(&self) -> bool {
@@ -95,7 +119,7 @@ impl<'e> OtherForms<'e> {
     fn encoded(&mut self, form: Form, format: Format) -> &mut Wrapped<'e> {
         let known = self.wrapped.iter().position(|it| (it.0, it.1) == (form, format));
         let at = known.unwrap_or_else(|| {
-            let make = || dialect::make_form(self.env, self.event, form, format);
+            let make = || dialect::make_form(self.env, self.name, self.event, form, format);
             let wrapped = Wrapped::of(self.forms.get(form, format, make));
             self.wrapped.push((form, format, wrapped));
             self.wrapped.len() - 1
@@ -160,8 +184,7 @@ impl<'e> Wrapped<'e> {
 }
 
 impl Session {
-    /// Queues a broadcast in the encoding for this peer. Returns false if the peer's framing cannot
-    /// carry the message.
+    /// Queues a broadcast in the encoding for this peer.
     ///
     /// # Errors
     /// More than `bound` bytes of broadcasts would wait; the broadcast was not queued.
@@ -172,8 +195,11 @@ impl Session {
         codecs: &mut Codecs,
         bound: usize,
         now_ms: u64,
-    ) -> Result<bool, QueueFull> {
-        let Some(encoded) = broadcast.encoded(form, self.stage.format()) else { return Ok(true) };
+    ) -> Result<DeliveryOutcome, QueueFull> {
+        let encoded = match broadcast.encoded(form, self.stage.format()) {
+            Ok(encoded) => encoded,
+            Err(outcome) => return Ok(outcome),
+        };
         let queue = &mut self.link.queue;
         match self.stage.framing() {
             Framing::Compressed(channel) => {
@@ -188,13 +214,13 @@ impl Session {
             Framing::Records(framing) => {
                 let record = encoded.record(framing);
                 if record.is_empty() {
-                    return Ok(false);
+                    return Ok(DeliveryOutcome::NotInFraming);
                 }
                 queue.push(&record, bound, now_ms)?;
             }
             Framing::Plain => queue.push(&encoded.plain, bound, now_ms)?,
         }
-        Ok(true)
+        Ok(DeliveryOutcome::Queued)
     }
 
     /// Queues the picture of a channel as a reply, in the encoding for this peer. If more than
@@ -385,14 +411,14 @@ mod tests {
             session.deliver(&mut of_value(event), form, &mut core.codecs, bound, 0)
         };
         assert_eq!(deliver(&mut session, &mut core, &event, bytes - 1), Err(QueueFull));
-        assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(true));
+        assert_eq!(deliver(&mut session, &mut core, &event, bytes), Ok(DeliveryOutcome::Queued));
         let batch = session.link.take_batch(&mut Vec::new()).expect("a batch");
         let at = encodings.encoded(Format::Json).as_ptr();
         assert_eq!(batch.iter().map(|it| it.as_ptr()).collect::<Vec<_>>(), [at, at]);
         // An event without an encoding is not sent.
         let none = Encodings::empty(false);
         session.show(&none, &mut core.cx());
-        assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(true));
+        assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(DeliveryOutcome::NotMeant));
         assert!(session.link.queue.take_batch().is_none());
     }
 

@@ -15,7 +15,7 @@ mod peer;
 mod queue;
 mod stage;
 
-pub use broadcast::Broadcast;
+pub use broadcast::{Broadcast, DeliveryOutcome};
 pub use context::Context;
 pub use effect::{Dial, MaskKeys, PeerMessage, ProxyEffect};
 pub use ending::Ending;

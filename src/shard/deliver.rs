@@ -5,7 +5,7 @@ use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Why};
 use crate::hub::{ChannelName, ConnId, DialectMessage, Event, EventPayload, Published};
 use crate::mem::Slot;
-use crate::session::Broadcast;
+use crate::session::{Broadcast, DeliveryOutcome};
 use crate::time::Now;
 use crate::work::{self, WorkKind};
 
@@ -43,9 +43,11 @@ impl Shard {
 
     /// Delivers an event that this core has ordered to its subscribers of the channel at `at`.
     pub(super) fn deliver_at(&mut self, at: u32, event: &Event, now: Now) {
+        // Only the forms of an event depend on the channel's name.
+        let name = event.forms.as_ref().and_then(|_| self.hub.name_at(at));
         let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
         self.subscribers.extend(received.map(|it| (it.slot, it.form)));
-        self.deliver_to_listed(event, now);
+        self.deliver_to_listed(event, name.as_deref().unwrap_or(""), now);
     }
 
     /// Delivers the hub's own events to the subscribers on this core.
@@ -58,18 +60,19 @@ impl Shard {
     pub(super) fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
         let received = self.hub.subscribers(name).iter().filter(|it| it.is_active());
         self.subscribers.extend(received.map(|it| (it.slot, it.form)));
-        self.deliver_to_listed(event, now);
+        self.deliver_to_listed(event, name.text(), now);
     }
 
-    /// Delivers the event to all connections in `self.subscribers`, and empties that list.
-    fn deliver_to_listed(&mut self, event: &Event, now: Now) {
+    /// Delivers the event of channel `name` to all connections in `self.subscribers`, and empties
+    /// that list.
+    fn deliver_to_listed(&mut self, event: &Event, name: &str, now: Now) {
         if self.subscribers.is_empty() {
             return;
         }
         match &event.payload {
             EventPayload::Nothing => self.subscribers.clear(),
             EventPayload::Frame(_) | EventPayload::Value(_) => {
-                self.broadcast_to_listed(event, now);
+                self.broadcast_to_listed(event, name, now);
             }
             EventPayload::Message(message) => {
                 self.deliver_message_to_listed(message, event.except, now);
@@ -81,8 +84,8 @@ impl Shard {
     }
 
     /// Queues frames for all connections in `self.subscribers`, and empties that list.
-    fn broadcast_to_listed(&mut self, event: &Event, now: Now) {
-        let Some(mut broadcast) = Broadcast::new(event, &self.env) else { return };
+    fn broadcast_to_listed(&mut self, event: &Event, name: &str, now: Now) {
+        let Some(mut broadcast) = Broadcast::new(event, name, &self.env) else { return };
         self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
         let limits = &self.env.config.limits;
         let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
@@ -96,8 +99,10 @@ impl Shard {
             let Some(session) = self.sessions.at_mut(index) else { continue };
             let bound = limits.write_queue_bytes;
             match session.deliver(&mut broadcast, form, &mut self.codecs, bound, now.ms) {
-                Ok(true) => delivered += 1,
-                Ok(false) => self.counters.http_streams_unsaid.add(1),
+                Ok(DeliveryOutcome::Queued) => delivered += 1,
+                Ok(DeliveryOutcome::NotInFraming) => self.counters.http_streams_unsaid.add(1),
+                Ok(DeliveryOutcome::NotInView) => self.counters.link_unexpressed.add(1),
+                Ok(DeliveryOutcome::NotMeant) => {}
                 Err(_) => slow.push(slot),
             }
             if !session.link.listed {

@@ -2,14 +2,16 @@
 //! messages to other connections.
 
 use super::Shard;
-use crate::dialect::{self, Effect, Effects, JoinOutcome, Why, is_public};
+use crate::dialect::{self, Effect, Effects, JoinOutcome, LinkedPublish, Why, is_public};
 use crate::hub::{
-    Ack, Answer, ConnId, DialectMessage, Event, Form, Join, JoinReply, Joined, Published, Query,
+    Ack, Answer, ConnId, DialectMessage, Event, EventPayload, Form, Join, JoinReply, Joined,
+    Published, Query,
 };
 use crate::mem::Slot;
 use crate::session::{Context, Ending, Session};
 use crate::time::Now;
 use crate::work::{self, WorkKind};
+use std::borrow::Cow;
 
 impl Shard {
     /// Calls the session at `slot`, if there is one, and then runs everything that it requests.
@@ -99,8 +101,10 @@ impl Shard {
         match effect {
             Effect::Join { app, name, max, request, positioned } => {
                 let is_public = is_public(&self.env, app, &name);
-                let form = Form { view: 0, positioned };
-                let join = Join { slot, app, name: &name, max, is_public, request, form };
+                let (app, source, view) = self.source_of(app, &name);
+                let form = Form { view, positioned };
+                let request = request.filter(|_| view == 0);
+                let join = Join { slot, app, name: &source, max, is_public, request, form };
                 let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
                     Joined::Later => return self.counters.subscriptions.add(1),
                     Joined::Now(reply) => {
@@ -122,27 +126,35 @@ impl Shard {
                 }
             }
             Effect::Leave { app, name } => {
+                let (app, name, _) = self.source_of(app, &name);
                 if self.hub.leave(slot, app, &name, &mut self.mail) {
                     self.counters.subscriptions.sub(1);
                     self.deliver_local(now);
                 }
             }
             Effect::Publish { app, name, event, part } => {
-                self.publish(slot, app, &name, &event, part, now);
+                self.publish_linked(slot, (app, &name), event, part, now);
             }
             Effect::PublishIfSubscribed { app, name, event } => {
-                if self.hub.is_subscribed(slot, app, &name) {
-                    self.publish(slot, app, &name, &event, 0, now);
+                let (source_app, source, _) = self.source_of(app, &name);
+                if self.hub.is_subscribed(slot, source_app, &source) {
+                    self.publish_linked(slot, (app, &name), event, 0, now);
                 } else if let Some((session, mut cx)) = self.session(slot, now) {
                     session.not_subscribed(&name, &mut cx);
                 }
             }
-            Effect::Query { query, part } => self.query(slot, &query, part, now),
+            Effect::Query { query, part } => {
+                let query = self.query_of_source(query);
+                self.query(slot, &query, part, now);
+            }
             Effect::Message { to, what } => self.deliver_anywhere(to, what, now),
-            Effect::MessageInOrder { app, name, to, what } => match self.hub.home(app, &name) {
-                home if home == self.core => self.forward(to, what, now),
-                home => self.mail.message(home, to, what),
-            },
+            Effect::MessageInOrder { app, name, to, what } => {
+                let (app, name, _) = self.source_of(app, &name);
+                match self.hub.home(app, &name) {
+                    home if home == self.core => self.forward(to, what, now),
+                    home => self.mail.message(home, to, what),
+                }
+            }
         }
     }
 
@@ -161,6 +173,60 @@ impl Shard {
             session.recall(history, cx);
         }
         session.joined(name, outcome, cx);
+    }
+
+    /// The channel that a name leads to: the source's and the number of the view if the name is
+    /// that of a linked channel, else the channel of that name and 0.
+    fn source_of<'n>(&self, app: u32, name: &'n str) -> (u32, Cow<'n, str>, u16) {
+        match self.env.links.resolve(app, name) {
+            Some(resolved) => (resolved.app, Cow::Owned(resolved.name), resolved.view),
+            None => (app, Cow::Borrowed(name), 0),
+        }
+    }
+
+    fn query_of_source(&self, query: Query) -> Query {
+        let owned = |app, name: &str| {
+            let (app, name, _) = self.source_of(app, name);
+            (app, name.into_owned().into_boxed_str())
+        };
+        match query {
+            Query::Channel { app, name } => {
+                let (app, name) = owned(app, &name);
+                Query::Channel { app, name }
+            }
+            Query::Users { app, name } => {
+                let (app, name) = owned(app, &name);
+                Query::Users { app, name }
+            }
+            Query::Channels { .. } => query,
+        }
+    }
+
+    /// Publishes an event under a name that may be that of a linked channel.
+    fn publish_linked(
+        &mut self,
+        slot: Slot,
+        (app, name): (u32, &str),
+        mut event: Event,
+        part: u16,
+        now: Now,
+    ) {
+        if self.env.links.is_empty() {
+            return self.publish(slot, app, name, &event, part, now);
+        }
+        match dialect::linked_publish(&self.env, app, name, &mut event) {
+            LinkedPublish::AsItIs => self.publish(slot, app, name, &event, part, now),
+            LinkedPublish::Source { app, name, event } => {
+                self.publish(slot, app, &name, &event, part, now);
+            }
+            LinkedPublish::Refused => {
+                self.counters.link_refused.add(1);
+                // An event that nobody receives, so that the publisher gets its answer.
+                let nothing = Event { payload: EventPayload::Nothing, ..Event::default() };
+                let (app, name, _) = self.source_of(app, name);
+                self.publish(slot, app, &name, &nothing, part, now);
+            }
+        }
     }
 
     fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {

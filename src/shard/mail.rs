@@ -3,7 +3,7 @@
 
 use super::Shard;
 use crate::dialect::JoinOutcome;
-use crate::hub::{Ack, Answer, ChannelName, Down, JoinRefusal, OutgoingMail, Up};
+use crate::hub::{Ack, Answer, ChannelName, Down, Form, JoinRefusal, OutgoingMail, Up};
 use crate::mem::Slot;
 use crate::time::Now;
 use crate::work;
@@ -49,10 +49,10 @@ impl Shard {
                 self.join_refused(request_id, &name, now);
             }
             Down::Interested { request_id, name, granted: true } => {
-                let slots = self.hub.interested(request_id, &name).iter().map(|it| it.slot);
-                for index in slots.collect::<Vec<u32>>() {
+                let joined = self.hub.interested(request_id, &name).iter();
+                for (index, form) in joined.map(|it| (it.slot, it.form)).collect::<Vec<_>>() {
                     if let Some(slot) = self.sessions.slot_at(index) {
-                        self.on_joined(slot, name.text(), JoinOutcome::Joined(None), now);
+                        self.on_joined(slot, (&name, form), JoinOutcome::Joined(None), now);
                     }
                 }
             }
@@ -60,18 +60,29 @@ impl Shard {
             Down::Answer { ack, answer } => self.answered(ack, answer, now),
             Down::JoinReply { request_id, slot, name, reply } => {
                 let granted = reply.is_ok();
+                let form = self.hub.form_of(slot, &name).unwrap_or_default();
                 if self.hub.on_join_reply(request_id, slot, &name, granted, &mut self.mail) {
                     let outcome = match reply {
                         Ok(reply) => JoinOutcome::Joined(Some(reply)),
                         Err(why) => self.join_refusal(why),
                     };
-                    self.on_joined(slot, name.text(), outcome, now);
+                    self.on_joined(slot, (&name, form), outcome, now);
                 }
             }
         }
     }
 
-    fn on_joined(&mut self, slot: Slot, name: &str, outcome: JoinOutcome, now: Now) {
+    /// Reports the outcome of a join, under the name by which the connection knows the channel.
+    fn on_joined(
+        &mut self,
+        slot: Slot,
+        (name, form): (&ChannelName, Form),
+        outcome: JoinOutcome,
+        now: Now,
+    ) {
+        let in_view = (form.view != 0).then(|| self.env.links.name_in(form.view, name.text()));
+        let in_view = in_view.flatten();
+        let name = in_view.as_deref().unwrap_or(name.text());
         self.serve(slot, now, |session, cx| {
             Shard::deliver_outcome(session, name, outcome, cx);
         });
@@ -82,9 +93,10 @@ impl Shard {
     fn join_refused(&mut self, request_id: u32, name: &ChannelName, now: Now) {
         for index in self.hub.join_refused(request_id, name) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
+            let form = self.hub.form_of(slot, name).unwrap_or_default();
             self.hub.leave(slot, name.app(), name.text(), &mut self.mail);
             let outcome = self.join_refusal(JoinRefusal::NoRoom);
-            self.on_joined(slot, name.text(), outcome, now);
+            self.on_joined(slot, (name, form), outcome, now);
         }
     }
 

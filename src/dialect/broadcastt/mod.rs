@@ -66,7 +66,8 @@ impl Vendor for Broadcastt {
                 | BadEvent::LongName
                 | BadEvent::Public
                 | BadEvent::LongData
-                | BadEvent::TooMany,
+                | BadEvent::TooMany
+                | BadEvent::View,
                 _,
             )
             | ProtocolError::Unsupported(_)

@@ -272,6 +272,9 @@ fn client_event<V: Vendor>(
     if !matches!(channel::kind(V::DATA, &name), ChannelKind::Private | ChannelKind::Presence) {
         return refuse(conn, context, BadEvent::Public);
     }
+    if !context.env.links.may_publish(conn.app, &name) {
+        return refuse(conn, context, BadEvent::View);
+    }
     let data = message.raw("data");
     if data.map_or(0, str::len) > app.limits.event_bytes {
         return refuse(conn, context, BadEvent::LongData);

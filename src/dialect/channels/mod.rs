@@ -13,6 +13,7 @@ mod commands;
 mod connection;
 pub mod data;
 pub mod ids;
+mod links;
 pub(super) mod messages;
 mod protocol;
 mod reads;

@@ -3,6 +3,7 @@
 use super::super::api::DialectApi;
 use super::super::apps::PathError;
 use super::super::closing::{Closing, Why};
+use super::super::content::Content;
 use super::super::context::{DialectContext, Heartbeat, Opening, Rejection, freeze_text};
 use super::super::effects::JoinOutcome;
 use super::super::env::Env;
@@ -12,9 +13,9 @@ use super::connection::{Connection, end, socket_id};
 use super::data::ChannelKind;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
-use super::{api, channel, commands, messages, watch};
+use super::{api, channel, commands, links, messages, watch};
 use crate::http;
-use crate::hub::{Answer, JoinReply};
+use crate::hub::{Answer, Event, JoinReply};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -154,6 +155,14 @@ impl<V: Vendor> DialectApi for Connection<V> {
             pushed = messages::push_count(V::DATA, out, name, count)
         });
         pushed.then_some(frame)
+    }
+
+    fn content(event: &Event) -> Option<Content<'_>> {
+        links::content::<V>(event)
+    }
+
+    fn linked_event(env: &Env, app: u32, name: &str, content: &Content<'_>) -> Option<Event> {
+        links::event::<V>(env, app, name, content)
     }
 
     fn needs_body(context: &mut DialectContext<'_>, app: u32, request: &http::Request<'_>) -> bool {

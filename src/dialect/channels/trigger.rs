@@ -61,29 +61,41 @@ impl<'t> Trigger<'t> {
             _ => None,
         };
         let channels = channel_names::<V>(env, &env.apps.get(app).config, body)?;
+        if let Some(name) = channels.iter().find(|name| !env.links.may_publish(app, name)) {
+            return Err((403, format!("channel {name} is linked and accepts no events").into()));
+        }
         Ok(Trigger { event, data, except, channels, info })
     }
 
     /// The effect that publishes the event on channel `name`. `part` is the number under which the
     /// answer about the channel is reported.
     pub(super) fn publish<V: Vendor>(&self, env: &Env, app: u32, name: &str, part: u16) -> Effect {
-        let mut scratch = Vec::with_capacity(64 + self.data.len() + self.data.len() / 4);
-        let frame = freeze_text(&mut scratch, |out| {
-            push_event(out, self.event, name, &self.data);
-        });
-        let retain = match channel::is_cached(V::DATA, name) {
-            true => Retention::Cache(Arc::new(CacheEntry {
-                ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
-                event: self.event.into(),
-                data: (*self.data).into(),
-            })),
-            false => Retention::Nothing,
-        };
-        let compressed = env.compresses.then(Default::default);
-        let payload = EventPayload::Frame(SharedFrame { frame, compressed });
-        let event = Event { payload, except: self.except, retain, ..Event::default() };
+        let event = published::<V>(env, app, name, (self.event, &self.data));
+        let event = Event { except: self.except, ..event };
         Effect::Publish { app, name: name.to_owned(), event, part }
     }
+}
+
+/// The event with this name and data on channel `name`, and what the channel's home keeps of it.
+pub(super) fn published<V: Vendor>(
+    env: &Env,
+    app: u32,
+    name: &str,
+    (event, data): (&str, &str),
+) -> Event {
+    let mut scratch = Vec::with_capacity(64 + data.len() + data.len() / 4);
+    let frame = freeze_text(&mut scratch, |out| push_event(out, event, name, data));
+    let retain = match channel::is_cached(V::DATA, name) {
+        true => Retention::Cache(Arc::new(CacheEntry {
+            ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
+            event: event.into(),
+            data: data.into(),
+        })),
+        false => Retention::Nothing,
+    };
+    let compressed = env.compresses.then(Default::default);
+    let payload = EventPayload::Frame(SharedFrame { frame, compressed });
+    Event { payload, retain, ..Event::default() }
 }
 
 fn event_name<'t, V: Vendor>(

@@ -166,6 +166,8 @@ pub enum BadEvent {
     LongData,
     /// The event exceeds the limit of client events per second.
     TooMany,
+    /// The channel is a view of another one, and the view accepts no events.
+    View,
 }
 
 /// Why a subscription is refused.

@@ -5,7 +5,7 @@ use super::messages::{ZenithMessage, to_message};
 use super::wire::{self, APP, MessageEnvelope, codes};
 use crate::codec::Value;
 use crate::config;
-use crate::dialect::{DialectContext, Effect, Env};
+use crate::dialect::{Content, DialectContext, Effect, Env};
 use crate::hub::{self, Clears, ConnId, Encodings, Event, EventPayload, Mode, Retain, Retention};
 use std::sync::Arc;
 
@@ -103,6 +103,9 @@ fn topic_order(
         return refuse(codes::UNKNOWN, "the topic's data stands in the configuration");
     }
     let name = wire::channel(&it.controller, topic);
+    if !env.links.may_publish(APP, &name) {
+        return refuse(codes::AUTHORITY, "the topic is linked and accepts no data");
+    }
     let retain = match &it.retain {
         None => rule.retain,
         Some(word) => match word.as_text().and_then(retain_of) {
@@ -110,14 +113,7 @@ fn topic_order(
             None => return refuse(codes::DESERIALISE, "Retain is unknown"),
         },
     };
-    let mode = match retain {
-        config::RetainConfig::Merge => Some(Mode::Merge { null_deletes: rule.null_deletes }),
-        config::RetainConfig::Log => {
-            Some(Mode::Log { max: directory.config.log_elements as u32, clears: CLEARS })
-        }
-        config::RetainConfig::Replace => Some(Mode::Replace),
-        config::RetainConfig::None => None,
-    };
+    let mode = mode(env, retain, rule.null_deletes);
     let retain = match it.action.as_deref() {
         Some("End") => {
             let scope = EndScope::of(it.session.as_ref(), it.user.as_ref());
@@ -144,6 +140,31 @@ fn topic_order(
         }
         Err(_) => refuse(codes::DESERIALISE, "Data cannot be written in every format"),
     }
+}
+
+/// How the picture of a topic is changed by published data.
+fn mode(env: &Env, retain: config::RetainConfig, null_deletes: bool) -> Option<Mode> {
+    match retain {
+        config::RetainConfig::Merge => Some(Mode::Merge { null_deletes }),
+        config::RetainConfig::Log => {
+            Some(Mode::Log { max: env.zenith.config.log_elements as u32, clears: CLEARS })
+        }
+        config::RetainConfig::Replace => Some(Mode::Replace),
+        config::RetainConfig::None => None,
+    }
+}
+
+/// The event that publishes the content of a linked channel's event on a topic, as a back end would
+/// publish it. `None` for binary data and for null.
+pub(super) fn linked_event(env: &Env, channel: &str, content: &Content<'_>) -> Option<Event> {
+    let (controller, topic) = wire::split(channel);
+    let data = content.data.value().filter(|data| !data.is_null())?;
+    let envelope = Arc::new(wire::envelope(controller, topic));
+    let encodings = Encodings::new(envelope, data, env.compresses).ok()?;
+    let rule = env.zenith.look(controller, topic).rule;
+    let mode = rule.and_then(|rule| mode(env, rule.retain, rule.null_deletes));
+    let retain = Retention::Picture(mode.map_or(Retain::Nothing, Retain::Update));
+    Some(Event { payload: EventPayload::Value(Arc::new(encodings)), retain, ..Event::default() })
 }
 
 impl EndScope {

@@ -24,17 +24,17 @@ mod wire;
 
 pub use directory::Directory;
 pub use registry::State;
-pub use wire::APP;
+pub use wire::{APP, channel as channel_name};
 
 use super::{
-    Answered, Closing, ConnectionEnd, Dialect, DialectApi, DialectContext, DialectEvent,
-    DialectPolicy, Effects, Env, Heartbeat, Opening, Rejection, Why,
+    Answered, Closing, ConnectionEnd, Content, ContentData, Dialect, DialectApi, DialectContext,
+    DialectEvent, DialectPolicy, Effects, Env, Heartbeat, Opening, Rejection, Why,
 };
 use crate::codec::Format;
 use crate::codec::value::{self, DecodeLimits};
 use crate::config::SlowConsumer;
 use crate::http;
-use crate::hub;
+use crate::hub::{self, Event};
 use crate::time::Deadline;
 use crate::ws::{self, close};
 use client::Client;
@@ -185,6 +185,15 @@ impl DialectApi for Connection {
         negotiate::version(opening)?;
         negotiate::check_bearer(env, opening)?;
         negotiate::protocol(opening)
+    }
+
+    fn content(event: &Event) -> Option<Content<'_>> {
+        let value = event.encodings()?.value()?;
+        Some(Content { event: None, data: ContentData::Value(value) })
+    }
+
+    fn linked_event(env: &Env, _app: u32, name: &str, content: &Content<'_>) -> Option<Event> {
+        commands::linked_event(env, name, content)
     }
 
     /// A call to a back end that has just closed fails with `<Controller>.Unavailable`.

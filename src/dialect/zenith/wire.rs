@@ -175,7 +175,7 @@ pub(super) fn parse_session(text: &str) -> Option<ConnId> {
 }
 
 /// The channel name of a controller's topic. A controller does not contain U+0000.
-pub(super) fn channel(controller: &str, topic: &str) -> String {
+pub fn channel(controller: &str, topic: &str) -> String {
     format!("{controller}\0{topic}")
 }
 

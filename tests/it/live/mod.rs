@@ -7,6 +7,7 @@ mod compress;
 mod confined;
 mod guard;
 mod heavy;
+mod links;
 mod models;
 mod nodes;
 mod order;

@@ -1,0 +1,249 @@
+//! Linked channels: maps the names of a view's channels to those of its source, and back.
+//!
+//! There is one channel, the source's. A subscriber through a view joins it and differs only in the
+//! form of the events that it gets, so this table is all that knows of views by name. The numbers
+//! of views stay the same over a reload of the configuration, because subscriptions contain them.
+
+use super::apps::Apps;
+use super::{plain, reflect, zenith};
+use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, own_state, reflect_routes};
+use std::collections::HashMap;
+
+/// The sources and views of all links.
+#[derive(Debug, Default)]
+pub struct Links {
+    ends: Vec<End>,
+    /// The positions in `ends`, by application number.
+    by_app: HashMap<u32, Vec<u16>>,
+}
+
+/// A source or a view. A view's position in the list is its number; the first position is a source,
+/// so that no view has number 0.
+#[derive(Clone, Debug)]
+struct End {
+    config: LinkEnd,
+    app: u32,
+    template: NameTemplate,
+    /// The position of the source; that of the end itself if it is one.
+    source: u16,
+    /// Whether the present configuration has it.
+    is_present: bool,
+}
+
+/// A channel of a view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The number of the source's application.
+    pub app: u32,
+    /// The name of the source's channel.
+    pub name: String,
+    /// The number of the view.
+    pub view: u16,
+    /// Whether events may be published through the view.
+    pub publish: bool,
+}
+
+impl Links {
+    /// The links of a configuration that has been checked.
+    pub(super) fn new(config: &Config, apps: &Apps) -> Links {
+        Links::default().reloaded(config, apps)
+    }
+
+    /// The links of a new configuration. Sources and views that it does not have any more keep
+    /// their numbers, for the subscriptions that exist, but no name leads to them.
+    pub(super) fn reloaded(&self, config: &Config, apps: &Apps) -> Links {
+        let mut links = Links { ends: self.ends.clone(), by_app: HashMap::new() };
+        links.ends.iter_mut().for_each(|end| end.is_present = false);
+        for link in &config.links {
+            let Some(source) = links.add(&link.source, None, config, apps) else { continue };
+            for view in &link.views {
+                links.add(view, Some(source), config, apps);
+            }
+        }
+        for (at, end) in links.ends.iter().enumerate() {
+            links.by_app.entry(end.app).or_default().push(at as u16);
+        }
+        links
+    }
+
+    /// Adds a source or a view, or finds it among those that exist.
+    fn add(
+        &mut self,
+        end: &LinkEnd,
+        source: Option<u16>,
+        config: &Config,
+        apps: &Apps,
+    ) -> Option<u16> {
+        let (app, template) = place(end, config, apps)?;
+        let number = u16::try_from(self.ends.len()).ok()?;
+        let is_same = |(at, other): (usize, &End)| {
+            let same_source = other.source == source.unwrap_or(at as u16);
+            same_source && (&other.config, other.app, &other.template) == (end, app, &template)
+        };
+        let known = self.ends.iter().enumerate().position(is_same);
+        if let Some(at) = known {
+            self.ends[at].is_present = true;
+            return Some(at as u16);
+        }
+        let (config, source) = (end.clone(), source.unwrap_or(number));
+        self.ends.push(End { config, app, template, source, is_present: true });
+        Some(number)
+    }
+
+    /// Whether there are no links, and never were.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    fn ends_of(&self, app: u32) -> impl Iterator<Item = (u16, &End)> {
+        let listed = self.by_app.get(&app).map_or(&[][..], Vec::as_slice);
+        listed.iter().filter_map(|at| Some((*at, self.ends.get(usize::from(*at))?)))
+    }
+
+    /// The source's channel, if `name` is a channel of a view.
+    pub fn resolve(&self, app: u32, name: &str) -> Option<Resolved> {
+        self.ends_of(app).find_map(|(view, end)| {
+            let source = &self.ends[usize::from(end.source)];
+            let is_app = matches!(end.config.target().0, LinkTarget::App(_));
+            if end.source == view || !end.is_present || is_app && own_state(name).is_some() {
+                return None;
+            }
+            let captures = end.template.capture(name)?;
+            let mapped = source.template.fill(&captures);
+            // A name that the source would read differently belongs to no channel of the link.
+            let mut back = source.template.capture(&mapped)?;
+            let mut captures = captures;
+            back.sort_unstable();
+            captures.sort_unstable();
+            let found = Resolved {
+                app: source.app,
+                view,
+                publish: end.config.publish,
+                name: mapped.clone(),
+            };
+            (back == captures).then_some(found)
+        })
+    }
+
+    /// Whether events of the channel may be published under this name: it is not a channel of a
+    /// view, or the view may publish.
+    pub fn may_publish(&self, app: u32, name: &str) -> bool {
+        self.is_empty() || self.resolve(app, name).is_none_or(|resolved| resolved.publish)
+    }
+
+    /// Whether the channel is the source of views, so that its events need further forms.
+    pub fn is_source(&self, app: u32, name: &str) -> bool {
+        self.ends_of(app).any(|(at, end)| end.source == at && end.template.capture(name).is_some())
+    }
+
+    /// The name by which the subscribers of a view know the source's channel `name`.
+    pub fn name_in(&self, view: u16, name: &str) -> Option<String> {
+        let end = self.ends.get(usize::from(view))?;
+        let captures = self.ends[usize::from(end.source)].template.capture(name)?;
+        Some(end.template.fill(&captures))
+    }
+
+    /// The application number of a view, and the name of events that have none.
+    pub(super) fn view(&self, view: u16) -> Option<(u32, &str)> {
+        self.ends.get(usize::from(view)).map(|end| (end.app, end.config.event.as_str()))
+    }
+
+    /// The application number of a view's source, and the name of events that have none.
+    pub(super) fn source_of(&self, view: u16) -> Option<(u32, &str)> {
+        self.ends.get(usize::from(view)).and_then(|end| self.view(end.source))
+    }
+}
+
+/// The application number of a source or view, and the template of its names in the hub.
+fn place(end: &LinkEnd, config: &Config, apps: &Apps) -> Option<(u32, NameTemplate)> {
+    let (target, _, text) = end.target();
+    let template = NameTemplate::parse(text).ok()?;
+    match target {
+        LinkTarget::App(id) => Some((apps.by_id(id)?, template)),
+        LinkTarget::Path => Some((plain::APP, template)),
+        LinkTarget::Zenith => {
+            let (controller, topic) = text.split_once('/')?;
+            let name = zenith::channel_name(controller, topic);
+            Some((zenith::APP, NameTemplate::parse(&name).ok()?))
+        }
+        LinkTarget::Reflect => {
+            let pattern = template.pattern();
+            let route = reflect_routes(&config.routes, &pattern).next()?;
+            Some((reflect::APP, template.under(&reflect::group_prefix(route))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Link;
+
+    fn end(app: &str, channel: &str) -> LinkEnd {
+        LinkEnd { app: app.to_owned(), channel: channel.to_owned(), ..LinkEnd::default() }
+    }
+
+    fn config(views: &[(&str, &str)]) -> Config {
+        let mut config = Config::demo();
+        for id in ["2", "3"] {
+            let mut app = config.apps[0].clone();
+            (app.id, app.key) = (id.to_owned(), format!("key-{id}"));
+            config.apps.push(app);
+        }
+        let views = views.iter().map(|(app, channel)| end(app, channel)).collect();
+        config.links = vec![Link { source: end("1", "q-{a}-{b}"), views }];
+        config
+    }
+
+    #[test]
+    fn links_map_names_both_ways() {
+        let config = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
+        let links = Links::new(&config, &Apps::new(&config.apps));
+        let found = links.resolve(1, "2.1.x").expect("a view");
+        assert_eq!((found.app, found.name.as_str(), found.view), (0, "q-1-2", 1));
+        assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"));
+        assert_eq!(links.name_in(2, "q-1-2").as_deref(), Some("z1-2"));
+        // The source would read q-1-2-3 as a = 1, b = 2-3.
+        assert_eq!(links.resolve(1, "3.1-2.x"), None);
+        assert_eq!(links.resolve(2, "z1-2-3").map(|it| it.name).as_deref(), Some("q-1-2-3"));
+        assert_eq!(links.resolve(1, "other"), None);
+        assert_eq!(links.resolve(2, "zebra-2").map(|it| it.name).as_deref(), Some("q-ebra-2"));
+        assert_eq!(links.resolve(0, "q-1-2"), None, "the source is no view");
+        assert!(links.is_source(0, "q-1-2") && !links.is_source(0, "q-1"));
+        assert!(!links.is_source(1, "2.1.x"));
+        assert!(links.may_publish(0, "q-1-2") && links.may_publish(1, "other"));
+        assert!(!links.may_publish(1, "2.1.x"));
+    }
+
+    #[test]
+    fn links_leave_out_channels_with_state_of_their_own() {
+        let config = config(&[("2", "{a}-{b}"), ("3", "private-{a}-{b}")]);
+        let links = Links::new(&config, &Apps::new(&config.apps));
+        for (app, name, is_view) in [
+            (1, "some-thing", true),
+            (1, "presence-thing", false),
+            (1, "cache-thing", false),
+            (2, "private-some-thing", true),
+            (2, "private-cache-thing", false),
+            (2, "private-encrypted-thing", false),
+        ] {
+            assert_eq!(links.resolve(app, name).is_some(), is_view, "{name}");
+        }
+    }
+
+    #[test]
+    fn links_keep_the_numbers_of_views_over_a_reload() {
+        let before = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
+        let apps = Apps::new(&before.apps);
+        let links = Links::new(&before, &apps);
+        let after = config(&[("3", "z{a}-{b}"), ("2", "y{a}.{b}")]);
+        let links = links.reloaded(&after, &apps);
+        assert_eq!(links.resolve(2, "z1-2").map(|it| it.view), Some(2));
+        assert_eq!(links.resolve(1, "2.1.x"), None, "the view was removed");
+        assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"), "it has subscribers");
+        assert_eq!(links.resolve(1, "y1.2").map(|it| it.view), Some(3));
+        let links = links.reloaded(&Config::demo(), &apps);
+        assert!(!links.is_empty() && links.is_source(0, "q-1-2"));
+        assert_eq!(links.resolve(1, "y1.2"), None);
+    }
+}
