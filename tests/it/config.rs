@@ -1186,3 +1186,88 @@ fn config_example_and_reference_are_made_from_the_sections() {
     assert!(example == polycast::config::example(), "config example > polycast.example.toml");
     assert!(reference == polycast::config::reference(), "config reference > docs/configuration.md");
 }
+
+/// Checks links, each given as the lines of `source` and `views` after two applications, routes and
+/// Zenith: with the beginning of the error, after the position.
+fn check_links(cases: &[(&str, &str)]) {
+    const REST: &str = "
+zenith = {}
+routes = [
+    { endpoint = 'reflect', reflect = { group = 'path' }, when = [{ path = '/rooms/*' }] },
+    { endpoint = 'reflect', reflect = { group = 'path' }, when = [{ path = '/twice/*' }] },
+    { endpoint = 'reflect', reflect = { group = 'path' }, when = [{ path = '/twice/x*' }] },
+    { endpoint = 'reflect', when = [{ path = '/one' }] },
+    { endpoint = 'channel', when = [{ path = '/raw/*' }] },
+    { endpoint = 'apps' },
+]
+apps = [
+    { id = '1', key = 'one', secret = 's' },
+    { id = '2', key = 'two', secret = 's', dialect = 'broadcastt' },
+]
+";
+    for (links, refusal) in cases {
+        match parse(&format!("{REST}{links}\n")) {
+            Ok(_) => assert_eq!(*refusal, "", "{links}"),
+            Err(error) => {
+                assert!(!refusal.is_empty() && error.contains(refusal), "{links}\n{error}");
+            }
+        }
+    }
+}
+
+/// One link from the first application's channels `source` to `view`.
+fn link(source: &str, view: &str) -> String {
+    format!("[[links]]\nsource = {{ app = '1', channel = '{source}' }}\n[[links.views]]\n{view}")
+}
+
+#[test]
+fn config_links_have_one_source_and_views() {
+    let view = |view: &str| link("q-{a}", view);
+    check_links(&[
+        (&view("app = '2'\nchannel = 'x-{a}'"), ""),
+        (&view("zenith = 'Prices/{a}'"), ""),
+        (&view("reflect = '/rooms/{a}'\npublish = true\nevent = 'said'"), ""),
+        (&view("path = '/raw/{a}'"), ""),
+        (&view("app = '1'\nchannel = 'x-{a}'"), ""),
+        (&view(""), "17:1: links[0].views[0]: exactly one of `channel`, `zenith`"),
+        (&view("zenith = 'P/{a}'\npath = '/raw/{a}'"), "links[0].views[0]: exactly one of"),
+        (&view("app = '2'\npath = '/raw/{a}'"), "views[0].app: only `channel` belongs"),
+        (&view("app = '3'\nchannel = 'x-{a}'"), "views[0].app: no application has the id `3`"),
+        (&view("channel = 'x-{a}'"), "views[0].app: no application has the id ``"),
+        (&view("app = '2'\nchannel = 'x-{b}'"), "views[0].channel: the placeholders must be"),
+        (&view("app = '2'\nchannel = 'x'"), "views[0].channel: the placeholders must be"),
+        (&view("app = '2'\nchannel = 'x-*'"), "views[0].channel: `*` has no meaning"),
+        (&view("app = '2'\nchannel = 'presence-{a}'"), "name begins with presence-"),
+        (&view("app = '2'\nchannel = 'private-encrypted-{a}'"), "begins with private-encrypted-"),
+        (&view("app = '2'\nchannel = 'private-{a}'"), ""),
+        (&view("app = '2'\nchannel = 'x-{a}'\nevent = ''"), "views[0].event: "),
+        (&view("zenith = '{a}/x'"), "views[0].zenith: expected a controller"),
+        (&view("zenith = '{a}'"), "views[0].zenith: expected a controller"),
+        (&view("reflect = '/one/{a}'"), "views[0].reflect: expected the path of exactly one"),
+        (&view("reflect = '/twice/x{a}'"), "views[0].reflect: expected the path of exactly one"),
+        (&view("path = '/rooms/{a}'"), "views[0].path: no route with"),
+        ("[[links]]\nsource = { app = '1', channel = 'q' }", "links[0].views: "),
+        (
+            "[[links]]\nsource = { app = '1', channel = 'q', publish = true }",
+            "links[0].source.publish: only a view has this key",
+        ),
+    ]);
+}
+
+#[test]
+fn config_links_that_meet_are_refused() {
+    let clash = "a channel could also be in `q-{a}` of the links";
+    let two = |source: &str, view: &str| {
+        format!("{}\n{}", link("q-{a}", "app = '2'\nchannel = 'x-{a}'"), link(source, view))
+    };
+    check_links(&[
+        (&two("r-{a}", "path = '/raw/{a}'"), ""),
+        (&two("q-{a}", "path = '/raw/{a}'"), clash),
+        (&two("q-special", "path = '/raw/special'"), clash),
+        // A loop: the view of the second link is the source of the first one.
+        (&two("s-{a}", "app = '1'\nchannel = 'q-{a}'"), clash),
+        (&two("x-{a}", "app = '2'\nchannel = 'x-{a}-y'"), "could also be in `x-{a}` of the links"),
+        (&link("q-{a}", "app = '1'\nchannel = 'q-{a}'"), clash),
+        (&link("q-{a}", "app = '1'\nchannel = 'p-{a}'"), ""),
+    ]);
+}
