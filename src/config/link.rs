@@ -20,7 +20,7 @@ section! {
     /// Linked channels. A link has a source and one or more views, by which clients of other
     /// protocols or applications share the source's channels. An event that is published once
     /// reaches the subscribers of the source and of all views, in one order.
-    pub struct Link {
+    pub struct ChannelLink {
         /// The channels that are shared. Their application or protocol decides about presence,
         /// cached events and history.
         pub source: LinkEnd = LinkEnd::default();
@@ -84,7 +84,7 @@ impl LinkEnd {
     /// The template of the names. The configuration has been checked.
     pub fn template(&self) -> NameTemplate {
         let (_, _, text) = self.target();
-        NameTemplate::parse(text).unwrap_or_else(|_| NameTemplate::parse("").expect("a template"))
+        NameTemplate::parse(text).unwrap_or_default()
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) struct LinkContext<'c> {
 }
 
 /// Refuses links without a meaning, and links that meet: the same channel in two of them.
-pub(super) fn check(links: &[Link], context: &LinkContext<'_>) -> Result<(), Error> {
+pub(super) fn check(links: &[ChannelLink], context: &LinkContext<'_>) -> Result<(), Error> {
     let mut ends: Vec<(&LinkEnd, Pattern)> = Vec::new();
     for (index, link) in links.iter().enumerate() {
         check_link(link, context, &mut ends)
@@ -128,7 +128,7 @@ pub(super) fn check(links: &[Link], context: &LinkContext<'_>) -> Result<(), Err
 }
 
 fn check_link<'l>(
-    link: &'l Link,
+    link: &'l ChannelLink,
     context: &LinkContext<'_>,
     ends: &mut Vec<(&'l LinkEnd, Pattern)>,
 ) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::app::{AppConfig, KeyPair};
 use super::guard::{GuardConfig, GuardKey};
-use super::link::{Link, LinkEnd};
+use super::link::{ChannelLink, LinkEnd};
 use super::pattern::Pattern;
 use super::proxy::{Proxy, Upstream};
 use super::range::size_text;
@@ -195,7 +195,7 @@ pub fn reference() -> String {
         Table::entry("apps.keys", &example_pair()),
         Table::of("apps.limits", &app.limits),
         Table::entry("apps.webhooks", &Webhook::new("https://example.com/hook")),
-        Table::entry("links", &Link::default()),
+        Table::entry("links", &ChannelLink::default()),
         Table::of("links.source", &LinkEnd::default()),
         Table::entry("links.views", &LinkEnd::default()),
         Table::of("zenith", &zenith).without(&["tokens", "services", "feeds", "topics"]),

@@ -15,7 +15,7 @@ use super::console::{self, Console};
 use super::error::{Error, Problem};
 use super::guard::{self, GuardConfig};
 use super::limits::{self, Limits};
-use super::link::{self, Link, LinkContext};
+use super::link::{self, ChannelLink, LinkContext};
 use super::listener::{self, Listener};
 use super::log::{self, Log};
 use super::metrics::{self, Metrics};
@@ -85,7 +85,7 @@ section! {
         /// The applications; at least one, unless a route or the Zenith section does not need any.
         pub apps: Vec<AppConfig> = Vec::new();
         /// Channels that clients of several protocols or applications share.
-        pub links: Vec<Link> = Vec::new();
+        pub links: Vec<ChannelLink> = Vec::new();
     }
     and {
         /// Warnings about settings that are accepted but have no effect, one line each with file,

@@ -75,8 +75,8 @@ section! {
         /// limits.message_bytes.
         #[serde(default, deserialize_with = "size::wide")]
         pub message_bytes: u64;
-        /// Whether "echo", "reflect", "channel" and "proxy" also accept an HTTP/1.1 POST in place of a
-        /// WebSocket: the request body and the response are streamed at the same time, and each
+        /// Whether "echo", "reflect", "channel" and "proxy" also accept an HTTP/1.1 POST in place
+        /// of a WebSocket: the request body and the response are streamed at the same time, and each
         /// record in them is a message. To the upstream server of a "proxy" it is a WebSocket,
         /// whose pings this server answers. The Content-Type determines the records:
         /// - application/x-ndjson: each record is a line of JSON; in messages to the client, line
@@ -377,7 +377,8 @@ fn check_route(route: &Route, context: &RouteContext<'_>) -> Result<(), Error> {
         EndpointKind::Echo | EndpointKind::Reflect | EndpointKind::Channel | EndpointKind::Proxy
     );
     if route.stream && !takes_streams {
-        let problem = "only the endpoints `echo`, `reflect` and `proxy` accept this key".to_owned();
+        let problem = "only the endpoints `echo`, `reflect`, `channel` and `proxy` accept this key"
+            .to_owned();
         return Err(Error::keyed("stream", Problem::Other(problem)));
     }
     check_message_bytes(route, context.message_bytes)?;

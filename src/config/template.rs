@@ -8,7 +8,7 @@ const MAX_PLACEHOLDERS: usize = 8;
 
 /// A name with placeholders. A placeholder stands for at least one character; of several ways to
 /// match a name, each placeholder from the left takes as few characters as possible.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameTemplate {
     /// Each placeholder with the literal before it.
     parts: Vec<(String, String)>,

@@ -1,7 +1,7 @@
 //! The forms of an event besides the frame as it was published.
 
 use super::connection::{content, linked_event};
-use super::content::{Content, ContentData};
+use super::content::Content;
 use super::env::Env;
 use crate::codec::Format;
 use crate::hub::{Event, EventForms, EventPayload, Form, SharedFrame, StreamPosition};
@@ -87,28 +87,6 @@ fn in_view(env: &Env, name: &str, event: &Event, view: u16, format: Format) -> O
 
 fn named<'e>(content: Content<'e>, unnamed: &'e str) -> Content<'e> {
     Content { event: content.event.or(Some(Cow::Borrowed(unnamed))), ..content }
-}
-
-/// The content of a message without a protocol around it.
-pub(super) fn plain_content(event: &Event) -> Option<Content<'_>> {
-    let data = match frame::split(event.frame()?)? {
-        (Opcode::Text, payload) => ContentData::Text(str::from_utf8(payload).ok()?.into()),
-        (_, payload) => ContentData::Binary(payload),
-    };
-    Some(Content { event: None, data })
-}
-
-/// The message that has only the data of an event.
-pub(super) fn plain_event(env: &Env, content: &Content<'_>) -> Event {
-    let text = content.data.text();
-    let (opcode, payload) = match (&content.data, &text) {
-        (ContentData::Binary(payload), _) => (Opcode::Binary, *payload),
-        (_, text) => (Opcode::Text, text.as_deref().unwrap_or("").as_bytes()),
-    };
-    let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
-    let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
-    let compressed = env.compresses.then(Arc::default);
-    SharedFrame { frame: Frozen::new(frame), compressed }.into()
 }
 
 /// The frame with the members `stream_id` and `serial` at the end of its JSON object. A frame that

@@ -4,9 +4,7 @@
 //! form of the events that it gets, so this table is all that knows of views by name. The numbers
 //! of views stay the same over a reload of the configuration, because subscriptions contain them.
 
-use super::apps::Apps;
-use super::{plain, reflect, zenith};
-use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, own_state, reflect_routes};
+use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, own_state};
 use std::collections::HashMap;
 
 /// The sources and views of all links.
@@ -30,6 +28,10 @@ struct End {
     is_present: bool,
 }
 
+/// The application number of a source or view, and the template of its names in the hub; `None` if
+/// it is nowhere, which the check of the configuration excludes.
+pub(super) type LinkPlace = Option<(u32, NameTemplate)>;
+
 /// A channel of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
@@ -44,20 +46,20 @@ pub struct Resolved {
 }
 
 impl Links {
-    /// The links of a configuration that has been checked.
-    pub(super) fn new(config: &Config, apps: &Apps) -> Links {
-        Links::default().reloaded(config, apps)
-    }
-
-    /// The links of a new configuration. Sources and views that it does not have any more keep
-    /// their numbers, for the subscriptions that exist, but no name leads to them.
-    pub(super) fn reloaded(&self, config: &Config, apps: &Apps) -> Links {
+    /// The links of a new configuration, which has been checked. Sources and views that it does not
+    /// have any more keep their numbers, for the subscriptions that exist, but no name leads to
+    /// them. `place` says where the channels of a source or view are.
+    pub(super) fn reloaded(
+        &self,
+        config: &Config,
+        place: &impl Fn(&LinkEnd) -> LinkPlace,
+    ) -> Links {
         let mut links = Links { ends: self.ends.clone(), by_app: HashMap::new() };
         links.ends.iter_mut().for_each(|end| end.is_present = false);
         for link in &config.links {
-            let Some(source) = links.add(&link.source, None, config, apps) else { continue };
+            let Some(source) = links.add(&link.source, None, place) else { continue };
             for view in &link.views {
-                links.add(view, Some(source), config, apps);
+                links.add(view, Some(source), place);
             }
         }
         for (at, end) in links.ends.iter().enumerate() {
@@ -71,10 +73,9 @@ impl Links {
         &mut self,
         end: &LinkEnd,
         source: Option<u16>,
-        config: &Config,
-        apps: &Apps,
+        place: &impl Fn(&LinkEnd) -> LinkPlace,
     ) -> Option<u16> {
-        let (app, template) = place(end, config, apps)?;
+        let (app, template) = place(end)?;
         let number = u16::try_from(self.ends.len()).ok()?;
         let is_same = |(at, other): (usize, &End)| {
             let same_source = other.source == source.unwrap_or(at as u16);
@@ -154,30 +155,15 @@ impl Links {
     }
 }
 
-/// The application number of a source or view, and the template of its names in the hub.
-fn place(end: &LinkEnd, config: &Config, apps: &Apps) -> Option<(u32, NameTemplate)> {
-    let (target, _, text) = end.target();
-    let template = NameTemplate::parse(text).ok()?;
-    match target {
-        LinkTarget::App(id) => Some((apps.by_id(id)?, template)),
-        LinkTarget::Path => Some((plain::APP, template)),
-        LinkTarget::Zenith => {
-            let (controller, topic) = text.split_once('/')?;
-            let name = zenith::channel_name(controller, topic);
-            Some((zenith::APP, NameTemplate::parse(&name).ok()?))
-        }
-        LinkTarget::Reflect => {
-            let pattern = template.pattern();
-            let route = reflect_routes(&config.routes, &pattern).next()?;
-            Some((reflect::APP, template.under(&reflect::group_prefix(route))))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Link;
+    use crate::config::ChannelLink;
+
+    /// Applications have the number before their id.
+    fn place(end: &LinkEnd) -> LinkPlace {
+        Some((end.app.parse::<u32>().ok()? - 1, end.template()))
+    }
 
     fn end(app: &str, channel: &str) -> LinkEnd {
         LinkEnd { app: app.to_owned(), channel: channel.to_owned(), ..LinkEnd::default() }
@@ -191,14 +177,14 @@ mod tests {
             config.apps.push(app);
         }
         let views = views.iter().map(|(app, channel)| end(app, channel)).collect();
-        config.links = vec![Link { source: end("1", "q-{a}-{b}"), views }];
+        config.links = vec![ChannelLink { source: end("1", "q-{a}-{b}"), views }];
         config
     }
 
     #[test]
     fn links_map_names_both_ways() {
         let config = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
-        let links = Links::new(&config, &Apps::new(&config.apps));
+        let links = Links::default().reloaded(&config, &place);
         let found = links.resolve(1, "2.1.x").expect("a view");
         assert_eq!((found.app, found.name.as_str(), found.view), (0, "q-1-2", 1));
         assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"));
@@ -218,7 +204,7 @@ mod tests {
     #[test]
     fn links_leave_out_channels_with_state_of_their_own() {
         let config = config(&[("2", "{a}-{b}"), ("3", "private-{a}-{b}")]);
-        let links = Links::new(&config, &Apps::new(&config.apps));
+        let links = Links::default().reloaded(&config, &place);
         for (app, name, is_view) in [
             (1, "some-thing", true),
             (1, "presence-thing", false),
@@ -234,15 +220,14 @@ mod tests {
     #[test]
     fn links_keep_the_numbers_of_views_over_a_reload() {
         let before = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
-        let apps = Apps::new(&before.apps);
-        let links = Links::new(&before, &apps);
+        let links = Links::default().reloaded(&before, &place);
         let after = config(&[("3", "z{a}-{b}"), ("2", "y{a}.{b}")]);
-        let links = links.reloaded(&after, &apps);
+        let links = links.reloaded(&after, &place);
         assert_eq!(links.resolve(2, "z1-2").map(|it| it.view), Some(2));
         assert_eq!(links.resolve(1, "2.1.x"), None, "the view was removed");
         assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"), "it has subscribers");
         assert_eq!(links.resolve(1, "y1.2").map(|it| it.view), Some(3));
-        let links = links.reloaded(&Config::demo(), &apps);
+        let links = links.reloaded(&Config::demo(), &place);
         assert!(!links.is_empty() && links.is_source(0, "q-1-2"));
         assert_eq!(links.resolve(1, "y1.2"), None);
     }

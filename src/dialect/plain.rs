@@ -2,7 +2,7 @@
 //! channel, without a protocol around it. The path of the request is the channel's name, which a
 //! link must map to its source.
 
-use super::forms::{plain_content, plain_event};
+use super::content::{plain_content, plain_event};
 use super::{
     Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
     Env, JoinOutcome, Opening, Rejection, Why,

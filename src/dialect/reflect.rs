@@ -1,7 +1,7 @@
 //! Groups without a protocol: each message that a member sends is delivered unchanged to all
 //! members of its group, the sender included unless the route excludes it.
 
-use super::forms::{plain_content, plain_event};
+use super::content::{plain_content, plain_event};
 use super::{
     Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
     Env, Opening, Why,

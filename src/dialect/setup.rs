@@ -5,9 +5,10 @@ use super::apps::Apps;
 use super::channels::ids::SocketIds;
 use super::entry::DialectKind;
 use super::env::Env;
-use super::links::Links;
+use super::links::{LinkPlace, Links};
 use super::zenith::{self, Directory};
-use crate::config::{self, Config};
+use super::{plain, reflect};
+use crate::config::{self, Config, LinkEnd, LinkTarget, NameTemplate, reflect_routes};
 use crate::hub::EventMask;
 use crate::jwt::{Guard, Remotes};
 use crate::model::Registries;
@@ -33,7 +34,7 @@ impl Env {
         let watched = watched(&apps);
         let remotes = Arc::new(Remotes::default());
         let guards = guards(&config, &[], &remotes);
-        let links = Links::new(&config, &apps);
+        let links = Links::default().reloaded(&config, &|end| place(end, &config, &apps));
         let zenith = Directory::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
         Env {
             config,
@@ -60,7 +61,7 @@ impl Env {
     pub fn reloaded(&self, config: Config) -> Env {
         let mut env = Env::with(config, self.socket_ids.clone(), self.registries.clone());
         env.apps = self.apps.reloaded(&env.config.apps);
-        env.links = self.links.reloaded(&env.config, &env.apps);
+        env.links = self.links.reloaded(&env.config, &|end| place(end, &env.config, &env.apps));
         env.counters = self.counters.clone();
         env.control = self.control.clone();
         env.zilliqa = self.zilliqa.clone();
@@ -103,6 +104,26 @@ fn guards(config: &Config, old: &[Guard], remotes: &Remotes) -> Vec<Guard> {
     let new: Vec<Guard> = new.collect();
     remotes.replace(new.iter().filter_map(|guard| guard.remote.clone()).collect());
     new
+}
+
+/// The application number of a source or view, and the template of its names in the hub.
+fn place(end: &LinkEnd, config: &Config, apps: &Apps) -> LinkPlace {
+    let (target, _, text) = end.target();
+    let template = end.template();
+    match target {
+        LinkTarget::App(id) => Some((apps.by_id(id)?, template)),
+        LinkTarget::Path => Some((plain::APP, template)),
+        LinkTarget::Zenith => {
+            let (controller, topic) = text.split_once('/')?;
+            let name = zenith::channel_name(controller, topic);
+            Some((zenith::APP, NameTemplate::parse(&name).ok()?))
+        }
+        LinkTarget::Reflect => {
+            let pattern = template.pattern();
+            let route = reflect_routes(&config.routes, &pattern).next()?;
+            Some((reflect::APP, template.under(&reflect::group_prefix(route))))
+        }
+    }
 }
 
 #[cfg(test)]
