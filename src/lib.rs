@@ -19,6 +19,7 @@
 //! | 2 | [`model`] | validation of messages by schemas |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every limit; the clock types; counters |
+//! | 0 | [`claims`] | what an accepted token or certificate says of its client |
 //! | 0 | [`work`] | the estimated cost of operations, and the limits of one turn |
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
@@ -28,6 +29,7 @@
 #[macro_use]
 pub mod dialect;
 
+pub mod claims;
 pub mod codec;
 pub mod config;
 pub mod control;

@@ -1,9 +1,10 @@
 //! Routing: finds the first route that matches a request and whose guards let it in.
 
 use super::{certificate, token};
+use crate::claims::Claims;
 use crate::config::{Config, EndpointKind, GuardKind, Listener, Route, RouteQuery};
 use crate::http::{NormalPath, Request};
-use crate::jwt::{Claims, Guard, TokenLease, TokenLeases, Unverified};
+use crate::jwt::{Guard, TokenLease, TokenLeases, Unverified};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::tls::PeerCertificate;
