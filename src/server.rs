@@ -133,10 +133,10 @@ impl Server {
         let mail_bound = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let mut env = Env::new(config, 0);
+        let mut env = Env::new(config, 0).map_err(Error::Config)?;
         env.socket_ids =
             SocketIds::new((u128::from(key[0]) << 64 | u128::from(key[1])).to_be_bytes());
-        env.counters.clone_from(&counters);
+        env.runtime.counters.clone_from(&counters);
         let config = &env.config;
         let setup = Arc::new(Setup {
             settings: ring_settings(config, connections),
@@ -214,7 +214,7 @@ impl Server {
             .map_err(|e| Error::System("cannot start the control thread", e))?;
         let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
         self.control = Some(control);
-        self.counters.push(env.control.clone());
+        self.counters.push(env.runtime.control.clone());
         Ok((outboxes.into_iter(), Some(inbox)))
     }
 
@@ -243,15 +243,23 @@ impl Server {
     /// Applies a reloaded configuration without dropping connections: applications and their
     /// limits, routes, timeouts, and limits of new connections. Every reactor applies it within a
     /// second.
-    pub fn renew(&mut self, mut config: Config) {
+    /// If it cannot be applied, this is logged, and the configuration in force stays.
+    pub fn renew(&mut self, config: Config) {
+        if let Err(error) = self.apply(config) {
+            tracing::error!(%error, "configuration not reloaded");
+        }
+    }
+
+    fn apply(&mut self, mut config: Config) -> Result<(), config::Error> {
         config.keep_listeners(&self.env.config);
-        self.env = Arc::new(self.env.reloaded(config));
+        self.env = Arc::new(self.env.reloaded(config)?);
         self.renew_control();
         for core in 0..self.threads.len() as u16 {
             if let Ok(mut reloaded) = self.peers.core(core).reloaded.lock() {
                 *reloaded = Some(self.env.clone());
             }
         }
+        Ok(())
     }
 
     /// Passes the configuration to the control thread before any core gets it. Starts the control
@@ -291,8 +299,11 @@ impl Server {
                 }
                 config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 source.watch(&config);
-                tracing::info!(apps = config.apps.len(), "configuration reloaded");
-                self.renew(config);
+                let apps = config.apps.len();
+                match self.apply(config) {
+                    Ok(()) => tracing::info!(apps, "configuration reloaded"),
+                    Err(error) => tracing::error!(%error, "configuration not reloaded"),
+                }
             }
             Err(error) => tracing::error!(%error, "configuration not reloaded"),
         }

@@ -65,7 +65,8 @@ impl Watch {
         }
         let cores = server.counters.iter().take(server.threads.len()).enumerate();
         let cores = cores.map(|(core, counters)| (format!("reactor {core}"), counters));
-        let control = server.control.is_some().then(|| ("control".to_owned(), &server.env.control));
+        let control =
+            server.control.is_some().then(|| ("control".to_owned(), &server.env.runtime.control));
         let all = cores.chain(control).filter(|(_, counters)| is_stalled(counters, now_ms));
         let stalled: Vec<String> = all.map(|(thread, _)| thread).collect();
         for thread in stalled.iter().filter(|thread| !self.stalled.contains(thread)) {
@@ -75,7 +76,7 @@ impl Watch {
             tracing::warn!(thread, "a thread runs again");
         }
         self.stalled = stalled;
-        let beat_ms = server.env.control.beat_ms.get().max(self.since_ms);
+        let beat_ms = server.env.runtime.control.beat_ms.get().max(self.since_ms);
         let controls = self.stalled.iter().any(|thread| thread == "control");
         match controls && now_ms.saturating_sub(beat_ms) > GIVEN_UP_MS {
             true => Err(Error::Failed("the control thread has not run for more than a minute")),

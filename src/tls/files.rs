@@ -91,8 +91,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A certificate with its chain and its private key.
-#[derive(Debug)]
+/// A certificate with its chain and its private key. Its `Debug` output does not show the key.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Pair {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -100,8 +100,18 @@ pub struct Pair {
     pub(super) key_file: PathBuf,
 }
 
+impl Clone for Pair {
+    fn clone(&self) -> Pair {
+        let Pair { chain, key, file, key_file } = self;
+        let (chain, key) = (chain.clone(), key.clone_key());
+        Pair { chain, key, file: file.clone(), key_file: key_file.clone() }
+    }
+}
+
 /// Trusted certificates by which the peer's certificate is verified: as certificate authorities, or
-/// as the peer's own certificate.
+/// as the peer's own certificate. Two are equal if they were read from equal files; the system's
+/// certificates are not compared.
+#[derive(Clone)]
 pub struct Roots {
     pub(super) store: RootCertStore,
     /// The certificates of the file. A peer may show one of these as its own; those of the system
@@ -110,6 +120,20 @@ pub struct Roots {
     pub(super) digest: [u8; 32],
     pub(super) file: PathBuf,
 }
+
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Roots({})", self.file.display())
+    }
+}
+
+impl PartialEq for Roots {
+    fn eq(&self, other: &Roots) -> bool {
+        (self.digest, &self.file) == (other.digest, &other.file)
+    }
+}
+
+impl Eq for Roots {}
 
 impl Roots {
     /// The system's certificate authorities, or Mozilla's if the system has none.
