@@ -1,11 +1,13 @@
 //! The server process: one thread per core, listeners, signals, reload, drain.
 
 mod confine;
+mod error;
 mod listen;
 mod reload;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
+pub use error::Error;
 use listen::listen_all;
 pub use reload::ConfigSource;
 
@@ -33,7 +35,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use watch::Watch;
+use watch::{Threads, Watch};
 
 /// File descriptors reserved for other uses than connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
@@ -41,50 +43,6 @@ const RESERVED_FILES: u64 = 64;
 const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// The minimum capacity of a mailbox between two cores, in messages.
 const LANE_MIN: usize = 64;
-
-/// Why the server stopped, or did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// io_uring cannot be used.
-    #[error("{error}; {advice}")]
-    NoIoUring {
-        /// The step of the set-up that failed, with the kernel's error.
-        error: SetupError,
-        /// How to fix it.
-        advice: String,
-    },
-    /// The server cannot listen on an address.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The error of the operating system.
-        error: io::Error,
-    },
-    /// A system call of the set-up or of a running reactor failed.
-    #[error("{0}: {1}")]
-    System(&'static str, io::Error),
-    /// The configuration is invalid.
-    #[error("{0}")]
-    Config(config::Error),
-    /// A part of the server failed without which the process does not continue.
-    #[error("{0}")]
-    Failed(&'static str),
-    /// The thread of this reactor has panicked.
-    #[error("reactor {0} ended unexpectedly")]
-    Panicked(usize),
-}
-
-impl Error {
-    /// The exit code of the process for this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::NoIoUring { .. } => 78,
-            Error::Config(_) => 2,
-            Error::Listen { .. } | Error::System(..) | Error::Failed(_) | Error::Panicked(_) => 1,
-        }
-    }
-}
 
 /// A running server.
 pub struct Server {
@@ -306,6 +264,17 @@ impl Server {
                 }
             }
             Err(error) => tracing::error!(%error, "configuration not reloaded"),
+        }
+    }
+
+    /// The threads, to be watched.
+    fn threads(&self) -> Threads<'_> {
+        Threads {
+            reactors: &self.threads,
+            control: self.control.as_ref(),
+            counters: &self.counters,
+            control_counters: &self.env.runtime.control,
+            now_ms: self.clock.now().ms,
         }
     }
 
@@ -561,7 +530,7 @@ fn attend(
         } else if signal == Some(SIGHUP) {
             tracing::warn!("there is no configuration file to reload");
         }
-        watch.look(server)?;
+        watch.look(&server.threads())?;
     }
 }
 

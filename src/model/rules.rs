@@ -3,7 +3,7 @@
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 use super::prefix::{push_indexes, split_indexes};
 use super::registry::Registries;
-use super::source::SchemaSource;
+use super::source::{SchemaSource, Wrong};
 use super::spec::{
     Catalog, CatalogKind, Direction, EncodingKind, Governance, ModelKind, OnInvalid, OnMiss,
     PrefixKind, Spec, Validate, WritingKind,
@@ -238,10 +238,6 @@ impl ModelRules {
         }
     }
 }
-
-/// An error in a model's configuration: the key below the model with a leading dot, or an empty
-/// text, and what is wrong with it.
-pub(super) type Wrong = (String, String);
 
 impl Bound {
     fn new(spec: &Spec, catalogs: &[Catalog]) -> Result<Bound, Wrong> {

@@ -1,17 +1,13 @@
 //! Reads certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
 
-use super::listed;
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use rustls::RootCertStore;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The maximum length of a file of certificates or keys, in bytes.
 const FILE_BYTES: u64 = 1024 * 1024;
@@ -140,17 +136,6 @@ impl Roots {
     pub fn of_system() -> Roots {
         let file = PathBuf::from("the system's certificates");
         Roots { store: system_roots(), listed: Vec::new(), digest: [0; 32], file }
-    }
-
-    /// Makes the verifier of servers' certificates.
-    ///
-    /// # Errors
-    /// No verifier can be made, for example without any root.
-    pub fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let file = self.file.clone();
-        let provider = Arc::new(ring::default_provider());
-        let verifier = listed::server_verifier(self, &provider);
-        verifier.map_err(|error| Error::new(&file, FileKind::Verifier(error)))
     }
 
     /// Adds the system's certificate authorities.
