@@ -6,8 +6,9 @@
 //! ```
 //!
 //! There is one schema: [`Config`], with one file for each section. The file extension selects the
-//! format. Every
-//! [`Config`] that this module returns has been checked, so its users need no further checks.
+//! format. Every [`Config`] that this module returns has been checked, so its users need no further
+//! checks. It is plain data, which includes the content of the files that it names: two can be
+//! compared, and [`crate::runtime`] makes the live objects from it.
 
 mod app;
 mod app_limits;

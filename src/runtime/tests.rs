@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::{FileFormat, GuardConfig, Overrides, Pattern, Proxy, Upstream};
 use crate::model::PayloadKind;
+use crate::model::spec::{CatalogKind, OnInvalid};
 use crate::upstream::Tried;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -119,7 +120,7 @@ fn reload_replaces_only_what_has_changed() {
     let without =
         |gone: &[&str]| ALL.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>();
     type Change = fn(&mut Config);
-    let changes: [(Change, &[&str]); 10] = [
+    let changes: [(Change, &[&str]); 12] = [
         (|it| it.limits.message_bytes -= 1, &[]),
         (|it| it.listeners[0].allowed_origins.push(Pattern::new("https://a.example")), &[]),
         (|it| it.listeners[0].tls.alpn.clear(), &["tls 0"]),
@@ -127,7 +128,9 @@ fn reload_replaces_only_what_has_changed() {
         (|it| it.guards.push(GuardConfig::new("more")), &["guards"]),
         (|it| it.guards[0].leeway_s += 1, &["guards"]),
         (|it| it.catalogs[0].subjects[0].schema = Some("{}".to_owned()), &["rules 0"]),
+        (|it| in_file(it, "{}"), &["rules 0"]),
         (|it| it.catalogs[1].max_age_s = Some(5), &["rules 1"]),
+        (|it| it.routes[1].model.on_invalid = OnInvalid::Drop, &["rules 1"]),
         (|it| proxy(it, 2).retry_ms += 1, &["upstreams 2"]),
         (|it| proxy(it, 3).upstreams.extend(Upstream::new("ws://three")), &["upstreams 3"]),
     ];
@@ -140,6 +143,31 @@ fn reload_replaces_only_what_has_changed() {
         let second = first.reload(&config, &changed).unwrap();
         assert_eq!(kept(&first, &second), without(gone), "change {number}");
     }
+}
+
+/// Makes the schema of the first catalog that of a file with this content.
+fn in_file(config: &mut Config, content: &str) {
+    let catalog = &mut config.catalogs[0];
+    catalog.kind = CatalogKind::Filesystem;
+    let subject = &mut catalog.subjects[0];
+    (subject.schema, subject.path) = (None, Some("a.json".to_owned()));
+    subject.content = Some(Ok(content.to_owned()));
+}
+
+#[test]
+fn reload_compares_the_content_of_files() {
+    let mut one = config();
+    in_file(&mut one, "{}");
+    let mut other = one.clone();
+    let first = build(&one).unwrap();
+    assert_eq!(kept(&first, &first.reload(&one, &other).unwrap()), ALL);
+    in_file(&mut other, "true");
+    let second = first.reload(&one, &other).unwrap();
+    assert!(!kept(&first, &second).contains(&"rules 0"));
+    // Without its content, a file cannot be used.
+    other.catalogs[0].subjects[0].content = None;
+    let error = second.reload(&one, &other).unwrap_err().to_string();
+    assert!(error.contains("a.json: the file has not been read"), "{error}");
 }
 
 fn proxy(config: &mut Config, route: usize) -> &mut Proxy {

@@ -297,7 +297,7 @@ fn tls_client_store_entries_are_chosen_by_alias() {
     }
     let refused = |aliases: &[&str], password: &str| {
         let aliases: Vec<String> = aliases.iter().map(|it| (*it).to_owned()).collect();
-        tls::pkcs12_roots(&trust, password, &aliases).err().expect("an error").to_string()
+        tls::pkcs12_roots(&trust, password, &aliases).expect_err("an error").to_string()
     };
     assert!(
         refused(&["none"], "generated")

@@ -2,6 +2,7 @@
 
 use crate::certs::{Authority, folder};
 use polycast::config::Config;
+use polycast::runtime;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -140,9 +141,13 @@ fn tls_files_reload_takes_only_changes() {
     let folder = files("kept");
     let pair = "certificates = [{ cert = 'leaf.pem', key = 'leaf.key' }]\n";
     let old = load(&folder, pair).unwrap();
+    let live = runtime::build(&old).unwrap();
     let reload = |tls: &str| {
         let mut new = load(&folder, tls).unwrap();
         new.keep_listeners(&old);
+        let next = live.reload(&old, &new).unwrap();
+        let is_kept = next.acceptor(0).unwrap().is_same(live.acceptor(0).unwrap());
+        assert_eq!(is_kept, new.listeners[0].tls == old.listeners[0].tls, "{tls}");
         new.listeners[0].tls.clone()
     };
     assert_eq!(reload(pair), old.listeners[0].tls);
