@@ -80,18 +80,19 @@ impl Server {
             threads => threads,
         } as u16;
         let connections = connections_per_reactor(&config, count)?;
-        let (addresses, listeners) = listen_all(&config.listeners, count)?;
+        // Before the process is restricted, because it may read the system's certificates.
+        let mut env = Env::new(config, 0).map_err(Error::Config)?;
+        let (addresses, listeners) = listen_all(&env.config.listeners, count)?;
         if let Some(files) = files {
-            confine::confine(&config, files)
+            confine::confine(&env.config, files)
                 .map_err(|e| Error::System("cannot restrict the process", e))?;
         }
         let random =
             || sys::random_u64().map_err(|e| Error::System("cannot read random numbers", e));
         let (hasher, key) = (Hasher::new(random()?), [random()?, random()?]);
-        let mail_bound = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
+        let mail_bound = (env.config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let mut env = Env::new(config, 0).map_err(Error::Config)?;
         env.socket_ids =
             SocketIds::new((u128::from(key[0]) << 64 | u128::from(key[1])).to_be_bytes());
         env.runtime.counters.clone_from(&counters);
