@@ -6,12 +6,13 @@
 //!
 //! | layer | module | contents |
 //! | --- | --- | --- |
-//! | 9 | [`server`] | one pinned thread per core, listeners, signals, drain |
-//! | 8 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
-//! | 7 | [`reactor`] | the event loop of one core, which owns its ring and its shard |
-//! | 6 | [`shard`] | everything that one core owns above its ring: sessions, hub, timers |
-//! | 5 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
-//! | 4 | [`dialect`], [`gateway`] | the protocols inside messages; the routing of requests |
+//! | 10 | [`server`] | one pinned thread per core, listeners, signals, drain |
+//! | 9 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
+//! | 8 | [`reactor`] | the event loop of one core, which owns its ring and its shard |
+//! | 7 | [`shard`] | everything that one core owns above its ring: sessions, hub, timers |
+//! | 6 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
+//! | 5 | [`dialect`], [`gateway`] | the protocols inside messages; the routing of requests |
+//! | 4 | [`runtime`] | what is live of a configuration: guards, models, pools, TLS; reload |
 //! | 3 | [`hub`], [`config`] | channels and their subscribers; the typed configuration |
 //! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
 //! | 2 | [`upstream`] | servers behind this one: addresses and load balancing |
@@ -19,6 +20,7 @@
 //! | 2 | [`model`] | validation of messages by schemas |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every limit; the clock types; counters |
+//! | 0 | [`claims`] | what an accepted token or certificate says of its client |
 //! | 0 | [`work`] | the estimated cost of operations, and the limits of one turn |
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
@@ -28,6 +30,7 @@
 #[macro_use]
 pub mod dialect;
 
+pub mod claims;
 pub mod codec;
 pub mod config;
 pub mod control;
@@ -40,6 +43,7 @@ pub mod limits;
 pub mod mem;
 pub mod model;
 pub mod reactor;
+pub mod runtime;
 pub mod server;
 pub mod session;
 pub mod shard;

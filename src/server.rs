@@ -1,11 +1,13 @@
 //! The server process: one thread per core, listeners, signals, reload, drain.
 
 mod confine;
+mod error;
 mod listen;
 mod reload;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
+pub use error::Error;
 use listen::listen_all;
 pub use reload::ConfigSource;
 
@@ -33,7 +35,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
-use watch::Watch;
+use watch::{Threads, Watch};
 
 /// File descriptors reserved for other uses than connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
@@ -41,50 +43,6 @@ const RESERVED_FILES: u64 = 64;
 const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// The minimum capacity of a mailbox between two cores, in messages.
 const LANE_MIN: usize = 64;
-
-/// Why the server stopped, or did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// io_uring cannot be used.
-    #[error("{error}; {advice}")]
-    NoIoUring {
-        /// The step of the set-up that failed, with the kernel's error.
-        error: SetupError,
-        /// How to fix it.
-        advice: String,
-    },
-    /// The server cannot listen on an address.
-    #[error("cannot listen on {address}: {error}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The error of the operating system.
-        error: io::Error,
-    },
-    /// A system call of the set-up or of a running reactor failed.
-    #[error("{0}: {1}")]
-    System(&'static str, io::Error),
-    /// The configuration is invalid.
-    #[error("{0}")]
-    Config(config::Error),
-    /// A part of the server failed without which the process does not continue.
-    #[error("{0}")]
-    Failed(&'static str),
-    /// The thread of this reactor has panicked.
-    #[error("reactor {0} ended unexpectedly")]
-    Panicked(usize),
-}
-
-impl Error {
-    /// The exit code of the process for this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::NoIoUring { .. } => 78,
-            Error::Config(_) => 2,
-            Error::Listen { .. } | Error::System(..) | Error::Failed(_) | Error::Panicked(_) => 1,
-        }
-    }
-}
 
 /// A running server.
 pub struct Server {
@@ -122,21 +80,22 @@ impl Server {
             threads => threads,
         } as u16;
         let connections = connections_per_reactor(&config, count)?;
-        let (addresses, listeners) = listen_all(&config.listeners, count)?;
+        // Before the process is restricted, because it may read the system's certificates.
+        let mut env = Env::new(config, 0).map_err(Error::Config)?;
+        let (addresses, listeners) = listen_all(&env.config.listeners, count)?;
         if let Some(files) = files {
-            confine::confine(&config, files)
+            confine::confine(&env.config, files)
                 .map_err(|e| Error::System("cannot restrict the process", e))?;
         }
         let random =
             || sys::random_u64().map_err(|e| Error::System("cannot read random numbers", e));
         let (hasher, key) = (Hasher::new(random()?), [random()?, random()?]);
-        let mail_bound = (config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
+        let mail_bound = (env.config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
-        let mut env = Env::new(config, 0);
         env.socket_ids =
             SocketIds::new((u128::from(key[0]) << 64 | u128::from(key[1])).to_be_bytes());
-        env.counters.clone_from(&counters);
+        env.runtime.counters.clone_from(&counters);
         let config = &env.config;
         let setup = Arc::new(Setup {
             settings: ring_settings(config, connections),
@@ -214,7 +173,7 @@ impl Server {
             .map_err(|e| Error::System("cannot start the control thread", e))?;
         let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
         self.control = Some(control);
-        self.counters.push(env.control.clone());
+        self.counters.push(env.runtime.control.clone());
         Ok((outboxes.into_iter(), Some(inbox)))
     }
 
@@ -243,15 +202,23 @@ impl Server {
     /// Applies a reloaded configuration without dropping connections: applications and their
     /// limits, routes, timeouts, and limits of new connections. Every reactor applies it within a
     /// second.
-    pub fn renew(&mut self, mut config: Config) {
+    /// If it cannot be applied, this is logged, and the configuration in force stays.
+    pub fn renew(&mut self, config: Config) {
+        if let Err(error) = self.apply(config) {
+            tracing::error!(%error, "configuration not reloaded");
+        }
+    }
+
+    fn apply(&mut self, mut config: Config) -> Result<(), config::Error> {
         config.keep_listeners(&self.env.config);
-        self.env = Arc::new(self.env.reloaded(config));
+        self.env = Arc::new(self.env.reloaded(config)?);
         self.renew_control();
         for core in 0..self.threads.len() as u16 {
             if let Ok(mut reloaded) = self.peers.core(core).reloaded.lock() {
                 *reloaded = Some(self.env.clone());
             }
         }
+        Ok(())
     }
 
     /// Passes the configuration to the control thread before any core gets it. Starts the control
@@ -291,10 +258,24 @@ impl Server {
                 }
                 config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
                 source.watch(&config);
-                tracing::info!(apps = config.apps.len(), "configuration reloaded");
-                self.renew(config);
+                let apps = config.apps.len();
+                match self.apply(config) {
+                    Ok(()) => tracing::info!(apps, "configuration reloaded"),
+                    Err(error) => tracing::error!(%error, "configuration not reloaded"),
+                }
             }
             Err(error) => tracing::error!(%error, "configuration not reloaded"),
+        }
+    }
+
+    /// The threads, to be watched.
+    fn threads(&self) -> Threads<'_> {
+        Threads {
+            reactors: &self.threads,
+            control: self.control.as_ref(),
+            counters: &self.counters,
+            control_counters: &self.env.runtime.control,
+            now_ms: self.clock.now().ms,
         }
     }
 
@@ -550,7 +531,7 @@ fn attend(
         } else if signal == Some(SIGHUP) {
             tracing::warn!("there is no configuration file to reload");
         }
-        watch.look(server)?;
+        watch.look(&server.threads())?;
     }
 }
 

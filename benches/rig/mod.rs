@@ -100,7 +100,12 @@ pub const DATA: &str = "0123456789abcdef0123456789abcdef0123456789abcdef01234567
 pub fn common(cores: u16) -> Common {
     let mut config = Config::demo();
     config.pusher.activity_timeout_s = 86_400;
-    Common { env: Arc::new(Env::new(config, 1)), hasher: Hasher::new(7), cores, mail_bound: 4096 }
+    Common {
+        env: Arc::new(Env::new(config, 1).unwrap()),
+        hasher: Hasher::new(7),
+        cores,
+        mail_bound: 4096,
+    }
 }
 
 /// A shard that is driven as a reactor drives it.

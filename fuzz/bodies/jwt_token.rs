@@ -1,8 +1,9 @@
 //! Tokens of any bytes: nothing is believed that the key has not signed, and what it has signed is
 //! read as a naive reading of its claims has it.
 
+use polycast::claims::Claims;
 use polycast::crypto::{HmacKey, encode_base64};
-use polycast::jwt::{Claims, KeySet, TokenPolicy, VerifyingKey, verify};
+use polycast::jwt::{KeySet, TokenPolicy, VerifyingKey, verify};
 
 const NOW_S: u64 = 1_760_000_000;
 const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";

@@ -19,7 +19,8 @@ pub(crate) fn run(data: &[u8]) {
          catalog = 'r', strategy = 'encoded' }}\n"
     );
     let config = Config::parse(&config, FileFormat::Toml, "fuzz").expect("a configuration");
-    let rules = config.routes[0].rules.get().expect("rules").clone();
+    let rules = config.routes[0].compile_models(&config.catalogs);
+    let rules = rules.ok().flatten().expect("rules");
     let registries = Registries::default();
     rules.bind(&registries);
     let wire = [&[0, 0, 0, 0, 7], message].concat();

@@ -12,7 +12,7 @@ fn ends() -> Option<(Filter, Filter)> {
     let (connector, acceptor) = ENDS.get_or_init(|| {
         let roots = roots(Path::new(&fixtures::file("ca.pem"))).expect("a root");
         let offer = Offer { roots: Some(roots), pair: None, min_version: TlsVersion::V12 };
-        let acceptor = fixtures::config().listeners[0].tls.acceptor().cloned();
+        let acceptor = fixtures::config().listeners[0].tls.acceptor().expect("a setup");
         (Connector::new(offer).expect("a connector"), acceptor.expect("an acceptor"))
     });
     Some((connector.connect("localhost")?, acceptor.accept()?))

@@ -7,8 +7,9 @@ use hyper::header::HeaderValue;
 use super::error::{Error, Problem};
 use super::outgoing;
 use super::range::{DAY_S, KeyRange};
+use super::route::Route;
 use super::section::{ConfigType, ForeignKey};
-use crate::model::spec::{Catalog, CatalogKind};
+use crate::model::spec::{Catalog, CatalogKind, Spec};
 use crate::tls;
 
 /// The example of the section in `polycast.example.toml`, as comments.
@@ -152,6 +153,13 @@ pub(super) fn prepare(catalogs: &mut [Catalog], folder: Option<&Path>) -> Result
         }
     }
     Ok(())
+}
+
+/// Reads the schema files that models of `routes` use, unless they have been read before; their
+/// names are relative to `folder`. An error is reported when the model is compiled.
+pub(super) fn read_schemas(catalogs: &mut [Catalog], routes: &[Route], folder: &Path) {
+    let specs: Vec<&Spec> = routes.iter().flat_map(|route| route.model.specs()).collect();
+    catalogs.iter_mut().for_each(|catalog| catalog.read_files(&specs, folder));
 }
 
 fn check(catalog: &Catalog) -> Result<(), Error> {

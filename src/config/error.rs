@@ -168,7 +168,7 @@ impl Error {
     }
 
     /// Prefixes the key with `segment`: `b` under `a` is `a.b`, `[0]` under `a` is `a[0]`.
-    pub(super) fn under(mut self, segment: &str) -> Error {
+    pub(crate) fn under(mut self, segment: &str) -> Error {
         self.key = match self.key.as_str() {
             "" => segment.to_owned(),
             key if key.starts_with('[') => format!("{segment}{key}"),

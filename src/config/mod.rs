@@ -6,8 +6,9 @@
 //! ```
 //!
 //! There is one schema: [`Config`], with one file for each section. The file extension selects the
-//! format. Every
-//! [`Config`] that this module returns has been checked, so its users need no further checks.
+//! format. Every [`Config`] that this module returns has been checked, so its users need no further
+//! checks. It is plain data, which includes the content of the files that it names: two can be
+//! compared, and [`crate::runtime`] makes the live objects from it.
 
 mod app;
 mod app_limits;
@@ -73,11 +74,10 @@ pub use link::{ChannelLink, LinkEnd, LinkTarget, own_state, reflect_routes};
 pub use listener::Listener;
 pub use log::{Log, LogFormat};
 pub use metrics::Metrics;
-pub use model::Prepared;
 pub use pattern::Pattern;
 pub use process::Process;
 pub use profile::Profile;
-pub use proxy::{Behind, Proxy, ProxyTls, Upstream};
+pub use proxy::{Proxy, ProxyTls, Upstream};
 pub use pusher::PusherConfig;
 pub use reference::{example, reference};
 pub use reflect::{Grouping, Reflect};

@@ -1,31 +1,10 @@
-//! The models of routes, prepared for use.
+//! The models of routes: their keys in the reference, and their check.
 
 use super::error::{Error, Problem};
+use super::route::{EndpointKind, Route};
 use super::section::{ConfigType, ForeignKey};
 use crate::model::ModelRules;
 use crate::model::spec::{Catalog, Governance};
-use std::path::Path;
-use std::sync::Arc;
-
-/// The prepared rules of one route. Two values always compare as equal, because the rules follow
-/// from the route's other keys, which are compared.
-#[derive(Clone, Debug, Default)]
-pub struct Prepared(Option<Arc<ModelRules>>);
-
-impl Prepared {
-    /// The rules, if the route has any.
-    pub fn get(&self) -> Option<&Arc<ModelRules>> {
-        self.0.as_ref()
-    }
-}
-
-impl PartialEq for Prepared {
-    fn eq(&self, _other: &Prepared) -> bool {
-        true
-    }
-}
-
-impl Eq for Prepared {}
 
 /// The documentation of the keys `model` in `polycast.example.toml`.
 pub(super) const EXAMPLE: &str = r##"
@@ -160,37 +139,27 @@ impl ConfigType for Governance {
     }
 }
 
-/// What the rules of a route need of its endpoint.
-pub(super) struct ModelUse {
-    /// Whether the endpoint has WebSocket messages.
-    pub(super) has_sockets: bool,
-    /// Whether the endpoint sends messages that a model can check.
-    pub(super) sends: bool,
-}
-
-/// Reads the schemas that a model names, from files below `folder` where they are files, and
-/// prepares its rules. The keys in errors are relative to the model.
-///
-/// # Errors
-/// The endpoint has no WebSocket messages, or no `sent` messages to check, or the model is invalid.
-pub(super) fn prepare(
-    model: &Governance,
-    endpoint: &ModelUse,
-    catalogs: &[Catalog],
-    folder: &Path,
-) -> Result<Prepared, Error> {
-    if *model == Governance::default() {
-        return Ok(Prepared::default());
+impl Route {
+    /// Compiles the models of the route, whose schema files have been read; `None` if it has none.
+    ///
+    /// # Errors
+    /// The endpoint has no WebSocket messages, or no `sent` messages to check, or the model is
+    /// invalid. The key in the error is relative to the route.
+    pub fn compile_models(&self, catalogs: &[Catalog]) -> Result<Option<ModelRules>, Error> {
+        if self.model == Governance::default() {
+            return Ok(None);
+        }
+        if !self.endpoint.has_sockets() {
+            let problem = "this endpoint has no WebSocket messages".to_owned();
+            return Err(Error::keyed("model", Problem::Other(problem)));
+        }
+        let rules = ModelRules::new(&self.model, catalogs)
+            .map_err(|bad| Error::keyed(bad.key, Problem::Other(bad.problem)).under("model"))?;
+        let sends = matches!(self.endpoint, EndpointKind::Echo | EndpointKind::Proxy);
+        if rules.govern_sent() && !sends {
+            let problem = "only the endpoints `echo` and `proxy` accept this key; use `received`";
+            return Err(Error::keyed("model.sent", Problem::Other(problem.to_owned())));
+        }
+        Ok(Some(rules))
     }
-    if !endpoint.has_sockets {
-        let problem = "this endpoint has no WebSocket messages".to_owned();
-        return Err(Error::keyed("", Problem::Other(problem)));
-    }
-    let rules = ModelRules::new(model, catalogs, folder)
-        .map_err(|bad| Error::keyed(bad.key, Problem::Other(bad.problem)))?;
-    if rules.govern_sent() && !endpoint.sends {
-        let problem = "only the endpoints `echo` and `proxy` accept this key; use `received`";
-        return Err(Error::keyed("sent", Problem::Other(problem.to_owned())));
-    }
-    Ok(Prepared(Some(Arc::new(rules))))
 }

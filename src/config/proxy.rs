@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use super::size;
 use super::tls::{Certificate, check_aliases, in_file, read_roots};
 use crate::limits::UPSTREAMS;
 use crate::tls::{self, Connector, Offer, TlsVersion};
-use crate::upstream::{Balance, Names, Pool, PoolOptions, UpstreamServer};
+use crate::upstream::Balance;
 
 /// Maximum number of entries of a list of header fields.
 const MAX_FIELDS: u64 = 256;
@@ -89,32 +88,7 @@ section! {
         /// TLS settings for `wss` upstream servers.
         pub tls: ProxyTls = ProxyTls::default();
     }
-    and {
-        /// The pool that servers are chosen from; its indexes are those of `upstreams`.
-        pub pool: Behind;
-    }
 }
-
-/// The server pool of a proxy. Two values always compare as equal, because the pool follows from
-/// the proxy's other keys, which are compared.
-#[derive(Clone, Debug, Default)]
-pub struct Behind(pub(super) Arc<Pool>);
-
-impl Deref for Behind {
-    type Target = Pool;
-
-    fn deref(&self) -> &Pool {
-        &self.0
-    }
-}
-
-impl PartialEq for Behind {
-    fn eq(&self, _other: &Behind) -> bool {
-        true
-    }
-}
-
-impl Eq for Behind {}
 
 section! {
     /// Only for wss:// URLs. The certificates of the servers are always verified.
@@ -139,17 +113,36 @@ section! {
         pub min_version: TlsVersion = Default::default();
     }
     and {
-        /// The connector made from the files; `None` until they have been read.
-        connector: Option<Connector>;
+        /// The content of the files; `None` until they have been read.
+        content: Option<Arc<ProxyTlsFiles>>;
     }
 }
 
+/// The content of the files of a proxy's TLS settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct ProxyTlsFiles {
+    /// The authorities of the servers; `None` is those of the system.
+    roots: Option<tls::Roots>,
+    /// The client certificate.
+    pair: Option<tls::Pair>,
+}
+
 impl ProxyTls {
-    /// The TLS filter for a connection to `upstream`; `None` if it is not `wss` or the files have
-    /// not been read.
-    pub fn connect(&self, upstream: &Upstream) -> Option<tls::Filter> {
-        let name = if self.server_name.is_empty() { &upstream.host } else { &self.server_name };
-        self.connector.as_ref().filter(|_| upstream.secure)?.connect(name)
+    /// Makes a TLS connector from the content of the files; `None` if they have not been read.
+    ///
+    /// # Errors
+    /// The key does not belong to the certificate, or `rustls` refuses a setting. The key in the
+    /// error is relative to these settings.
+    pub fn connector(&self) -> Result<Option<Connector>, Error> {
+        let Some(content) = &self.content else { return Ok(None) };
+        let ProxyTlsFiles { roots, pair } = (**content).clone();
+        let connector = Connector::new(Offer { roots, pair, min_version: self.min_version });
+        connector.map(Some).map_err(in_file("certificate"))
+    }
+
+    /// The name by which `upstream` is verified, and which it is sent for SNI.
+    pub fn name_of<'n>(&'n self, upstream: &'n Upstream) -> &'n str {
+        if self.server_name.is_empty() { &upstream.host } else { &self.server_name }
     }
 
     /// Every file that these settings name, relative to `folder` unless its path is absolute.
@@ -159,9 +152,10 @@ impl ProxyTls {
         names.into_iter().filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
 
-    /// Reads the files, unless they have been read before.
+    /// Reads the files, unless they have been read before, and checks that a connector can be made
+    /// from them.
     pub(super) fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
-        if self.connector.is_some() {
+        if self.content.is_some() {
             return Ok(());
         }
         let roots = match self.ca_file.as_str() {
@@ -176,9 +170,8 @@ impl ProxyTls {
             true => None,
             false => Some(self.certificate.read(folder).map_err(|it| it.under("certificate"))?),
         };
-        let connector = Connector::new(Offer { roots, pair, min_version: self.min_version });
-        self.connector = Some(connector.map_err(in_file("certificate"))?);
-        Ok(())
+        self.content = Some(Arc::new(ProxyTlsFiles { roots, pair }));
+        self.connector().map(drop)
     }
 }
 
@@ -241,24 +234,6 @@ impl Upstream {
             false => self.host.clone(),
         };
         if self.port == default_port(self.secure) { host } else { format!("{host}:{}", self.port) }
-    }
-}
-
-impl Proxy {
-    /// Makes the pool, which takes over the state of the servers that `old` also has.
-    pub(super) fn make_pool(&self, old: &Pool, names: &Names) -> Pool {
-        let server = |it: &Upstream| UpstreamServer {
-            secure: it.secure,
-            host: it.host.clone(),
-            port: it.port,
-        };
-        let options = PoolOptions {
-            balance: self.balance,
-            fail_after: self.fail_after,
-            retry_ms: self.retry_ms,
-            refresh_ms: self.resolve_s * 1000,
-        };
-        Pool::after(old, self.upstreams.iter().map(server), options, names)
     }
 }
 

@@ -19,9 +19,7 @@ use super::link::{self, ChannelLink, LinkContext};
 use super::listener::{self, Listener};
 use super::log::{self, Log};
 use super::metrics::{self, Metrics};
-use super::model::{self, ModelUse};
 use super::process::Process;
-use super::proxy::Behind;
 use super::pusher::{self, PusherConfig};
 use super::range::DAY_S;
 use super::route::{self, EndpointKind, Route, RouteContext};
@@ -34,7 +32,6 @@ use super::{catalog, webhook, zilliqa_node};
 use crate::limits::MAX_CORES;
 use crate::model::spec::Catalog;
 use crate::tls::Mutual;
-use crate::upstream::{Names, Pool};
 
 words!(SlowConsumer);
 
@@ -215,11 +212,10 @@ impl Config {
     }
 
     fn prepare_models(&mut self, folder: &Path) -> Result<(), Error> {
-        for (index, route) in self.routes.iter_mut().enumerate() {
-            let sends = matches!(route.endpoint, EndpointKind::Echo | EndpointKind::Proxy);
-            let endpoint = ModelUse { has_sockets: route.endpoint.has_sockets(), sends };
-            let rules = model::prepare(&route.model, &endpoint, &self.catalogs, folder);
-            route.rules = rules.map_err(|error| error.under(&format!("routes[{index}].model")))?;
+        catalog::read_schemas(&mut self.catalogs, &self.routes, folder);
+        for (index, route) in self.routes.iter().enumerate() {
+            let rules = route.compile_models(&self.catalogs);
+            rules.map_err(|error| error.under(&format!("routes[{index}]")))?;
         }
         Ok(())
     }
@@ -251,40 +247,8 @@ impl Config {
         self.routes.iter().any(|route| route.proxy.is_some())
     }
 
-    /// Makes the server pools. They take over the state of servers that `old` also has, and `names`
-    /// is given the host names to resolve.
-    pub fn make_pools(&mut self, old: &Config, names: &Names) {
-        let pools = |config: &Config| {
-            let proxies = config.routes.iter().filter_map(|route| route.proxy.clone());
-            proxies.collect::<Vec<_>>()
-        };
-        let mut left = pools(old);
-        for proxy in self.routes.iter_mut().filter_map(|route| route.proxy.as_mut()) {
-            let proxy = Arc::make_mut(proxy);
-            let fresh = proxy.make_pool(&Pool::default(), names);
-            let same = left.iter().position(|it| it.upstreams == proxy.upstreams);
-            let found = same.or_else(|| left.iter().position(|it| it.pool.is_kin(&fresh)));
-            let pool = match found.map(|at| left.remove(at)) {
-                Some(known) => {
-                    if known.tls == proxy.tls {
-                        // Keeps the TLS sessions for resumption.
-                        proxy.tls = known.tls.clone();
-                    }
-                    proxy.make_pool(&known.pool, names)
-                }
-                None => fresh,
-            };
-            proxy.pool = Behind(Arc::new(pool));
-        }
-        let named = pools(self);
-        names.replace(
-            named.iter().flat_map(|proxy| proxy.pool.names().collect::<Vec<_>>()).collect(),
-        );
-    }
-
     /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
-    /// names, origins and TLS settings to them. TLS settings that have not changed stay in force
-    /// with their session tickets.
+    /// names, origins and TLS settings to them.
     pub fn keep_listeners(&mut self, old: &Config) {
         let mut kept = old.listeners.clone();
         for (index, listener) in kept.iter_mut().enumerate() {
@@ -296,9 +260,7 @@ impl Config {
             let Some(found) = found else { continue };
             (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
             listener.allowed_origins.clone_from(&found.allowed_origins);
-            if found.tls != listener.tls {
-                listener.tls = found.tls.clone();
-            }
+            listener.tls.clone_from(&found.tls);
         }
         self.listeners = kept;
     }

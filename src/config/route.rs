@@ -2,7 +2,6 @@
 
 use super::compression::CompressionMode;
 use super::error::{Error, Problem};
-use super::model::Prepared;
 use super::pattern::Pattern;
 use super::proxy::{self, Proxy};
 use super::reflect::{self, Reflect};
@@ -102,10 +101,6 @@ section! {
         /// The models that the WebSocket messages of the route must match.
         #[serde(default)]
         pub model: Governance;
-    }
-    and {
-        /// The rules that are prepared from `model`.
-        pub rules: Prepared;
     }
 }
 
@@ -262,7 +257,6 @@ impl Route {
             reflect: Default::default(),
             proxy: None,
             model: Default::default(),
-            rules: Default::default(),
         }
     }
 

@@ -178,7 +178,7 @@ fn config_example_model_is_accepted() {
     let text = format!("{APP}{catalog}[[routes]]\nendpoint = 'echo'\n{model}");
     let config = toml(&text);
     assert_eq!(config.catalogs[0].subjects[0].version, "latest");
-    assert!(config.routes[0].rules.get().is_some());
+    assert!(config.routes[0].compile_models(&config.catalogs).unwrap().is_some());
     for key in ["model", "catalog", "version"] {
         assert!(toml_error(&text.replace(&format!(" {key} = "), " nope = ")).contains("nope"));
     }

@@ -1,6 +1,7 @@
 //! TLS settings of a listener: certificates, client certificates and versions.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{Error, Problem};
 use super::secret::Secret;
@@ -37,8 +38,8 @@ section! {
         pub alpn: Vec<String> = vec!["http/1.1".to_owned()];
     }
     and {
-        /// The acceptor made from the files; `None` until they have been read.
-        acceptor: Option<Acceptor>;
+        /// The content of the files; `None` until they have been read.
+        content: Option<Arc<TlsFiles>>;
     }
 }
 
@@ -58,15 +59,38 @@ section! {
     }
 }
 
+/// The content of the files of a listener's TLS settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct TlsFiles {
+    /// The certificates in the order of the configuration.
+    pairs: Vec<tls::Pair>,
+    /// The authorities of client certificates.
+    client_ca: Option<tls::Roots>,
+}
+
 impl Tls {
     /// Whether the listener uses TLS.
     pub fn is_on(&self) -> bool {
         !self.certificates.is_empty()
     }
 
-    /// The TLS acceptor, if the listener uses TLS and its files have been read.
-    pub fn acceptor(&self) -> Option<&Acceptor> {
-        self.acceptor.as_ref()
+    /// Makes a TLS acceptor from the content of the files; `None` if the listener does not use TLS
+    /// or its files have not been read.
+    ///
+    /// # Errors
+    /// A key does not belong to its certificate, or `rustls` refuses a setting. The key in the
+    /// error is relative to these settings.
+    pub fn acceptor(&self) -> Result<Option<Acceptor>, Error> {
+        let Some(content) = &self.content else { return Ok(None) };
+        let TlsFiles { pairs, client_ca } = (**content).clone();
+        let acceptor = Acceptor::new(Setup {
+            pairs,
+            mutual: self.mutual,
+            client_ca,
+            min_version: self.min_version,
+            alpn: &self.alpn,
+        });
+        acceptor.map(Some).map_err(in_file("certificates"))
     }
 
     /// Every file that these settings name, relative to `folder` unless its path is absolute.
@@ -76,9 +100,10 @@ impl Tls {
         names.filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
 
-    /// Reads the files, unless they have been read before.
+    /// Reads the files, unless they have been read before, and checks that an acceptor can be made
+    /// from them.
     pub(super) fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
-        if !self.is_on() || self.acceptor.is_some() {
+        if !self.is_on() || self.content.is_some() {
             return Ok(());
         }
         let mut pairs = Vec::new();
@@ -94,15 +119,8 @@ impl Tls {
                 Some(roots.map_err(in_file("client_ca"))?)
             }
         };
-        let acceptor = Acceptor::new(Setup {
-            pairs,
-            mutual: self.mutual,
-            client_ca,
-            min_version: self.min_version,
-            alpn: &self.alpn,
-        });
-        self.acceptor = Some(acceptor.map_err(in_file("certificates"))?);
-        Ok(())
+        self.content = Some(Arc::new(TlsFiles { pairs, client_ca }));
+        self.acceptor().map(drop)
     }
 }
 

@@ -23,11 +23,11 @@ const ADDRESSES: usize = 16;
 pub(super) const JOB: JobKind = JobKind { is_needed, start };
 
 fn is_needed(env: &Env) -> bool {
-    !env.names.list().is_empty()
+    !env.runtime.names.list().is_empty()
 }
 
 fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
-    let (names, notifier) = (setup.env.names.clone(), setup.notifier.clone());
+    let (names, notifier) = (setup.env.runtime.names.clone(), setup.notifier.clone());
     let found = Results::new(&notifier);
     names.notifier().attach(move || notifier.notify());
     Ok(Box::new(DnsJob { lookups: Lookups::new(names, setup.counters.clone()), found }))

@@ -26,11 +26,11 @@ const FETCH: Duration = Duration::from_secs(4);
 pub(super) const JOB: JobKind = JobKind { is_needed, start };
 
 fn is_needed(env: &Env) -> bool {
-    !env.remotes.list().is_empty()
+    !env.runtime.remotes.list().is_empty()
 }
 
 fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
-    let (remotes, notifier) = (setup.env.remotes.clone(), setup.notifier.clone());
+    let (remotes, notifier) = (setup.env.runtime.remotes.clone(), setup.notifier.clone());
     let fetched = Results::new(&notifier);
     remotes.notifier().attach(move || notifier.notify());
     Ok(Box::new(KeySetJob {

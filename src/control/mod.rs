@@ -129,7 +129,7 @@ impl Control {
                 Err(error) => return drop(ready.send(Err(error))),
             };
             runtime.block_on(async {
-                let counters = env.control.clone();
+                let counters = env.runtime.control.clone();
                 let mut setup = JobSetup {
                     env,
                     event_queues,

@@ -45,11 +45,11 @@ type SchemaOutcome = Result<Option<Arc<Schema>>, FetchFailure>;
 pub(super) const JOB: JobKind = JobKind { is_needed, start };
 
 fn is_needed(env: &Env) -> bool {
-    !env.registries.places().is_empty()
+    !env.runtime.registries.places().is_empty()
 }
 
 fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
-    let (registries, notifier) = (setup.env.registries.clone(), setup.notifier.clone());
+    let (registries, notifier) = (setup.env.runtime.registries.clone(), setup.notifier.clone());
     let done = Results::new(&notifier);
     registries.notifier().attach(move || notifier.notify());
     let (counters, authorities) = (setup.counters.clone(), setup.authorities.clone());

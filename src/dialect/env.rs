@@ -7,10 +7,7 @@ use super::zenith::Directory;
 use super::zilliqa::Shared;
 use crate::config::{self, Config};
 use crate::hub::EventMask;
-use crate::jwt::{Guard, Remotes};
-use crate::model::Registries;
-use crate::stats::Counters;
-use crate::upstream::Names;
+use crate::runtime::Runtime;
 use std::sync::Arc;
 
 /// The configuration and the state that every dialect can look up. All cores share it, without a
@@ -19,22 +16,14 @@ use std::sync::Arc;
 pub struct Env {
     /// The configuration.
     pub config: Config,
+    /// The live objects that are made from the configuration.
+    pub runtime: Runtime,
     /// The applications.
     pub apps: Apps,
-    /// The token and certificate guards, in the order of the configuration.
-    pub guards: Vec<Guard>,
-    /// The remote key sets of the guards; the same for all configurations of the process.
-    pub remotes: Arc<Remotes>,
-    /// The DNS names of upstreams; the same for all configurations of the process.
-    pub names: Arc<Names>,
-    /// The schema registries; the same for all configurations of the process.
-    pub registries: Arc<Registries>,
     /// Whether any route uses compression, so that events carry their compressed encodings.
     pub compresses: bool,
     /// Whether any route accepts requests with a streamed body.
     pub streams: bool,
-    /// The number of reloads of the configuration since the start of the process.
-    pub version: u32,
     /// The channel events to report of each application, by the application's number.
     pub watched: Arc<[EventMask]>,
     /// Creates and parses the socket ids of connections; the same for all configurations of the
@@ -42,14 +31,10 @@ pub struct Env {
     pub socket_ids: SocketIds,
     /// The state of the Zilliqa dialect that all cores share.
     pub zilliqa: Arc<Shared>,
-    /// The counters of each core, by the core's number.
-    pub counters: Vec<Arc<Counters>>,
     /// The sources and views of linked channels.
     pub links: Links,
     /// The tokens, topics and back ends of the Zenith dialect.
     pub zenith: Directory,
-    /// The counters of the control thread; all 0 if there is none.
-    pub control: Arc<Counters>,
 }
 
 impl Env {
@@ -77,7 +62,8 @@ impl Env {
             let limits = &self.config.limits;
             (limits.overload_sockets, limits.overload_bytes)
         };
-        let waiting = || self.counters.iter().map(|core| core.queued_bytes.get()).sum::<u64>();
+        let waiting =
+            || self.runtime.counters.iter().map(|core| core.queued_bytes.get()).sum::<u64>();
         sockets > 0 && self.apps.open_count() >= sockets || bytes > 0 && waiting() >= bytes
     }
 }

@@ -118,7 +118,13 @@ mod tests {
         let forms = EventForms::new(Some(StreamPosition { stream: 0x2a, serial: 41 }));
         let event = Event { forms: Some(Arc::new(forms)), ..Event::from(frame) };
         let form = Form { view: 0, positioned: true };
-        let made = make_form(&Env::new(Config::demo(), 1), "c", &event, form, Format::Json);
+        let made = make_form(
+            &Env::new(Config::demo(), 1).expect("an environment"),
+            "c",
+            &event,
+            form,
+            Format::Json,
+        );
         let (opcode, payload) = frame::split(&made.frame).expect("a frame");
         assert_eq!(opcode, Opcode::Text);
         String::from_utf8(payload.to_vec()).expect("text")

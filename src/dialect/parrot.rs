@@ -151,7 +151,7 @@ mod tests {
         let mut config = config.expect("a configuration");
         assert_eq!(config.apps[0].dialect, AppDialect::Parrot);
         config.apps[0].webhooks = vec![Webhook::new("http://a")];
-        let env = Env::new(config, 1);
+        let env = Env::new(config, 1).unwrap();
         // The path of all applications, and the dialect's own.
         for path in ["/app/first", "/parrot/first"] {
             assert_eq!(socket(&env, path), (b"\x81\x02hi".to_vec(), None), "{path}");

@@ -144,7 +144,7 @@ mod tests {
     fn env(prefix: &str) -> Env {
         let mut config = Config::demo();
         config.pusher.path_prefix = prefix.to_owned();
-        Env::new(config, 0)
+        Env::new(config, 0).unwrap()
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         config.apps.push(config.apps[0].clone());
         (config.apps[1].id, config.apps[1].key) = ("2".to_owned(), "second".to_owned());
         (config.apps[0].dialect, config.apps[1].dialect) = (first, second);
-        Env::new(config, 0)
+        Env::new(config, 0).unwrap()
     }
 
     #[test]

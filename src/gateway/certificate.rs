@@ -1,8 +1,8 @@
 //! Guards of type certificate: which client certificates they accept, and the claims that follow
 //! from one.
 
+use crate::claims::Claims;
 use crate::config::GuardCertificate;
-use crate::jwt::Claims;
 use crate::tls::{Holder, PeerCertificate};
 
 /// The claims of the client's certificate at `now_s` seconds since 1970: the first common name, or

@@ -5,14 +5,16 @@
 //! `BY_CORE`, which have a sample for each core. The optional metrics of streams have Zilla's
 //! names.
 
+mod exposition;
 mod streams;
 mod turns;
 
-use super::{NO_STORE, Page, Visit, access};
+use super::access;
+use super::page::{NO_STORE, Page, Visit};
 use crate::config::Config;
 use crate::http::Request;
 use crate::stats::Counters;
-use std::fmt::{Display, Write};
+use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
@@ -115,57 +117,6 @@ fn text(
         streams::write(&mut out, config, cores);
     }
     out.0
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Counter,
-    Gauge,
-    Histogram,
-}
-
-struct Exposition(String);
-
-impl Exposition {
-    /// Writes the help and type lines of a metric family and returns its full name.
-    fn family(&mut self, name: &str, kind: Kind, help: &str) -> String {
-        self.plain_family(&format!("polycast_{name}"), kind, help)
-    }
-
-    /// As [`Exposition::family`], without the prefix `polycast_`.
-    fn plain_family(&mut self, name: &str, kind: Kind, help: &str) -> String {
-        let (end, kind) = match kind {
-            Kind::Counter => ("_total", "counter"),
-            Kind::Gauge => ("", "gauge"),
-            Kind::Histogram => ("", "histogram"),
-        };
-        let name = format!("{name}{end}");
-        let help = help.trim().replace('\\', "\\\\").replace('\n', "\\n");
-        // Writing to a string cannot fail.
-        let _ = write!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        name
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl Display) {
-        self.0.push_str(name);
-        for (at, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if at == 0 { '{' } else { ',' });
-            let _ = write!(self.0, "{label}=\"");
-            for c in text.chars() {
-                match c {
-                    '\\' => self.0.push_str("\\\\"),
-                    '"' => self.0.push_str("\\\""),
-                    '\n' => self.0.push_str("\\n"),
-                    c => self.0.push(c),
-                }
-            }
-            self.0.push('"');
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {value}");
-    }
 }
 
 #[cfg(test)]

@@ -5,71 +5,24 @@ mod access;
 mod certificate;
 mod console;
 mod metrics;
+mod page;
 pub mod proxy;
 mod router;
 mod token;
 
+pub use page::{Page, Visit};
 pub use router::{RouteMatch, RouteRefusal, Router};
 
-use crate::config::{Config, EndpointKind};
+use crate::config::EndpointKind;
 use crate::http::Request;
 use crate::stats::Counters;
 use crate::ws::MessageKind;
 use crate::ws::output::Output;
-use std::borrow::Cow;
-use std::net::IpAddr;
-use std::sync::Arc;
 
 /// The `echo` endpoint: sends a message back unchanged. False if the peer's record framing has no
 /// record for the message.
 pub fn echo(out: &mut Output<'_>, kind: MessageKind, payload: &[u8]) -> bool {
     out.message(kind, payload)
-}
-
-/// The input of [`page`], beside the request.
-#[derive(Clone, Copy)]
-pub struct Visit<'a> {
-    /// The client's address.
-    pub peer: IpAddr,
-    /// The configuration.
-    pub config: &'a Config,
-    /// The counters of each core.
-    pub counters: &'a [Arc<Counters>],
-    /// The counters of the control thread.
-    pub control: &'a Counters,
-    /// Returns the number of open connections of the application with this number.
-    pub connections: &'a dyn Fn(usize) -> usize,
-    /// Returns how many webhook events of the application with this number were dropped.
-    pub dropped_hooks: &'a dyn Fn(usize) -> u64,
-    /// Whether the server is draining before it ends.
-    pub draining: bool,
-    /// The time in milliseconds, on the monotonic clock that all threads share.
-    pub now_ms: u64,
-}
-
-/// The response to an HTTP request that is not an upgrade.
-#[derive(Debug)]
-pub struct Page {
-    /// The HTTP status code.
-    pub status: u16,
-    /// The media type of the body, for `Content-Type`.
-    pub content_type: &'static str,
-    /// Further header fields, as names and values.
-    pub fields: &'static [(&'static str, &'static str)],
-    /// The body.
-    pub body: Cow<'static, [u8]>,
-}
-
-impl Page {
-    /// A plain-text page that must not be cached.
-    fn text(status: u16, words: &'static str) -> Page {
-        Page {
-            status,
-            content_type: "text/plain; charset=utf-8",
-            fields: NO_STORE,
-            body: Cow::Borrowed(words.as_bytes()),
-        }
-    }
 }
 
 /// Answers an HTTP request for an endpoint that has pages. `None` if the endpoint has no pages, or
@@ -115,12 +68,13 @@ fn health(path: &str, visit: &Visit<'_>) -> Page {
     Page::text(200, "ok\n")
 }
 
-const NO_STORE: &[(&str, &str)] = &[("Cache-Control", "no-store")];
 const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD")];
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use std::sync::Arc;
 
     /// The statuses of `/live` and `/ready` at 100 000 ms, with these values of `beat_ms`.
     fn statuses(draining: bool, cores: [u64; 2], control: u64) -> [u16; 2] {

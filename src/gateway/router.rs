@@ -1,9 +1,10 @@
 //! Routing: finds the first route that matches a request and whose guards let it in.
 
 use super::{certificate, token};
+use crate::claims::Claims;
 use crate::config::{Config, EndpointKind, GuardKind, Listener, Route, RouteQuery};
 use crate::http::{NormalPath, Request};
-use crate::jwt::{Claims, Guard, TokenLease, TokenLeases, Unverified};
+use crate::jwt::{Guard, TokenLease, TokenLeases, Unverified};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::tls::PeerCertificate;
@@ -40,6 +41,8 @@ pub struct Router<'a> {
 pub struct RouteMatch<'a, 'r> {
     /// The route.
     pub route: &'a Route,
+    /// The route's position in the configuration.
+    pub number: usize,
     /// The subprotocol that is chosen for the response.
     pub protocol: Option<&'r str>,
     /// How long the connection may stay open by its tokens; `None` is without end.
@@ -255,7 +258,8 @@ impl<'a> Router<'a> {
         let mut outcomes: Vec<Option<GuardOutcome>> = self.guards.iter().map(|_| None).collect();
         let mut refusal = RouteRefusal::NoRoute;
         let mut found = None;
-        for route in self.config.routes.iter().filter(|route| serves(route)) {
+        let routes = self.config.routes.iter().enumerate();
+        for (number, route) in routes.filter(|(_, route)| serves(route)) {
             let Some(protocol) = route.takes(&route_query, &plain) else { continue };
             match self.pass(route, request, offered, &mut outcomes) {
                 Ok(_) if path.is_ambiguous() && is_strict(route) => {
@@ -263,7 +267,7 @@ impl<'a> Router<'a> {
                     return Err(RouteRefusal::Path);
                 }
                 Ok((leases, claims)) => {
-                    found = Some(RouteMatch { route, protocol, leases, claims });
+                    found = Some(RouteMatch { route, number, protocol, leases, claims });
                     break;
                 }
                 Err(other) => refusal = refusal.max(other),

@@ -1,7 +1,8 @@
 //! A guard at run time: its policy, its current keys, and the connections that hold its tokens.
 
 use super::refused::Refused;
-use super::{Claims, Flaw, KeySet, TokenHolders, TokenPolicy, verify};
+use super::{Flaw, KeySet, TokenHolders, TokenPolicy, verify};
+use crate::claims::Claims;
 use crate::mem::{RefreshList, RefreshRequest};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,7 +1,7 @@
 //! Keys that verify tokens: from JWKs (RFC 7517), PEM or shared secrets.
 
 use super::algorithm::{Algorithm, Material, is_on_curve};
-use super::{Flaw, pem, strict};
+use super::{Flaw, strict};
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt;
@@ -95,15 +95,6 @@ impl VerifyingKey {
             _ => Err("`kty` RSA, EC with `crv` P-256 or P-384, OKP with Ed25519, or oct"),
         };
         key?.named(jwk.kid.clone()).only(&jwk.alg)
-    }
-
-    /// Reads a public key in PEM: RSA, EC, Ed25519, or the public key of a certificate, whose dates
-    /// and signature are not checked.
-    ///
-    /// # Errors
-    /// What the text would have to be.
-    pub fn from_pem(text: &str) -> Result<VerifyingKey, &'static str> {
-        pem::read(text)
     }
 
     /// Makes a key from a secret that is shared with the issuer, for HMAC.

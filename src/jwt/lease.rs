@@ -4,7 +4,7 @@
 //! A renewal is stored under its identity. A connection looks it up when its own lease is due, so
 //! that a renewal needs no mail between cores, and processing a message takes no lock.
 
-use super::Claims;
+use crate::claims::Claims;
 use crate::time::{Deadline, Now};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -21,6 +21,7 @@ pub use guard::{Guard, RemoteKeys, Remotes, Unverified};
 pub use keys::{Jwk, KeySet, VerifyingKey};
 pub use lease::{Expiry, TokenHolders, TokenLease, TokenLeases};
 
+use crate::claims::Claims;
 use serde_json::{Map, Value};
 
 /// What a token must have to be accepted, and how its claims are read.
@@ -45,26 +46,6 @@ pub struct TokenPolicy {
     pub leeway_s: u64,
     /// The maximum length of a token in bytes.
     pub token_bytes: usize,
-}
-
-/// The claims of an accepted token.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Claims {
-    /// The identity, if the token has one.
-    pub identity: Option<String>,
-    /// The roles.
-    pub roles: Vec<String>,
-    /// When the token expires, leeway included, in seconds since 1970; `None` is never.
-    pub expires_s: Option<u64>,
-    /// The policy's attributes that the token has, as names and values.
-    pub attributes: Vec<(String, String)>,
-}
-
-impl Claims {
-    /// Whether the claims have all of `roles`.
-    pub fn have(&self, roles: &[String]) -> bool {
-        roles.iter().all(|role| self.roles.contains(role))
-    }
 }
 
 /// Why a token is not accepted.

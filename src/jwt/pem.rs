@@ -16,9 +16,20 @@ const P256: &str = "1.2.840.10045.3.1.7";
 const P384: &str = "1.3.132.0.34";
 const ED25519: &str = "1.3.101.112";
 
+impl VerifyingKey {
+    /// Reads a public key in PEM: RSA, EC, Ed25519, or the public key of a certificate, whose dates
+    /// and signature are not checked.
+    ///
+    /// # Errors
+    /// What the text would have to be.
+    pub fn from_pem(text: &str) -> Result<VerifyingKey, &'static str> {
+        read(text)
+    }
+}
+
 /// Reads the key of the first PEM section. Only the key of a certificate is used; its dates and its
 /// signature are not checked.
-pub(super) fn read(text: &str) -> Result<VerifyingKey, &'static str> {
+fn read(text: &str) -> Result<VerifyingKey, &'static str> {
     let (_, section) = parse_x509_pem(text.as_bytes()).map_err(|_| ACCEPTED)?;
     let der = section.contents.as_slice();
     match section.label.as_str() {

@@ -3,7 +3,7 @@
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 use super::prefix::{push_indexes, split_indexes};
 use super::registry::Registries;
-use super::source::SchemaSource;
+use super::source::{SchemaSource, Wrong};
 use super::spec::{
     Catalog, CatalogKind, Direction, EncodingKind, Governance, ModelKind, OnInvalid, OnMiss,
     PrefixKind, Spec, Validate, WritingKind,
@@ -11,7 +11,6 @@ use super::spec::{
 use super::{Avro, BadSchema, Invalid, JsonModel, Model, Prefix, Protobuf, SchemaId};
 use std::borrow::Cow;
 use std::ops::Deref;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -129,24 +128,18 @@ impl<'m> Passed<'m> {
 }
 
 impl ModelRules {
-    /// Compiles the models of `governance`. Their schemas come from `catalogs`, whose files are
-    /// relative to `folder`.
+    /// Compiles the models of `governance`. Their schemas come from `catalogs`, whose files have
+    /// been read.
     ///
     /// # Errors
     /// A key is not valid for its kind of model, has an invalid value or is missing, or a schema is
     /// missing or invalid.
-    pub fn new(
-        governance: &Governance,
-        catalogs: &[Catalog],
-        folder: &Path,
-    ) -> Result<ModelRules, BadSpec> {
+    pub fn new(governance: &Governance, catalogs: &[Catalog]) -> Result<ModelRules, BadSpec> {
         let pair = |name: &str, direction: &Direction| {
             let bound = |kind: &str, spec: &Option<Spec>| {
                 let place =
                     |(key, problem)| BadSpec { key: format!("{name}.{kind}{key}"), problem };
-                spec.as_ref()
-                    .map(|spec| Bound::new(spec, catalogs, folder).map_err(place))
-                    .transpose()
+                spec.as_ref().map(|spec| Bound::new(spec, catalogs).map_err(place)).transpose()
             };
             let (text, binary) = (&direction.text, &direction.binary);
             Ok(Pair { text: bound("text", text)?, binary: bound("binary", binary)? })
@@ -246,12 +239,8 @@ impl ModelRules {
     }
 }
 
-/// An error in a model's configuration: the key below the model with a leading dot, or an empty
-/// text, and what is wrong with it.
-pub(super) type Wrong = (String, String);
-
 impl Bound {
-    fn new(spec: &Spec, catalogs: &[Catalog], folder: &Path) -> Result<Bound, Wrong> {
+    fn new(spec: &Spec, catalogs: &[Catalog]) -> Result<Bound, Wrong> {
         if let Some(key) = spec.strange_key() {
             let problem = format!("a model of this kind does not accept the key `{key}`");
             return Err((format!(".{key}"), problem));
@@ -275,7 +264,7 @@ impl Bound {
                 ));
             }
         }
-        let model = Box::new(spec.model(catalogs, folder)?);
+        let model = Box::new(spec.model(catalogs)?);
         let (prefix, id) = match (spec.prefix, spec.id) {
             (None, None) => (None, 0),
             (Some(kind), Some(id)) => (Some(prefix_of(kind, id)?), id),
@@ -458,7 +447,7 @@ impl Spec {
         .find_map(|(key, known, given)| (given && !known).then_some(key))
     }
 
-    fn model(&self, catalogs: &[Catalog], folder: &Path) -> Result<Model, Wrong> {
+    fn model(&self, catalogs: &[Catalog]) -> Result<Model, Wrong> {
         let wrong = |key: &str| {
             let key = format!(".{key}");
             move |error: BadSchema| (key, error.to_string())
@@ -473,14 +462,14 @@ impl Spec {
         };
         Ok(match self.model {
             ModelKind::Json if self.catalog.is_none() => Model::Json(JsonModel::any()),
-            ModelKind::Json => Model::Json(
-                JsonModel::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?,
-            ),
+            ModelKind::Json => {
+                Model::Json(JsonModel::new(&self.schema(catalogs)?).map_err(wrong("subject"))?)
+            }
             ModelKind::Avro => {
-                Model::Avro(Avro::new(&self.schema(catalogs, folder)?).map_err(wrong("subject"))?)
+                Model::Avro(Avro::new(&self.schema(catalogs)?).map_err(wrong("subject"))?)
             }
             ModelKind::Protobuf => {
-                let schema = self.schema(catalogs, folder)?;
+                let schema = self.schema(catalogs)?;
                 let model = Protobuf::new(&schema, self.record.as_deref());
                 Model::Protobuf(model.map_err(wrong("subject"))?)
             }
@@ -522,7 +511,7 @@ impl Spec {
     }
 
     /// The text of the model's schema, from an inline or filesystem catalog.
-    fn schema(&self, catalogs: &[Catalog], folder: &Path) -> Result<String, Wrong> {
+    fn schema(&self, catalogs: &[Catalog]) -> Result<String, Wrong> {
         let missing = |key: &str| {
             (format!(".{key}"), "the key is required, because it identifies the schema".to_owned())
         };
@@ -539,8 +528,10 @@ impl Spec {
         })?;
         let text = match (catalog.kind, &subject.schema, &subject.path) {
             (CatalogKind::Inline, Some(schema), _) => Ok(schema.clone()),
-            (CatalogKind::Filesystem, _, Some(path)) => std::fs::read_to_string(folder.join(path))
-                .map_err(|error| format!("{path}: {error}")),
+            (CatalogKind::Filesystem, _, Some(path)) => match &subject.content {
+                Some(content) => content.clone(),
+                None => Err(format!("{path}: the file has not been read")),
+            },
             (CatalogKind::Inline, None, _) => Err("the subject has no `schema`".to_owned()),
             (CatalogKind::Filesystem, _, None) => Err("the subject has no `path`".to_owned()),
             // Not reached: the models of a registry's schemas are built after a fetch.

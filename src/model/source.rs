@@ -1,12 +1,15 @@
 //! Where the model of a message comes from: the configuration, or a registry.
 
 use super::registry::{Find, Registries, RegistryHandle, Schema, SchemaCell, SchemaRef, Shape};
-use super::rules::Wrong;
 use super::spec::{
     Catalog, CatalogKind, IdEncoding, ModelKind, OnMiss, PrefixKind, Spec, Strategy,
 };
 use super::{Invalid, Model, Prefix, SchemaId};
 use std::sync::{Arc, OnceLock};
+
+/// An error in a model's configuration: the key below the model with a leading dot, or an empty
+/// text, and what is wrong with it.
+pub(super) type Wrong = (String, String);
 
 /// Where the schema of a message comes from.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 
 use super::SchemaId;
 use serde::Deserialize;
+use std::path::Path;
 
 /// A catalog: a place that schemas come from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -63,6 +64,25 @@ impl Catalog {
             use_id: None,
             id_encoding: None,
             api: None,
+        }
+    }
+
+    /// Reads the schema files that `specs` use, unless they have been read before. Their names are
+    /// relative to `folder`.
+    pub fn read_files(&mut self, specs: &[&Spec], folder: &Path) {
+        if self.kind != CatalogKind::Filesystem {
+            return;
+        }
+        for subject in &mut self.subjects {
+            let is_used = specs.iter().any(|spec| {
+                spec.catalog.as_ref() == Some(&self.name)
+                    && spec.subject.as_ref() == Some(&subject.name)
+                    && spec.version == subject.version
+            });
+            if let (Some(path), true, None) = (&subject.path, is_used, &subject.content) {
+                let read = std::fs::read_to_string(folder.join(path));
+                subject.content = Some(read.map_err(|error| format!("{path}: {error}")));
+            }
         }
     }
 
@@ -196,6 +216,9 @@ pub struct Subject {
     /// The path of the schema's file: filesystem catalogs only.
     #[serde(default)]
     pub path: Option<String>,
+    /// The content of the file at `path`, or why it cannot be read; `None` before it is read.
+    #[serde(skip)]
+    pub content: Option<Result<String, String>>,
 }
 
 /// The models of a route: what the payload of its messages must be.
@@ -211,6 +234,14 @@ pub struct Governance {
     /// What happens to an invalid message.
     #[serde(default)]
     pub on_invalid: OnInvalid,
+}
+
+impl Governance {
+    /// All models.
+    pub fn specs(&self) -> impl Iterator<Item = &Spec> {
+        let Governance { received, sent, .. } = self;
+        [&received.text, &received.binary, &sent.text, &sent.binary].into_iter().flatten()
+    }
 }
 
 /// The models of one direction, by message type. Messages of a type without a model are not

@@ -4,7 +4,9 @@
 //! takes mail from other cores, and at its end flushes each connection once, with one vectored send
 //! that points directly into shared frames. Nothing is sent in the middle of a turn.
 
+mod accept_slots;
 mod accepts;
+mod commands;
 mod complete;
 mod dial;
 mod inbox;
@@ -13,8 +15,9 @@ mod outbox;
 mod relief;
 mod timing;
 
-pub use accepts::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Listeners};
-pub use inbox::{CommandSender, Inbox, ReactorCommand, command_queue};
+pub use accept_slots::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Listeners};
+pub use commands::{CommandSender, command_queue};
+pub use inbox::{Inbox, ReactorCommand};
 pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
 
@@ -26,7 +29,7 @@ use crate::time::{Deadline, Now};
 use crate::uring::sys::Clock;
 use crate::uring::{Completion, Ring};
 use crate::work::network;
-use accepts::Accepts;
+use accept_slots::Accepts;
 use relief::Relief;
 use std::collections::HashMap;
 use std::io;

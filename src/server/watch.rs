@@ -1,7 +1,11 @@
 //! Supervision of the threads: ended, panicked or stalled ones.
 
-use super::{Error, Server};
+use super::Error;
+use crate::control::Control;
 use crate::gateway::{STALLED_MS, is_stalled};
+use crate::stats::Counters;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
@@ -23,6 +27,16 @@ pub(super) fn catch_panics() {
     }));
 }
 
+/// The threads of a server at one moment.
+pub(super) struct Threads<'s> {
+    pub(super) reactors: &'s [JoinHandle<io::Result<()>>],
+    pub(super) control: Option<&'s Control>,
+    /// The counters of the reactors, by core; then those of the control thread, if there is one.
+    pub(super) counters: &'s [Arc<Counters>],
+    pub(super) control_counters: &'s Counters,
+    pub(super) now_ms: u64,
+}
+
 /// Supervises all threads of the server.
 pub(super) struct Watch {
     /// The time of the last check, in milliseconds.
@@ -42,20 +56,20 @@ impl Watch {
     ///
     /// # Errors
     /// A thread has ended or panicked, or the control thread has stalled for more than a minute.
-    pub(super) fn look(&mut self, server: &Server) -> Result<(), Error> {
-        if server.threads.iter().any(JoinHandle::is_finished) {
+    pub(super) fn look(&mut self, threads: &Threads<'_>) -> Result<(), Error> {
+        if threads.reactors.iter().any(JoinHandle::is_finished) {
             return Err(Error::Failed("a reactor has ended"));
         }
-        if server.control.as_ref().is_some_and(|control| control.has_ended()) {
+        if threads.control.is_some_and(|control| control.has_ended()) {
             return Err(Error::Failed("the control thread has ended"));
         }
         if PANICKED.load(Ordering::Acquire) {
             return Err(Error::Failed("a thread or a task has panicked"));
         }
-        self.look_for_stalls(server, server.clock.now().ms)
+        self.look_for_stalls(threads, threads.now_ms)
     }
 
-    fn look_for_stalls(&mut self, server: &Server, now_ms: u64) -> Result<(), Error> {
+    fn look_for_stalls(&mut self, threads: &Threads<'_>, now_ms: u64) -> Result<(), Error> {
         let before_ms = self.looked_ms.replace(now_ms);
         if before_ms.is_none_or(|before_ms| now_ms - before_ms > PAUSED_MS) {
             self.since_ms = now_ms;
@@ -63,9 +77,9 @@ impl Watch {
         if now_ms - self.since_ms < STALLED_MS {
             return Ok(());
         }
-        let cores = server.counters.iter().take(server.threads.len()).enumerate();
-        let cores = cores.map(|(core, counters)| (format!("reactor {core}"), counters));
-        let control = server.control.is_some().then(|| ("control".to_owned(), &server.env.control));
+        let cores = threads.counters.iter().take(threads.reactors.len()).enumerate();
+        let cores = cores.map(|(core, counters)| (format!("reactor {core}"), &**counters));
+        let control = threads.control.map(|_| ("control".to_owned(), threads.control_counters));
         let all = cores.chain(control).filter(|(_, counters)| is_stalled(counters, now_ms));
         let stalled: Vec<String> = all.map(|(thread, _)| thread).collect();
         for thread in stalled.iter().filter(|thread| !self.stalled.contains(thread)) {
@@ -75,7 +89,7 @@ impl Watch {
             tracing::warn!(thread, "a thread runs again");
         }
         self.stalled = stalled;
-        let beat_ms = server.env.control.beat_ms.get().max(self.since_ms);
+        let beat_ms = threads.control_counters.beat_ms.get().max(self.since_ms);
         let controls = self.stalled.iter().any(|thread| thread == "control");
         match controls && now_ms.saturating_sub(beat_ms) > GIVEN_UP_MS {
             true => Err(Error::Failed("the control thread has not run for more than a minute")),

@@ -349,7 +349,7 @@ mod tests {
     impl Core {
         fn new() -> Core {
             Core {
-                env: Env::new(Config::demo(), 1),
+                env: Env::new(Config::demo(), 1).unwrap(),
                 json: Scratch::default(),
                 codecs: Codecs::new(0),
                 counters: Counters::default(),

@@ -19,13 +19,13 @@ impl Shard {
 
     /// Adds a connection that listener number `listener` accepted at `index`, which must be free.
     pub fn open_at(&mut self, index: u32, peer: SocketAddr, listener: usize, now: Now) -> Slot {
-        let slot = self.open_by(listener as u16, index, peer, now);
+        let number = listener as u16;
+        let slot = self.open_by(number, index, peer, now);
         let env = self.env.clone();
-        let listener = env.listener(listener as u16);
-        if !listener.tls.is_on() {
+        if !env.listener(number).tls.is_on() {
             return slot;
         }
-        let filter = listener.tls.acceptor().and_then(|acceptor| acceptor.accept());
+        let filter = env.runtime.acceptor(number).and_then(|acceptor| acceptor.accept());
         if let Some((session, cx)) = self.session(slot, now) {
             match filter {
                 Some(filter) => session.secure(filter, &cx),

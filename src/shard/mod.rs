@@ -113,7 +113,7 @@ impl Shard {
     pub fn new(core: u16, common: &Common, counters: Arc<Counters>) -> Shard {
         let kept = common.env.config.limits.cached_bytes;
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
-        hub.watch(common.env.watched.clone(), common.env.version);
+        hub.watch(common.env.watched.clone(), common.env.runtime.version);
         hub.bound_channels(common.env.apps.channel_bounds());
         Shard {
             core,

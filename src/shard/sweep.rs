@@ -47,7 +47,7 @@ impl Shard {
 
     /// Installs a configuration that was reloaded.
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
-        self.hub.watch(env.watched.clone(), env.version);
+        self.hub.watch(env.watched.clone(), env.runtime.version);
         self.hub.bound_channels(env.apps.channel_bounds());
         self.env = env;
         self.dials_at_all = self.env.config.has_proxies();

@@ -11,12 +11,13 @@
 
 #![allow(unsafe_code)]
 
+mod phase;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// A version of [`mask`]: takes buffer, key and phase, returns the new phase.
-pub type Mask = fn(&mut [u8], [u8; 4], usize) -> usize;
+pub use phase::Mask;
+use phase::{after, turned};
 
 /// XORs `buf` in place with `key`, beginning at octet `phase & 3` of the key.
 ///
@@ -75,24 +76,6 @@ use x86::{append, long, short};
 
 #[cfg(not(target_arch = "x86_64"))]
 use portable::{append, long, short};
-
-/// The phase after `buf`.
-#[inline]
-fn after(buf: &[u8], phase: usize) -> usize {
-    phase.wrapping_add(buf.len()) & 3
-}
-
-/// The key as one little-endian word whose lowest octet belongs to the first octet of the buffer.
-#[inline]
-fn turned(key: [u8; 4], phase: usize) -> u32 {
-    u32::from_le_bytes(key).rotate_right(8 * (phase & 3) as u32)
-}
-
-/// `key`, rotated for an octet `by` positions later.
-#[inline]
-fn further(key: u32, by: usize) -> u32 {
-    key.rotate_right(8 * (by & 3) as u32)
-}
 
 #[cfg(test)]
 mod tests {

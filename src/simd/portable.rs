@@ -1,6 +1,6 @@
 //! The versions without special instructions: one octet at a time, and eight at a time.
 
-use super::{after, further, turned};
+use super::phase::{after, further, turned};
 
 /// The specification: RFC 6455 section 5.3, one octet at a time.
 pub(super) fn scalar(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {

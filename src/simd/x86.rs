@@ -3,7 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{Mask, after, further, portable, turned};
+use super::phase::{Mask, after, further, turned};
+use super::portable;
 
 /// The vector versions that this processor can run.
 pub(super) fn versions() -> Vec<(&'static str, Mask)> {

@@ -139,6 +139,12 @@ impl Acceptor {
         Ok(Acceptor { config: Arc::new(config), digest })
     }
 
+    /// Whether both are the same object, which shares the keys of its session tickets, and not only
+    /// made from equal configurations.
+    pub fn is_same(&self, other: &Acceptor) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+    }
+
     /// Makes the filter of an accepted connection. `None` if `rustls` refuses the configuration.
     pub fn accept(&self) -> Option<Filter> {
         let conn = UnbufferedServerConnection::new(self.config.clone()).ok()?;

@@ -83,6 +83,12 @@ impl Connector {
         Ok(Connector { config: Arc::new(config), digest })
     }
 
+    /// Whether both are the same object, which shares its stored sessions, and not only made from
+    /// equal configurations.
+    pub fn is_same(&self, other: &Connector) -> bool {
+        Arc::ptr_eq(&self.config, &other.config)
+    }
+
     /// Makes the filter of a connection to the server with this DNS name or address, which the
     /// server's certificate must have. It has a ClientHello to be sent at once. `None` if `name` is
     /// neither a DNS name nor an address.

@@ -1,17 +1,13 @@
 //! Reads certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
 
-use super::listed;
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use rustls::RootCertStore;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::ring;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The maximum length of a file of certificates or keys, in bytes.
 const FILE_BYTES: u64 = 1024 * 1024;
@@ -91,8 +87,8 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// A certificate with its chain and its private key.
-#[derive(Debug)]
+/// A certificate with its chain and its private key. Its `Debug` output does not show the key.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Pair {
     pub(super) chain: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
@@ -100,8 +96,18 @@ pub struct Pair {
     pub(super) key_file: PathBuf,
 }
 
+impl Clone for Pair {
+    fn clone(&self) -> Pair {
+        let Pair { chain, key, file, key_file } = self;
+        let (chain, key) = (chain.clone(), key.clone_key());
+        Pair { chain, key, file: file.clone(), key_file: key_file.clone() }
+    }
+}
+
 /// Trusted certificates by which the peer's certificate is verified: as certificate authorities, or
-/// as the peer's own certificate.
+/// as the peer's own certificate. Two are equal if they were read from equal files; the system's
+/// certificates are not compared.
+#[derive(Clone)]
 pub struct Roots {
     pub(super) store: RootCertStore,
     /// The certificates of the file. A peer may show one of these as its own; those of the system
@@ -111,22 +117,25 @@ pub struct Roots {
     pub(super) file: PathBuf,
 }
 
+impl fmt::Debug for Roots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Roots({})", self.file.display())
+    }
+}
+
+impl PartialEq for Roots {
+    fn eq(&self, other: &Roots) -> bool {
+        (self.digest, &self.file) == (other.digest, &other.file)
+    }
+}
+
+impl Eq for Roots {}
+
 impl Roots {
     /// The system's certificate authorities, or Mozilla's if the system has none.
     pub fn of_system() -> Roots {
         let file = PathBuf::from("the system's certificates");
         Roots { store: system_roots(), listed: Vec::new(), digest: [0; 32], file }
-    }
-
-    /// Makes the verifier of servers' certificates.
-    ///
-    /// # Errors
-    /// No verifier can be made, for example without any root.
-    pub fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, Error> {
-        let file = self.file.clone();
-        let provider = Arc::new(ring::default_provider());
-        let verifier = listed::server_verifier(self, &provider);
-        verifier.map_err(|error| Error::new(&file, FileKind::Verifier(error)))
     }
 
     /// Adds the system's certificate authorities.

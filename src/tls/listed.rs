@@ -9,10 +9,10 @@
 //! are not listed are verified by `webpki` unchanged; in those that a listed authority has signed,
 //! the common name is not used.
 
-use super::files::Roots;
+use super::files::{self, FileKind, Roots};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::crypto::{
     verify_tls12_signature, verify_tls13_signature, verify_tls13_signature_with_raw_key,
 };
@@ -59,11 +59,24 @@ struct ClientVerifier {
     chains: Arc<dyn ClientCertVerifier>,
 }
 
+impl Roots {
+    /// Makes the verifier of servers' certificates.
+    ///
+    /// # Errors
+    /// No verifier can be made, for example without any root.
+    pub fn verifier(self) -> Result<Arc<dyn ServerCertVerifier>, files::Error> {
+        let file = self.file.clone();
+        let provider = Arc::new(ring::default_provider());
+        let verifier = server_verifier(self, &provider);
+        verifier.map_err(|error| files::Error::new(&file, FileKind::Verifier(error)))
+    }
+}
+
 /// Makes the verifier of servers by `roots`.
 ///
 /// # Errors
 /// No verifier can be made of `roots`.
-pub(super) fn server_verifier(
+fn server_verifier(
     roots: Roots,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, VerifierBuilderError> {

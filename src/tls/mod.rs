@@ -11,6 +11,7 @@
 
 mod acceptor;
 mod connector;
+mod failure;
 mod files;
 mod holder;
 mod listed;
@@ -18,6 +19,7 @@ mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, TlsVersion};
 pub use connector::{Connector, Offer};
+pub use failure::TlsFailure;
 pub use files::{
     CertificateChain, Error, FileKind, Pair, Roots, pem_chain, pkcs12_pair, pkcs12_roots, roots,
 };
@@ -70,18 +72,6 @@ pub struct TlsProgress {
     pub ended: bool,
     /// Why the connection has failed, if it has.
     pub failed: Option<TlsFailure>,
-}
-
-/// Why a connection has failed.
-#[derive(Debug)]
-pub enum TlsFailure {
-    /// The first byte is an upper-case letter: the peer sent plain HTTP.
-    Plain,
-    /// The peer violated the protocol, or the two sides have no version, cipher suite or
-    /// certificate in common. The peer gets an alert.
-    Protocol(rustls::Error),
-    /// An unfinished record or handshake message is longer than [`TLS_HELD_BYTES`].
-    TooLong,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

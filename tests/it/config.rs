@@ -67,7 +67,7 @@ fn config_listen_option_keeps_the_other_settings_of_the_listener() {
         assert_eq!(listeners.iter().map(|it| it.address).collect::<Vec<_>>(), addresses);
         for listener in listeners {
             let address = own.listeners[0].address;
-            assert_eq!(listener.tls.acceptor().is_some(), listener.tls.is_on());
+            assert_eq!(listener.tls.acceptor().unwrap().is_some(), listener.tls.is_on());
             let back = polycast::config::Listener { address, ..listener };
             assert_eq!(back, own.listeners[0], "{text}");
         }

@@ -29,7 +29,7 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
     machine.settle();
     assert!(machine.wire(silent[0]).gone && !machine.wire(silent[1]).gone);
     machine.wait(TIME_MS);
-    machine.shard.renew(Arc::new(Env::new(at_most(1), 7)), machine.now);
+    machine.shard.renew(Arc::new(Env::new(at_most(1), 7).unwrap()), machine.now);
     // Each new connection replaces the oldest one, and is served.
     for gone in [silent[1], silent[2], fourth] {
         assert!(!machine.wire(gone).gone);

@@ -30,7 +30,7 @@ pub(crate) fn config(more: &str) -> Config {
 
 /// What the shards of one process share.
 pub(crate) fn common(config: Config, cores: u16, seed: u64, mail_bound: usize) -> Common {
-    let env = Arc::new(Env::new(config, 7));
+    let env = Arc::new(Env::new(config, 7).unwrap());
     Common { env, hasher: Hasher::new(seed), cores, mail_bound }
 }
 
@@ -68,7 +68,7 @@ impl Machine {
         let counters = Arc::new(Counters::default());
         let mut common = common(config, 1, 1, 64);
         let env = Arc::get_mut(&mut common.env).expect("nobody else has it yet");
-        env.counters.push(counters.clone());
+        env.runtime.counters.push(counters.clone());
         let shard = Shard::new(0, &common, counters.clone());
         let now = Now { ms: 1_000_000, unix_s: UNIX_S };
         Machine { shard, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }

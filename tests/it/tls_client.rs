@@ -4,6 +4,7 @@ use crate::certs::{Authority, Leaf, folder};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, LocalKeyId, PrivateKey, PrivateKeyChain};
 use polycast::config::{Config, EndpointKind, FileFormat};
 use polycast::mem::Segment;
+use polycast::runtime;
 use polycast::tls::{
     self, Acceptor, Connector, Filter, Mutual, Offer, Setup, TlsFailure, TlsVersion,
 };
@@ -212,7 +213,9 @@ fn tls_client_files_are_read_with_the_configuration() {
     );
     let config = config.unwrap();
     let proxy = config.routes[0].proxy.as_ref().unwrap();
-    let speaks = |at: usize| proxy.tls.connect(&proxy.upstreams[at]).is_some();
+    let runtime = runtime::build(&config).unwrap();
+    let upstreams = runtime.route(0).upstreams.as_ref().unwrap();
+    let speaks = |at: usize| upstreams.connect(&proxy.upstreams[at]).is_some();
     assert_eq!([speaks(0), speaks(1)], [false, true]);
     let files = proxy.tls.files(&folder);
     assert_eq!(files, ["ca.pem", "a.pem", "a.key"].map(|name| folder.join(name)));
@@ -294,7 +297,7 @@ fn tls_client_store_entries_are_chosen_by_alias() {
     }
     let refused = |aliases: &[&str], password: &str| {
         let aliases: Vec<String> = aliases.iter().map(|it| (*it).to_owned()).collect();
-        tls::pkcs12_roots(&trust, password, &aliases).err().expect("an error").to_string()
+        tls::pkcs12_roots(&trust, password, &aliases).expect_err("an error").to_string()
     };
     assert!(
         refused(&["none"], "generated")
@@ -319,11 +322,12 @@ fn zilla_proxy_file_finds_its_stores() {
         Config::load(&path)
     };
     let config = load(text).unwrap_or_else(|error| panic!("{error}"));
-    assert!(config.listeners[0].tls.acceptor().is_some());
-    let route = config.routes.iter().find(|it| it.endpoint == EndpointKind::Proxy).unwrap();
-    let proxy = route.proxy.as_ref().unwrap();
-    let mut client = End::new(proxy.tls.connect(&proxy.upstreams[0]).unwrap());
-    let mut server = End::new(config.listeners[0].tls.acceptor().unwrap().accept().unwrap());
+    let runtime = runtime::build(&config).unwrap();
+    let proxied = config.routes.iter().position(|it| it.endpoint == EndpointKind::Proxy).unwrap();
+    let upstreams = runtime.route(proxied).upstreams.as_ref().unwrap();
+    let upstream = &upstreams.proxy.upstreams[0];
+    let mut client = End::new(upstreams.connect(upstream).unwrap());
+    let mut server = End::new(runtime.acceptor(0).unwrap().accept().unwrap());
     exchange(&mut client, &mut server, usize::MAX);
     assert!(client.opened && server.opened, "both sides of the file fit each other");
     let error = load(&text.replace("        - localhost\n      sni", "        - other\n      sni"));

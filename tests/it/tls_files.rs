@@ -2,6 +2,7 @@
 
 use crate::certs::{Authority, folder};
 use polycast::config::Config;
+use polycast::runtime;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -49,13 +50,14 @@ fn tls_files_read_each_form_of_a_key() {
         "pkcs12 = 'ec.p12', password = 'changeit'",
     ] {
         let config = load(&folder, &format!("certificates = [{{ {pair} }}]")).unwrap();
-        assert!(config.listeners[0].tls.acceptor().is_some(), "{pair}");
+        assert!(config.listeners[0].tls.acceptor().unwrap().is_some(), "{pair}");
     }
     let all = "certificates = [{ cert = 'rsa.pem', key = 'rsa.key' },\n\
                { pkcs12 = 'ec.p12', password = 'changeit' }]\n\
                mutual = 'required'\nclient_ca = 'ca.pem'\nmin_version = '1.3'\nalpn = []";
     load(&folder, all).unwrap();
-    assert!(load(&folder, "certificates = []").unwrap().listeners[0].tls.acceptor().is_none());
+    let off = load(&folder, "certificates = []").unwrap();
+    assert!(off.listeners[0].tls.acceptor().unwrap().is_none());
 }
 
 #[test]
@@ -139,15 +141,20 @@ fn tls_files_reload_takes_only_changes() {
     let folder = files("kept");
     let pair = "certificates = [{ cert = 'leaf.pem', key = 'leaf.key' }]\n";
     let old = load(&folder, pair).unwrap();
+    let live = runtime::build(&old).unwrap();
     let reload = |tls: &str| {
         let mut new = load(&folder, tls).unwrap();
         new.keep_listeners(&old);
+        let next = live.reload(&old, &new).unwrap();
+        let is_kept = next.acceptor(0).unwrap().is_same(live.acceptor(0).unwrap());
+        assert_eq!(is_kept, new.listeners[0].tls == old.listeners[0].tls, "{tls}");
         new.listeners[0].tls.clone()
     };
     assert_eq!(reload(pair), old.listeners[0].tls);
     Authority::new().leaf(&["leaf.example"]).write(&folder, "leaf");
     let renewed = reload(pair);
-    assert_ne!(renewed.acceptor(), old.listeners[0].tls.acceptor());
+    assert_ne!(renewed, old.listeners[0].tls);
+    assert_ne!(renewed.acceptor().unwrap(), old.listeners[0].tls.acceptor().unwrap());
     // Turning TLS on or off needs a restart.
     assert_eq!(reload(""), old.listeners[0].tls);
 }

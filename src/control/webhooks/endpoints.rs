@@ -117,7 +117,7 @@ impl Webhooks {
         if self.rosters.len() == ROSTERS {
             self.rosters.pop_front();
         }
-        let version = env.version;
+        let version = env.runtime.version;
         self.rosters.push_back(Roster { version, until_ms: u64::MAX, env, by_app });
     }
 
@@ -336,7 +336,7 @@ mod tests {
     fn webhooks(hooks: Vec<Webhook>) -> Webhooks {
         let mut config = Config::demo();
         config.apps[0].webhooks = hooks;
-        Webhooks::new(Arc::new(Env::new(config, 1)), HOLD_MS, Arc::default())
+        Webhooks::new(Arc::new(Env::new(config, 1).unwrap()), HOLD_MS, Arc::default())
     }
 
     fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
@@ -418,7 +418,7 @@ mod tests {
     fn reloaded(env: &Env, hooks: Vec<Webhook>) -> Arc<Env> {
         let mut config = env.config.clone();
         config.apps[0].webhooks = hooks;
-        Arc::new(env.reloaded(config))
+        Arc::new(env.reloaded(config).unwrap())
     }
 
     fn occupied(channel: &str, version: u32) -> ChannelEvent {
@@ -470,7 +470,7 @@ mod tests {
         assert_eq!(hooks.deliveries(0, 0).len(), 1);
         let mut config = env.config.clone();
         config.apps.clear();
-        hooks.renew(Arc::new(env.reloaded(config)), 0);
+        hooks.renew(Arc::new(env.reloaded(config).unwrap()), 0);
         assert_eq!((hooks.deliveries(KEEP_MS, 0).len(), hooks.len()), (0, 1), "it is under way");
         let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
         hooks.outcome(0, lane, PostOutcome::Failed, KEEP_MS);

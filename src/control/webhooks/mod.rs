@@ -204,7 +204,7 @@ mod tests {
 
     fn job(urls: &[&str]) -> (WebhookJob, Arc<Env>, Sender<ChannelEvent>) {
         let (events, queue) = mailbox(CHANNEL_EVENT_QUEUE);
-        let env = Arc::new(Env::new(config(urls), 1));
+        let env = Arc::new(Env::new(config(urls), 1).unwrap());
         let mut setup = JobSetup {
             env: env.clone(),
             event_queues: vec![queue],
@@ -229,7 +229,7 @@ mod tests {
         }
         job.take_events(0);
         assert_eq!((job.webhooks.len(), job.has_more, job.is_idle()), (1, true, false));
-        job.reload(&Arc::new(env.reloaded(config(&["http://a", "http://b"]))), 0);
+        job.reload(&Arc::new(env.reloaded(config(&["http://a", "http://b"])).unwrap()), 0);
         job.take_events(0);
         assert_eq!((job.webhooks.len(), job.has_more), (1 + 2 * 2, false));
     }
@@ -256,7 +256,7 @@ mod tests {
         tracing::subscriber::with_default(subscriber, || {
             let (mut job, env, _) = job(&["http://a", "https://-secret-.example:port/?secret"]);
             job.aim();
-            job.reload(&Arc::new(env.reloaded(env.config.clone())), 0);
+            job.reload(&Arc::new(env.reloaded(env.config.clone()).unwrap()), 0);
             assert!(job.targets[0].is_some() && job.targets[1].is_none());
         });
         let log = log.0.lock().expect("a log");

@@ -67,7 +67,7 @@ pub(super) fn answer<V: Vendor>(
 /// Counts a request refused because of its `auth_timestamp`, and logs a warning at most once a
 /// minute, because a wrong clock makes every request fail.
 fn stale(context: &DialectContext<'_>, app: u32, given: u64, now: u64) {
-    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+    if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
         counters.requests_stale.add(1);
     }
     let entry = context.env.apps.get(app);

@@ -150,7 +150,7 @@ fn subscribe<V: Vendor>(
         return conn.refuse(context, &shorten(&name), SubscribeRefusal::Name(&problem));
     }
     if !conn.may_subscribe(context.now, limits) {
-        if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
             counters.subscriptions_refused.add(1);
         }
         return conn.refuse(context, &name, SubscribeRefusal::TooMany(limits.subscriptions_per_s));

@@ -168,7 +168,7 @@ pub(super) fn end<V: Vendor>(context: &mut DialectContext<'_>, closing: Closing,
 
 /// Counts a message that was ignored.
 pub(super) fn ignored(context: &DialectContext<'_>) {
-    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+    if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
         counters.messages_ignored.add(1);
     }
 }

@@ -273,7 +273,7 @@ fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Resu
         return Err(V::DATA.codes.draining.clone());
     }
     if env.is_overloaded() {
-        if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+        if let Some(counters) = env.runtime.counters.get(usize::from(context.conn.core)) {
             counters.refused_overload.add(1);
         }
         return Err(V::DATA.codes.overloaded.clone());
@@ -317,8 +317,8 @@ mod tests {
     #[test]
     fn channels_presence_queries_are_bounded() {
         let counters = Arc::new(Counters::default());
-        let mut env = Env::new(Config::demo(), 0);
-        env.counters.push(counters.clone());
+        let mut env = Env::new(Config::demo(), 0).unwrap();
+        env.runtime.counters.push(counters.clone());
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
         let conn = ConnId { core: 0, slot: Slot { index: 1, generation: 1 } };
         let (mut json, mut bytes) = (Scratch::default(), Vec::new());

@@ -6,9 +6,8 @@ use super::messages::{ZenithMessage, to_message};
 use super::wire::{MessageEnvelope, codes};
 use super::{closings, sign_in};
 use crate::codec::value::Value;
-use crate::config::{self, GuardKind};
 use crate::dialect::{DialectContext, Effect};
-use crate::jwt::Unverified;
+use crate::runtime::TokenRefusal;
 use crate::time::{Deadline, Now};
 use crate::work::WorkKind;
 use std::sync::Arc;
@@ -90,25 +89,20 @@ impl Client {
         let (env, now_s) = (context.env, context.now.unix_s);
         let (mut found, mut has_flaw) = (None, false);
         for (name, roles) in &self.guarded {
-            let mut guards = env.guards.iter().zip(&env.config.guards);
-            let by_token = |guard: &config::GuardConfig| guard.kind == GuardKind::Jwt;
-            let found_guard = guards.find(|(it, config)| it.name == *name && by_token(config));
-            let Some((guard, _)) = found_guard else { continue };
+            let Some(guard) = env.runtime.token_guard(name, &env.config) else { continue };
             if !context.work.may_verify(context.peer.ip(), now_s) {
-                if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+                if let Some(counters) = env.runtime.counters.get(usize::from(context.conn.core)) {
                     counters.guard_throttled.add(1);
                 }
                 break;
             }
             context.work.charge(WorkKind::Token, guard.price(token));
             let checked = guard.check(token, now_s);
-            if let Err(Unverified::Flaw(_)) = checked {
-                has_flaw = true;
-            }
+            has_flaw |= checked == Err(TokenRefusal::Flawed);
             let checked = checked.ok();
             let Some(claims) = checked.filter(|it| it.have(roles)) else { continue };
-            if guard.holders.renew(&claims)
-                && let Some(counters) = env.counters.get(usize::from(context.conn.core))
+            if guard.renew(&claims)
+                && let Some(counters) = env.runtime.counters.get(usize::from(context.conn.core))
             {
                 counters.guard_renewals.add(1);
             }
@@ -157,7 +151,7 @@ impl Client {
     pub(super) fn on_reload(&mut self, context: &mut DialectContext<'_>) {
         let env = context.env;
         let known = self.identity.as_ref().is_none_or(|it| match &it.principal.guard {
-            Some(name) => env.guards.iter().any(|guard| *guard.name == **name),
+            Some(name) => env.runtime.has_guard(name),
             None => env.zenith.has(&it.principal),
         });
         if !known {

@@ -4,10 +4,10 @@
 use super::registry::State;
 use super::rule::{Backend, Rule};
 use super::wire;
+use crate::claims::Claims;
 use crate::codec::value::Value;
 use crate::config::{self, Secret};
 use crate::crypto::{constant_time_eq, decode_base64, sha256};
-use crate::jwt::Claims;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 

@@ -167,7 +167,7 @@ impl PendingCalls {
 
 /// Counts an answer to a call that is no longer pending.
 pub(super) fn note_late_answer(context: &DialectContext<'_>) {
-    if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+    if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
         counters.backend_answers_late.add(1);
     }
 }

@@ -261,7 +261,8 @@ impl Service {
         let frame = Handle::new(wire::freeze(self.format, &payload));
         let (bytes, bound) = (frame.len(), queue_bytes(context.env));
         if !self.pending.has_room(call.from, bytes, context.waiting_bytes, bound) {
-            if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+            if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core))
+            {
                 counters.backend_calls_refused.add(1);
             }
             return context.effects.push(pending.answer(CallOutcome::failed(codes::LIMITED)));

@@ -25,7 +25,7 @@ pub(super) fn note_wrong(env: &Env, conn: ConnId, peer: SocketAddr, now: Now) {
 }
 
 fn note(env: &Env, conn: ConnId, peer: SocketAddr, now: Now, add: impl FnOnce(&Counters)) {
-    if let Some(counters) = env.counters.get(usize::from(conn.core)) {
+    if let Some(counters) = env.runtime.counters.get(usize::from(conn.core)) {
         add(counters);
     }
     if let Some(attempts) = env.zenith.state.attempts.to_log(now) {

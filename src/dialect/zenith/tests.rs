@@ -15,7 +15,7 @@ fn closing(act: impl FnOnce(&mut Connection, &mut DialectContext<'_>)) -> Option
     let text = "[zenith]\ntopics = [{ controller = 'Market', kind = 'A' }]\n";
     let format = crate::config::FileFormat::Toml;
     let config = Config::parse_with(text, format, "test", &|_| None).expect("a configuration");
-    let env = Env::new(config, 1);
+    let env = Env::new(config, 1).unwrap();
     let (mut json, mut out, mut shared) = (Scratch::default(), Vec::new(), Vec::new());
     let (mut effects, mut closing, mut core_state) =
         (EffectList::new(), None, CoreState::default());

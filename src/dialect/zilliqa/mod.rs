@@ -286,7 +286,8 @@ impl Connection {
         self.watched.get_or_insert_default();
         let Some(watched) = self.watched(topic) else { return Err(words::ADDRESSES) };
         if !watched.fits(named, replaces, free) {
-            if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+            if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core))
+            {
                 counters.addresses_refused.add(1);
             }
             return Err(words::ADDRESSES);

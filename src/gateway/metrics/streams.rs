@@ -2,7 +2,7 @@
 //! (`received`) and to it (`sent`), labelled by namespace and binding.
 //! <https://docs.aklivity.io/zilla/latest/reference/config/telemetry/metrics/stream.html>
 
-use super::{Exposition, Kind};
+use super::exposition::{Exposition, Kind};
 use crate::config::{Config, Listener};
 use crate::stats::{Counters, Streams};
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Metrics of event loop turns: how long they took, and how much work they did.
 
-use super::{Exposition, Kind};
+use super::exposition::{Exposition, Kind};
 use crate::stats::{Counters, Histogram};
 use std::sync::Arc;
 

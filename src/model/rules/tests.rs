@@ -20,7 +20,7 @@ const CATALOG: &str = r#"
 
 fn rules(governance: &str) -> Result<ModelRules, BadSpec> {
     let catalog: Catalog = toml::from_str(CATALOG).unwrap();
-    ModelRules::new(&toml::from_str(governance).unwrap(), &[catalog], Path::new(""))
+    ModelRules::new(&toml::from_str(governance).unwrap(), &[catalog])
 }
 
 fn problem(governance: &str) -> String {
@@ -120,7 +120,13 @@ fn models_read_schema_files() {
     let rules = |subject: &str| {
         let spec = format!("{{ model = 'json', catalog = 'files', subject = '{subject}' }}");
         let governance = toml::from_str(&format!("received.text = {spec}")).unwrap();
-        ModelRules::new(&governance, std::slice::from_ref(&catalog), &std::env::temp_dir())
+        let governance: Governance = governance;
+        let mut catalog = catalog.clone();
+        let specs: Vec<_> = governance.specs().collect();
+        catalog.read_files(&specs, &std::env::temp_dir());
+        let unused = catalog.subjects.iter().filter(|it| it.name != subject);
+        assert!(unused.into_iter().all(|it| it.content.is_none()), "only what is used is read");
+        ModelRules::new(&governance, &[catalog])
     };
     assert!(rules("a").unwrap().receive(PayloadKind::Text, b"null").is_ok());
     assert!(rules("b").unwrap_err().problem.starts_with("/no/such/file: No such file"));
@@ -175,7 +181,7 @@ const APICURIO: &str = r#"
 
 fn remote(governance: &str) -> Result<ModelRules, BadSpec> {
     let catalogs = [REGISTRY, APICURIO, CATALOG].map(|text| toml::from_str(text).unwrap());
-    ModelRules::new(&toml::from_str(governance).unwrap(), &catalogs, Path::new(""))
+    ModelRules::new(&toml::from_str(governance).unwrap(), &catalogs)
 }
 
 /// Completes all due fetches with a schema of this text. Its id is the requested one, or 7 if the
@@ -267,7 +273,7 @@ fn models_legacy_encoding_has_four_bytes() {
     let rules = |more: &str| {
         let spec = format!("sent.binary = {{ model = 'json', catalog = 'api', {more} }}");
         let governance: Governance = toml::from_str(&spec).unwrap();
-        ModelRules::new(&governance, std::slice::from_ref(&catalog), Path::new(""))
+        ModelRules::new(&governance, std::slice::from_ref(&catalog))
     };
     let seven = rules("id = 7, prefix = 'apicurio'").unwrap();
     let registries = Registries::default();

@@ -7,10 +7,10 @@ use super::proxy::ProxyLeg;
 use super::records::{Input, Records};
 use super::upgrade;
 use super::websocket::WebSocket;
-use crate::config::Proxy;
 use crate::gateway::proxy::{UpgradeQuery, UpstreamFailure, UpstreamHandshake};
 use crate::http::{Connection, Request, Response};
 use crate::mem::Slot;
+use crate::runtime::Upstreams;
 use crate::session::ending::{Ending, Progress};
 use crate::session::{Context, Dial, PeerMessage, ProxyEffect};
 use crate::time::{Deadline, Now};
@@ -24,7 +24,7 @@ const SHUTTING_DOWN: &str = "the server is shutting down";
 
 /// A client whose request was accepted and is not answered yet. What it sends meanwhile waits.
 pub(crate) struct PendingUpstream {
-    pub(super) proxy: Arc<Proxy>,
+    upstreams: Arc<Upstreams>,
     upgrade_query: UpgradeQuery,
     upgrade: UpstreamRequest,
     /// The upstreams that were tried, and the one that is being tried.
@@ -50,16 +50,18 @@ impl PendingUpstream {
     /// # Errors
     /// The status and the text of the response, if no upstream can be dialled.
     pub(super) fn begin(
-        proxy: &Arc<Proxy>,
+        upstreams: &Arc<Upstreams>,
         request: &Request<'_>,
         upgrade: UpstreamRequest,
         cx: &mut Context<'_>,
     ) -> Result<Box<PendingUpstream>, (u16, &'static str)> {
         let guards = &cx.env.config.guards;
+        let proxy = &upstreams.proxy;
         let upgrade_query = UpgradeQuery::new(proxy, guards, request, cx.peer.ip(), cx.secure);
-        let proxy = proxy.clone();
+        let upstreams = upstreams.clone();
         let (tried, chosen, dialled) = (Tried::default(), None, None);
-        let mut waiting = PendingUpstream { proxy, upgrade_query, upgrade, tried, chosen, dialled };
+        let mut waiting =
+            PendingUpstream { upstreams, upgrade_query, upgrade, tried, chosen, dialled };
         if !cx.draining && waiting.dial(cx) {
             return Ok(Box::new(waiting));
         }
@@ -75,30 +77,34 @@ impl PendingUpstream {
         let mut is_new = false;
         loop {
             let Some(chosen) = &mut self.chosen else {
-                self.chosen = self.proxy.pool.pick(cx.now.ms, &mut self.tried);
+                self.chosen = self.upstreams.pool.pick(cx.now.ms, &mut self.tried);
                 if self.chosen.is_none() {
                     return false;
                 }
                 is_new = true;
                 continue;
             };
-            let upstream = self.proxy.upstreams.get(chosen.number());
+            let upstream = self.upstreams.proxy.upstreams.get(chosen.number());
             let found = upstream.map(|it| (it, chosen.next_address()));
             if let Some((upstream, Some(address))) = found {
-                let filter = self.proxy.tls.connect(upstream);
+                let filter = self.upstreams.connect(upstream);
                 if upstream.secure == filter.is_some() {
                     let nonce = cx.keys.nonce();
-                    let (handshake, request) =
-                        UpstreamHandshake::new(&self.proxy, upstream, &self.upgrade_query, nonce);
+                    let (handshake, request) = UpstreamHandshake::new(
+                        &self.upstreams.proxy,
+                        upstream,
+                        &self.upgrade_query,
+                        nonce,
+                    );
                     let dial = Dial {
                         address,
                         client: cx.conn.slot,
-                        deadline: cx.now.plus_ms(self.proxy.connect_ms),
+                        deadline: cx.now.plus_ms(self.upstreams.proxy.connect_ms),
                         filter,
                         handshake,
                         request,
-                        handshake_ms: self.proxy.handshake_ms,
-                        buffer_bytes: self.proxy.buffer_bytes,
+                        handshake_ms: self.upstreams.proxy.handshake_ms,
+                        buffer_bytes: self.upstreams.proxy.buffer_bytes,
                     };
                     cx.proxy_effects.push(ProxyEffect::Dial(Box::new(dial)));
                     return true;
@@ -135,7 +141,7 @@ impl PendingUpstream {
     /// The deadline for all attempts. Each upstream has its own timeouts; all attempts together
     /// have twice those of one.
     pub(super) fn deadline(&self, now: Now) -> Deadline {
-        now.plus_ms(2 * (self.proxy.connect_ms + self.proxy.handshake_ms))
+        now.plus_ms(2 * (self.upstreams.proxy.connect_ms + self.upstreams.proxy.handshake_ms))
     }
 
     /// Answers the client after the upstream has opened a WebSocket with this subprotocol, and
@@ -163,7 +169,8 @@ impl PendingUpstream {
                 Input::FRAMES
             }
         };
-        let mut leg = ProxyLeg::new(Role::Server, other, self.proxy.buffer_bytes, cx.keys);
+        let mut leg =
+            ProxyLeg::new(Role::Server, other, self.upstreams.proxy.buffer_bytes, cx.keys);
         leg.chosen = self.chosen.take();
         leg.chosen.iter().for_each(Chosen::worked);
         let endpoint = Endpoint::ProxyLeg(Box::new(leg));

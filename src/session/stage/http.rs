@@ -420,8 +420,8 @@ fn page(
     let visit = gateway::Visit {
         peer: cx.peer.ip(),
         config: &env.config,
-        counters: &env.counters,
-        control: &env.control,
+        counters: &env.runtime.counters,
+        control: &env.runtime.control,
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
         draining: cx.draining,

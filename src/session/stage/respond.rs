@@ -56,7 +56,7 @@ pub(super) const REJECTED: &str = "this is not served";
 pub(super) fn router<'a>(cx: &Context<'a>) -> gateway::Router<'a> {
     gateway::Router {
         config: &cx.env.config,
-        guards: &cx.env.guards,
+        guards: &cx.env.runtime.guards,
         listener: cx.env.listener(cx.listener),
         secure: cx.secure,
         client: cx.identity.clone(),

@@ -8,11 +8,12 @@ use super::respond::{self, REJECTED, router};
 use super::transition::Transition;
 use super::upgrade;
 use super::websocket::WebSocket;
+use crate::claims::Claims;
 use crate::config;
 use crate::dialect::{Connection, DialectContext, Opening};
 use crate::gateway::{self, RouteMatch, RouteRefusal};
 use crate::http::{self, Body, Request, Response, push_field, push_status};
-use crate::jwt::{Claims, TokenLeases};
+use crate::runtime::LiveRoute;
 use crate::session::Context;
 use crate::session::context::context;
 use crate::ws::extension::{self, Agreed, Compression};
@@ -37,7 +38,7 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
             return Transition::FLUSH;
         }
     };
-    let gateway::RouteMatch { route, protocol: listed, leases, claims } =
+    let gateway::RouteMatch { route, number, protocol: listed, leases, claims } =
         match router(cx).socket(request) {
             Ok(entry) => entry,
             Err(refusal) => {
@@ -51,13 +52,14 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
     let Ok(agreed) = extension::negotiate(accepted.extensions(), compression(route)) else {
         return refuse(out, 400, "Sec-WebSocket-Extensions is malformed\n");
     };
-    if let Some(proxy) = &route.proxy {
+    let LiveRoute { rules, upstreams } = cx.env.runtime.route(number);
+    if let Some(upstreams) = upstreams {
         let channel = agreed.and_then(|agreed| compress(agreed, &accepted, cx));
-        let policy = ConnectionPolicy::new(route.rules.get().cloned(), leases);
+        let policy = ConnectionPolicy::new(rules.clone(), leases);
         let mut head = Vec::new();
         upgrade::begin(&mut head, &accepted);
         let upgrade = UpstreamRequest { head, records: None, channel, policy };
-        let waiting = PendingUpstream::begin(proxy, request, upgrade, cx);
+        let waiting = PendingUpstream::begin(upstreams, request, upgrade, cx);
         return match waiting {
             Ok(waiting) => Transition::Connecting(waiting),
             Err((status, text)) => refuse(out, status, &format!("{text}\n")),
@@ -76,7 +78,8 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
     let answer = channel.as_ref().map(|channel| channel.agreed().answer());
     upgrade::accept(out, &accepted, protocol, answer.as_deref());
     cx.counters.upgrades.add(1);
-    enter(Input::FRAMES, channel, leases, &opening, out, cx)
+    let policy = ConnectionPolicy::new(rules.clone(), leases);
+    enter(Input::FRAMES, channel, policy, &opening, out, cx)
 }
 
 /// Opens an HTTP stream for the head of a request. All earlier requests must have been answered.
@@ -87,7 +90,7 @@ pub(super) fn open_stream(
     out: &mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Transition {
-    let RouteMatch { route, leases, claims, .. } = match entry {
+    let RouteMatch { route, number, leases, claims, .. } = match entry {
         Ok(entry) => entry,
         Err(refusal) => {
             respond::refuse(refusal, http::Connection::Close, false, out, cx);
@@ -103,12 +106,13 @@ pub(super) fn open_stream(
     let half_open = route.endpoint != config::EndpointKind::Echo;
     let max_overhead = cx.env.config.limits.http_head_bytes;
     let records = Box::new(Records::new(framing, body, max_overhead, half_open));
-    if let Some(proxy) = &route.proxy {
+    let LiveRoute { rules, upstreams } = cx.env.runtime.route(number);
+    if let Some(upstreams) = upstreams {
         let mut head = Vec::new();
         push_head(request, framing, &mut head);
-        let policy = ConnectionPolicy::new(route.rules.get().cloned(), leases);
+        let policy = ConnectionPolicy::new(rules.clone(), leases);
         let upgrade = UpstreamRequest { head, records: Some(records), channel, policy };
-        let waiting = PendingUpstream::begin(proxy, request, upgrade, cx);
+        let waiting = PendingUpstream::begin(upstreams, request, upgrade, cx);
         return match waiting {
             Ok(waiting) => Transition::Connecting(waiting),
             Err((status, text)) => bad(status, text, out, cx),
@@ -118,7 +122,8 @@ pub(super) fn open_stream(
     push_head(request, framing, out);
     out.extend_from_slice(b"\r\n");
     count_stream(cx);
-    enter(Input::Records(records), channel, leases, &opening, out, cx)
+    let policy = ConnectionPolicy::new(rules.clone(), leases);
+    enter(Input::Records(records), channel, policy, &opening, out, cx)
 }
 
 fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> Transition {
@@ -171,14 +176,13 @@ fn opening<'o>(
 fn enter(
     input: Input,
     mut channel: Option<Box<Channel>>,
-    leases: Option<Box<TokenLeases>>,
+    policy: Option<Box<ConnectionPolicy>>,
     opening: &Opening<'_>,
     out: &mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Transition {
     let mut wanted = None;
     let endpoint = endpoint(opening, &mut context(out, channel.as_deref_mut(), &mut wanted, cx));
-    let policy = ConnectionPolicy::new(opening.route.rules.get().cloned(), leases);
     let mut socket = WebSocket::new(input, endpoint, channel, policy, cx.now.ms);
     if let Some(closing) = wanted {
         socket.close(&closing, out);

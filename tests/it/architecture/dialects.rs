@@ -38,6 +38,28 @@ fn architecture_dialect_is_named_only_by_its_entry() {
     assert!(entry.len() <= length && length <= 7, "one entry of {length} lines");
 }
 
+/// What dialects use only through `runtime`: they need no guards, models and upstream servers, only
+/// what these say of a client or a message.
+const BEHIND_RUNTIME: [&str; 3] = ["jwt", "model", "upstream"];
+
+fn uses_live_objects(source: &Source) -> Vec<String> {
+    let used = source.root_paths().into_iter();
+    let used = used.filter(|(_, used)| BEHIND_RUNTIME.contains(&used.as_str()));
+    used.map(|(line, used)| source.at(line, &format!("dialects must not use {used}"))).collect()
+}
+
+#[test]
+fn architecture_dialects_use_live_objects_only_through_runtime() {
+    super::check_tree(&["src/dialect"], &uses_live_objects);
+}
+
+#[test]
+fn rule_dialects_use_live_objects() {
+    let complaints = |text: &str| uses_live_objects(&Source::new("src/dialect/a.rs", text)).len();
+    assert_eq!(complaints("use crate::jwt::Guard;\nuse crate::{model, upstream::Pool};"), 3);
+    assert_eq!(complaints("use crate::runtime::Runtime;\n// crate::jwt"), 0);
+}
+
 #[test]
 fn rule_dialect_names() {
     let named =

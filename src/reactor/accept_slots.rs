@@ -1,0 +1,102 @@
+//! The accepts of one core, each with the listener and the core that it accepts for.
+
+use crate::time::Deadline;
+use socket2::Socket;
+use std::sync::Arc;
+
+/// The maximum number of accepts in flight for each listener.
+pub const ACCEPTS_PER_LISTENER: u32 = 32;
+/// The maximum number of accepts in flight for each listener on sockets of cores that have no room,
+/// if there are other cores.
+pub const ACCEPTS_FOR_OTHERS: u32 = 8;
+/// The listening sockets of one core, by the listener's number.
+pub type Listeners = Vec<Arc<Socket>>;
+
+/// A place for one accept in flight.
+#[derive(Clone, Copy)]
+pub(super) struct AcceptSlot {
+    /// The listener's position in the configuration.
+    pub(super) number: usize,
+    /// Whether the place is for sockets of other cores.
+    pub(super) for_others: bool,
+    /// The core on whose socket the accept in flight is.
+    pub(super) core: u16,
+    /// The direct descriptor for the next connection, taken from the free list.
+    pub(super) file: Option<u32>,
+    pub(super) in_flight: bool,
+}
+
+/// The accepts of one core.
+pub(super) struct Accepts {
+    pub(super) places: Vec<AcceptSlot>,
+    /// The listening sockets of this core.
+    pub(super) own: Listeners,
+    /// The listening sockets of all cores.
+    pub(super) all: Vec<Listeners>,
+    /// The number of accepts in flight on this core's own sockets, by listener.
+    pub(super) armed: Vec<usize>,
+    /// The number of all accepts in flight.
+    pub(super) in_flight: usize,
+    /// When accepting continues after an accept failed for lack of files or memory.
+    pub(super) again: Deadline,
+    /// Whether a listener of this core lacks an accept because all connection slots are taken.
+    pub(super) no_slot: bool,
+    /// Whether accepting is held back because too many connections have not sent a whole request.
+    pub(super) held: bool,
+}
+
+impl Accepts {
+    /// Creates the places for accepts of the core `core`; `all` are the listening sockets of all
+    /// cores.
+    pub(super) fn new(core: u16, all: Vec<Listeners>) -> Accepts {
+        let own = all.get(usize::from(core)).cloned().unwrap_or_default();
+        let place = |number, for_others| AcceptSlot {
+            number,
+            for_others,
+            core,
+            file: None,
+            in_flight: false,
+        };
+        let numbers = 0..own.len();
+        let mut places = Vec::new();
+        for _ in 0..ACCEPTS_PER_LISTENER {
+            places.extend(numbers.clone().map(|number| place(number, false)));
+        }
+        for _ in 0..if all.len() > 1 { ACCEPTS_FOR_OTHERS } else { 0 } {
+            places.extend(numbers.clone().map(|number| place(number, true)));
+        }
+        let armed = vec![0; own.len()];
+        let again = Deadline::NEVER;
+        Accepts { places, own, all, armed, in_flight: 0, again, no_slot: false, held: false }
+    }
+
+    /// Whether accepts are in flight.
+    pub(super) fn are_in_flight(&self) -> bool {
+        self.in_flight > 0
+    }
+
+    /// Drops this core's references to the sockets. A socket is closed when no other core uses it.
+    pub(super) fn close(&mut self) {
+        self.own.clear();
+        self.all.clear();
+    }
+
+    pub(super) fn are_closed(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// Notes that the accept at this place has completed.
+    pub(super) fn accept_ended(&mut self, at: usize) {
+        let place = &mut self.places[at];
+        place.in_flight = false;
+        self.in_flight -= 1;
+        if !place.for_others {
+            self.armed[place.number] -= 1;
+        }
+    }
+
+    /// The number of descriptors reserved for connections that are not accepted yet.
+    pub(super) fn reserved(&self) -> usize {
+        self.places.iter().filter(|place| place.file.is_some()).count()
+    }
+}

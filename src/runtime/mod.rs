@@ -1,0 +1,109 @@
+//! What is live: the objects that are made from a configuration and that connections share.
+//!
+//! [`build`] makes them from the first configuration, [`Runtime::reload`] from each later one. A
+//! configuration is plain data, so what has changed is found by comparing two of them: what has not
+//! changed is the same object as before, with its connections, keys, session tickets and resolved
+//! names. What has changed takes over the state that still fits, such as the health of upstream
+//! servers.
+
+mod guards;
+mod routes;
+#[cfg(test)]
+mod tests;
+
+pub use guards::{TokenGuard, TokenRefusal};
+pub use routes::{LiveRoute, Upstreams};
+
+use crate::config::{Config, Error};
+use crate::jwt::{Guard, Remotes};
+use crate::model::Registries;
+use crate::stats::Counters;
+use crate::tls::Acceptor;
+use crate::upstream::Names;
+use std::sync::Arc;
+
+/// The live objects of a configuration. All cores share them, without a lock around them.
+#[derive(Debug, Default)]
+pub struct Runtime {
+    /// The number of reloads of the configuration since the start of the process.
+    pub version: u32,
+    /// The token and certificate guards, in the order of the configuration.
+    pub guards: Arc<[Guard]>,
+    /// The remote key sets of the guards; the same for all configurations of the process.
+    pub remotes: Arc<Remotes>,
+    /// The DNS names of upstreams; the same for all configurations of the process.
+    pub names: Arc<Names>,
+    /// The schema registries; the same for all configurations of the process.
+    pub registries: Arc<Registries>,
+    /// The counters of each core, by the core's number.
+    pub counters: Vec<Arc<Counters>>,
+    /// The counters of the control thread; all 0 if there is none.
+    pub control: Arc<Counters>,
+    /// The TLS acceptors of the listeners that use TLS, in the order of the configuration.
+    acceptors: Vec<Option<Acceptor>>,
+    /// The live parts of the routes, in the order of the configuration.
+    routes: Vec<LiveRoute>,
+}
+
+/// Makes the live objects of the first configuration of the process.
+///
+/// # Errors
+/// The configuration was not checked, or not all files that it names have been read.
+pub fn build(config: &Config) -> Result<Runtime, Error> {
+    let nothing = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
+    let built = Runtime::default().reload(&nothing, config)?;
+    Ok(Runtime { version: 0, ..built })
+}
+
+impl Runtime {
+    /// Makes the live objects of the configuration `now`, which replaces `was`, the one that these
+    /// objects were made from.
+    ///
+    /// # Errors
+    /// As for [`build`]. These objects are then unchanged and stay in use.
+    pub fn reload(&self, was: &Config, now: &Config) -> Result<Runtime, Error> {
+        // All that can fail comes before the first change of shared state.
+        let acceptors = self.next_acceptors(was, now)?;
+        let rules = routes::next_rules(&self.routes, was, now)?;
+        let upstreams = routes::next_upstreams(&self.routes, now, &self.names)?;
+        rules.enter(&self.registries);
+        Ok(Runtime {
+            version: self.version.wrapping_add(1),
+            guards: guards::next(&self.guards, was, now, &self.remotes),
+            remotes: self.remotes.clone(),
+            names: self.names.clone(),
+            registries: self.registries.clone(),
+            counters: self.counters.clone(),
+            control: self.control.clone(),
+            acceptors,
+            routes: routes::join(rules, upstreams, &self.names),
+        })
+    }
+
+    /// The acceptors of `now`. A listener keeps its place over a reload, and its acceptor while its
+    /// TLS settings and the content of their files are the same.
+    fn next_acceptors(&self, was: &Config, now: &Config) -> Result<Vec<Option<Acceptor>>, Error> {
+        let next = now.listeners.iter().enumerate().map(|(index, listener)| {
+            let is_same = was.listeners.get(index).is_some_and(|old| old.tls == listener.tls);
+            match self.acceptors.get(index).filter(|_| is_same) {
+                Some(acceptor) => Ok(acceptor.clone()),
+                None => {
+                    let made = listener.tls.acceptor();
+                    made.map_err(|error| error.under(&format!("listeners[{index}].tls")))
+                }
+            }
+        });
+        next.collect()
+    }
+
+    /// The TLS acceptor of the listener with this number, which is its position in the
+    /// configuration at start; `None` if it does not use TLS.
+    pub fn acceptor(&self, listener: u16) -> Option<&Acceptor> {
+        self.acceptors.get(usize::from(listener))?.as_ref()
+    }
+
+    /// The live part of the route with this number, which is its position in the configuration.
+    pub fn route(&self, number: usize) -> &LiveRoute {
+        &self.routes[number]
+    }
+}

@@ -1,0 +1,50 @@
+//! Why the server stopped, or did not start.
+
+use crate::config;
+use crate::uring::SetupError;
+use std::io;
+use std::net::SocketAddr;
+
+/// Why the server stopped, or did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// io_uring cannot be used.
+    #[error("{error}; {advice}")]
+    NoIoUring {
+        /// The step of the set-up that failed, with the kernel's error.
+        error: SetupError,
+        /// How to fix it.
+        advice: String,
+    },
+    /// The server cannot listen on an address.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The error of the operating system.
+        error: io::Error,
+    },
+    /// A system call of the set-up or of a running reactor failed.
+    #[error("{0}: {1}")]
+    System(&'static str, io::Error),
+    /// The configuration is invalid.
+    #[error("{0}")]
+    Config(config::Error),
+    /// A part of the server failed without which the process does not continue.
+    #[error("{0}")]
+    Failed(&'static str),
+    /// The thread of this reactor has panicked.
+    #[error("reactor {0} ended unexpectedly")]
+    Panicked(usize),
+}
+
+impl Error {
+    /// The exit code of the process for this error.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::NoIoUring { .. } => 78,
+            Error::Config(_) => 2,
+            Error::Listen { .. } | Error::System(..) | Error::Failed(_) | Error::Panicked(_) => 1,
+        }
+    }
+}
