@@ -79,9 +79,7 @@ pub struct Shard {
     listed: VecDeque<Slot>,
     /// A buffer for decrypted bytes, used within one call and kept for reuse.
     plain: Vec<u8>,
-    /// Connections with reading paused that wait for a later turn, because of congestion or because
-    /// a share of work is used up.
-    waiting: Vec<Slot>,
+    waiting: turn::Waiting,
     /// The work of this turn so far, and the low bits of the turn's number.
     work: Meter,
     turn: u16,
@@ -135,7 +133,7 @@ impl Shard {
             keys: MaskKeys::default(),
             listed: VecDeque::new(),
             plain: Vec::new(),
-            waiting: Vec::new(),
+            waiting: turn::Waiting::default(),
             work: Meter::default(),
             turn: 0,
             warnings: Warnings::default(),
