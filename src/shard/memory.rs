@@ -26,14 +26,17 @@ const END_LEAVES: u64 = 85;
 /// an unfinished message that is not read cannot be completed.
 const STARVED_MS: u64 = 5_000;
 
-/// The estimated bytes of one channel and of one subscription in the hub's tables.
+/// The estimated bytes of one channel, if it keeps no event, and of one subscription in the hub's
+/// tables.
 const CHANNEL_BYTES: u64 = 512;
 const SUBSCRIPTION_BYTES: u64 = 384;
 
 impl Shard {
     /// The bytes that this core holds for its connections and channels.
     pub fn memory_bytes(&self) -> u64 {
-        let channels = self.hub.channel_count() as u64 * CHANNEL_BYTES;
+        // The bytes of a kept event include the tables of its channel.
+        let channels = self.hub.channel_count().saturating_sub(self.hub.kept_events());
+        let channels = channels as u64 * CHANNEL_BYTES;
         let subscriptions = self.counters.subscriptions.get() * SUBSCRIPTION_BYTES;
         let kept = self.hub.kept_bytes() + self.hub.notice_bytes();
         let inflated = self.codecs.held_bytes();

@@ -163,6 +163,11 @@ impl Shard {
         self.hub.picture_count()
     }
 
+    /// Bytes that cached events, pictures and histories hold.
+    pub fn kept_bytes(&self) -> usize {
+        self.hub.kept_bytes()
+    }
+
     /// The number of channels that this core knows.
     pub fn channel_count(&self) -> usize {
         self.hub.channel_count()

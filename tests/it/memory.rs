@@ -249,6 +249,39 @@ fn memory_of_an_echo_is_as_its_route_says() {
         let [Received::Binary(back), Received::Close(Some(1009), _)] = &received[..] else {
             panic!("{received:?}")
         };
+#[test]
+fn memory_of_a_kept_event_is_counted_once() {
+    let mut machine = Machine::new(limited());
+    let publisher = machine.open();
+    let publish = |machine: &mut Machine, channels: std::ops::Range<usize>| {
+        let before = (machine.shard.memory_bytes(), machine.shard.kept_bytes());
+        let names: Vec<String> = channels.map(|n| format!(r#""cache-{n:03}""#)).collect();
+        let body = format!(r#"{{"name":"e","channels":[{}],"data":"x"}}"#, names.join(","));
+        let now = machine.now.unix_s;
+        machine.receive(publisher, &peer::signed("POST", "/apps/1/events", body.as_bytes(), now));
+        let (memory, kept) = (machine.shard.memory_bytes(), machine.shard.kept_bytes());
+        (memory - before.0, (kept - before.1) as u64)
+    };
+    // The publisher's own memory does not change after its first request.
+    publish(&mut machine, 200..201);
+    let (memory, kept) = publish(&mut machine, 0..100);
+    assert!(kept > 100 * 600, "{kept}");
+    assert_eq!(memory, kept, "the event and the tables of its channel");
+    // A channel with a subscriber has its tables already, which then count with the event.
+    let (empty, each) = (machine.shard.memory_bytes(), kept / 100);
+    let at = machine.open();
+    machine.receive(at, &peer::handshake("/app/app-key?protocol=7", ""));
+    let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"cache-100"}}"#;
+    machine.receive(at, &peer::framed(Opcode::Text, subscribe.as_bytes()));
+    machine.settle();
+    let tables = machine.shard.memory_bytes() - empty;
+    assert!((512..2048).contains(&tables), "a channel and a subscription: {tables}");
+    let (memory, kept) = publish(&mut machine, 100..101);
+    assert_eq!((memory, kept), (each - 512, each));
+    machine.end();
+    assert_eq!(machine.shard.memory_bytes(), 0);
+}
+
         assert_eq!(back.len(), fits);
         machine.end();
     }
