@@ -44,8 +44,8 @@ pub const CONNECTION_MESSAGES: u32 = 256;
 pub const CONNECTION_BYTES: usize = 64 * 1024;
 
 /// The part of a connection's share of one turn, as a divisor, that a light connection may use in
-/// one period of [`LIGHT_MS`]: 16 messages, 4 KiB, 64 us of work. A connection that has used more is
-/// busy until the next period.
+/// one period of [`LIGHT_MS`]: 16 messages, 4 KiB, 64 us of work. A connection that has used more
+/// is busy until the next period.
 pub const LIGHT: u64 = 16;
 /// The length of the periods in which light connections are told from busy ones, in milliseconds.
 pub const LIGHT_MS: u64 = 64;

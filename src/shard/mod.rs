@@ -19,6 +19,7 @@ mod notices;
 mod proxy;
 mod sweep;
 mod turn;
+mod waiting;
 mod warnings;
 
 use crate::codec::json::Scratch;
@@ -79,7 +80,7 @@ pub struct Shard {
     listed: VecDeque<Slot>,
     /// A buffer for decrypted bytes, used within one call and kept for reuse.
     plain: Vec<u8>,
-    waiting: turn::Waiting,
+    waiting: waiting::Waiting,
     /// The work of this turn so far, and the low bits of the turn's number.
     work: Meter,
     turn: u16,
@@ -133,7 +134,7 @@ impl Shard {
             keys: MaskKeys::default(),
             listed: VecDeque::new(),
             plain: Vec::new(),
-            waiting: turn::Waiting::default(),
+            waiting: waiting::Waiting::default(),
             work: Meter::default(),
             turn: 0,
             warnings: Warnings::default(),

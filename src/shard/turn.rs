@@ -6,29 +6,6 @@ use crate::mem::Slot;
 use crate::time::Now;
 use crate::work;
 
-/// Connections with reading paused that wait for a later turn, because of congestion or because a
-/// share of work is used up. Each is on one of the lists.
-#[derive(Default)]
-pub(super) struct Waiting {
-    /// Those that have caused little work lately.
-    pub(super) light: Vec<Slot>,
-    /// The others.
-    pub(super) busy: Vec<Slot>,
-    /// Whether light connections are being served. One that turns out to be busy has to wait with
-    /// the others.
-    pub(super) serves_light: bool,
-}
-
-impl Waiting {
-    fn is_empty(&self) -> bool {
-        self.light.is_empty() && self.busy.is_empty()
-    }
-
-    fn list(&mut self) -> &mut Vec<Slot> {
-        if self.serves_light { &mut self.light } else { &mut self.busy }
-    }
-}
-
 impl Shard {
     /// Whether waiting work can continue in the next turn, so that the reactor must not sleep.
     pub fn has_waiting_work(&self) -> bool {
@@ -36,6 +13,12 @@ impl Shard {
             || !self.last_messages.is_empty()
             || (!self.waiting.is_empty() || self.codecs.large.has_next())
                 && !self.mail.up_is_full(self.mail_bound)
+    }
+
+    /// Whether the connection has caused little work lately; see [`work::LIGHT`].
+    pub fn is_light(&mut self, slot: Slot, now: Now) -> bool {
+        let time = self.turn_time(now);
+        self.sessions.get_mut(slot).is_some_and(|session| session.link.is_light(time))
     }
 
     /// Heap bytes of kept compression windows and of messages that are being decompressed.

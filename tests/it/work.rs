@@ -262,8 +262,8 @@ fn work_many_small_messages_do_not_delay_others() {
     machine.end();
 }
 
-/// Each of `floods` connections sends `each` messages as often as it is read from. Returns the least
-/// and the greatest number of their messages that were answered in 20 turns.
+/// Each of `floods` connections sends `each` messages as often as it is read from. Returns the
+/// smallest and the largest number of their messages that were answered in 20 turns.
 fn quiet_beside(floods: usize, each: usize) -> (usize, usize) {
     let mut machine = guarded();
     let quiet = echo(&mut machine);
@@ -297,9 +297,9 @@ fn work_of_any_number_of_floods_keeps_a_quiet_client_waiting_for_one_turn() {
     for floods in [4, 256] {
         // Input that is never used up, and input that is always within a turn's share.
         for each in [4 * share, share - 1] {
-            let (least, most) = quiet_beside(floods, each);
-            assert!(least >= share - 1, "{floods} floods are served in their turn: {least}");
-            assert!(most <= least + 2 * share, "{floods} floods get equal shares: {least}-{most}");
+            let (min, max) = quiet_beside(floods, each);
+            assert!(min >= share - 1, "{floods} floods are served in their turn: {min}");
+            assert!(max <= min + 2 * share, "{floods} floods get equal shares: {min}-{max}");
         }
     }
 }
