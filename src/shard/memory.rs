@@ -9,6 +9,7 @@ use super::Shard;
 use super::account::WORTH_BYTES;
 use crate::mem::{self, Slot};
 use crate::time::Now;
+use std::cmp::Reverse;
 
 /// Thresholds in percent of this core's share of `limits.memory_bytes`: above `PAUSE`, reading from
 /// the largest holders is paused until the others hold at most `PAUSE_LEAVES`; below `RESUME`,
@@ -21,9 +22,9 @@ const REFUSE: u64 = 90;
 /// The percentage above which the largest holders are ended, and the one that is left after that.
 const END: u64 = 95;
 const END_LEAVES: u64 = 85;
-/// How long reading is paused for lack of memory, in milliseconds. After that the largest of the
-/// paused connections are ended: their peers may be gone, which shows only when they are read, and
-/// an unfinished message that is not read cannot be completed.
+/// How long reading is paused for lack of memory, in milliseconds. After that some connections are
+/// ended: their peers may be gone, which shows only when they are read, and an unfinished message
+/// that is not read cannot be completed.
 const STARVED_MS: u64 = 5_000;
 
 /// The estimated bytes of one channel, if it keeps no event, and of one subscription in the hub's
@@ -145,19 +146,20 @@ impl Shard {
         self.charge(slot);
     }
 
-    /// Ends the largest of the connections whose reading has been paused for too long, until enough
-    /// memory is free for the others.
+    /// Ends connections because reading was paused for too long, until enough memory is free for
+    /// the others. First are those that have held many bytes for a long time without any progress,
+    /// paused or not, so that a large upload outlives messages that nobody completes.
     fn end_starved(&mut self, now: Now) {
         let share = self.memory_share();
         let mut surplus = self.memory_bytes().saturating_sub(share / 100 * PAUSE_LEAVES);
-        for (bytes, slot) in self.holders() {
+        let mut holders = self.holders();
+        holders.sort_by_key(|&(bytes, slot)| Reverse(self.account.stalls.weight(slot, bytes)));
+        for (bytes, slot) in holders {
             if surplus == 0 {
                 break;
             }
-            if self.is_starved(slot) {
-                surplus = surplus.saturating_sub(bytes as u64);
-                self.end_for_memory(slot, now);
-            }
+            surplus = surplus.saturating_sub(bytes as u64);
+            self.end_for_memory(slot, now);
         }
         self.account.starved_ms = now.ms;
     }

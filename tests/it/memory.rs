@@ -97,6 +97,38 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     assert_eq!(machine.shard.memory_bytes(), 0);
 }
 
+/// The largest upload is the one that makes progress; the others keep memory at the bound.
+#[test]
+fn memory_of_an_upload_is_left_while_messages_without_progress_are_ended() {
+    let mut machine = Machine::new(limited());
+    let message = peer::framed(Opcode::Binary, &vec![1; 15 * MIB]);
+    let stalled: Vec<usize> = (0..10).map(|_| echo(&mut machine)).collect();
+    for &at in &stalled {
+        machine.receive(at, &message[..4 * MIB]);
+    }
+    machine.wait(10_000);
+    assert!((60..70).contains(&percent(&machine)), "{} %", percent(&machine));
+    let upload = echo(&mut machine);
+    let counters = machine.counters.clone();
+    let mut rest = message.chunks(256 * 1024);
+    while counters.memory_read_paused.get() == 0 {
+        machine.receive(upload, rest.next().expect("it is paused before its end"));
+        machine.wait(SWEEP_MS);
+    }
+    assert!(!machine.wants_read(upload), "it is the largest");
+    machine.wait(5500);
+    let ended = counters.memory_ended.get();
+    assert!((1..9).contains(&ended), "{ended}");
+    assert!(!machine.wire(upload).gone && machine.wants_read(upload));
+    for piece in rest {
+        machine.receive(upload, piece);
+    }
+    let received = &machine.wire(upload).received;
+    assert!(matches!(&received[..], [Received::Binary(all)] if all.len() == 15 * MIB));
+    assert_eq!(counters.memory_ended.get(), ended);
+    machine.end();
+}
+
 #[test]
 fn memory_acts_at_each_of_its_bounds_and_not_before() {
     let mut machine = Machine::new(limited());
@@ -217,38 +249,6 @@ fn memory_of_a_frame_for_many_connections_is_counted_once() {
     assert_eq!(machine.shard.memory_bytes(), 0);
 }
 
-/// Slow progress is not sufficient: a mebibyte at 1 KiB in 20 s takes hours.
-#[test]
-fn memory_is_not_held_for_a_peer_that_reads_almost_nothing() {
-    for (bytes, stays) in [(260, true), (250, false)] {
-        let mut machine = Machine::new(limited());
-        let at = deaf_echo(&mut machine, MIB);
-        for _ in 0..(95_000 / SWEEP_MS) {
-            machine.trickle(at, bytes);
-            machine.wait(SWEEP_MS);
-        }
-        assert_eq!(machine.wire(at).gone, !stays, "{bytes} bytes in {SWEEP_MS} ms");
-        assert_eq!(machine.counters.send_too_slow.get(), u64::from(!stays));
-        machine.end();
-    }
-}
-
-#[test]
-fn memory_of_an_echo_is_as_its_route_says() {
-    for (bytes, fits, too_long) in [(64 * 1024, 64 * 1024, 64 * 1024 + 1), (0, 1000, 2001)] {
-        let mut config = limited();
-        config.limits.message_bytes = if bytes == 0 { 2000 } else { MIB as u64 };
-        config.limits.frame_bytes = config.limits.message_bytes;
-        config.routes[0].message_bytes = bytes;
-        let mut machine = Machine::new(config);
-        let at = echo(&mut machine);
-        let message = vec![1; too_long];
-        machine.receive(at, &peer::framed(Opcode::Binary, &message[..fits]));
-        machine.receive(at, &peer::framed(Opcode::Binary, &message));
-        let received = std::mem::take(&mut machine.wire(at).received);
-        let [Received::Binary(back), Received::Close(Some(1009), _)] = &received[..] else {
-            panic!("{received:?}")
-        };
 #[test]
 fn memory_of_a_kept_event_is_counted_once() {
     let mut machine = Machine::new(limited());
@@ -282,6 +282,38 @@ fn memory_of_a_kept_event_is_counted_once() {
     assert_eq!(machine.shard.memory_bytes(), 0);
 }
 
+/// Slow progress is not sufficient: a mebibyte at 1 KiB in 20 s takes hours.
+#[test]
+fn memory_is_not_held_for_a_peer_that_reads_almost_nothing() {
+    for (bytes, stays) in [(260, true), (250, false)] {
+        let mut machine = Machine::new(limited());
+        let at = deaf_echo(&mut machine, MIB);
+        for _ in 0..(95_000 / SWEEP_MS) {
+            machine.trickle(at, bytes);
+            machine.wait(SWEEP_MS);
+        }
+        assert_eq!(machine.wire(at).gone, !stays, "{bytes} bytes in {SWEEP_MS} ms");
+        assert_eq!(machine.counters.send_too_slow.get(), u64::from(!stays));
+        machine.end();
+    }
+}
+
+#[test]
+fn memory_of_an_echo_is_as_its_route_says() {
+    for (bytes, fits, too_long) in [(64 * 1024, 64 * 1024, 64 * 1024 + 1), (0, 1000, 2001)] {
+        let mut config = limited();
+        config.limits.message_bytes = if bytes == 0 { 2000 } else { MIB as u64 };
+        config.limits.frame_bytes = config.limits.message_bytes;
+        config.routes[0].message_bytes = bytes;
+        let mut machine = Machine::new(config);
+        let at = echo(&mut machine);
+        let message = vec![1; too_long];
+        machine.receive(at, &peer::framed(Opcode::Binary, &message[..fits]));
+        machine.receive(at, &peer::framed(Opcode::Binary, &message));
+        let received = std::mem::take(&mut machine.wire(at).received);
+        let [Received::Binary(back), Received::Close(Some(1009), _)] = &received[..] else {
+            panic!("{received:?}")
+        };
         assert_eq!(back.len(), fits);
         machine.end();
     }
