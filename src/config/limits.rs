@@ -31,7 +31,7 @@ section! {
         /// those that have held most for the longest time without progress: with 1013, with 503, or
         /// at once if more than 64 KiB wait for the client to read. The process needs a fixed base
         /// beside it: what it holds when idle (about 15 MiB, and the receive_buffers of further
-        /// reactors), and up to 64 MiB of memory that was freed in the last moments. 0 is half of
+        /// reactors), and up to 96 MiB of memory that was freed in the last moments. 0 is half of
         /// the memory that is available to the process at its start (MemAvailable, or the limit of
         /// its control group if that is less).
         #[serde(deserialize_with = "size::wide")]

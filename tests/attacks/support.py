@@ -51,7 +51,7 @@ MIB = 1 << 20
 # The server may use the account, its memory before the attack, and these bytes: for receive buffers,
 # and for what the allocator has freed and not yet returned to the system. `limits.memory_bytes` and
 # docs/security.md state them.
-BASE = 64 * MIB
+BASE = 96 * MIB
 CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = CORES[0], CORES[min(1, len(CORES) - 1)]
 
