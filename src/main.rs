@@ -105,6 +105,7 @@ struct Serve {
 }
 
 fn main() -> ExitCode {
+    polycast::mem::return_freed_soon();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -6,6 +6,11 @@
 //! share begins at the end of a reactor's turn, when the waiting connections are served, so one
 //! turn of the reactor contains at most two shares.
 //!
+//! Of the connections that wait, those that have caused little work lately ([`LIGHT`]) are served
+//! before the others, so that a quiet client does not wait until every busy one had its share. The
+//! busy ones get half of a turn ([`TURN`]) together, one share each, in the order in which they
+//! began to wait. While some of them wait, the others wait behind them.
+//!
 //! | operation | cost in ns | measured or estimated |
 //! | --- | --- | --- |
 //! | step of a connection: one message or request | [`STEP`] | 200-400 measured |
@@ -37,6 +42,13 @@ pub const CONNECTION_MESSAGES: u32 = 256;
 /// The maximum number of bytes of one connection that are processed in one turn, exceeded by at
 /// most one receive buffer.
 pub const CONNECTION_BYTES: usize = 64 * 1024;
+
+/// The part of a connection's share of one turn, as a divisor, that a light connection may use in
+/// one period of [`LIGHT_MS`]: 16 messages, 4 KiB, 64 us of work. A connection that has used more
+/// is busy until the next period.
+pub const LIGHT: u64 = 16;
+/// The length of the periods in which light connections are told from busy ones, in milliseconds.
+pub const LIGHT_MS: u64 = 64;
 
 /// The cost of a step of a connection, in ns. The table in the module's documentation explains all
 /// costs.
@@ -145,7 +157,12 @@ impl Meter {
     /// Whether this turn has used up its share of work.
     #[inline]
     pub fn is_spent(&self) -> bool {
-        self.total.get().wrapping_sub(self.turn.get()) >= TURN
+        self.of_turn() >= TURN
+    }
+
+    /// The work of this turn so far, in nanoseconds.
+    pub fn of_turn(&self) -> u64 {
+        self.total.get().wrapping_sub(self.turn.get())
     }
 
     /// Begins a new turn.

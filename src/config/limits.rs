@@ -26,9 +26,12 @@ section! {
         /// reactor: unfinished messages and requests, data that waits to be written (a frame that
         /// many connections share counts once), decompressed messages, tables of channels, cached
         /// events. At 80 % of a share, reading is paused on the connections that hold most, if they
-        /// hold at least 64 KiB; at 90 % no further connections are accepted; at 95 %, and where
-        /// reading stays paused for 5 seconds, the connections that hold most are closed: with
-        /// 1013, with 503, or at once if more than 64 KiB wait for the client to read. 0 is half of
+        /// hold at least 64 KiB; at 90 % no further connections are accepted; at 95 % the
+        /// connections that hold most are closed, and where reading stays paused for 5 seconds,
+        /// those that have held most for the longest time without progress: with 1013, with 503, or
+        /// at once if more than 64 KiB wait for the client to read. The process needs a fixed base
+        /// beside it: what it holds when idle (about 15 MiB, and the receive_buffers of further
+        /// reactors), and up to 96 MiB of memory that was freed in the last moments. 0 is half of
         /// the memory that is available to the process at its start (MemAvailable, or the limit of
         /// its control group if that is less).
         #[serde(deserialize_with = "size::wide")]

@@ -19,12 +19,13 @@ impl<'a> ResponseHead<'a> {
         let (mut headers, mut status) = (Headers::new(), None);
         let parsed = headers.fill(
             HTTP_HEADERS,
-            |()| false,
+            |error| *error == Some(httparse::Error::TooManyHeaders),
             |fields| {
                 let mut response = httparse::Response::new(fields);
-                let whole = Ok(httparse::Status::Complete(bytes.len()));
-                if response.parse(bytes) != whole || response.version != Some(1) {
-                    return Err(());
+                let parsed = response.parse(bytes).map_err(Some)?;
+                if parsed != httparse::Status::Complete(bytes.len()) || response.version != Some(1)
+                {
+                    return Err(None);
                 }
                 status = response.code;
                 Ok(response.headers.len())

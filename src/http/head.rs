@@ -23,7 +23,7 @@ pub(super) struct Head<'a> {
 /// Parses `bytes`, which end with the blank line of a head and have no bare LF (see [`Lines`]).
 ///
 /// At most `max` fields are taken. They are written to `headers` and not returned, because the
-/// table has two kilobytes, and each move of it costs as much as parsing one field.
+/// table is large, and each move of it costs as much as parsing one field.
 pub(super) fn parse<'a>(
     bytes: &'a [u8],
     max: usize,

@@ -64,12 +64,13 @@ impl<'p> NormalPath<'p> {
 /// Whether the path has only characters and segments that normalisation never changes. Decides this
 /// without a copy.
 fn is_normal(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    let is_plain = |&byte: &u8| byte.is_ascii_graphic() && !b"%\\;#".contains(&byte);
-    let starts_segment = |pair: &[u8]| pair[0] == b'/' && (pair[1] == b'/' || pair[1] == b'.');
-    bytes.first() == Some(&b'/')
-        && bytes.iter().all(is_plain)
-        && !bytes.windows(2).any(starts_segment)
+    let mut before = 0;
+    let mut is_plain = |byte: u8| {
+        let starts_segment = before == b'/' && (byte == b'/' || byte == b'.');
+        before = byte;
+        byte.is_ascii_graphic() && !b"%\\;#".contains(&byte) && !starts_segment
+    };
+    path.starts_with('/') && path.bytes().all(&mut is_plain)
 }
 
 fn is_unreserved(byte: u8) -> bool {

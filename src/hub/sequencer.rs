@@ -210,6 +210,12 @@ impl Hub {
         self.kept.bytes
     }
 
+    /// The number of channels with a cached event. [`Hub::kept_bytes`] includes the tables of these
+    /// channels, but not those of channels that only have a picture or a history.
+    pub fn kept_events(&self) -> usize {
+        self.kept.keepers.by_age.len()
+    }
+
     /// What was dropped before its time since the last call.
     pub fn losses(&mut self) -> Losses {
         std::mem::take(&mut self.kept.losses)

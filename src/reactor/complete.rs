@@ -111,8 +111,10 @@ impl Reactor {
             // All buffers are in use by this process, and are returned to the ring in this turn.
             Err(libc::ENOBUFS) => {
                 self.counters.receive_no_buffer.add(1);
-                if !self.conns[slot.index as usize].fed {
-                    self.starved.push(slot);
+                if self.shard.is_light(slot, now) {
+                    self.starved.push_front(slot);
+                } else if !self.conns[slot.index as usize].fed {
+                    self.starved.push_back(slot);
                 }
             }
             Err(libc::ECANCELED) => self.counters.cancelled.add(1),

@@ -31,7 +31,7 @@ use crate::uring::{Completion, Ring};
 use crate::work::network;
 use accept_slots::Accepts;
 use relief::Relief;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -153,8 +153,8 @@ pub struct Reactor {
     /// Connections whose operations have changed in this turn.
     touched: Vec<Slot>,
     /// Connections whose receive found no free buffer. Their receives are started before any
-    /// others.
-    starved: Vec<Slot>,
+    /// others, and those of light connections first: a receive can take all buffers.
+    starved: VecDeque<Slot>,
     mail: Mail,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
@@ -180,7 +180,7 @@ impl Reactor {
             conns: Vec::new(),
             free: FreeList::new(parts.connections),
             touched: Vec::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             mail: parts.mail,
             outbox: parts.outbox,
             inbox: parts.inbox,

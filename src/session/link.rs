@@ -6,7 +6,7 @@
 
 use super::Context;
 use super::ending::Ending;
-use super::pause::{HeldInput, READ_AHEAD, Share};
+use super::pause::{HeldInput, READ_AHEAD, Share, TurnTime};
 use super::queue::WriteQueue;
 use crate::http::{Connection, Response};
 use crate::mem::Segment;
@@ -178,14 +178,20 @@ impl Link {
         (self.held.take(), std::mem::take(&mut self.eof))
     }
 
-    /// Counts one step against this connection's share of turn `turn`.
-    pub fn use_share(&mut self, turn: u16, bytes: usize, work: u64) {
-        self.share.add(turn, bytes, work);
+    /// Counts one step against this connection's share of the turn.
+    pub fn use_share(&mut self, at: TurnTime, bytes: usize, work: u64) {
+        self.share.add(at, bytes, work);
     }
 
-    /// Whether the connection has used its whole share of turn `turn`.
-    pub fn has_used_share(&self, turn: u16) -> bool {
-        self.share.is_used_up(turn)
+    /// Whether the connection has used its whole share of the turn.
+    pub fn has_used_share(&self, at: TurnTime) -> bool {
+        self.share.is_used_up(at)
+    }
+
+    /// Whether the connection has caused little work lately; see [`work::LIGHT`]. Before its first
+    /// request nothing is known of it, and its TLS handshake is much work.
+    pub fn is_light(&self, at: TurnTime) -> bool {
+        self.share.is_light(at) && !self.counted_fresh
     }
 
     /// Pauses reading until [`Link::unstarve`], because the core is short of memory.

@@ -21,7 +21,7 @@ pub use effect::{Dial, MaskKeys, PeerMessage, ProxyEffect};
 pub use ending::Ending;
 pub use link::Link;
 pub use memory::SendRate;
-pub use pause::HeldInput;
+pub use pause::{HeldInput, TurnTime};
 pub use queue::{QueueFull, WriteQueue};
 pub use stage::upgrade;
 

@@ -48,13 +48,24 @@ impl HeldInput {
     }
 }
 
-/// How much a connection has used of its share of one turn.
+/// The time at which a connection works: which turn, and which period of [`work::LIGHT_MS`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TurnTime {
+    /// The low bits of the turn's number.
+    pub turn: u16,
+    /// The low bits of the period's number.
+    pub period: u16,
+}
+
+/// How much a connection has used of its share of one turn, and how much in one period. When the
+/// low bits of an old number return, a connection waits a little longer than others, once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {
-    /// The low bits of the turn's number.
-    turn: u16,
-    /// The used part, in units of 1/[`Share::WHOLE`].
+    at: TurnTime,
+    /// The used part of the turn's share, in units of 1/[`Share::WHOLE`].
     used: u16,
+    /// What was used in the period, in the same units.
+    recent: u16,
 }
 
 impl Share {
@@ -62,35 +73,70 @@ impl Share {
     const MESSAGE: u64 = Share::WHOLE as u64 / work::CONNECTION_MESSAGES as u64;
     const BYTES: usize = work::CONNECTION_BYTES / Share::WHOLE as usize;
     const WORK: u64 = work::CONNECTION_WORK / Share::WHOLE as u64;
+    const LIGHT: u16 = Share::WHOLE / work::LIGHT as u16;
 
     /// Counts one step that took `bytes` bytes and cost `work` units of work.
-    pub(super) fn add(&mut self, turn: u16, bytes: usize, work: u64) {
+    pub(super) fn add(&mut self, at: TurnTime, bytes: usize, work: u64) {
         let used = Share::MESSAGE + (bytes / Share::BYTES) as u64 + work / Share::WORK;
-        let before = if self.turn == turn { self.used } else { 0 };
-        *self = Share { turn, used: before.saturating_add(used.min(u16::MAX.into()) as u16) };
+        let used = used.min(u16::MAX.into()) as u16;
+        let in_turn = if self.at.turn == at.turn { self.used } else { 0 };
+        let recent = if self.at.period == at.period { self.recent } else { 0 };
+        let (in_turn, recent) = (in_turn.saturating_add(used), recent.saturating_add(used));
+        *self = Share { at, used: in_turn, recent };
     }
 
-    pub(super) fn is_used_up(self, turn: u16) -> bool {
-        self.turn == turn && self.used >= Share::WHOLE
+    pub(super) fn is_used_up(self, at: TurnTime) -> bool {
+        self.at.turn == at.turn && self.used >= Share::WHOLE
+    }
+
+    /// Whether little was used in the period.
+    pub(super) fn is_light(self, at: TurnTime) -> bool {
+        self.at.period != at.period || self.recent < Share::LIGHT
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::work::{CONNECTION_BYTES, CONNECTION_MESSAGES, CONNECTION_WORK};
+    use crate::work::{CONNECTION_BYTES, CONNECTION_MESSAGES, CONNECTION_WORK, LIGHT};
 
     /// The number of steps until the share of a turn is used up.
     fn steps(bytes: usize, work: u64) -> u32 {
         let (mut share, mut steps) = (Share::default(), 0);
-        while !share.is_used_up(7) {
-            share.add(7, bytes, work);
+        let [now, next] = [7, 8].map(|turn| TurnTime { turn, period: 3 });
+        while !share.is_used_up(now) {
+            share.add(now, bytes, work);
             steps += 1;
         }
-        assert!(!share.is_used_up(8), "another turn");
-        share.add(8, 0, 0);
-        assert!(!share.is_used_up(8));
+        assert!(!share.is_used_up(next), "another turn");
+        share.add(next, 0, 0);
+        assert!(!share.is_used_up(next));
         steps
+    }
+
+    /// The number of steps, one in each turn, until the connection is busy.
+    fn light_steps(bytes: usize, work: u64) -> u32 {
+        let (mut share, mut at) = (Share::default(), TurnTime { turn: 0, period: 3 });
+        while share.is_light(at) {
+            share.add(at, bytes, work);
+            at.turn += 1;
+        }
+        let next = TurnTime { period: 4, ..at };
+        assert!(share.is_light(next), "another period");
+        share.add(next, 0, 0);
+        assert!(share.is_light(next));
+        at.turn.into()
+    }
+
+    #[test]
+    fn share_of_a_light_connection_is_bounded_over_several_turns() {
+        let part = LIGHT as usize;
+        assert_eq!(light_steps(7, 300), CONNECTION_MESSAGES / part as u32);
+        assert_eq!(light_steps(CONNECTION_BYTES / part, 0), 1);
+        assert_eq!(light_steps(CONNECTION_BYTES / part - 5 * Share::BYTES, 0), 2);
+        assert_eq!(light_steps(0, CONNECTION_WORK / LIGHT), 1);
+        assert_eq!(light_steps(0, CONNECTION_WORK / LIGHT - 5 * Share::WORK), 2);
+        assert_eq!(light_steps(usize::MAX, u64::MAX), 1);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::mem::Slot;
 use crate::session::SendRate;
 use crate::time::Now;
+use std::collections::BTreeMap;
 
 /// Connections with fewer bytes are left alone: ending them would free almost nothing.
 pub(super) const WORTH_BYTES: usize = 64 * 1024;
@@ -26,6 +27,39 @@ pub(super) struct Account {
     pub(super) scanned: u64,
     scanned_ms: u64,
     pub(super) rates: Rates,
+    pub(super) stalls: Stalls,
+}
+
+/// How long the bytes of each connection with at least [`WORTH_BYTES`] have stayed the same, as a
+/// number of sweeps. While reading is paused for lack of memory, this is not counted.
+#[derive(Default)]
+pub(super) struct Stalls(BTreeMap<Slot, Stall>);
+
+struct Stall {
+    bytes: usize,
+    sweeps: u32,
+}
+
+impl Stalls {
+    /// Notes at a sweep that a connection holds `bytes` bytes.
+    pub(super) fn note(&mut self, slot: Slot, bytes: usize, is_starved: bool) {
+        if bytes < WORTH_BYTES {
+            self.0.remove(&slot);
+            return;
+        }
+        let stall = self.0.entry(slot).or_insert(Stall { bytes, sweeps: 0 });
+        match stall.bytes == bytes {
+            true => stall.sweeps = stall.sweeps.saturating_add((!is_starved).into()),
+            false => *stall = Stall { bytes, sweeps: 0 },
+        }
+    }
+
+    /// The cost to others of a connection that holds `bytes` bytes: larger the more bytes it holds
+    /// and the longer it has made no progress.
+    pub(super) fn weight(&self, slot: Slot, bytes: usize) -> u128 {
+        let sweeps = self.0.get(&slot).map_or(0, |stall| stall.sweeps);
+        bytes as u128 * (1 + u128::from(sweeps))
+    }
 }
 
 /// The rate at which each peer reads, by the index of its session.
@@ -62,6 +96,7 @@ impl Account {
     /// Clears the entries of a session that was removed.
     pub(super) fn forget(&mut self, slot: Slot) {
         self.charge(slot, 0);
+        self.stalls.0.remove(&slot);
         *self.rates.of(slot) = SendRate::default();
     }
 

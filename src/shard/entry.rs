@@ -52,11 +52,17 @@ impl Shard {
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         self.count(slot, bytes.len(), 0);
+        let time = self.turn_time(now);
         match self.sessions.get_mut(slot) {
             Some(session) if session.link.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.link.is_paused() => {
                 session.link.hold(bytes);
                 self.charge(slot);
+            }
+            Some(session) if !self.waiting.busy.is_empty() && !session.link.is_light(time) => {
+                session.link.hold(bytes);
+                self.wait_for_turn(slot, now);
+                self.list(slot);
             }
             Some(_) => self.feed_or_hold(slot, bytes, now),
             None => {}
@@ -64,7 +70,8 @@ impl Shard {
     }
 
     pub(super) fn receive_secure(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
-        let mark = self.effects.len();
+        let (mark, time) = (self.effects.len(), self.turn_time(now));
+        let others_wait = !self.waiting.busy.is_empty();
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
         let Some((session, mut cx)) = self.session(slot, now) else { return };
@@ -72,11 +79,14 @@ impl Shard {
             // A handshake costs much work, so its bytes are held encrypted until a later turn.
             session.link.hold(bytes);
             self.plain = plain;
-            return self.wait_for_turn(slot);
+            return self.wait_for_turn(slot, now);
         }
         let ended = session.decrypt(bytes, &mut plain, &mut cx);
         if session.link.is_paused() {
             session.link.hold(&plain);
+        } else if !plain.is_empty() && others_wait && !session.link.is_light(time) {
+            session.link.hold(&plain);
+            self.wait_for_turn(slot, now);
         } else if !plain.is_empty() {
             self.feed_or_hold(slot, &mut plain, now);
         }

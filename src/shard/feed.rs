@@ -2,7 +2,7 @@
 
 use super::Shard;
 use crate::mem::Slot;
-use crate::session::Step;
+use crate::session::{Step, TurnTime};
 use crate::time::Now;
 use crate::work::{self, WorkKind};
 
@@ -30,9 +30,9 @@ impl Shard {
     }
 
     fn feed_steps(&mut self, slot: Slot, bytes: &mut [u8], now: Now) -> Option<usize> {
-        let (turn, mut at) = (self.turn, 0);
-        if self.sessions.get_mut(slot)?.link.has_used_share(turn) {
-            self.wait_for_turn(slot);
+        let (time, mut at) = (self.turn_time(now), 0);
+        if self.sessions.get_mut(slot)?.link.has_used_share(time) {
+            self.wait_for_turn(slot, now);
             return Some(0);
         }
         loop {
@@ -53,27 +53,37 @@ impl Shard {
             let session = self.sessions.get_mut(slot)?;
             let written = session.link.queued_bytes().saturating_sub(queued);
             self.work.add(work::STEP + (taken + written) as u64 / 4);
-            session.link.use_share(turn, taken, self.work.total() - work);
+            session.link.use_share(time, taken, self.work.total() - work);
             if step == Step::Need || at == bytes.len() && session.keeps_nothing() {
                 return None;
             }
-            if session.link.has_used_share(turn) {
-                self.wait_for_turn(slot);
+            if session.link.has_used_share(time)
+                || self.waiting.serves_light && !session.link.is_light(time)
+            {
+                self.wait_for_turn(slot, now);
                 return Some(at);
             }
         }
     }
 
-    /// Pauses reading and adds the connection to the end of the list of connections that wait for a
+    /// Pauses reading and adds the connection to the end of a list of connections that wait for a
     /// later turn.
-    pub(super) fn wait_for_turn(&mut self, slot: Slot) {
+    pub(super) fn wait_for_turn(&mut self, slot: Slot, now: Now) {
+        let time = self.turn_time(now);
         let Some(session) = self.sessions.get_mut(slot) else { return };
         session.link.pause();
         if !session.link.waits {
             session.link.waits = true;
-            self.waiting.push(slot);
+            match session.link.is_light(time) {
+                true => self.waiting.light.push(slot),
+                false => self.waiting.busy.push(slot),
+            }
             self.counters.work_held.add(1);
         }
+    }
+
+    pub(super) fn turn_time(&self, now: Now) -> TurnTime {
+        TurnTime { turn: self.turn, period: (now.ms / work::LIGHT_MS) as u16 }
     }
 
     /// Whether a further step without input would find nothing to do.

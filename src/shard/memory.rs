@@ -9,6 +9,7 @@ use super::Shard;
 use super::account::WORTH_BYTES;
 use crate::mem::{self, Slot};
 use crate::time::Now;
+use std::cmp::Reverse;
 
 /// Thresholds in percent of this core's share of `limits.memory_bytes`: above `PAUSE`, reading from
 /// the largest holders is paused until the others hold at most `PAUSE_LEAVES`; below `RESUME`,
@@ -21,19 +22,22 @@ const REFUSE: u64 = 90;
 /// The percentage above which the largest holders are ended, and the one that is left after that.
 const END: u64 = 95;
 const END_LEAVES: u64 = 85;
-/// How long reading is paused for lack of memory, in milliseconds. After that the largest of the
-/// paused connections are ended: their peers may be gone, which shows only when they are read, and
-/// an unfinished message that is not read cannot be completed.
+/// How long reading is paused for lack of memory, in milliseconds. After that some connections are
+/// ended: their peers may be gone, which shows only when they are read, and an unfinished message
+/// that is not read cannot be completed.
 const STARVED_MS: u64 = 5_000;
 
-/// The estimated bytes of one channel and of one subscription in the hub's tables.
+/// The estimated bytes of one channel, if it keeps no event, and of one subscription in the hub's
+/// tables.
 const CHANNEL_BYTES: u64 = 512;
 const SUBSCRIPTION_BYTES: u64 = 384;
 
 impl Shard {
     /// The bytes that this core holds for its connections and channels.
     pub fn memory_bytes(&self) -> u64 {
-        let channels = self.hub.channel_count() as u64 * CHANNEL_BYTES;
+        // The bytes of a kept event include the tables of its channel.
+        let channels = self.hub.channel_count().saturating_sub(self.hub.kept_events());
+        let channels = channels as u64 * CHANNEL_BYTES;
         let subscriptions = self.counters.subscriptions.get() * SUBSCRIPTION_BYTES;
         let kept = self.hub.kept_bytes() + self.hub.notice_bytes();
         let inflated = self.codecs.held_bytes();
@@ -142,19 +146,20 @@ impl Shard {
         self.charge(slot);
     }
 
-    /// Ends the largest of the connections whose reading has been paused for too long, until enough
-    /// memory is free for the others.
+    /// Ends connections because reading was paused for too long, until enough memory is free for
+    /// the others. First are those that have held many bytes for a long time without any progress,
+    /// paused or not, so that a large upload outlives messages that nobody completes.
     fn end_starved(&mut self, now: Now) {
         let share = self.memory_share();
         let mut surplus = self.memory_bytes().saturating_sub(share / 100 * PAUSE_LEAVES);
-        for (bytes, slot) in self.holders() {
+        let mut holders = self.holders();
+        holders.sort_by_key(|&(bytes, slot)| Reverse(self.account.stalls.weight(slot, bytes)));
+        for (bytes, slot) in holders {
             if surplus == 0 {
                 break;
             }
-            if self.is_starved(slot) {
-                surplus = surplus.saturating_sub(bytes as u64);
-                self.end_for_memory(slot, now);
-            }
+            surplus = surplus.saturating_sub(bytes as u64);
+            self.end_for_memory(slot, now);
         }
         self.account.starved_ms = now.ms;
     }

@@ -19,6 +19,7 @@ mod notices;
 mod proxy;
 mod sweep;
 mod turn;
+mod waiting;
 mod warnings;
 
 use crate::codec::json::Scratch;
@@ -79,9 +80,7 @@ pub struct Shard {
     listed: VecDeque<Slot>,
     /// A buffer for decrypted bytes, used within one call and kept for reuse.
     plain: Vec<u8>,
-    /// Connections with reading paused that wait for a later turn, because of congestion or because
-    /// a share of work is used up.
-    waiting: Vec<Slot>,
+    waiting: waiting::Waiting,
     /// The work of this turn so far, and the low bits of the turn's number.
     work: Meter,
     turn: u16,
@@ -135,7 +134,7 @@ impl Shard {
             keys: MaskKeys::default(),
             listed: VecDeque::new(),
             plain: Vec::new(),
-            waiting: Vec::new(),
+            waiting: waiting::Waiting::default(),
             work: Meter::default(),
             turn: 0,
             warnings: Warnings::default(),
@@ -163,6 +162,11 @@ impl Shard {
     /// The number of channels of which this core keeps a picture.
     pub fn picture_count(&self) -> usize {
         self.hub.picture_count()
+    }
+
+    /// Bytes that cached events, pictures and histories hold.
+    pub fn kept_bytes(&self) -> usize {
+        self.hub.kept_bytes()
     }
 
     /// The number of channels that this core knows.

@@ -30,6 +30,8 @@ impl Shard {
             if let Some(session) = self.sessions.get_mut(slot) {
                 queued += session.link.queued_bytes();
                 input += session.input_bytes();
+                let is_starved = session.link.is_starved();
+                self.account.stalls.note(slot, session.burden(), is_starved);
             }
         }
         // While `rates` was taken out, sessions that ended only wrote default entries.

@@ -4,6 +4,7 @@
 use super::Shard;
 use crate::mem::Slot;
 use crate::time::Now;
+use crate::work;
 
 impl Shard {
     /// Whether waiting work can continue in the next turn, so that the reactor must not sleep.
@@ -12,6 +13,12 @@ impl Shard {
             || !self.last_messages.is_empty()
             || (!self.waiting.is_empty() || self.codecs.large.has_next())
                 && !self.mail.up_is_full(self.mail_bound)
+    }
+
+    /// Whether the connection has caused little work lately; see [`work::LIGHT`].
+    pub fn is_light(&mut self, slot: Slot, now: Now) -> bool {
+        let time = self.turn_time(now);
+        self.sessions.get_mut(slot).is_some_and(|session| session.link.is_light(time))
     }
 
     /// Heap bytes of kept compression windows and of messages that are being decompressed.
@@ -38,10 +45,20 @@ impl Shard {
         self.next_large(now);
     }
 
+    /// Serves the connections that wait: first the light ones, then the busy ones. Each of the two
+    /// gets at most half of a turn, so that neither can keep the other waiting forever.
     fn next_waiting(&mut self, now: Now) {
+        for serves_light in [true, false] {
+            self.waiting.serves_light = serves_light;
+            self.serve_list(self.work.of_turn() + work::TURN / 2, now);
+        }
+    }
+
+    /// Serves one of the lists of waiting connections, until the turn's work reaches `bound`.
+    fn serve_list(&mut self, bound: u64, now: Now) {
         let mut unserved = Vec::new();
-        for slot in std::mem::take(&mut self.waiting) {
-            if self.codecs.is_spent() || self.work.is_spent() {
+        for slot in std::mem::take(self.waiting.list()) {
+            if self.codecs.is_spent() || self.work.of_turn() >= bound {
                 // In the new list, connections that were not served come before those that have
                 // used up their share of this turn.
                 unserved.push(slot);
@@ -50,15 +67,16 @@ impl Shard {
             if let Some(session) = self.sessions.get_mut(slot) {
                 session.link.waits = false;
                 // The previous connection may have caused congestion. Then `try_resume` adds this
-                // connection to the list again.
+                // connection to a list again.
                 self.try_resume(slot, now);
                 // The connection may now be paused for a reason for which nothing may be read
                 // ahead, so the reactor must check it again.
                 self.list(slot);
             }
         }
-        unserved.append(&mut self.waiting);
-        self.waiting = unserved;
+        let list = self.waiting.list();
+        unserved.append(list);
+        *list = unserved;
     }
 
     /// Decompresses large messages, one after the other.
@@ -92,7 +110,7 @@ impl Shard {
         } else if (cx.congested || cx.codecs.is_spent() || cx.work.is_spent())
             && session.link.is_paused()
         {
-            self.wait_for_turn(slot);
+            self.wait_for_turn(slot, now);
         }
     }
 

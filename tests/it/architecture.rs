@@ -4,6 +4,7 @@
 //! Every rule is a function from source text to complaints. The tests apply it to samples that
 //! break it and to the source tree, so a rule that finds nothing by mistake also fails.
 
+mod attacks;
 mod circles;
 mod dialects;
 

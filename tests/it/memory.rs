@@ -97,6 +97,38 @@ fn memory_of_unfinished_messages_stops_at_the_account_and_others_are_served() {
     assert_eq!(machine.shard.memory_bytes(), 0);
 }
 
+/// The largest upload is the one that makes progress; the others keep memory at the bound.
+#[test]
+fn memory_of_an_upload_is_left_while_messages_without_progress_are_ended() {
+    let mut machine = Machine::new(limited());
+    let message = peer::framed(Opcode::Binary, &vec![1; 15 * MIB]);
+    let stalled: Vec<usize> = (0..10).map(|_| echo(&mut machine)).collect();
+    for &at in &stalled {
+        machine.receive(at, &message[..4 * MIB]);
+    }
+    machine.wait(10_000);
+    assert!((60..70).contains(&percent(&machine)), "{} %", percent(&machine));
+    let upload = echo(&mut machine);
+    let counters = machine.counters.clone();
+    let mut rest = message.chunks(256 * 1024);
+    while counters.memory_read_paused.get() == 0 {
+        machine.receive(upload, rest.next().expect("it is paused before its end"));
+        machine.wait(SWEEP_MS);
+    }
+    assert!(!machine.wants_read(upload), "it is the largest");
+    machine.wait(5500);
+    let ended = counters.memory_ended.get();
+    assert!((1..9).contains(&ended), "{ended}");
+    assert!(!machine.wire(upload).gone && machine.wants_read(upload));
+    for piece in rest {
+        machine.receive(upload, piece);
+    }
+    let received = &machine.wire(upload).received;
+    assert!(matches!(&received[..], [Received::Binary(all)] if all.len() == 15 * MIB));
+    assert_eq!(counters.memory_ended.get(), ended);
+    machine.end();
+}
+
 #[test]
 fn memory_acts_at_each_of_its_bounds_and_not_before() {
     let mut machine = Machine::new(limited());
@@ -213,6 +245,39 @@ fn memory_of_a_frame_for_many_connections_is_counted_once() {
     let took = machine.shard.memory_bytes() as usize - before;
     let each = subscribers.len() * 32 * 24;
     assert!((200_000..220_000 + each).contains(&took), "{took} bytes");
+    machine.end();
+    assert_eq!(machine.shard.memory_bytes(), 0);
+}
+
+#[test]
+fn memory_of_a_kept_event_is_counted_once() {
+    let mut machine = Machine::new(limited());
+    let publisher = machine.open();
+    let publish = |machine: &mut Machine, channels: std::ops::Range<usize>| {
+        let before = (machine.shard.memory_bytes(), machine.shard.kept_bytes());
+        let names: Vec<String> = channels.map(|n| format!(r#""cache-{n:03}""#)).collect();
+        let body = format!(r#"{{"name":"e","channels":[{}],"data":"x"}}"#, names.join(","));
+        let now = machine.now.unix_s;
+        machine.receive(publisher, &peer::signed("POST", "/apps/1/events", body.as_bytes(), now));
+        let (memory, kept) = (machine.shard.memory_bytes(), machine.shard.kept_bytes());
+        (memory - before.0, (kept - before.1) as u64)
+    };
+    // The publisher's own memory does not change after its first request.
+    publish(&mut machine, 200..201);
+    let (memory, kept) = publish(&mut machine, 0..100);
+    assert!(kept > 100 * 600, "{kept}");
+    assert_eq!(memory, kept, "the event and the tables of its channel");
+    // A channel with a subscriber has its tables already, which then count with the event.
+    let (empty, each) = (machine.shard.memory_bytes(), kept / 100);
+    let at = machine.open();
+    machine.receive(at, &peer::handshake("/app/app-key?protocol=7", ""));
+    let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"cache-100"}}"#;
+    machine.receive(at, &peer::framed(Opcode::Text, subscribe.as_bytes()));
+    machine.settle();
+    let tables = machine.shard.memory_bytes() - empty;
+    assert!((512..2048).contains(&tables), "a channel and a subscription: {tables}");
+    let (memory, kept) = publish(&mut machine, 100..101);
+    assert_eq!((memory, kept), (each - 512, each));
     machine.end();
     assert_eq!(machine.shard.memory_bytes(), 0);
 }

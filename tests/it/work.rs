@@ -106,18 +106,19 @@ fn work_of_many_connections_ends_with_the_turns_share() {
         machine.receive_in_turn(at, &one.repeat(8));
     }
     let spent = machine.shard.work() - before;
-    assert!((work::TURN..work::TURN + 2 * SIGNATURE).contains(&spent), "{spent}");
-    // The message arrives when the work of the turn is used up, and waits after all others.
+    let share = work::CONNECTION_WORK..work::CONNECTION_WORK + 2 * SIGNATURE;
+    assert!(share.contains(&spent), "the others wait behind the first: {spent}");
     machine.receive_in_turn(healthy, &peer::text("hello"));
-    let mut turns = 0;
-    while machine.wire(healthy).received.is_empty() {
+    assert!(machine.shard.work() - before < spent + SIGNATURE, "it is light, and served at once");
+    let before = machine.shard.work();
+    let spent = turn(&mut machine, before);
+    assert!((work::TURN / 2..work::TURN / 2 + 2 * SIGNATURE).contains(&spent), "{spent}");
+    assert_eq!(machine.wire(healthy).received, [Received::Text("hello".to_owned())]);
+    while machine.shard.has_waiting_work() {
         let before = machine.shard.work();
         let spent = turn(&mut machine, before);
         assert!(spent < work::TURN + 2 * SIGNATURE, "{spent}");
-        turns += 1;
-        assert!(turns <= 10, "{turns} turns for 20 connections before it");
     }
-    machine.settle();
     for at in costly {
         assert_eq!(status(&machine.wire(at).received), [200; 8]);
     }
@@ -258,6 +259,71 @@ fn work_many_small_messages_do_not_delay_others() {
     for at in floods {
         assert_eq!(machine.wire(at).received.len(), 10_000);
     }
+    machine.end();
+}
+
+/// Each of `floods` connections sends `each` messages as often as it is read from. Returns the
+/// smallest and the largest number of their messages that were answered in 20 turns.
+fn quiet_beside(floods: usize, each: usize) -> (usize, usize) {
+    let mut machine = guarded();
+    let quiet = echo(&mut machine);
+    let floods: Vec<usize> = (0..floods).map(|_| echo(&mut machine)).collect();
+    let messages = peer::text("x").repeat(each);
+    machine.wait(work::LIGHT_MS);
+    for round in 0..20 {
+        let before = machine.shard.work();
+        for &at in &floods {
+            if machine.wants_read(at) {
+                machine.receive_in_turn(at, &messages);
+            }
+        }
+        machine.receive_in_turn(quiet, &peer::text("hello"));
+        let spent = turn(&mut machine, before);
+        // What is left of the share before, and one share; each is exceeded by one step at most.
+        assert!(spent < 2 * (work::TURN + work::CONNECTION_WORK), "{spent}");
+        let received = std::mem::take(&mut machine.wire(quiet).received);
+        assert_eq!(received, [Received::Text("hello".to_owned())], "{} in {round}", floods.len());
+        machine.now.ms += 5;
+    }
+    let answered: Vec<usize> = floods.iter().map(|&at| machine.wire(at).received.len()).collect();
+    machine.settle();
+    machine.end();
+    answered.iter().min().copied().zip(answered.iter().max().copied()).expect("there are some")
+}
+
+#[test]
+fn work_of_any_number_of_floods_keeps_a_quiet_client_waiting_for_one_turn() {
+    let share = work::CONNECTION_MESSAGES as usize;
+    for floods in [4, 256] {
+        // Input that is never used up, and input that is always within a turn's share.
+        for each in [4 * share, share - 1] {
+            let (min, max) = quiet_beside(floods, each);
+            assert!(min >= share - 1, "{floods} floods are served in their turn: {min}");
+            assert!(max <= min + 2 * share, "{floods} floods get equal shares: {min}-{max}");
+        }
+    }
+}
+
+#[test]
+fn work_of_a_light_connection_has_a_bound_and_the_rest_waits_with_the_others() {
+    let mut machine = guarded();
+    let bursts: Vec<usize> = (0..2).map(|_| echo(&mut machine)).collect();
+    let floods: Vec<usize> = (0..256).map(|_| echo(&mut machine)).collect();
+    machine.wait(work::LIGHT_MS);
+    let share = work::CONNECTION_MESSAGES as usize;
+    for &at in &floods {
+        machine.receive_in_turn(at, &peer::text("x").repeat(4 * share));
+    }
+    assert!(!machine.shard.has_work_left());
+    let light = share / work::LIGHT as usize;
+    for (&at, sent) in bursts.iter().zip([light, light + 1]) {
+        machine.receive_in_turn(at, &peer::text("x").repeat(sent));
+    }
+    machine.turn();
+    assert_eq!(machine.wire(bursts[0]).received.len(), light);
+    assert_eq!(machine.wire(bursts[1]).received.len(), light, "the last one waits");
+    machine.settle();
+    assert_eq!(machine.wire(bursts[1]).received.len(), light + 1);
     machine.end();
 }
 
