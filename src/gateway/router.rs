@@ -98,13 +98,13 @@ impl RouteRefusal {
         match self {
             RouteRefusal::NoRoute | RouteRefusal::NoRole => "nothing is served at this path",
             RouteRefusal::NoToken => "a token is needed",
-            RouteRefusal::NoCertificate => "a client certificate is required",
+            RouteRefusal::NoCertificate => "a client certificate is needed",
             RouteRefusal::BadToken => "the token is not accepted",
             RouteRefusal::BadCertificate => "the client certificate is not accepted",
             RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
             RouteRefusal::Path => "the path is ambiguous",
             RouteRefusal::Throttled => "too many refused tokens",
-            RouteRefusal::Body => "a challenge response must not have a body",
+            RouteRefusal::Body => "an answer to a challenge has no body",
             RouteRefusal::Origin => "the origin is not accepted",
         }
     }

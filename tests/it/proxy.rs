@@ -323,7 +323,7 @@ fn proxy_cuts_a_side_that_does_not_answer_a_close() {
     let _ = bench.replies(upstream);
     bench.wait(5000);
     assert_eq!(bench.wires[upstream].slot, None);
-    let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
+    let gone = Received::Close(Some(1014), "the upstream has gone".into());
     assert_eq!(bench.received(client), [gone]);
     bench.eof(client);
     bench.check_empty();
@@ -339,7 +339,7 @@ fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
             false => bench.eof(upstream),
         }
         bench.settle();
-        let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
+        let gone = Received::Close(Some(1014), "the upstream has gone".into());
         assert_eq!(bench.received(client), [gone]);
         bench.receive(client, &framed(Opcode::Close, &close(1014, "")));
         bench.eof(client);
@@ -351,7 +351,7 @@ fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
             false => bench.eof(client),
         }
         bench.settle();
-        let gone = Received::Close(Some(1001), "the client has disconnected".into());
+        let gone = Received::Close(Some(1001), "the client has gone".into());
         assert_eq!(bench.replies(upstream), [gone]);
         bench.receive(upstream, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(upstream);
@@ -384,7 +384,7 @@ fn s5_1_proxy_masked_frame_of_an_upstream_is_1002() {
     bench.receive(upstream, &text("masked"));
     let violation = Received::Close(Some(1002), "masked frame from a server".into());
     assert_eq!(bench.replies(upstream), [violation]);
-    let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
+    let gone = Received::Close(Some(1014), "the upstream has gone".into());
     assert_eq!(bench.received(client), [gone]);
 }
 
@@ -395,7 +395,7 @@ fn proxy_violation_of_the_client_is_not_the_upstreams() {
     bench.receive(client, &plain(Opcode::Text, b"plain"));
     let violation = Received::Close(Some(1002), "frame without a mask".into());
     assert_eq!(bench.received(client), [violation]);
-    let gone = Received::Close(Some(1001), "the client has disconnected".into());
+    let gone = Received::Close(Some(1001), "the client has gone".into());
     assert_eq!(bench.replies(upstream), [gone]);
 }
 
@@ -424,7 +424,7 @@ fn proxy_heartbeat_pings_each_side() {
     let last = bench.received(client);
     let silent = Received::Close(Some(1001), "no sign of life".into());
     assert!(last.contains(&silent), "{last:?}");
-    let gone = Received::Close(Some(1001), "the client has disconnected".into());
+    let gone = Received::Close(Some(1001), "the client has gone".into());
     assert_eq!(bench.replies(upstream).last(), Some(&gone));
 }
 
@@ -441,7 +441,7 @@ fn models_hold_in_both_directions() {
     bench.receive(upstream, &plain(Opcode::Text, b"two"));
     let received = bench.received(client);
     assert!(matches!(received[..], [Received::Close(Some(1007 | 1008), _)]), "{received:?}");
-    let gone = Received::Close(Some(1001), "the client has disconnected".into());
+    let gone = Received::Close(Some(1001), "the client has gone".into());
     assert_eq!(bench.replies(upstream), [gone]);
     let mut bench = Bench::new(ONE, model);
     let (client, upstream) = bench.pair();
@@ -641,7 +641,7 @@ fn proxy_stalled_side_can_still_send() {
     // An upstream that does not read at all is closed, and the client is notified.
     bench.wait(30_000);
     assert_eq!(bench.wires[upstream].slot, None);
-    let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
+    let gone = Received::Close(Some(1014), "the upstream has gone".into());
     assert_eq!(bench.received(client), [gone]);
     assert!(bench.wires[client].reads, "its close is awaited");
     bench.wait(5000);

@@ -73,7 +73,7 @@ pub(super) fn read(
                 return refuse(codes::UNKNOWN, "no feed of this name is configured");
             }
             if !config::FEED_STATES.contains(&status) {
-                return refuse(codes::DESERIALISE, "Data is not a status of a feed");
+                return refuse(codes::DESERIALISE, "Data is no state of a feed");
             }
             Ok(BackendCommand::Feed(it.topic().into(), status.into()))
         }

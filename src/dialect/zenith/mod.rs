@@ -92,9 +92,7 @@ impl Dialect for Connection {
     ) {
         let format = self.format();
         if kind != wire::message_kind(format) {
-            return context.close(closings::invalid(
-                "the kind of message (text or binary) is not that of the format",
-            ));
+            return context.close(closings::invalid("the format has the other kind of message"));
         }
         let limits = DecodeLimits { bytes: payload.len(), ..DecodeLimits::default() };
         let read = value::decode(format, payload, &limits, context.json);

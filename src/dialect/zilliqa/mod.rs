@@ -315,7 +315,7 @@ impl Connection {
     fn answer(&mut self, context: &mut DialectContext<'_>, text: &[u8]) {
         let Some(early) = &mut self.early else { return context.send_text(text) };
         if early.0.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
-            let reason = "too many queries before the connection was subscribed";
+            let reason = "too much was asked before the subscription stood";
             return context.close(Closing::new(close::POLICY, reason));
         }
         early.0.push(text.into());
