@@ -385,7 +385,7 @@ impl<'a> Router<'a> {
         if !request.body.is_empty() {
             return Some(Err(RouteRefusal::Body));
         }
-        let (mut refusal, mut renewed) = (RouteRefusal::NoToken, false);
+        let (mut refusal, mut is_renewed) = (RouteRefusal::NoToken, false);
         let all = (0..self.guards.len()).map(|at| self.check_guard(at, request, &[]));
         let outcomes: Vec<GuardOutcome> = all.collect();
         self.note_failure(outcomes.iter());
@@ -395,14 +395,14 @@ impl<'a> Router<'a> {
                 // request.
                 Ok(claims) if guard.holders.renew(claims) => {
                     self.counters.guard_renewals.add(1);
-                    renewed = true;
+                    is_renewed = true;
                 }
                 // No connection has this identity.
                 Ok(_) => refusal = refusal.max(RouteRefusal::NoRole),
                 Err(other) => refusal = refusal.max(other),
             }
         }
-        if renewed {
+        if is_renewed {
             return Some(Ok(()));
         }
         self.count(refusal);

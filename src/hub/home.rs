@@ -1,13 +1,13 @@
 //! What only the home core of a channel keeps: the number of subscribers on each other core, the
 //! present users, and the cached event.
 
+use super::channel_events::Reported;
 use super::encodings::Encodings;
 use super::event::{CacheEntry, DialectMessage, Event};
 use super::frames::SharedFrame;
 use super::history::History;
 use super::kept::KeptPlace;
 use super::name::ConnId;
-use super::notice::Reported;
 use super::picture::Picture;
 use crate::codec::Format;
 use crate::mem::Frozen;
@@ -214,8 +214,8 @@ impl Home {
     pub(super) fn users(&self) -> Users {
         let mut users: Vec<_> = self.users.iter().collect();
         users.sort_unstable_by_key(|(_, user)| user.order);
-        let shown = |user: &User| user.connections.first().and_then(|(_, info)| info.clone());
-        users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
+        let first_info = |user: &User| user.connections.first().and_then(|(_, info)| info.clone());
+        users.into_iter().map(|(id, user)| (id.clone(), first_info(user))).collect()
     }
 
     /// Caches an event's frame and replaces the previous one. Returns the time at which it expires,
@@ -274,7 +274,7 @@ mod tests {
         }
     }
 
-    fn shown(home: &Home) -> Vec<(String, String)> {
+    fn infos(home: &Home) -> Vec<(String, String)> {
         let text = |info: Option<Arc<str>>| info.map(|info| info.to_string()).unwrap_or_default();
         home.users().into_iter().map(|(id, info)| (id.to_string(), text(info))).collect()
     }
@@ -286,9 +286,9 @@ mod tests {
         assert_eq!(home.enter(conn(2), &member("bob", "b", 0)), Ok(true));
         assert_eq!(home.enter(conn(3), &member("ada", "two", 0)), Ok(false));
         let pair = |id: &str, info: &str| (id.to_owned(), info.to_owned());
-        assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
+        assert_eq!(infos(&home), [pair("ada", "one"), pair("bob", "b")]);
         assert!(home.exit(conn(1)).is_none());
-        assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
+        assert_eq!(infos(&home), [pair("ada", "two"), pair("bob", "b")]);
         let (id, change) = home.exit(conn(3)).expect("the last one leaves");
         let event = Event::from(change);
         assert_eq!((&*id, event.frame().map(|it| &**it)), ("ada", Some(&b"-ada"[..])));

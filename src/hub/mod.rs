@@ -11,6 +11,7 @@
 
 mod cache;
 mod channel;
+mod channel_events;
 mod encodings;
 mod event;
 mod frames;
@@ -20,7 +21,6 @@ mod kept;
 mod mail;
 mod members;
 mod name;
-mod notice;
 mod occupancy;
 mod picture;
 mod reports;
@@ -28,6 +28,7 @@ mod rooms;
 mod sequencer;
 mod slab;
 
+pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;
 pub use event::{
     CacheEntry, Clears, ClientEvent, DialectMessage, Event, EventPayload, HistoryLimit, Mode,
@@ -41,16 +42,15 @@ pub use kept::Losses;
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
-pub use notice::{ChannelEvent, ChannelEventKind, EventMask};
 pub use rooms::Claim;
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
+use channel_events::ChannelEvents;
 use hashbrown::HashTable;
 use kept::KeptStore;
 use members::{Members, Start};
 use name::home_among;
-use notice::ChannelEvents;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -105,7 +105,7 @@ pub struct Hub {
     recount: Vec<u32>,
     /// What the homes on this core keep for later subscribers.
     kept: KeptStore,
-    notices: ChannelEvents,
+    channel_events: ChannelEvents,
     /// The channels that this core is the home of, by the application's number.
     rooms: HashMap<u32, Rooms>,
     /// The maximum number of occupied channels on this core, by the application's number.
@@ -128,7 +128,7 @@ impl Hub {
             local: VecDeque::new(),
             recount: Vec::new(),
             kept: KeptStore::new(kept_max),
-            notices: ChannelEvents::default(),
+            channel_events: ChannelEvents::default(),
             rooms: HashMap::new(),
             bounds: Box::default(),
         }
@@ -488,9 +488,9 @@ impl Hub {
         if let Ok(entry) = self.index.find_entry(channel.name.hash(), |&other| other == at) {
             entry.remove();
         }
-        let Some(gone) = self.channels.remove(at) else { return };
-        self.unlist(&gone.name, gone.listed, gone.occupied);
-        if let Some(history) = gone.home.and_then(|home| home.history) {
+        let Some(removed) = self.channels.remove(at) else { return };
+        self.unlist(&removed.name, removed.listed, removed.occupied);
+        if let Some(history) = removed.home.and_then(|home| home.history) {
             self.kept.bytes -= history.memory();
             self.kept.pictures.remove(&history.since);
         }

@@ -28,10 +28,10 @@ impl Hub {
         let home = channel.home.get_or_insert_default();
         let mut reply = JoinReply::default();
         let mut change = None;
-        let mut came = None;
+        let mut joined = None;
         if let Some(member) = request.member {
             if home.enter(conn, &member)? {
-                came = Some(member.id.clone());
+                joined = Some(member.id.clone());
                 change = Some(Event { except: Some(conn), ..member.added.clone().into() });
             }
             reply.users = Some(Arc::new(home.users()));
@@ -55,7 +55,7 @@ impl Hub {
         }
         self.note_maker(at, conn);
         self.note_occupied(at);
-        if let Some(user) = came {
+        if let Some(user) = joined {
             self.note_member_added(at, &user);
         }
         if matches!(reply.cached, Some(None)) {
@@ -80,8 +80,8 @@ impl Hub {
     /// Removes a member's connection. This core is the channel's home.
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
-        let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
-        if let Some((user, change)) = gone {
+        let removed = channel.home.as_mut().and_then(|home| home.exit(conn));
+        if let Some((user, change)) = removed {
             self.note_member_removed(at, &user);
             self.announce(at, change.into(), mail);
         }

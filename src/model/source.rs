@@ -108,7 +108,7 @@ impl RemoteSchema {
     pub(super) fn of(&self, requester: u64, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
         match self.link.get().map(|link| link.place.find(requester, id, link.shape)) {
             Some(Find::Here(schema)) => Ok(schema),
-            Some(Find::Gone) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
+            Some(Find::NotFound) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
             Some(Find::Coming) | None => {
                 Err(Invalid::missing(format_args!("schema {id} is not there yet")))
             }

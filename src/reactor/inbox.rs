@@ -34,7 +34,7 @@ pub enum ReactorCommand {
 
 /// The sending end of the command queue of one core.
 pub struct CommandSender {
-    lane: Sender<ReactorCommand>,
+    queue: Sender<ReactorCommand>,
     core: u16,
     peers: Arc<Peers>,
     /// The ring that wakes the core; created on first use.
@@ -43,14 +43,14 @@ pub struct CommandSender {
 
 /// The receiving end of the command queue of one core.
 pub struct Inbox {
-    lane: Receiver<ReactorCommand>,
+    queue: Receiver<ReactorCommand>,
 }
 
 /// Creates the command queue to `core`.
 pub fn command_queue(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
     let (sender, receiver) = mailbox(COMMAND_QUEUE);
-    let commands = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
-    (commands, Inbox { lane: receiver })
+    let commands = CommandSender { queue: sender, core, peers: peers.clone(), waker: None };
+    (commands, Inbox { queue: receiver })
 }
 
 impl CommandSender {
@@ -59,7 +59,7 @@ impl CommandSender {
     /// # Errors
     /// The queue is full; the command is returned, to be tried again a little later.
     pub fn push(&mut self, order: ReactorCommand) -> Result<(), Box<ReactorCommand>> {
-        self.lane.push(order).map_err(Box::new)?;
+        self.queue.push(order).map_err(Box::new)?;
         let peer = self.peers.core(self.core);
         let ring = peer.ring.load(Ordering::Acquire);
         if ring >= 0 && peer.parking.needs_wake() {
@@ -78,12 +78,12 @@ impl CommandSender {
 impl Inbox {
     /// Removes the oldest command.
     pub fn pop(&mut self) -> Option<ReactorCommand> {
-        self.lane.pop()
+        self.queue.pop()
     }
 
     /// Whether commands are waiting.
     pub(super) fn is_waiting(&mut self) -> bool {
-        !self.lane.is_empty()
+        !self.queue.is_empty()
     }
 }
 

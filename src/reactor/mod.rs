@@ -216,7 +216,7 @@ impl Reactor {
             }
             self.maintain_accepts(now);
             self.hand_over_mail(now);
-            self.hand_over_notices(now);
+            self.hand_over_channel_events(now);
             self.flush(now);
             if self.shard.is_memory_scarce()
                 && self.relief.is_due_while_scarce(self.shard.freed_bytes(), now)
@@ -224,7 +224,7 @@ impl Reactor {
                 self.give_memory_back();
             }
             if self.is_over(now) {
-                self.drop_notices(now);
+                self.drop_channel_events(now);
                 return Ok(());
             }
             self.end_turn(began_ns, now);
@@ -258,7 +258,7 @@ impl Reactor {
         }
         let retry = !self.shard.mail().is_empty()
             || !self.shard.takes_requests()
-            || self.shard.has_notices();
+            || self.shard.has_channel_events();
         self.mail.me().parking.announce();
         let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
@@ -333,9 +333,9 @@ impl Reactor {
             // number.
             self.accepts.close();
         }
-        let notices_sent = !self.shard.has_notices();
+        let channel_events_sent = !self.shard.has_channel_events();
         let is_gone = self.shard.is_empty() && self.open_conns() == 0;
-        let idle = is_gone && notices_sent && self.accepts.are_closed();
+        let idle = is_gone && channel_events_sent && self.accepts.are_closed();
         if self.mail.all_idle(idle) {
             return true;
         }

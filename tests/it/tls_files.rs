@@ -146,8 +146,8 @@ fn tls_files_reload_takes_only_changes() {
     };
     assert_eq!(reload(pair), old.listeners[0].tls);
     Authority::new().leaf(&["leaf.example"]).write(&folder, "leaf");
-    let renewed = reload(pair);
-    assert_ne!(renewed.acceptor(), old.listeners[0].tls.acceptor());
+    let changed = reload(pair);
+    assert_ne!(changed.acceptor(), old.listeners[0].tls.acceptor());
     // Turning TLS on or off needs a restart.
     assert_eq!(reload(""), old.listeners[0].tls);
 }

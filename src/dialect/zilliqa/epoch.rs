@@ -176,7 +176,7 @@ impl Epoch {
         check_hashes(document.hashes.get())?;
         let span = |part: &str| span(&text, part);
         let (block, hashes) = (span(document.block.get()), span(document.hashes.get()));
-        let mut found = Found::new(&text);
+        let mut found = PartialEpoch::new(&text);
         for (index, given) in document.transactions.iter().enumerate() {
             if let Err(what) = found.take(given.get()) {
                 let anomaly = Anomaly { index, what };
@@ -186,7 +186,7 @@ impl Epoch {
                 }
             }
         }
-        let Found { emitters, by_address, transactions, skipped, .. } = found;
+        let PartialEpoch { emitters, by_address, transactions, skipped, .. } = found;
         let (new_block, by_account) = (OnceLock::new(), OnceLock::new());
         Ok(Epoch {
             number,
@@ -385,7 +385,7 @@ fn plain(raw: &RawValue) -> Option<&str> {
 }
 
 /// What was parsed of a document so far.
-struct Found<'t> {
+struct PartialEpoch<'t> {
     text: &'t str,
     emitters: Vec<Emitter>,
     by_address: HashMap<Address, u32, ahash::RandomState>,
@@ -393,9 +393,9 @@ struct Found<'t> {
     skipped: Vec<Anomaly>,
 }
 
-impl<'t> Found<'t> {
-    fn new(text: &'t str) -> Found<'t> {
-        Found {
+impl<'t> PartialEpoch<'t> {
+    fn new(text: &'t str) -> PartialEpoch<'t> {
+        PartialEpoch {
             text,
             emitters: Vec::new(),
             by_address: HashMap::default(),

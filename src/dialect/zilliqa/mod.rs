@@ -29,7 +29,7 @@ use compose::NotificationKey;
 use epoch::Epoch;
 use query::Named;
 use sets::{HeldAddresses, Set};
-use shared::AddressVerdict;
+use shared::ContractReply;
 use std::rc::Rc;
 
 /// The maximum size in bytes of the replies held back for a client whose subscription to the
@@ -217,10 +217,10 @@ impl Connection {
     fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
         if let Some(epoch) = what.downcast_ref::<Epoch>() {
             self.notify(context, what, epoch);
-        } else if let Some(verdict) = what.downcast_ref::<AddressVerdict>() {
-            let watched = self.watch(context, QueryTopic::EventLog, &verdict.named);
+        } else if let Some(reply) = what.downcast_ref::<ContractReply>() {
+            let watched = self.watch(context, QueryTopic::EventLog, &reply.named);
             match watched {
-                Ok(()) => self.answer(context, &verdict.text),
+                Ok(()) => self.answer(context, &reply.text),
                 Err(text) => self.error(context, text),
             }
         }

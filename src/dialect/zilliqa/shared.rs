@@ -73,13 +73,13 @@ impl Question {
     pub fn answer(self, is_contract: impl Fn(&Address) -> bool) -> DialectMessage {
         let Question { text, mut named, .. } = self;
         named.retain(|(address, _)| is_contract(address));
-        Arc::new(AddressVerdict { text, named })
+        Arc::new(ContractReply { text, named })
     }
 }
 
 /// The result of a [`Question`]: the client's query, and those of its addresses that are contracts.
 #[derive(Debug)]
-pub(super) struct AddressVerdict {
+pub(super) struct ContractReply {
     pub(super) text: Box<[u8]>,
     pub(super) named: Vec<Named>,
 }
@@ -251,8 +251,8 @@ mod tests {
         let question = questions.pop_front().expect("a question");
         assert_eq!(question.addresses().count(), 2);
         let message = question.answer(|address| *address == [2; 20]);
-        let verdict = message.downcast::<AddressVerdict>().expect("a verdict");
-        assert_eq!(verdict.named, [([2; 20], 0)]);
+        let reply = message.downcast::<ContractReply>().expect("a reply");
+        assert_eq!(reply.named, [([2; 20], 0)]);
         assert!(enqueue(), "there is room again");
     }
 }

@@ -66,17 +66,17 @@ fn pool_success_clears_failures() {
 #[test]
 fn pool_counts_connections_until_they_are_dropped() {
     let pool = pool(3, options(Balance::LeastConnections, 1));
-    let mut held: Vec<Chosen> = (0..6).map(|_| pick(&pool, 1)).collect();
+    let mut chosen: Vec<Chosen> = (0..6).map(|_| pick(&pool, 1)).collect();
     assert!(pool.open().all(|(_, open)| open == 2));
-    held.retain(|it| it.number() != 1);
-    held.push(pick(&pool, 1));
-    held.push(pick(&pool, 1));
+    chosen.retain(|it| it.number() != 1);
+    chosen.push(pick(&pool, 1));
+    chosen.push(pick(&pool, 1));
     assert!(pool.open().all(|(_, open)| open == 2), "the one that had none has both");
     // Among equals it is one after the other.
     let mut found = numbers(&pool, 3, 1);
     found.sort_unstable();
     assert_eq!(found, [0, 1, 2]);
-    drop(held);
+    drop(chosen);
     assert!(pool.open().all(|(_, open)| open == 0));
 }
 
@@ -219,12 +219,12 @@ fn pool_equals_a_naive_model() {
         let pool = pool(count, options);
         let servers = vec![(0, 0, None); count.into()];
         let mut naive = Naive { options, turn: 0, servers };
-        let (mut now_ms, mut held) = (1, Vec::new());
+        let (mut now_ms, mut open) = (1, Vec::new());
         for _ in 0..200 {
             now_ms += random.u64(..RETRY_MS / 4);
             match random.u32(..4) {
-                0 if !held.is_empty() => {
-                    let chosen: Chosen = held.swap_remove(random.usize(..held.len()));
+                0 if !open.is_empty() => {
+                    let chosen: Chosen = open.swap_remove(random.usize(..open.len()));
                     naive.servers[chosen.number()].0 -= 1;
                 }
                 _ => {
@@ -236,8 +236,8 @@ fn pool_equals_a_naive_model() {
                         assert_eq!(found, number, "seed {seed}");
                         let (Some(chosen), Some(number)) = (chosen, number) else { break };
                         let server = &mut naive.servers[number];
-                        held.push(chosen);
-                        let chosen = &held[held.len() - 1];
+                        open.push(chosen);
+                        let chosen = &open[open.len() - 1];
                         if random.bool() {
                             chosen.worked();
                             (server.1, server.2) = (0, None);

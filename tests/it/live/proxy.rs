@@ -217,8 +217,8 @@ fn proxy_closes_upstreams_of_lost_clients() {
         } else {
             drop(client);
         }
-        let gone = [&1001_u16.to_be_bytes(), &b"the client has gone"[..]].concat();
-        assert_eq!(upstream.join().unwrap(), Some((CLOSE, gone)));
+        let close = [&1001_u16.to_be_bytes(), &b"the client has gone"[..]].concat();
+        assert_eq!(upstream.join().unwrap(), Some((CLOSE, close)));
         check_empty(&server);
     }
 }

@@ -16,7 +16,7 @@ pub(super) enum Life {
     Ended,
     /// The client has reset the connection.
     Reset,
-    Gone,
+    Closed,
 }
 
 /// A request that waits for its response.

@@ -227,7 +227,7 @@ impl World {
     fn act(&mut self, number: usize) {
         let client = &mut self.clients[number];
         if client.life != Life::Open {
-            if client.life == Life::Gone {
+            if client.life == Life::Closed {
                 self.history.check(client);
                 self.replace(number);
             }
@@ -367,7 +367,7 @@ impl World {
         core.shard.close(slot);
         core.free.give(slot.index);
         let wire = std::mem::take(&mut core.wires[slot.index as usize]);
-        self.clients[wire.client].life = Life::Gone;
+        self.clients[wire.client].life = Life::Closed;
     }
 
     // --- mail ---
@@ -405,10 +405,10 @@ impl World {
             let other = &self.cores[to];
             let [room_up, room_down] = [other.up_from[at].len(), other.down_from[at].len()]
                 .map(|under_way| self.capacity.saturating_sub(under_way));
-            let lanes = self.cores[at].shard.mail().to(to as u16);
-            assert!(to != at || lanes.up.is_empty() && lanes.down.is_empty(), "mail to oneself");
-            let up: Vec<Up> = lanes.up.drain(..room_up.min(lanes.up.len())).collect();
-            let down: Vec<Down> = lanes.down.drain(..room_down.min(lanes.down.len())).collect();
+            let queues = self.cores[at].shard.mail().to(to as u16);
+            assert!(to != at || queues.up.is_empty() && queues.down.is_empty(), "mail to oneself");
+            let up: Vec<Up> = queues.up.drain(..room_up.min(queues.up.len())).collect();
+            let down: Vec<Down> = queues.down.drain(..room_down.min(queues.down.len())).collect();
             self.cores[to].up_from[at].extend(up);
             self.cores[to].down_from[at].extend(down);
         }
@@ -435,10 +435,10 @@ impl World {
         let mut out = String::new();
         for (at, core) in self.cores.iter_mut().enumerate() {
             out += &format!("\ncore {at}: takes requests {}", core.shard.takes_requests());
-            for (from, lane) in core.up_from.iter().enumerate() {
+            for (from, queue) in core.up_from.iter().enumerate() {
                 out += &format!(
                     ", {} up and {} down from {from}",
-                    lane.len(),
+                    queue.len(),
                     core.down_from[from].len()
                 );
             }
@@ -454,8 +454,8 @@ impl World {
 
     fn is_quiet(&mut self) -> bool {
         self.cores.iter_mut().all(|core| {
-            let mail = core.up_from.iter().any(|lane| !lane.is_empty())
-                || core.down_from.iter().any(|lane| !lane.is_empty())
+            let mail = core.up_from.iter().any(|queue| !queue.is_empty())
+                || core.down_from.iter().any(|queue| !queue.is_empty())
                 || !core.shard.mail().is_empty();
             let busy = |wire: &Wire| {
                 wire.batch.is_some()
@@ -471,7 +471,7 @@ impl World {
     fn end(&mut self) {
         for number in 0..self.clients.len() {
             let (core, index) = self.clients[number].place;
-            if self.clients[number].life != Life::Gone {
+            if self.clients[number].life != Life::Closed {
                 self.cores[core].wires[index].eof = true;
             }
         }
