@@ -12,7 +12,7 @@ struct Model {
     limits: FrameLimits,
     open: Option<Open>,
     stream: Vec<u8>,
-    message: Vec<frame::DialectMessage>,
+    message: Vec<frame::OwnedEvent>,
 }
 
 struct Open {

@@ -58,7 +58,7 @@ mod tests {
     use std::sync::Arc;
 
     #[test]
-    fn backlog_waits_in_order_when_the_queue_is_full() {
+    fn backlog_keeps_order_while_the_queue_is_full() {
         let (commands, mut inbox) = command_queue(&Arc::new(Peers::new(1)), 0);
         let mut backlog = Backlog::new(commands);
         let publish =

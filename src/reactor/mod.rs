@@ -461,10 +461,10 @@ mod tests {
         let addresses = Addresses::new(2);
         let enter = |text: &str| addresses.enter(text.parse().expect(text));
         assert!(enter("2001:db8:0:1::1") && enter("2001:db8:0:1:ffff:ffff:ffff:ffff"));
-        assert!(!enter("2001:db8:0:1::2"), "a third one of the same 64 bits");
-        assert!(enter("2001:db8:0:2::1"), "the next network");
+        assert!(!enter("2001:db8:0:1::2"), "a third connection from the same 64-bit network");
+        assert!(enter("2001:db8:0:2::1"), "another 64-bit network has its own count");
         assert!(enter("10.0.0.1") && enter("10.0.0.1") && !enter("10.0.0.1"));
-        assert!(enter("10.0.0.2"), "each address of IPv4 is one");
+        assert!(enter("10.0.0.2"), "IPv4 addresses are counted one by one, not by network");
         addresses.leave("2001:db8:0:1::9".parse().expect("an address"));
         assert!(enter("2001:db8:0:1::2") && !enter("2001:db8:0:1::2"));
     }

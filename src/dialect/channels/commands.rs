@@ -197,7 +197,7 @@ fn unsubscribe<V: Vendor>(
     name: String,
 ) {
     if channel::kind(V::DATA, &name) == ChannelKind::User {
-        return; // Lasts until the connection closes.
+        return; // The subscription to the user's own channel lasts until the connection closes.
     }
     conn.absent(&name);
     context.effects.push(Effect::Leave { app: conn.app, name });

@@ -352,7 +352,7 @@ impl World {
         if wants.ending == Ending::Flush && wire.batch.is_none() {
             if !std::mem::replace(&mut wire.shut, true) {
                 let excused = core.counters.timed_out.get() != wire.timed_out;
-                self.clients[wire.client].sees_end(excused);
+                self.clients[wire.client].on_end_of_stream(excused);
                 // A client that reads the end ends its side, too.
                 wire.eof = true;
             }
@@ -423,7 +423,7 @@ impl World {
         self.rough = false;
         for _ in 0..REST_TURNS {
             if self.is_quiet() {
-                return self.clients.iter().for_each(Client::rests);
+                return self.clients.iter().for_each(Client::assert_idle);
             }
             self.turn();
         }
