@@ -1,7 +1,8 @@
 //! Operations on several hubs, with mail that waits, against a list of who is in what.
 
 use super::Script;
-use polycast::hub::{Ack, Down, Event, Hasher, Hub, Join, Joined, OutgoingMail, Published, Up};
+use polycast::dialect::{Down, Event, Hub, Join, OutgoingMail, Up};
+use polycast::hub::{Ack, Hasher, Joined, Published};
 use polycast::mem::{Frozen, Slot};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 

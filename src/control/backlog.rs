@@ -52,7 +52,7 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Event;
+    use crate::dialect::Event;
     use crate::limits::COMMAND_QUEUE;
     use crate::reactor::{Peers, command_queue};
     use std::sync::Arc;

@@ -18,6 +18,7 @@ mod context;
 mod effects;
 mod entry;
 mod env;
+mod message;
 #[cfg(test)]
 mod parrot;
 mod paths;
@@ -40,6 +41,10 @@ pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, free
 pub use effects::{Effect, EffectList, Effects, JoinOutcome};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
+pub use message::{
+    DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
+    OutgoingMail, Up, UserStatus,
+};
 pub use paths::{SharedWith, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};

@@ -7,7 +7,7 @@
 //! full, and an origin does not read from its connections while its up queues are full. So no mail
 //! is dropped, and full queues cannot cause a deadlock.
 
-use super::event::{DialectMessage, Event};
+use super::event::Event;
 use super::home::{ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
 use super::rooms::Claim;
@@ -67,7 +67,7 @@ pub enum Answer {
 
 /// A message to the home of a channel.
 #[derive(Clone, Debug)]
-pub enum Up {
+pub enum Up<M> {
     /// The sending core has a subscriber: the home answers, and sends every publish to that core.
     Interest {
         /// The number of the request, which the answer repeats.
@@ -88,7 +88,7 @@ pub enum Up {
         /// The channel.
         name: ChannelName,
         /// The request.
-        request: JoinRequest,
+        request: JoinRequest<M>,
         /// The subscriber's claim, which counts if the channel is not occupied.
         claim: Claim,
     },
@@ -123,7 +123,7 @@ pub enum Up {
         /// The channel.
         name: ChannelName,
         /// The event.
-        event: Event,
+        event: Event<M>,
         /// The request that waits until the event is ordered.
         ack: Option<Ack>,
     },
@@ -134,13 +134,13 @@ pub enum Up {
         /// The connection.
         to: ConnId,
         /// The message.
-        what: DialectMessage,
+        what: M,
     },
 }
 
 /// A message from the home of a channel.
 #[derive(Clone, Debug)]
-pub enum Down {
+pub enum Down<M> {
     /// The interest is noted and publishes follow, or there is no room for another channel.
     Interested {
         /// The number of the request.
@@ -166,14 +166,14 @@ pub enum Down {
         /// The channel.
         name: ChannelName,
         /// The event.
-        event: Event,
+        event: Event<M>,
     },
     /// Pass a message to the dialect of a connection of the receiving core.
     Message {
         /// The connection.
         slot: Slot,
         /// The message.
-        what: DialectMessage,
+        what: M,
     },
     /// A published event is ordered, or a query is answered.
     Answer {
@@ -186,8 +186,8 @@ pub enum Down {
 
 /// Mail of one core to the others that is not in their mailboxes yet.
 #[derive(Debug)]
-pub struct OutgoingMail {
-    queues: Vec<OutgoingQueues>,
+pub struct OutgoingMail<M> {
+    queues: Vec<OutgoingQueues<M>>,
     /// The length of the longest up queue and of the longest down queue. May be too high until the
     /// next [`OutgoingMail::measure`]. Stored because it is needed for every message, and there are
     /// as many queues as cores.
@@ -196,28 +196,34 @@ pub struct OutgoingMail {
 }
 
 /// The unsent mail to one core, oldest first.
-#[derive(Debug, Default)]
-pub struct OutgoingQueues {
+#[derive(Debug)]
+pub struct OutgoingQueues<M> {
     /// Requests to it as a home.
-    pub up: VecDeque<Up>,
+    pub up: VecDeque<Up<M>>,
     /// Answers and deliveries to it.
-    pub down: VecDeque<Down>,
+    pub down: VecDeque<Down<M>>,
 }
 
-impl OutgoingMail {
+impl<M> Default for OutgoingQueues<M> {
+    fn default() -> OutgoingQueues<M> {
+        OutgoingQueues { up: VecDeque::new(), down: VecDeque::new() }
+    }
+}
+
+impl<M> OutgoingMail<M> {
     /// Creates empty queues to `cores` cores.
-    pub fn new(cores: u16) -> OutgoingMail {
+    pub fn new(cores: u16) -> OutgoingMail<M> {
         let queues = (0..cores).map(|_| OutgoingQueues::default()).collect();
         OutgoingMail { queues, longest_up: 0, longest_down: 0 }
     }
 
-    pub(super) fn up(&mut self, to: u16, message: Up) {
+    pub(super) fn up(&mut self, to: u16, message: Up<M>) {
         let queue = &mut self.queues[to as usize].up;
         queue.push_back(message);
         self.longest_up = self.longest_up.max(queue.len());
     }
 
-    pub(super) fn down(&mut self, to: u16, message: Down) {
+    pub(super) fn down(&mut self, to: u16, message: Down<M>) {
         let queue = &mut self.queues[to as usize].down;
         queue.push_back(message);
         self.longest_down = self.longest_down.max(queue.len());
@@ -226,7 +232,7 @@ impl OutgoingMail {
     /// Sends a message to the dialect of a connection through core `by`, which is the connection's
     /// core or the home of a channel. Does nothing if there is no such core, because back ends may
     /// send core numbers that do not exist.
-    pub fn message(&mut self, by: u16, to: ConnId, what: DialectMessage) {
+    pub fn message(&mut self, by: u16, to: ConnId, what: M) {
         if usize::from(by) < self.queues.len() {
             self.up(by, Up::Message { to, what });
         }
@@ -234,14 +240,14 @@ impl OutgoingMail {
 
     /// Sends a message to the dialect of a connection after everything that this core has ordered
     /// as a home before.
-    pub fn forward(&mut self, to: ConnId, what: DialectMessage) {
+    pub fn forward(&mut self, to: ConnId, what: M) {
         if usize::from(to.core) < self.queues.len() {
             self.down(to.core, Down::Message { slot: to.slot, what });
         }
     }
 
     /// The mail to core `to`.
-    pub fn to(&mut self, to: u16) -> &mut OutgoingQueues {
+    pub fn to(&mut self, to: u16) -> &mut OutgoingQueues<M> {
         &mut self.queues[to as usize]
     }
 

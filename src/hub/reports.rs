@@ -1,10 +1,10 @@
 //! Which channel events a home reports: what has changed since the last report, and whether a
 //! webhook wants to know it.
 
-use super::Hub;
 use super::channel_events::{ChannelEvent, ChannelEventKind, EventMask, Reported};
 use super::event::ClientEvent;
 use super::name::{ConnId, home_among};
+use super::{Hub, HubMessage};
 use crate::limits::{COUNT_EVERY_MS, COUNT_SMALL};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ fn source_of(conn: ConnId) -> u64 {
     1 << 63 | u64::from(conn.core) << 56 | generation << 32 | u64::from(slot.index)
 }
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// Sets the kinds of events to be made, by the application's number. Every event carries
     /// `version`. For a kind that was not wanted before, the present state is not reported, only
     /// later changes.

@@ -1,7 +1,6 @@
 //! The home's side of a channel: the order of its events, its members, its cached event, its
 //! picture and history, and its counts.
 
-use super::Hub;
 use super::encodings::Encodings;
 use super::event::{Event, EventPayload, HistoryLimit, Retain, Retention};
 use super::frames::SharedFrame;
@@ -12,17 +11,18 @@ use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::rooms::Claim;
+use super::{Hub, HubMessage};
 use std::sync::Arc;
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// Carries out the request of a joining connection. This core is the channel's home.
     pub(super) fn grant(
         &mut self,
         conn: ConnId,
         at: u32,
-        request: JoinRequest,
+        request: JoinRequest<M>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Result<JoinReply, ChannelFull> {
         let Some(channel) = &mut self.channels[at as usize] else { return Err(ChannelFull) };
         let home = channel.home.get_or_insert_default();
@@ -68,7 +68,7 @@ impl Hub {
     }
 
     /// Orders an event that the hub itself made, for subscribers on all cores.
-    fn announce(&mut self, at: u32, event: Event, mail: &mut OutgoingMail) {
+    fn announce(&mut self, at: u32, event: Event<M>, mail: &mut OutgoingMail<M>) {
         self.fan_out(at, &event, mail);
         if let Some(channel) = &self.channels[at as usize]
             && !channel.subscribers.is_empty()
@@ -78,7 +78,7 @@ impl Hub {
     }
 
     /// Removes a member's connection. This core is the channel's home.
-    pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
+    pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail<M>) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let removed = channel.home.as_mut().and_then(|home| home.exit(conn));
         if let Some((user, change)) = removed {
@@ -89,7 +89,7 @@ impl Hub {
 
     /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
-    fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
+    fn order(&mut self, at: u32, event: &Event<M>, now_ms: u64, mail: &mut OutgoingMail<M>) {
         match (&event.retain, &event.payload) {
             (Retention::Cache(entry), EventPayload::Frame(shared)) => {
                 self.keep(at, shared.frame.clone(), entry, now_ms);
@@ -119,10 +119,10 @@ impl Hub {
     pub(super) fn publish_at_home(
         &mut self,
         found: Option<u32>,
-        name: impl FnOnce(&Hub) -> ChannelName,
-        event: &Event,
+        name: impl FnOnce(&Hub<M>) -> ChannelName,
+        event: &Event<M>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Option<u32> {
         let at = match found {
             Some(at) => at,
@@ -224,7 +224,7 @@ impl Hub {
         self.pack();
     }
 
-    fn fan_out(&self, at: u32, event: &Event, mail: &mut OutgoingMail) {
+    fn fan_out(&self, at: u32, event: &Event<M>, mail: &mut OutgoingMail<M>) {
         let Some(Some(channel)) = self.channels.get(at as usize) else { return };
         for core in channel.interest.iter() {
             mail.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
@@ -236,10 +236,10 @@ impl Hub {
     pub fn request(
         &mut self,
         from: u16,
-        request: Up,
+        request: Up<M>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
-    ) -> Option<(ChannelName, Event)> {
+        mail: &mut OutgoingMail<M>,
+    ) -> Option<(ChannelName, Event<M>)> {
         match request {
             Up::Interest { request_id, slot, name, claim } => {
                 let at = self.find(name.app(), name.text(), name.hash());
@@ -301,10 +301,10 @@ impl Hub {
         &mut self,
         conn: ConnId,
         name: &ChannelName,
-        request: JoinRequest,
+        request: JoinRequest<M>,
         claim: Claim,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Result<JoinReply, JoinRefusal> {
         let found = self.find(name.app(), name.text(), name.hash());
         if !self.has_room(name.app(), found, claim) {
@@ -353,7 +353,7 @@ impl Hub {
         query: &Query,
         ack: Ack,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> (Option<Answer>, u32) {
         let asked: Vec<u16> = match query {
             Query::Channels { .. } => (0..self.cores).collect(),

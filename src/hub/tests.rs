@@ -10,6 +10,17 @@ mod kept;
 mod pictures;
 mod rooms;
 
+/// The hub's types with a message that has no content.
+type Hub = super::Hub<()>;
+type Event = super::Event<()>;
+type EventPayload = super::EventPayload<()>;
+type Join<'n> = super::Join<'n, ()>;
+type JoinRequest = super::JoinRequest<()>;
+type Member = super::Member<()>;
+type OutgoingMail = super::OutgoingMail<()>;
+type Up = super::Up<()>;
+type Down = super::Down<()>;
+
 const NOW_MS: u64 = 1000;
 /// One event of 600 bytes with its tables fits, and two do not.
 const MAX_KEPT: usize = 2000;

@@ -4,7 +4,8 @@
 //! only while it takes requests of other cores and has room for the mail that commands cause.
 
 use super::{Peers, Reactor};
-use crate::hub::{ConnId, DialectMessage, Event};
+use crate::dialect::{DialectMessage, Event};
+use crate::hub::ConnId;
 use crate::limits::COMMAND_QUEUE;
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;

@@ -2,7 +2,8 @@
 
 use super::Shard;
 use crate::dialect;
-use crate::hub::{ChannelEvent, ChannelEventKind, Event, SharedFrame};
+use crate::dialect::Event;
+use crate::hub::{ChannelEvent, ChannelEventKind, SharedFrame};
 use crate::time::Now;
 
 impl Shard {

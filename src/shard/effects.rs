@@ -3,9 +3,8 @@
 
 use super::Shard;
 use crate::dialect::{self, Effect, Effects, JoinOutcome, Why, is_public};
-use crate::hub::{
-    Ack, Answer, ConnId, DialectMessage, Event, Join, JoinReply, Joined, Published, Query,
-};
+use crate::dialect::{DialectMessage, Event, Join};
+use crate::hub::{Ack, Answer, ConnId, JoinReply, Joined, Published, Query};
 use crate::mem::Slot;
 use crate::session::{Context, Ending, Session};
 use crate::time::Now;

@@ -23,7 +23,8 @@ mod warnings;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{CoreState, EffectList, Env};
-use crate::hub::{ChannelEvent, ConnId, Hasher, Hub, OutgoingMail};
+use crate::dialect::{Hub, OutgoingMail};
+use crate::hub::{ChannelEvent, ConnId, Hasher};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
 use crate::stats::Counters;

@@ -473,7 +473,11 @@ impl Source {
                 let between = before[start + word.len()..].trim();
                 between.is_empty() || between.starts_with('(') && between.ends_with(')')
             });
-            if is_type && is_public {
+            // An alias that binds the parameters of a generic type of the same name is that type.
+            let (name_at, name) = pair[1];
+            let item = self.code[name_at..].split(';').next().unwrap_or_default();
+            let binds = pair[0].1 == "type" && item.contains(&format!("::{name}<"));
+            if is_type && is_public && !binds {
                 found.push(pair[1]);
             }
         }
@@ -875,6 +879,8 @@ fn rule_unique_types() {
         ),
         ("src/d.rs", "fn f() {}\n#[cfg(test)]\nmod tests {\n    pub struct Three;\n}"),
         ("src/d/tests.rs", "pub struct Three;"),
+        ("src/e.rs", "pub struct Four<M>(M);"),
+        ("src/f.rs", "pub type Four = e::Four<u8>;"),
     ];
     let sources = files.map(|(path, text)| Source::new(path, text));
     assert_eq!(

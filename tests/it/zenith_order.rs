@@ -5,7 +5,7 @@
 use crate::machine::{UNIX_S, common, config};
 use crate::peer::{ClientReader, Received, framed, handshake};
 use fastrand::Rng;
-use polycast::hub::{Down, Up};
+use polycast::dialect::{Down, Up};
 use polycast::mem::Slot;
 use polycast::shard::Shard;
 use polycast::time::Now;

@@ -9,9 +9,9 @@ use crate::control::client::{self, Kept, Target};
 use crate::control::job::{Job, JobKind, JobSetup, Turn};
 use crate::control::results::Results;
 use crate::dialect::Env;
+use crate::dialect::Event;
 use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
 use crate::dialect::zilliqa::{self, Shared};
-use crate::hub::Event;
 use crate::mem::Notifier;
 use crate::reactor;
 use crate::stats::Counters;
@@ -354,7 +354,7 @@ fn epoch(document: String) -> Result<Event, String> {
     for anomaly in epoch.skipped() {
         tracing::warn!(number = epoch.number(), %anomaly, "an invalid transaction is left out");
     }
-    Ok(Arc::new(epoch).event())
+    Ok(Event::message(zilliqa::ZilliqaMessage::Epoch(Arc::new(epoch)).into()))
 }
 
 async fn request(

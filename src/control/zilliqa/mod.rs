@@ -13,7 +13,8 @@ mod state;
 
 use crate::config::ZilliqaNode;
 use crate::crypto::hex;
-use crate::hub::{ConnId, DialectMessage, Event};
+use crate::dialect::{DialectMessage, Event};
+use crate::hub::ConnId;
 use crate::stats::Counters;
 use contracts::{ContractAddress, ContractAnswer, ContractLookup};
 use fetch::{EpochFetch, FetchProgress};

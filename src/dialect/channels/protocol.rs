@@ -6,6 +6,7 @@ use super::super::closing::{Closing, Why};
 use super::super::context::{DialectContext, Heartbeat, Opening, Rejection, freeze_text};
 use super::super::effects::JoinOutcome;
 use super::super::env::Env;
+use super::super::message::DialectMessage;
 use super::super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 use super::super::reply::Answered;
 use super::connection::{Connection, end, socket_id};
@@ -75,7 +76,10 @@ impl<V: Vendor> Dialect for Connection<V> {
             DialectEvent::NotSubscribed(name) => {
                 self.protocol_error(context, ProtocolError::NotSubscribed(name));
             }
-            DialectEvent::Message(what) => watch::on_message(self, context, what),
+            DialectEvent::Message(DialectMessage::Channels(status)) => {
+                watch::on_message(self, context, status);
+            }
+            DialectEvent::Message(_) => {}
             DialectEvent::Answered { part, answer } => self.answered(context, part, answer),
             DialectEvent::Reload => {
                 if !context.env.apps.get(self.app).config.enabled {

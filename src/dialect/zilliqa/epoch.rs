@@ -5,14 +5,13 @@
 //! shared by all cores.
 
 use super::address::{self, Address, KEY_BYTES};
-use crate::hub::{Event, EventPayload};
 use crate::mem::Frozen;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// One epoch, shared by all cores.
 pub struct Epoch {
@@ -246,11 +245,6 @@ impl Epoch {
         for transaction in &self.transactions {
             transaction.from();
         }
-    }
-
-    /// The event to publish on [`super::CHANNEL`] of [`super::APP`].
-    pub fn event(self: Arc<Self>) -> Event {
-        Event { payload: EventPayload::Message(self), ..Event::default() }
     }
 
     /// The epoch's `{"query":"NewBlock","value":{..}}`, in pieces of at most `max_bytes` bytes. The

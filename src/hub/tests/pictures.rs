@@ -83,7 +83,7 @@ fn picture_clear_releases_the_channel() {
     // The end of a topic reaches its subscribers.
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
-    let end = Event { payload: EventPayload::Message(Arc::new(())), ..clear };
+    let end = Event { payload: EventPayload::Message(()), ..clear };
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &end), Published::Ordered(_)));
     assert_eq!(picture(&mut hub, &mut mail, NAME), None);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (1, 0));
@@ -362,7 +362,7 @@ proptest! {
                     }
                     let mut event = event(retain, value);
                     if retain == Retain::Clear {
-                        event.payload = EventPayload::Message(Arc::new(()));
+                        event.payload = EventPayload::Message(());
                     }
                     world.publish(core % cores, &event);
                 }

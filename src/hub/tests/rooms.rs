@@ -2,8 +2,7 @@
 //! memory that is freed.
 
 use super::super::rooms::Claim;
-use super::super::*;
-use super::{World, slot};
+use super::*;
 use std::sync::Arc;
 
 struct Alone {

@@ -18,7 +18,7 @@ use client::{Client, Life};
 use fastrand::Rng;
 use history::History;
 use polycast::config::SlowConsumer;
-use polycast::hub::{Down, Up};
+use polycast::dialect::{Down, Up};
 use polycast::mem::{FreeList, Segment, Slot};
 use polycast::session::Ending;
 use polycast::shard::Shard;
