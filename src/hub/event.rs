@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn event_is_small_enough_to_be_copied_into_the_mail_of_every_core() {
         // A message between dialects is an enum of reference-counted pointers.
-        const SIZE: usize = size_of::<Event<Option<Result<Arc<u8>, Arc<u8>>>>>();
-        assert!(SIZE <= 104, "{SIZE} bytes");
+        let bytes = size_of::<Event<Option<Result<Arc<u8>, Arc<u8>>>>>();
+        assert!(bytes <= 104, "{bytes} bytes");
     }
 }
