@@ -42,7 +42,8 @@ const REST_MS: u64 = 100_000;
 fn simulation_delivers_every_event_exactly_once() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let steps = number("SIM_STEPS").unwrap_or(STEPS);
-    let seeds = match number("SIM_SEED") {
+    let one = number("SIM_SEED");
+    let seeds = match one {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
@@ -54,7 +55,8 @@ fn simulation_delivers_every_event_exactly_once() {
             Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
         }
     }
-    assert!(received > 0, "no event was heard in any run");
+    // In a single run it may happen that no client subscribes before an event is published.
+    assert!(received > 0 || one.is_some(), "no event was received in any run");
 }
 
 /// One simulated process.
