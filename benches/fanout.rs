@@ -10,7 +10,7 @@ mod rig;
 
 use cpu::Cpu;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use polycast::hub::{Event, Up};
+use polycast::dialect::{Event, Up};
 use polycast::mem::Frozen;
 use rig::Rig;
 use std::hint::black_box;

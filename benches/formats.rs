@@ -12,10 +12,8 @@ use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polycast::codec::json::Scratch;
 use polycast::codec::{DecodeLimits, Envelope, Format, Value, decode, encode};
-use polycast::hub::{
-    Encodings, Event, EventPayload, Form, Hasher, Hub, Join, JoinRequest, Joined, Mode,
-    OutgoingMail, Retain, Retention, Up,
-};
+use polycast::dialect::{Event, EventPayload, Hub, Join, JoinRequest, OutgoingMail, Up};
+use polycast::hub::{Encodings, Form, Hasher, Joined, Mode, Retain, Retention};
 use polycast::mem::{Frozen, Slot};
 use rig::Rig;
 use std::hint::black_box;

@@ -8,7 +8,8 @@ mod cpu;
 
 use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use polycast::hub::{Event, Form, Hasher, Hub, Join, Joined, OutgoingMail, Published};
+use polycast::dialect::{Event, Hub, Join, OutgoingMail};
+use polycast::hub::{Form, Hasher, Joined, Published};
 use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
 
@@ -164,7 +165,7 @@ fn across(c: &mut Criterion<Cpu>) {
         }
         let mut received = 0;
         while let Some(answer) = home.mail.to(0).down.pop_front() {
-            use polycast::hub::Down;
+            use polycast::dialect::Down;
             received += match answer {
                 Down::Deliver { name, .. } => origin.hub.subscribers(&name).len(),
                 Down::Interested { request_id, name, .. } => {

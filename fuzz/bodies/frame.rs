@@ -17,9 +17,9 @@ pub(crate) fn run(data: &[u8]) {
 }
 
 /// What an event says, and its payload if it is a message.
-pub(super) type DialectMessage = (String, Vec<u8>);
+pub(super) type OwnedEvent = (String, Vec<u8>);
 
-pub(super) fn tell(event: &FrameEvent<'_>) -> DialectMessage {
+pub(super) fn describe(event: &FrameEvent<'_>) -> OwnedEvent {
     match event {
         FrameEvent::Message { kind, compressed, payload } => {
             (format!("{kind:?} {compressed}"), payload.to_vec())
@@ -28,7 +28,7 @@ pub(super) fn tell(event: &FrameEvent<'_>) -> DialectMessage {
     }
 }
 
-pub(super) fn message(role: Role, limits: &FrameLimits, pieces: &[&[u8]]) -> Vec<DialectMessage> {
+pub(super) fn message(role: Role, limits: &FrameLimits, pieces: &[&[u8]]) -> Vec<OwnedEvent> {
     let mut reader = Reader::new();
     let mut message = Vec::new();
     for piece in pieces {
@@ -39,7 +39,7 @@ pub(super) fn message(role: Role, limits: &FrameLimits, pieces: &[&[u8]]) -> Vec
             at += taken;
             match event {
                 FrameEvent::Need => break,
-                event => message.push(tell(&event)),
+                event => message.push(describe(&event)),
             }
         }
         assert_eq!(at, bytes.len(), "all is taken when more is needed");

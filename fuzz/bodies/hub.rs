@@ -1,9 +1,8 @@
 //! Operations on several hubs, with mail that waits, against a list of who is in what.
 
 use super::Script;
-use polycast::hub::{
-    Ack, Down, Event, Form, Hasher, Hub, Join, Joined, OutgoingMail, Published, Up,
-};
+use polycast::dialect::{Down, Event, Hub, Join, OutgoingMail, Up};
+use polycast::hub::{Ack, Form, Hasher, Joined, Published};
 use polycast::mem::{Frozen, Slot};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -17,7 +16,7 @@ type Member = (u16, u32, usize);
 
 struct World {
     hubs: Vec<Hub>,
-    posts: Vec<OutgoingMail>,
+    outgoing: Vec<OutgoingMail>,
     up: HashMap<(u16, u16), VecDeque<Up>>,
     down: HashMap<(u16, u16), VecDeque<Down>>,
     /// Who is in what, as the hub was told.
@@ -37,7 +36,7 @@ pub(crate) fn run(data: &[u8]) {
     let hasher = Hasher::new(1);
     let mut world = World {
         hubs: (0..CORES).map(|core| Hub::new(core, CORES, hasher.clone(), 0)).collect(),
-        posts: (0..CORES).map(|_| OutgoingMail::new(CORES)).collect(),
+        outgoing: (0..CORES).map(|_| OutgoingMail::new(CORES)).collect(),
         up: HashMap::new(),
         down: HashMap::new(),
         members: BTreeSet::new(),
@@ -54,7 +53,7 @@ pub(crate) fn run(data: &[u8]) {
         match op % 8 {
             0..2 => world.join(member),
             2 => world.leave(member),
-            3 => world.gone(core, member.1),
+            3 => world.drop_connection(core, member.1),
             4 => world.publish(core, member.2),
             _ => world.mail(core, u16::from(op >> 3) % CORES, usize::from(op >> 6) + 1),
         }
@@ -77,7 +76,7 @@ impl World {
             request: None,
             form: Form::PUBLISHED,
         };
-        let got = self.hubs[at].join(join, NOW_MS, &mut self.posts[at]);
+        let got = self.hubs[at].join(join, NOW_MS, &mut self.outgoing[at]);
         if self.members.contains(&member) {
             return assert!(matches!(got, Joined::Already));
         }
@@ -109,15 +108,15 @@ impl World {
     fn leave(&mut self, member: Member) {
         let at = usize::from(member.0);
         let slot = Slot { index: member.1, generation: 1 };
-        let left = self.hubs[at].leave(slot, 0, NAMES[member.2], &mut self.posts[at]);
+        let left = self.hubs[at].leave(slot, 0, NAMES[member.2], &mut self.outgoing[at]);
         assert_eq!(left, self.members.contains(&member));
         self.forget(member);
     }
 
-    fn gone(&mut self, core: u16, slot: u32) {
+    fn drop_connection(&mut self, core: u16, slot: u32) {
         let at = usize::from(core);
         let name = Slot { index: slot, generation: 1 };
-        let left = self.hubs[at].leave_all(name, &mut self.posts[at]);
+        let left = self.hubs[at].leave_all(name, &mut self.outgoing[at]);
         let mine: Vec<Member> =
             self.members.iter().filter(|it| (it.0, it.1) == (core, slot)).copied().collect();
         assert_eq!(left, mine.len());
@@ -135,7 +134,7 @@ impl World {
         let event = Event::from(Frozen::new(&number.to_le_bytes()));
         let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32, part: 0 };
         let at = usize::from(core);
-        let outgoing = &mut self.posts[at];
+        let outgoing = &mut self.outgoing[at];
         match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), NOW_MS, outgoing) {
             Published::Ordered(place) => {
                 let slots = self.hubs[at].subscribers_at(place).iter().map(|it| it.slot).collect();
@@ -163,16 +162,16 @@ impl World {
         }
     }
 
-    /// Puts mail on its way from `from` to `to` and lets `count` of each lane arrive.
+    /// Puts mail on its way from `from` to `to` and lets `count` of each queue arrive.
     fn mail(&mut self, from: u16, to: u16, count: usize) {
-        let lanes = self.posts[usize::from(from)].to(to);
-        self.up.entry((from, to)).or_default().extend(lanes.up.drain(..));
-        self.down.entry((from, to)).or_default().extend(lanes.down.drain(..));
+        let queues = self.outgoing[usize::from(from)].to(to);
+        self.up.entry((from, to)).or_default().extend(queues.up.drain(..));
+        self.down.entry((from, to)).or_default().extend(queues.down.drain(..));
         let at = usize::from(to);
         for _ in 0..count {
             let Some(up) = self.up.entry((from, to)).or_default().pop_front() else { break };
             if let Some((name, event)) =
-                self.hubs[at].request(from, up, NOW_MS, &mut self.posts[at])
+                self.hubs[at].request(from, up, NOW_MS, &mut self.outgoing[at])
             {
                 let slots = self.hubs[at].subscribers(&name).iter().map(|it| it.slot).collect();
                 self.hear(to, slots, channel(name.text()), &event);
@@ -205,7 +204,7 @@ impl World {
     }
 
     fn all_mail(&mut self) {
-        for (hub, outgoing) in self.hubs.iter_mut().zip(&mut self.posts) {
+        for (hub, outgoing) in self.hubs.iter_mut().zip(&mut self.outgoing) {
             hub.report_counts(outgoing);
         }
         // Up, then down, then what the last of it has caused.
@@ -238,11 +237,11 @@ impl World {
             }
         }
         for core in 0..CORES {
-            (0..5).for_each(|slot| self.gone(core, slot));
+            (0..5).for_each(|slot| self.drop_connection(core, slot));
         }
         self.all_mail();
         assert!(self.hubs.iter().all(|hub| hub.channel_count() == 0), "a channel is left");
-        assert!(self.posts.iter().all(OutgoingMail::is_empty), "mail is left");
+        assert!(self.outgoing.iter().all(OutgoingMail::is_empty), "mail is left");
     }
 }
 

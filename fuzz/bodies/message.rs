@@ -12,7 +12,7 @@ struct Model {
     limits: FrameLimits,
     open: Option<Open>,
     stream: Vec<u8>,
-    message: Vec<frame::DialectMessage>,
+    message: Vec<frame::OwnedEvent>,
 }
 
 struct Open {
@@ -60,7 +60,7 @@ pub(crate) fn run(data: &[u8]) {
         }
         frame.write(&mut model.stream);
         let goes_on = model.frame(&frame).unwrap_or_else(|violation| {
-            model.message.push(frame::tell(&FrameEvent::Violation(violation)));
+            model.message.push(frame::describe(&FrameEvent::Violation(violation)));
             false
         });
         if !goes_on {
@@ -121,11 +121,11 @@ impl Model {
         match frame.first & 15 {
             8 => {
                 let (code, reason) = close::parse(frame.payload)?;
-                self.message.push(frame::tell(&FrameEvent::Close { code, reason }));
+                self.message.push(frame::describe(&FrameEvent::Close { code, reason }));
                 return Ok(false);
             }
-            9 => self.message.push(frame::tell(&FrameEvent::Ping(frame.payload))),
-            10 => self.message.push(frame::tell(&FrameEvent::Pong(frame.payload))),
+            9 => self.message.push(frame::describe(&FrameEvent::Ping(frame.payload))),
+            10 => self.message.push(frame::describe(&FrameEvent::Pong(frame.payload))),
             opcode => self.data(frame, opcode)?,
         }
         Ok(true)
@@ -180,7 +180,7 @@ impl Model {
         }
         if fin && let Some(mut open) = self.open.take() {
             let (kind, compressed, payload) = (open.kind, open.compressed, &mut open.payload[..]);
-            self.message.push(frame::tell(&FrameEvent::Message { kind, compressed, payload }));
+            self.message.push(frame::describe(&FrameEvent::Message { kind, compressed, payload }));
         }
         Ok(())
     }

@@ -199,13 +199,13 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
 fn strange_key(catalog: &Catalog) -> Option<&'static str> {
     let registry = catalog.is_registry();
     let apicurio = catalog.kind == CatalogKind::Apicurio;
-    let shown = !catalog.credentials.headers.authorization.expose().is_empty();
+    let has_authorization = !catalog.credentials.headers.authorization.expose().is_empty();
     [
         ("subjects", !registry, !catalog.subjects.is_empty()),
         ("url", registry, !catalog.url.is_empty()),
         ("max_age_s", registry, catalog.max_age_s.is_some()),
         ("ca_file", registry, !catalog.ca_file.is_empty()),
-        ("credentials", registry, shown),
+        ("credentials", registry, has_authorization),
         ("context", catalog.kind == CatalogKind::SchemaRegistry, catalog.context.is_some()),
         ("group_id", apicurio, catalog.group_id.is_some()),
         ("use_id", apicurio, catalog.use_id.is_some()),

@@ -266,10 +266,10 @@ texts! {
 fn no_url<E: de::Error>(url: &str) -> E {
     let end = url.split_once("://").map_or(0, |(scheme, _)| scheme.len() + 3);
     let end = url[end..].find(['/', '?', '#', '@']).map_or(url.len(), |at| end + at);
-    let (shown, dots) = (&url[..end], if end < url.len() { "..." } else { "" });
+    let (start, dots) = (&url[..end], if end < url.len() { "..." } else { "" });
     let words = match url[end..].contains('@') {
         true => "a text with `@` (not shown)".to_owned(),
-        false => format!("`{shown}{dots}`"),
+        false => format!("`{start}{dots}`"),
     };
     let expected = "a URL such as \"wss://example.com:8443/path\": ws or wss, a host name or an \
                     address (IPv6 in brackets), without `user@` and `#fragment`";

@@ -75,8 +75,8 @@ section! {
         #[serde(default, deserialize_with = "size::wide")]
         pub message_bytes: u64;
         /// Whether "echo", "reflect", "channel" and "proxy" also accept an HTTP/1.1 POST in place
-        /// of a WebSocket: the request body and the response are streamed at the same time, and each
-        /// record in them is a message. To the upstream server of a "proxy" it is a WebSocket,
+        /// of a WebSocket: the request body and the response are streamed at the same time, and
+        /// each record in them is a message. To the upstream server of a "proxy" it is a WebSocket,
         /// whose pings this server answers. The Content-Type determines the records:
         /// - application/x-ndjson: each record is a line of JSON; in messages to the client, line
         ///   breaks become spaces

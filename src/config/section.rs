@@ -288,10 +288,10 @@ pub(super) fn words_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
     struct Probe;
 
     impl<'de> Deserializer<'de> for Probe {
-        type Error = Words;
+        type Error = AcceptedWords;
 
-        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Words> {
-            Err(Words(&[]))
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, AcceptedWords> {
+            Err(AcceptedWords(&[]))
         }
 
         fn deserialize_enum<V: Visitor<'de>>(
@@ -299,8 +299,8 @@ pub(super) fn words_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
             _name: &'static str,
             variants: &'static [&'static str],
             _visitor: V,
-        ) -> Result<V::Value, Words> {
-            Err(Words(variants))
+        ) -> Result<V::Value, AcceptedWords> {
+            Err(AcceptedWords(variants))
         }
 
         fn deserialize_struct<V: Visitor<'de>>(
@@ -308,8 +308,8 @@ pub(super) fn words_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
             _name: &'static str,
             fields: &'static [&'static str],
             _visitor: V,
-        ) -> Result<V::Value, Words> {
-            Err(Words(fields))
+        ) -> Result<V::Value, AcceptedWords> {
+            Err(AcceptedWords(fields))
         }
 
         serde::forward_to_deserialize_any! {
@@ -322,19 +322,19 @@ pub(super) fn words_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
 }
 
 #[derive(Debug)]
-struct Words(&'static [&'static str]);
+struct AcceptedWords(&'static [&'static str]);
 
-impl std::fmt::Display for Words {
+impl std::fmt::Display for AcceptedWords {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0.join(", "))
     }
 }
 
-impl std::error::Error for Words {}
+impl std::error::Error for AcceptedWords {}
 
-impl de::Error for Words {
-    fn custom<T: std::fmt::Display>(_message: T) -> Words {
-        Words(&[])
+impl de::Error for AcceptedWords {
+    fn custom<T: std::fmt::Display>(_message: T) -> AcceptedWords {
+        AcceptedWords(&[])
     }
 }
 

@@ -52,29 +52,29 @@ impl Backlog {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Event;
+    use crate::dialect::Event;
     use crate::limits::COMMAND_QUEUE;
     use crate::reactor::{Peers, command_queue};
     use std::sync::Arc;
 
     #[test]
-    fn backlog_waits_in_order_when_the_lane_is_full() {
+    fn backlog_keeps_order_while_the_queue_is_full() {
         let (commands, mut inbox) = command_queue(&Arc::new(Peers::new(1)), 0);
-        let mut lane = Backlog::new(commands);
+        let mut backlog = Backlog::new(commands);
         let publish =
             |app| ReactorCommand::Publish { app, channel: "c".into(), event: Event::default() };
         let max = COMMAND_QUEUE as u32;
-        (0..max).for_each(|n| lane.put(publish(n)));
-        assert!(lane.has_room());
-        lane.put(publish(max));
-        assert!(!lane.has_room());
-        lane.put(publish(max + 1));
+        (0..max).for_each(|n| backlog.put(publish(n)));
+        assert!(backlog.has_room());
+        backlog.put(publish(max));
+        assert!(!backlog.has_room());
+        backlog.put(publish(max + 1));
         let mut taken = Vec::new();
         while let Some(ReactorCommand::Publish { app, .. }) = inbox.pop() {
             taken.push(app);
-            lane.hand_over();
+            backlog.hand_over();
         }
-        assert!(lane.has_room());
+        assert!(backlog.has_room());
         assert_eq!(taken, (0..max + 2).collect::<Vec<_>>());
     }
 }

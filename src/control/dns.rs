@@ -37,12 +37,12 @@ fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
 type HostPort = (String, u16);
 
 /// A name and port, and the addresses that the lookup found.
-type Found = (HostPort, io::Result<Vec<SocketAddr>>);
+type Resolved = (HostPort, io::Result<Vec<SocketAddr>>);
 
 /// The lookups of names, with their requests to the system's resolver.
 struct DnsJob {
     lookups: Lookups,
-    found: Results<Found>,
+    found: Results<Resolved>,
 }
 
 impl Job for DnsJob {

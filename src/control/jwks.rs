@@ -152,13 +152,13 @@ mod tests {
 
     #[test]
     fn keys_url_is_logged_without_its_query() {
-        for (url, shown) in [
+        for (url, want) in [
             ("https://a.example/jwks?token=secret", "https://a.example/jwks"),
             ("https://a.example?token=secret", "https://a.example"),
             ("https://a.example/jwks?a=1?b=2#c", "https://a.example/jwks"),
             ("https://a.example/jwks", "https://a.example/jwks"),
         ] {
-            assert_eq!(without_query(url), shown);
+            assert_eq!(without_query(url), want);
         }
     }
 

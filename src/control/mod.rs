@@ -256,7 +256,7 @@ fn unix_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hub::Event;
+    use crate::dialect::Event;
     use crate::limits::COMMAND_QUEUE;
     use crate::reactor::ReactorCommand;
     use std::cell::Cell;

@@ -62,11 +62,11 @@ impl<T: Refreshable> Schedule<T> {
         due
     }
 
-    /// Takes the result of a fetch: `came` is whether it succeeded. Returns all listed entries with
+    /// Takes the result of a fetch. Returns all listed entries with
     /// that key; none if the entry was removed from the list meanwhile.
-    pub(super) fn outcome(&mut self, key: &T::Key, came: bool, now_ms: u64) -> Vec<Arc<T>> {
+    pub(super) fn outcome(&mut self, key: &T::Key, succeeded: bool, now_ms: u64) -> Vec<Arc<T>> {
         let Some(times) = self.by_key.get_mut(key) else { return Vec::new() };
-        times.end(came);
+        times.end(succeeded);
         let mut list = self.list.list();
         list.retain(|it| it.key() == *key);
         // The first wait after a failure is twice the minimum interval.
@@ -180,10 +180,10 @@ mod tests {
     #[test]
     fn schedule_interval_is_at_least_the_floor() {
         let (mut all, _) = schedule(&[&it("a", 1000)]);
-        for came in [true, false, false] {
-            all.outcome(&"a", came, 0);
+        for succeeded in [true, false, false] {
+            all.outcome(&"a", succeeded, 0);
             all.due(0);
-            all.outcome(&"a", came, 0);
+            all.outcome(&"a", succeeded, 0);
             assert_eq!(all.deadline_ms(), 5000);
             all.by_key.clear();
         }

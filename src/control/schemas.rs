@@ -106,7 +106,7 @@ impl SchemaJob {
             Ok(Some(id)) => tracing::info!(event, catalog, %what, id, "a schema was fetched"),
             Ok(None) => {}
             // Logged at debug level, because clients can send any schema id.
-            Err(FetchFailure::Gone) if matches!(what, SchemaRef::Id(_)) => {
+            Err(FetchFailure::NotFound) if matches!(what, SchemaRef::Id(_)) => {
                 tracing::debug!(event, catalog, %what, "the registry has no schema with this id");
             }
             Err(failure) => {
@@ -148,9 +148,9 @@ fn event(kind: CatalogKind, what: &SchemaRef, outcome: &SchemaLookup) -> String 
 
 fn target(catalog: &Catalog, system: &Rc<Authorities>) -> Option<Target> {
     let mut fields = HeaderMap::new();
-    let shown = catalog.credentials.headers.authorization.expose();
-    if !shown.is_empty() {
-        fields.insert(AUTHORIZATION, HeaderValue::from_str(shown).ok()?);
+    let authorization = catalog.credentials.headers.authorization.expose();
+    if !authorization.is_empty() {
+        fields.insert(AUTHORIZATION, HeaderValue::from_str(authorization).ok()?);
     }
     // Private addresses are allowed, because the operator configures the URL.
     Target::new(&catalog.url, fields, true, &catalog.ca_file, system)

@@ -6,8 +6,9 @@ use super::context::{DialectContext, Opening, Rejection};
 use super::effects::Effects;
 use super::env::Env;
 use super::reply::{Answered, no_such_target};
+use crate::dialect::DialectMessage;
+use crate::dialect::Event;
 use crate::http;
-use crate::hub::{DialectMessage, Event};
 use crate::mem::Frozen;
 
 /// A vendor's protocol apart from its connections.

@@ -1,7 +1,8 @@
 //! What connections request of the shard: one list of effects, each with the slot of the connection
 //! that requests it.
 
-use crate::hub::{ConnId, DialectMessage, Event, JoinReply, JoinRequest, Query};
+use crate::dialect::{DialectMessage, Event, JoinRequest};
+use crate::hub::{ConnId, JoinReply, Query};
 use crate::mem::Slot;
 use std::collections::VecDeque;
 

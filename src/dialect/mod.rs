@@ -21,6 +21,7 @@ mod entry;
 mod env;
 mod forms;
 mod links;
+mod message;
 #[cfg(test)]
 mod parrot;
 mod paths;
@@ -47,6 +48,10 @@ pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
 pub use forms::{LinkedPublish, linked_publish, make_form};
 pub use links::{Links, Resolved};
+pub use message::{
+    DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
+    OutgoingMail, Up, UserStatus,
+};
 pub use paths::{SharedWith, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};

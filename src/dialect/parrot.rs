@@ -168,8 +168,8 @@ mod tests {
         }
         assert!(env.watches(0, EventMask::OCCUPANCY));
         let (channel, what) = ("a".into(), ChannelEventKind::Occupied);
-        let notice = ChannelEvent { app: 0, version: 0, channel, what, source: 0 };
-        let event = env.webhooks(0).and_then(|format| (format.event)(&notice));
+        let channel_event = ChannelEvent { app: 0, version: 0, channel, what, source: 0 };
+        let event = env.webhooks(0).and_then(|format| (format.event)(&channel_event));
         assert_eq!(event, Some((HookEvent::ChannelOccupied, b"a".to_vec())));
     }
 }

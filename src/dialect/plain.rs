@@ -7,8 +7,9 @@ use super::{
     Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
     Env, JoinOutcome, Opening, Rejection, Why,
 };
+use crate::dialect::Event;
 use crate::http::NormalPath;
-use crate::hub::{Event, SharedFrame};
+use crate::hub::SharedFrame;
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;

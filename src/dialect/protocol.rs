@@ -8,7 +8,8 @@ use super::effects::{Effects, JoinOutcome};
 use super::env::Env;
 use crate::codec::Format;
 use crate::config::SlowConsumer;
-use crate::hub::{Answer, ConnId, DialectMessage};
+use crate::dialect::DialectMessage;
+use crate::hub::{Answer, ConnId};
 use crate::time::Deadline;
 use crate::ws;
 

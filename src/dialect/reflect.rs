@@ -7,8 +7,9 @@ use super::{
     Env, Opening, Why,
 };
 use crate::config::{EndpointKind, Grouping, Reflect, Route};
+use crate::dialect::{Event, JoinRequest};
 use crate::http::NormalPath;
-use crate::hub::{Event, HistoryLimit, JoinRequest, Retention, SharedFrame};
+use crate::hub::{HistoryLimit, Retention, SharedFrame};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;

@@ -27,7 +27,7 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
         return None;
     }
     if !is_open && !access::presents(request, token) {
-        let words = "the token of the console is missing or wrong; use /?token=...\n";
+        let words = "this page needs the token of the console: /?token=...\n";
         return Some(Page { fields: CHALLENGE, ..Page::text(401, words) });
     }
     Some(match is_page {

@@ -167,11 +167,13 @@ impl UpstreamFailure {
     /// The response text, for people.
     pub fn text(&self) -> &'static str {
         match self {
-            UpstreamFailure::NoSlot => "this server has no free connection for the upstream",
-            UpstreamFailure::Unreachable => "the upstream cannot be reached",
-            UpstreamFailure::Late { .. } => "the upstream has not answered in time",
-            UpstreamFailure::Refused(..) => "the upstream has refused the connection",
-            UpstreamFailure::InvalidReply(_) => "the upstream has not opened a WebSocket",
+            UpstreamFailure::NoSlot => "no connection is left for the server behind this one",
+            UpstreamFailure::Unreachable => "the server behind this one cannot be reached",
+            UpstreamFailure::Late { .. } => "the server behind this one has not answered in time",
+            UpstreamFailure::Refused(..) => "the server behind this one has refused the connection",
+            UpstreamFailure::InvalidReply(_) => {
+                "the server behind this one has not opened a WebSocket"
+            }
         }
     }
 }

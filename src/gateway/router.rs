@@ -101,13 +101,13 @@ impl RouteRefusal {
         match self {
             RouteRefusal::NoRoute | RouteRefusal::NoRole => "nothing is served at this path",
             RouteRefusal::NoToken => "a token is needed",
-            RouteRefusal::NoCertificate => "a client certificate is required",
+            RouteRefusal::NoCertificate => "a client certificate is needed",
             RouteRefusal::BadToken => "the token is not accepted",
             RouteRefusal::BadCertificate => "the client certificate is not accepted",
             RouteRefusal::NoKeys => "tokens cannot be checked at the moment",
             RouteRefusal::Path => "the path is ambiguous",
             RouteRefusal::Throttled => "too many refused tokens",
-            RouteRefusal::Body => "a challenge response must not have a body",
+            RouteRefusal::Body => "an answer to a challenge has no body",
             RouteRefusal::Origin => "the origin is not accepted",
         }
     }
@@ -389,7 +389,7 @@ impl<'a> Router<'a> {
         if !request.body.is_empty() {
             return Some(Err(RouteRefusal::Body));
         }
-        let (mut refusal, mut renewed) = (RouteRefusal::NoToken, false);
+        let (mut refusal, mut is_renewed) = (RouteRefusal::NoToken, false);
         let all = (0..self.guards.len()).map(|at| self.check_guard(at, request, &[]));
         let outcomes: Vec<GuardOutcome> = all.collect();
         self.note_failure(outcomes.iter());
@@ -399,14 +399,14 @@ impl<'a> Router<'a> {
                 // request.
                 Ok(claims) if guard.holders.renew(claims) => {
                     self.counters.guard_renewals.add(1);
-                    renewed = true;
+                    is_renewed = true;
                 }
                 // No connection has this identity.
                 Ok(_) => refusal = refusal.max(RouteRefusal::NoRole),
                 Err(other) => refusal = refusal.max(other),
             }
         }
-        if renewed {
+        if is_renewed {
             return Some(Ok(()));
         }
         self.count(refusal);

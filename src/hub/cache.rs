@@ -3,12 +3,12 @@
 //! A sweep, which runs a few times a second, examines only the events that are due, regardless of
 //! the number of events that are kept.
 
-use super::Hub;
 use super::channel::ChannelState;
 use super::event::CacheEntry;
 use super::home::Home;
 use super::kept::KeptPlace;
 use super::name::ChannelName;
+use super::{Hub, HubMessage};
 use crate::mem::Frozen;
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ const EXPIRED_PER_SWEEP: usize = 1000;
 
 /// Bytes that a kept event holds beside its texts, with the tables of a channel that exists only
 /// for this event. A rough estimate, which is rather too high than too low.
-pub(super) fn overhead(name: &ChannelName) -> usize {
+pub(super) fn overhead<M>(name: &ChannelName) -> usize {
     const ALLOCATION: usize = 16;
     let counted = 2 * size_of::<usize>() + ALLOCATION;
     // The estimate assumes that B-trees are two thirds full, and the index seven sixteenths.
     let tables = (size_of::<(u64, u32)>() + size_of::<(u64, u64)>()) * 3 / 2 + 5 * 16 / 7;
-    let channel = size_of::<ChannelState>() + size_of::<Home>() + ALLOCATION;
+    let channel = size_of::<ChannelState<M>>() + size_of::<Home<M>>() + ALLOCATION;
     channel + tables + size_of::<CacheEntry>() + 3 * counted + 2 * ALLOCATION + name.text().len()
 }
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// Caches an event's frame in place of the channel's cached one.
     pub(super) fn keep(&mut self, at: u32, frame: Frozen, entry: &Arc<CacheEntry>, now_ms: u64) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
@@ -36,7 +36,7 @@ impl Hub {
         let place = home.place.get_or_insert_with(|| {
             self.kept.began += 1;
             self.kept.keepers.by_age.insert(self.kept.began, at);
-            self.kept.bytes += overhead(&channel.name);
+            self.kept.bytes += overhead::<M>(&channel.name);
             KeptPlace { began: self.kept.began, look_ms: u64::MAX }
         });
         if until_ms < place.look_ms {
@@ -61,7 +61,7 @@ impl Hub {
         if let Some(KeptPlace { began, look_ms }) = home.place.take() {
             self.kept.keepers.by_age.remove(&began);
             self.kept.keepers.by_time.remove(&(look_ms, began));
-            self.kept.bytes -= home.forget() + overhead(&channel.name);
+            self.kept.bytes -= home.forget() + overhead::<M>(&channel.name);
             self.release_if_empty(at);
         }
     }

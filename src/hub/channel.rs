@@ -5,7 +5,7 @@ use super::members::Subscriber;
 use super::name::{ChannelName, CoreSet};
 
 /// A channel on one core. The fields from `interest` on are only used by the channel's home.
-pub(super) struct ChannelState {
+pub(super) struct ChannelState<M> {
     pub(super) name: ChannelName,
     pub(super) subscribers: Vec<Subscriber>,
     pub(super) home_link: HomeLink,
@@ -15,7 +15,7 @@ pub(super) struct ChannelState {
     /// The other cores with subscribers.
     pub(super) interest: CoreSet,
     /// The other state of the home core, if there is any.
-    pub(super) home: Option<Box<Home>>,
+    pub(super) home: Option<Box<Home<M>>>,
     /// Whether any core has a subscriber, as far as the home knows.
     pub(super) occupied: bool,
     /// The channel's position in the list of its application's channels.

@@ -6,17 +6,23 @@ use super::forms::EventForms;
 use super::frames::SharedFrame;
 use super::name::ConnId;
 use crate::mem::Frozen;
-use std::any::Any;
+use std::fmt::Debug;
 use std::sync::Arc;
 
-/// One published event.
+/// What one dialect sends to the dialects of other connections, on any core. The hub carries it and
+/// does not look into it. The dialects define the type, because they are in a higher layer.
+pub trait HubMessage: Clone + Debug + Send + Sync + 'static {}
+
+impl<T: Clone + Debug + Send + Sync + 'static> HubMessage for T {}
+
+/// One published event; `M` is a message between dialects.
 ///
 /// A topic is ended by one event whose payload is a message to the dialects and which removes the
 /// picture, so that both take effect at the same point in the channel's order.
-#[derive(Clone, Debug, Default)]
-pub struct Event {
+#[derive(Clone, Debug)]
+pub struct Event<M> {
     /// What the subscribers receive.
-    pub payload: EventPayload,
+    pub payload: EventPayload<M>,
     /// The one connection that does not receive the event.
     pub except: Option<ConnId>,
     /// What the channel's home keeps for later subscribers.
@@ -31,7 +37,7 @@ pub struct Event {
 
 /// What the subscribers of a channel receive.
 #[derive(Clone, Debug)]
-pub enum EventPayload {
+pub enum EventPayload<M> {
     /// Nothing: the event only changes what the home keeps.
     Nothing,
     /// One frame, the same for all.
@@ -39,14 +45,14 @@ pub enum EventPayload {
     /// A value, in the format of each subscriber.
     Value(Arc<Encodings>),
     /// A message to the subscribers' dialects.
-    Message(DialectMessage),
+    Message(M),
     /// The end of their connections, with this code and reason.
     Close(u16, &'static str),
 }
 
-impl Default for EventPayload {
+impl<M> Default for EventPayload<M> {
     /// An empty frame.
-    fn default() -> EventPayload {
+    fn default() -> EventPayload<M> {
         EventPayload::Frame(SharedFrame::default())
     }
 }
@@ -65,9 +71,27 @@ pub enum Retention {
     Picture(Retain),
 }
 
-impl Event {
+impl<M> Default for Event<M> {
+    /// An empty frame, of which nothing is kept.
+    fn default() -> Event<M> {
+        Event {
+            payload: EventPayload::default(),
+            except: None,
+            retain: Retention::default(),
+            notify: None,
+            forms: None,
+        }
+    }
+}
+
+impl<M> Event<M> {
+    /// An event that delivers a message to the subscribers' dialects.
+    pub fn message(message: M) -> Event<M> {
+        Event { payload: EventPayload::Message(message), ..Event::default() }
+    }
+
     /// An event that removes the picture of its channel. Subscribers receive nothing.
-    pub fn clear() -> Event {
+    pub fn clear() -> Event<M> {
         let retain = Retention::Picture(Retain::Clear);
         Event { payload: EventPayload::Nothing, retain, ..Event::default() }
     }
@@ -109,27 +133,17 @@ impl Event {
     }
 }
 
-impl From<Frozen> for Event {
-    fn from(frame: Frozen) -> Event {
+impl<M> From<Frozen> for Event<M> {
+    fn from(frame: Frozen) -> Event<M> {
         SharedFrame { frame, compressed: None }.into()
     }
 }
 
-impl From<SharedFrame> for Event {
-    fn from(shared: SharedFrame) -> Event {
+impl<M> From<SharedFrame> for Event<M> {
+    fn from(shared: SharedFrame) -> Event<M> {
         Event { payload: EventPayload::Frame(shared), ..Event::default() }
     }
 }
-
-impl From<DialectMessage> for Event {
-    fn from(message: DialectMessage) -> Event {
-        Event { payload: EventPayload::Message(message), ..Event::default() }
-    }
-}
-
-/// A message from a dialect to the dialects of other connections, on any core. Sender and receiver
-/// agree on its type.
-pub type DialectMessage = Arc<dyn Any + Send + Sync>;
 
 /// How events are merged into the picture of their channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -228,16 +242,18 @@ mod tests {
             (picture(Retain::Install { mode, received: false }), false, true),
             (picture(Retain::Clear), true, false),
         ] {
-            let event = Event { retain, ..Event::default() };
+            let event = Event::<()> { retain, ..Event::default() };
             assert_eq!((event.has_recipients(), event.is_kept()), (received, kept), "{event:?}");
             let nothing = Event { payload: EventPayload::Nothing, ..event };
             assert_eq!((nothing.has_recipients(), nothing.is_kept()), (false, kept));
         }
-        assert!(!Event::clear().has_recipients() && !Event::clear().is_kept());
+        assert!(!Event::<()>::clear().has_recipients() && !Event::<()>::clear().is_kept());
     }
 
     #[test]
     fn event_is_small_enough_to_be_copied_into_the_mail_of_every_core() {
-        assert!(size_of::<Event>() <= 112, "{} bytes", size_of::<Event>());
+        // A message between dialects is an enum of reference-counted pointers.
+        let bytes = size_of::<Event<Option<Result<Arc<u8>, Arc<u8>>>>>();
+        assert!(bytes <= 112, "{bytes} bytes");
     }
 }

@@ -1,13 +1,13 @@
 //! What only the home core of a channel keeps: the number of subscribers on each other core, the
 //! present users, and the cached event.
 
+use super::channel_events::Reported;
 use super::encodings::Encodings;
-use super::event::{CacheEntry, DialectMessage, Event};
+use super::event::{CacheEntry, Event};
 use super::frames::SharedFrame;
 use super::history::History;
 use super::kept::KeptPlace;
 use super::name::ConnId;
-use super::notice::Reported;
 use super::picture::Picture;
 use crate::codec::Format;
 use crate::mem::Frozen;
@@ -16,54 +16,61 @@ use std::sync::Arc;
 
 /// How the other members learn that a member was added or removed.
 #[derive(Clone, Debug)]
-pub enum MemberChange {
+pub enum MemberChange<M> {
     /// By a frame for their peers.
     Frame(Frozen),
     /// By a message to their dialects.
-    Message(DialectMessage),
+    Message(M),
 }
 
-impl From<Frozen> for MemberChange {
-    fn from(frame: Frozen) -> MemberChange {
+impl<M> From<Frozen> for MemberChange<M> {
+    fn from(frame: Frozen) -> MemberChange<M> {
         MemberChange::Frame(frame)
     }
 }
 
-impl From<MemberChange> for Event {
-    fn from(change: MemberChange) -> Event {
+impl<M> From<MemberChange<M>> for Event<M> {
+    fn from(change: MemberChange<M>) -> Event<M> {
         match change {
             MemberChange::Frame(frame) => frame.into(),
-            MemberChange::Message(message) => message.into(),
+            MemberChange::Message(message) => Event::message(message),
         }
     }
 }
 
 /// A user who joins a channel with members, and how the others learn of it.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct Member<M> {
     /// The user's id in this application.
     pub id: Arc<str>,
     /// What the others see of the user, in the dialect's format.
     pub info: Option<Arc<str>>,
     /// The change that is reported to the others when the user is added.
-    pub added: MemberChange,
+    pub added: MemberChange<M>,
     /// The change that is reported to the others when the user is removed.
-    pub removed: MemberChange,
+    pub removed: MemberChange<M>,
     /// The maximum number of users of the channel; 0 is no maximum.
     pub max: usize,
 }
 
 /// What a joining connection requests from the home.
-#[derive(Clone, Debug, Default)]
-pub struct JoinRequest {
+#[derive(Clone, Debug)]
+pub struct JoinRequest<M> {
     /// Make the connection a member.
-    pub member: Option<Box<Member>>,
+    pub member: Option<Box<Member<M>>>,
     /// Return the cached event.
     pub cached: bool,
     /// Return the channel's picture in this format.
     pub picture: Option<Format>,
     /// Return the channel's history.
     pub history: bool,
+}
+
+impl<M> Default for JoinRequest<M> {
+    /// A request for nothing.
+    fn default() -> JoinRequest<M> {
+        JoinRequest { member: None, cached: false, picture: None, history: false }
+    }
 }
 
 /// The users of a channel in the order in which they joined: id and info.
@@ -110,11 +117,11 @@ pub struct ChannelInfo {
 }
 
 /// See the module's documentation.
-#[derive(Debug, Default)]
-pub(super) struct Home {
+#[derive(Debug)]
+pub(super) struct Home<M> {
     /// The number of subscribers on each other core that has some.
     counts: Vec<(u16, u32)>,
-    users: HashMap<Arc<str>, User>,
+    users: HashMap<Arc<str>, User<M>>,
     /// The user of each member connection.
     members: HashMap<ConnId, Arc<str>>,
     joined_before: u64,
@@ -128,12 +135,12 @@ pub(super) struct Home {
 }
 
 #[derive(Debug)]
-struct User {
+struct User<M> {
     /// The number of users that joined before this one.
     order: u64,
     /// The user's connections with their infos, the oldest first. The others see the first info.
     connections: Vec<(ConnId, Option<Arc<str>>)>,
-    removed: MemberChange,
+    removed: MemberChange<M>,
 }
 
 #[derive(Debug)]
@@ -143,7 +150,23 @@ struct Kept {
     until_ms: u64,
 }
 
-impl Home {
+impl<M> Default for Home<M> {
+    fn default() -> Home<M> {
+        Home {
+            counts: Vec::new(),
+            users: HashMap::new(),
+            members: HashMap::new(),
+            joined_before: 0,
+            kept: None,
+            place: None,
+            picture: None,
+            history: None,
+            reported: Reported::default(),
+        }
+    }
+}
+
+impl<M: Clone> Home<M> {
     pub(super) fn is_empty(&self) -> bool {
         let keeps = self.kept.is_some() || self.picture.is_some();
         self.counts.is_empty() && self.users.is_empty() && !keeps
@@ -177,7 +200,7 @@ impl Home {
     ///
     /// # Errors
     /// The channel has its maximum number of users.
-    pub(super) fn enter(&mut self, conn: ConnId, member: &Member) -> Result<bool, ChannelFull> {
+    pub(super) fn enter(&mut self, conn: ConnId, member: &Member<M>) -> Result<bool, ChannelFull> {
         let connection = (conn, member.info.clone());
         if let Some(user) = self.users.get_mut(&member.id) {
             user.connections.push(connection);
@@ -200,7 +223,7 @@ impl Home {
 
     /// Removes a connection. If it was the last connection of its user, returns the user and the
     /// change that is reported to the others.
-    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, MemberChange)> {
+    pub(super) fn exit(&mut self, conn: ConnId) -> Option<(Arc<str>, MemberChange<M>)> {
         let id = self.members.remove(&conn)?;
         let user = self.users.get_mut(&id)?;
         user.connections.retain(|(other, _)| *other != conn);
@@ -214,8 +237,9 @@ impl Home {
     pub(super) fn users(&self) -> Users {
         let mut users: Vec<_> = self.users.iter().collect();
         users.sort_unstable_by_key(|(_, user)| user.order);
-        let shown = |user: &User| user.connections.first().and_then(|(_, info)| info.clone());
-        users.into_iter().map(|(id, user)| (id.clone(), shown(user))).collect()
+        let first_info =
+            |user: &User<M>| user.connections.first().and_then(|(_, info)| info.clone());
+        users.into_iter().map(|(id, user)| (id.clone(), first_info(user))).collect()
     }
 
     /// Caches an event's frame and replaces the previous one. Returns the time at which it expires,
@@ -263,7 +287,7 @@ mod tests {
         ConnId { core: 0, slot: Slot { index, generation: 1 } }
     }
 
-    fn member(id: &str, info: &str, max: usize) -> Member {
+    fn member(id: &str, info: &str, max: usize) -> Member<()> {
         let frame = |text: String| Frozen::new(text.as_bytes());
         Member {
             id: id.into(),
@@ -274,21 +298,21 @@ mod tests {
         }
     }
 
-    fn shown(home: &Home) -> Vec<(String, String)> {
+    fn infos(home: &Home<()>) -> Vec<(String, String)> {
         let text = |info: Option<Arc<str>>| info.map(|info| info.to_string()).unwrap_or_default();
         home.users().into_iter().map(|(id, info)| (id.to_string(), text(info))).collect()
     }
 
     #[test]
     fn presence_adds_user_with_first_connection_and_removes_it_with_last() {
-        let mut home = Home::default();
+        let mut home = Home::<()>::default();
         assert_eq!(home.enter(conn(1), &member("ada", "one", 0)), Ok(true));
         assert_eq!(home.enter(conn(2), &member("bob", "b", 0)), Ok(true));
         assert_eq!(home.enter(conn(3), &member("ada", "two", 0)), Ok(false));
         let pair = |id: &str, info: &str| (id.to_owned(), info.to_owned());
-        assert_eq!(shown(&home), [pair("ada", "one"), pair("bob", "b")]);
+        assert_eq!(infos(&home), [pair("ada", "one"), pair("bob", "b")]);
         assert!(home.exit(conn(1)).is_none());
-        assert_eq!(shown(&home), [pair("ada", "two"), pair("bob", "b")]);
+        assert_eq!(infos(&home), [pair("ada", "two"), pair("bob", "b")]);
         let (id, change) = home.exit(conn(3)).expect("the last one leaves");
         let event = Event::from(change);
         assert_eq!((&*id, event.frame().map(|it| &**it)), ("ada", Some(&b"-ada"[..])));
@@ -299,7 +323,7 @@ mod tests {
 
     #[test]
     fn presence_maximum_counts_users_and_admits_present_ones() {
-        let mut home = Home::default();
+        let mut home = Home::<()>::default();
         assert_eq!(home.enter(conn(1), &member("a", "", 2)), Ok(true));
         assert_eq!(home.enter(conn(2), &member("b", "", 2)), Ok(true));
         assert_eq!(home.enter(conn(3), &member("c", "", 2)), Err(ChannelFull));
@@ -309,7 +333,7 @@ mod tests {
 
     #[test]
     fn cache_keeps_event_until_it_expires() {
-        let mut home = Home::default();
+        let mut home = Home::<()>::default();
         let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "data".into() };
         let frame = Frozen::new(b"frame");
         let keep = Arc::new(keep);

@@ -1,13 +1,13 @@
-//! Messages between cores, in two lanes for each pair of cores.
+//! Messages between cores, in two queues for each pair of cores.
 //!
 //! Requests go *up* to a channel's home; answers and deliveries go *down* from it. A core takes
-//! mail from a down lane even while its own lanes are full, so down lanes always drain. Mail from a
-//! down lane causes mail in an up lane only for a connection whose join or leave waited for it,
-//! which is bounded for each connection. A home takes no requests while its down lanes are full,
-//! and an origin does not read from its connections while its up lanes are full. So no mail is
-//! dropped, and full lanes cannot cause a deadlock.
+//! mail from a down queue even while its own queues are full, so down queues always drain. Mail
+//! from a down queue causes mail in an up queue only for a connection whose join or leave waited
+//! for it, which is bounded for each connection. A home takes no requests while its down queues are
+//! full, and an origin does not read from its connections while its up queues are full. So no mail
+//! is dropped, and full queues cannot cause a deadlock.
 
-use super::event::{DialectMessage, Event};
+use super::event::Event;
 use super::home::{ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
 use super::rooms::Claim;
@@ -67,7 +67,7 @@ pub enum Answer {
 
 /// A message to the home of a channel.
 #[derive(Clone, Debug)]
-pub enum Up {
+pub enum Up<M> {
     /// The sending core has a subscriber: the home answers, and sends every publish to that core.
     Interest {
         /// The number of the request, which the answer repeats.
@@ -88,7 +88,7 @@ pub enum Up {
         /// The channel.
         name: ChannelName,
         /// The request.
-        request: JoinRequest,
+        request: JoinRequest<M>,
         /// The subscriber's claim, which counts if the channel is not occupied.
         claim: Claim,
     },
@@ -123,7 +123,7 @@ pub enum Up {
         /// The channel.
         name: ChannelName,
         /// The event.
-        event: Event,
+        event: Event<M>,
         /// The request that waits until the event is ordered.
         ack: Option<Ack>,
     },
@@ -134,13 +134,13 @@ pub enum Up {
         /// The connection.
         to: ConnId,
         /// The message.
-        what: DialectMessage,
+        what: M,
     },
 }
 
 /// A message from the home of a channel.
 #[derive(Clone, Debug)]
-pub enum Down {
+pub enum Down<M> {
     /// The interest is noted and publishes follow, or there is no room for another channel.
     Interested {
         /// The number of the request.
@@ -166,14 +166,14 @@ pub enum Down {
         /// The channel.
         name: ChannelName,
         /// The event.
-        event: Event,
+        event: Event<M>,
     },
     /// Pass a message to the dialect of a connection of the receiving core.
     Message {
         /// The connection.
         slot: Slot,
         /// The message.
-        what: DialectMessage,
+        what: M,
     },
     /// A published event is ordered, or a query is answered.
     Answer {
@@ -186,69 +186,75 @@ pub enum Down {
 
 /// Mail of one core to the others that is not in their mailboxes yet.
 #[derive(Debug)]
-pub struct OutgoingMail {
-    lanes: Vec<Lanes>,
-    /// The length of the longest up lane and of the longest down lane. May be too high until the
+pub struct OutgoingMail<M> {
+    queues: Vec<OutgoingQueues<M>>,
+    /// The length of the longest up queue and of the longest down queue. May be too high until the
     /// next [`OutgoingMail::measure`]. Stored because it is needed for every message, and there are
-    /// as many lanes as cores.
+    /// as many queues as cores.
     longest_up: usize,
     longest_down: usize,
 }
 
 /// The unsent mail to one core, oldest first.
-#[derive(Debug, Default)]
-pub struct Lanes {
+#[derive(Debug)]
+pub struct OutgoingQueues<M> {
     /// Requests to it as a home.
-    pub up: VecDeque<Up>,
+    pub up: VecDeque<Up<M>>,
     /// Answers and deliveries to it.
-    pub down: VecDeque<Down>,
+    pub down: VecDeque<Down<M>>,
 }
 
-impl OutgoingMail {
-    /// Creates empty lanes to `cores` cores.
-    pub fn new(cores: u16) -> OutgoingMail {
-        let lanes = (0..cores).map(|_| Lanes::default()).collect();
-        OutgoingMail { lanes, longest_up: 0, longest_down: 0 }
+impl<M> Default for OutgoingQueues<M> {
+    fn default() -> OutgoingQueues<M> {
+        OutgoingQueues { up: VecDeque::new(), down: VecDeque::new() }
+    }
+}
+
+impl<M> OutgoingMail<M> {
+    /// Creates empty queues to `cores` cores.
+    pub fn new(cores: u16) -> OutgoingMail<M> {
+        let queues = (0..cores).map(|_| OutgoingQueues::default()).collect();
+        OutgoingMail { queues, longest_up: 0, longest_down: 0 }
     }
 
-    pub(super) fn up(&mut self, to: u16, message: Up) {
-        let lane = &mut self.lanes[to as usize].up;
-        lane.push_back(message);
-        self.longest_up = self.longest_up.max(lane.len());
+    pub(super) fn up(&mut self, to: u16, message: Up<M>) {
+        let queue = &mut self.queues[to as usize].up;
+        queue.push_back(message);
+        self.longest_up = self.longest_up.max(queue.len());
     }
 
-    pub(super) fn down(&mut self, to: u16, message: Down) {
-        let lane = &mut self.lanes[to as usize].down;
-        lane.push_back(message);
-        self.longest_down = self.longest_down.max(lane.len());
+    pub(super) fn down(&mut self, to: u16, message: Down<M>) {
+        let queue = &mut self.queues[to as usize].down;
+        queue.push_back(message);
+        self.longest_down = self.longest_down.max(queue.len());
     }
 
     /// Sends a message to the dialect of a connection through core `by`, which is the connection's
     /// core or the home of a channel. Does nothing if there is no such core, because back ends may
     /// send core numbers that do not exist.
-    pub fn message(&mut self, by: u16, to: ConnId, what: DialectMessage) {
-        if usize::from(by) < self.lanes.len() {
+    pub fn message(&mut self, by: u16, to: ConnId, what: M) {
+        if usize::from(by) < self.queues.len() {
             self.up(by, Up::Message { to, what });
         }
     }
 
     /// Sends a message to the dialect of a connection after everything that this core has ordered
     /// as a home before.
-    pub fn forward(&mut self, to: ConnId, what: DialectMessage) {
-        if usize::from(to.core) < self.lanes.len() {
+    pub fn forward(&mut self, to: ConnId, what: M) {
+        if usize::from(to.core) < self.queues.len() {
             self.down(to.core, Down::Message { slot: to.slot, what });
         }
     }
 
     /// The mail to core `to`.
-    pub fn to(&mut self, to: u16) -> &mut Lanes {
-        &mut self.lanes[to as usize]
+    pub fn to(&mut self, to: u16) -> &mut OutgoingQueues<M> {
+        &mut self.queues[to as usize]
     }
 
-    /// Measures the lanes again, after mail was taken out of them.
+    /// Measures the queues again, after mail was taken out of them.
     pub fn measure(&mut self) {
-        self.longest_up = self.lanes.iter().map(|lanes| lanes.up.len()).max().unwrap_or(0);
-        self.longest_down = self.lanes.iter().map(|lanes| lanes.down.len()).max().unwrap_or(0);
+        self.longest_up = self.queues.iter().map(|queues| queues.up.len()).max().unwrap_or(0);
+        self.longest_down = self.queues.iter().map(|queues| queues.down.len()).max().unwrap_or(0);
     }
 
     /// Whether more than `bound` requests wait for one core, so that reading must pause.
@@ -263,6 +269,6 @@ impl OutgoingMail {
 
     /// Whether no mail waits.
     pub fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|lanes| lanes.up.is_empty() && lanes.down.is_empty())
+        self.queues.iter().all(|queues| queues.up.is_empty() && queues.down.is_empty())
     }
 }

@@ -111,22 +111,22 @@ impl Members {
         if position >= list.len() {
             return None;
         }
-        let gone = list.swap_remove(position);
+        let removed = list.swap_remove(position);
         if let Some(moved) = list.get(position).copied()
             && let Some(channel) = &mut channels[moved.channel as usize]
         {
             subscribers(channel)[moved.at as usize].back = position as u32;
         }
-        let channel = channels[gone.channel as usize].as_mut()?;
+        let channel = channels[removed.channel as usize].as_mut()?;
         let others = subscribers(channel);
-        let left = others.swap_remove(gone.at as usize);
-        if let Some(moved) = others.get(gone.at as usize) {
-            self.of_slot[moved.slot as usize][moved.back as usize].at = gone.at;
+        let left = others.swap_remove(removed.at as usize);
+        if let Some(moved) = others.get(removed.at as usize) {
+            self.of_slot[moved.slot as usize][moved.back as usize].at = removed.at;
         }
         if others.capacity() > 64 && others.len() < others.capacity() / 4 {
             others.shrink_to(others.len() * 2);
         }
-        Some((gone.channel, left.state & MEMBER != 0))
+        Some((removed.channel, left.state & MEMBER != 0))
     }
 
     /// Makes the subscription at `position` of `slot`'s list active, if it waits for the answer to

@@ -11,6 +11,7 @@
 
 mod cache;
 mod channel;
+mod channel_events;
 mod encodings;
 mod event;
 mod forms;
@@ -21,7 +22,6 @@ mod kept;
 mod mail;
 mod members;
 mod name;
-mod notice;
 mod occupancy;
 mod picture;
 mod reports;
@@ -29,10 +29,11 @@ mod rooms;
 mod sequencer;
 mod slab;
 
+pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;
 pub use event::{
-    CacheEntry, Clears, ClientEvent, DialectMessage, Event, EventPayload, HistoryLimit, Mode,
-    Retain, Retention,
+    CacheEntry, Clears, ClientEvent, Event, EventPayload, HistoryLimit, HubMessage, Mode, Retain,
+    Retention,
 };
 pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};
@@ -43,16 +44,15 @@ pub use kept::Losses;
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
-pub use notice::{ChannelEvent, ChannelEventKind, EventMask};
 pub use rooms::Claim;
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
+use channel_events::ChannelEvents;
 use hashbrown::HashTable;
 use kept::KeptStore;
 use members::{Members, Start};
 use name::home_among;
-use notice::ChannelEvents;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -77,7 +77,7 @@ pub enum Joined {
 
 /// A connection that joins a channel.
 #[derive(Clone, Debug)]
-pub struct Join<'n> {
+pub struct Join<'n, M> {
     /// The connection.
     pub slot: Slot,
     /// The application's number.
@@ -90,37 +90,37 @@ pub struct Join<'n> {
     /// name.
     pub is_public: bool,
     /// The request to the channel's home, if there is one.
-    pub request: Option<JoinRequest>,
+    pub request: Option<JoinRequest<M>>,
     /// The form in which the connection receives the channel's events.
     pub form: Form,
 }
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
-pub struct Hub {
+pub struct Hub<M> {
     core: u16,
     cores: u16,
     hasher: Hasher,
     index: HashTable<u32>,
-    channels: Slab<ChannelState>,
+    channels: Slab<ChannelState<M>>,
     members: Members,
     request_id: u32,
     /// Events of the hub itself, such as member changes, to be delivered on this core.
-    local: VecDeque<(ChannelName, Event)>,
+    local: VecDeque<(ChannelName, Event<M>)>,
     /// Channels with another home whose number of subscribers on this core has changed.
     recount: Vec<u32>,
     /// What the homes on this core keep for later subscribers.
     kept: KeptStore,
-    notices: ChannelEvents,
+    channel_events: ChannelEvents,
     /// The channels that this core is the home of, by the application's number.
     rooms: HashMap<u32, Rooms>,
     /// The maximum number of occupied channels on this core, by the application's number.
     bounds: Box<[usize]>,
 }
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// The hub of core `core` out of `cores`. All cores of a process use the same `hasher`. Cached
     /// events, pictures and histories may hold `kept_max` bytes.
-    pub fn new(core: u16, cores: u16, hasher: Hasher, kept_max: usize) -> Hub {
+    pub fn new(core: u16, cores: u16, hasher: Hasher, kept_max: usize) -> Hub<M> {
         debug_assert!(core < cores);
         Hub {
             core,
@@ -133,7 +133,7 @@ impl Hub {
             local: VecDeque::new(),
             recount: Vec::new(),
             kept: KeptStore::new(kept_max),
-            notices: ChannelEvents::default(),
+            channel_events: ChannelEvents::default(),
             rooms: HashMap::new(),
             bounds: Box::default(),
         }
@@ -161,7 +161,7 @@ impl Hub {
     }
 
     /// Subscribes a connection.
-    pub fn join(&mut self, join: Join<'_>, now_ms: u64, mail: &mut OutgoingMail) -> Joined {
+    pub fn join(&mut self, join: Join<'_, M>, now_ms: u64, mail: &mut OutgoingMail<M>) -> Joined {
         let Join { slot, app, name, max, is_public, request, form } = join;
         let hash = self.hasher.hash(app, name);
         let found = self.find(app, name, hash);
@@ -189,9 +189,9 @@ impl Hub {
         &mut self,
         (slot, form): (Slot, Form),
         at: u32,
-        request: Option<JoinRequest>,
+        request: Option<JoinRequest<M>>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Joined {
         let conn = ConnId { core: self.core, slot };
         let member = request.as_ref().is_some_and(|request| request.member.is_some());
@@ -218,9 +218,9 @@ impl Hub {
         &mut self,
         (slot, form): (Slot, Form),
         at: u32,
-        request: Option<JoinRequest>,
+        request: Option<JoinRequest<M>>,
         claim: Claim,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Joined {
         let question = self.next_question();
         let Some(channel) = &mut self.channels[at as usize] else {
@@ -246,12 +246,12 @@ impl Hub {
     }
 
     /// The next event of the hub itself to be delivered to this core's subscribers.
-    pub fn next_local(&mut self) -> Option<(ChannelName, Event)> {
+    pub fn next_local(&mut self) -> Option<(ChannelName, Event<M>)> {
         self.local.pop_front()
     }
 
     /// Ends one subscription. Returns false if there was none.
-    pub fn leave(&mut self, slot: Slot, app: u32, name: &str, mail: &mut OutgoingMail) -> bool {
+    pub fn leave(&mut self, slot: Slot, app: u32, name: &str, mail: &mut OutgoingMail<M>) -> bool {
         let hash = self.hasher.hash(app, name);
         let Some(at) = self.find(app, name, hash) else { return false };
         let Some(position) = self.members.position(slot.index, at) else { return false };
@@ -260,7 +260,7 @@ impl Hub {
     }
 
     /// Ends all subscriptions of a connection that has ended. Returns their number.
-    pub fn leave_all(&mut self, slot: Slot, mail: &mut OutgoingMail) -> usize {
+    pub fn leave_all(&mut self, slot: Slot, mail: &mut OutgoingMail<M>) -> usize {
         let mut left = 0;
         while self.members.count(slot.index) > 0 {
             self.remove_member(slot, self.members.count(slot.index) - 1, mail);
@@ -270,7 +270,7 @@ impl Hub {
         left
     }
 
-    fn remove_member(&mut self, slot: Slot, position: usize, mail: &mut OutgoingMail) {
+    fn remove_member(&mut self, slot: Slot, position: usize, mail: &mut OutgoingMail<M>) {
         let removed = self
             .members
             .remove(slot.index, position, &mut self.channels, |channel| &mut channel.subscribers);
@@ -310,7 +310,7 @@ impl Hub {
     }
 
     /// Reports changed numbers of subscribers to the homes. Call once a turn.
-    pub fn report_counts(&mut self, mail: &mut OutgoingMail) {
+    pub fn report_counts(&mut self, mail: &mut OutgoingMail<M>) {
         for at in std::mem::take(&mut self.recount) {
             let Some(channel) = self.channels.get_mut(at as usize).and_then(Option::as_mut) else {
                 continue;
@@ -336,10 +336,10 @@ impl Hub {
         &mut self,
         app: u32,
         name: &str,
-        event: &Event,
+        event: &Event<M>,
         ack: Option<Ack>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Published {
         let hash = self.hasher.hash(app, name);
         if self.home_of(hash) != self.core {
@@ -348,7 +348,7 @@ impl Hub {
             return Published::Sent;
         }
         let found = self.find(app, name, hash);
-        let name = |hub: &Hub| hub.hasher.name(app, name);
+        let name = |hub: &Hub<M>| hub.hasher.name(app, name);
         match self.publish_at_home(found, name, event, now_ms, mail) {
             Some(at) => Published::Ordered(at),
             None => Published::NotSubscribed,
@@ -363,7 +363,7 @@ impl Hub {
         slot: Slot,
         name: &ChannelName,
         granted: bool,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> bool {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return false };
         let Some(position) = self.members.position(slot.index, at) else { return false };
@@ -506,9 +506,9 @@ impl Hub {
         if let Ok(entry) = self.index.find_entry(channel.name.hash(), |&other| other == at) {
             entry.remove();
         }
-        let Some(gone) = self.channels.remove(at) else { return };
-        self.unlist(&gone.name, gone.listed, gone.occupied);
-        if let Some(history) = gone.home.and_then(|home| home.history) {
+        let Some(removed) = self.channels.remove(at) else { return };
+        self.unlist(&removed.name, removed.listed, removed.occupied);
+        if let Some(history) = removed.home.and_then(|home| home.history) {
             self.kept.bytes -= history.memory();
             self.kept.pictures.remove(&history.since);
         }

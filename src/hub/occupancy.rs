@@ -1,13 +1,13 @@
 //! The channels that this core is the home of, listed by application, with the number of occupied
 //! channels and its limit; and the memory of their tables.
 
-use super::Hub;
 use super::channel::ChannelState;
 use super::name::{ChannelName, home_among};
 use super::rooms::{Claim, UNLISTED};
+use super::{Hub, HubMessage};
 use std::sync::Arc;
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// Sets the maximum number of occupied channels of each application in the whole process, by
     /// the application's number. This core counts the channels that it is the home of. Its own
     /// limit is an even share and, if there are several cores, an eighth of that share and eight
@@ -41,7 +41,7 @@ impl Hub {
 
     /// The channels of an application that this core is the home of, without internal channels,
     /// such as those for one user.
-    pub(super) fn rooms_of(&self, app: u32) -> impl Iterator<Item = (u32, &ChannelState)> {
+    pub(super) fn rooms_of(&self, app: u32) -> impl Iterator<Item = (u32, &ChannelState<M>)> {
         let list = self.rooms.get(&app).map_or(&[][..], |rooms| &rooms.list);
         list.iter().filter_map(|at| Some((*at, self.channels[*at as usize].as_ref()?)))
     }

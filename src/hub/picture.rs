@@ -200,8 +200,8 @@ impl Merged {
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == at) {
             entry.remove();
         }
-        let gone = self.members.swap_remove(at as usize);
-        self.bytes -= member_memory(&gone) + PLACE_BYTES;
+        let removed = self.members.swap_remove(at as usize);
+        self.bytes -= member_memory(&removed) + PLACE_BYTES;
         if let Some((key, _)) = self.members.get(at as usize) {
             let last = self.members.len() as u32;
             let hash = self.hasher.hash_one(&**key);
@@ -245,7 +245,7 @@ impl Log {
             let keeps_first = self.elements.len() > 1
                 && self.elements.front().is_some_and(|it| is_clear(it, clears));
             match self.elements.remove(usize::from(keeps_first)) {
-                Some(gone) => self.bytes -= gone.memory(),
+                Some(removed) => self.bytes -= removed.memory(),
                 None => break,
             }
             lost += 1;

@@ -1,10 +1,10 @@
 //! Which channel events a home reports: what has changed since the last report, and whether a
 //! webhook wants to know it.
 
-use super::Hub;
+use super::channel_events::{ChannelEvent, ChannelEventKind, EventMask, Reported};
 use super::event::ClientEvent;
 use super::name::{ConnId, home_among};
-use super::notice::{ChannelEvent, ChannelEventKind, EventMask, Reported};
+use super::{Hub, HubMessage};
 use crate::limits::{COUNT_EVERY_MS, COUNT_SMALL};
 use std::sync::Arc;
 
@@ -16,15 +16,15 @@ fn source_of(conn: ConnId) -> u64 {
     1 << 63 | u64::from(conn.core) << 56 | generation << 32 | u64::from(slot.index)
 }
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// Sets the kinds of events to be made, by the application's number. Every event carries
     /// `version`. For a kind that was not wanted before, the present state is not reported, only
     /// later changes.
     pub fn watch(&mut self, wanted: Arc<[EventMask]>, version: u32) {
-        let before = std::mem::replace(&mut self.notices.wanted, wanted);
-        self.notices.version = version;
+        let before = std::mem::replace(&mut self.channel_events.wanted, wanted);
+        self.channel_events.version = version;
         let before = |app: usize| before.get(app).copied().unwrap_or_default();
-        let wanted = self.notices.wanted.iter().enumerate();
+        let wanted = self.channel_events.wanted.iter().enumerate();
         let added: Vec<EventMask> = wanted.map(|(app, mask)| mask.without(before(app))).collect();
         if added.iter().any(|mask| mask.has(EventMask::OCCUPANCY | EventMask::COUNTS)) {
             self.catch_up(&added);
@@ -52,35 +52,35 @@ impl Hub {
     }
 
     /// The next channel event.
-    pub fn next_notice(&mut self) -> Option<ChannelEvent> {
-        self.notices.next()
+    pub fn next_channel_event(&mut self) -> Option<ChannelEvent> {
+        self.channel_events.next()
     }
 
     /// Bytes of the waiting channel events.
-    pub fn notice_bytes(&self) -> usize {
-        self.notices.bytes
+    pub fn channel_event_bytes(&self) -> usize {
+        self.channel_events.bytes
     }
 
     /// Whether there is a channel event.
-    pub fn has_notices(&self) -> bool {
-        !self.notices.is_empty()
+    pub fn has_channel_events(&self) -> bool {
+        !self.channel_events.is_empty()
     }
 
     /// The number of channel events lost for lack of room since the last call, by application.
-    pub fn lost_notices(&mut self) -> Vec<(u32, u64)> {
-        std::mem::take(&mut self.notices.lost)
+    pub fn lost_channel_events(&mut self) -> Vec<(u32, u64)> {
+        std::mem::take(&mut self.channel_events.lost)
     }
 
     /// The number of channel events that have cancelled each other since the last call.
-    pub fn cancelled_notices(&mut self) -> u64 {
-        std::mem::take(&mut self.notices.cancelled)
+    pub fn cancelled_channel_events(&mut self) -> u64 {
+        std::mem::take(&mut self.channel_events.cancelled)
     }
 
     /// Notes that a connection joins a channel of this home. If the channel is not reported as
     /// occupied, the connection becomes the source of its events.
     pub(super) fn note_maker(&mut self, at: u32, conn: ConnId) {
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        if self.notices.wanted(&channel.name) == EventMask::NONE {
+        if self.channel_events.wanted(&channel.name) == EventMask::NONE {
             return;
         }
         let reported = &mut channel.home.get_or_insert_default().reported;
@@ -93,7 +93,7 @@ impl Hub {
     /// its home.
     pub(super) fn look(&mut self, at: u32) {
         let Some(channel) = &self.channels[at as usize] else { return };
-        let wanted = self.notices.wanted(&channel.name);
+        let wanted = self.channel_events.wanted(&channel.name);
         if wanted == EventMask::NONE || self.home_of(channel.name.hash()) != self.core {
             return;
         }
@@ -105,17 +105,21 @@ impl Hub {
             home.reported.occupied = occupied;
             let what =
                 if occupied { ChannelEventKind::Occupied } else { ChannelEventKind::Vacated };
-            self.notices.push(&channel.name, what, home.reported.maker);
+            self.channel_events.push(&channel.name, what, home.reported.maker);
         }
         if !wanted.has(EventMask::COUNTS) || count == home.reported.count {
             return;
         }
         if count <= COUNT_SMALL {
             home.reported.count = count;
-            self.notices.push(&channel.name, ChannelEventKind::Count(count), home.reported.maker);
+            self.channel_events.push(
+                &channel.name,
+                ChannelEventKind::Count(count),
+                home.reported.maker,
+            );
         } else if !home.reported.counting {
             home.reported.counting = true;
-            self.notices.counting.push_back(channel.name.clone());
+            self.channel_events.counting.push_back(channel.name.clone());
         }
     }
 
@@ -159,7 +163,7 @@ impl Hub {
         what: impl FnOnce(&mut Reported) -> Option<ChannelEventKind>,
     ) {
         let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
-        if !self.notices.wanted(&channel.name).has(kind) {
+        if !self.channel_events.wanted(&channel.name).has(kind) {
             return;
         }
         let reported = &mut channel.home.get_or_insert_default().reported;
@@ -171,13 +175,13 @@ impl Hub {
         } else {
             reported.maker
         };
-        self.notices.push(&channel.name, what, maker);
+        self.channel_events.push(&channel.name, what, maker);
     }
 
     /// Reports the counts of channels with many subscribers, each at most once in
     /// [`COUNT_EVERY_MS`].
     pub(super) fn sweep_counts(&mut self, now_ms: u64) {
-        for name in std::mem::take(&mut self.notices.counting) {
+        for name in std::mem::take(&mut self.channel_events.counting) {
             let found = self.find(name.app(), name.text(), name.hash());
             let channel = found.and_then(|at| self.channels[at as usize].as_mut());
             let Some(channel) = channel else { continue };
@@ -185,7 +189,7 @@ impl Hub {
             let count = channel.subscribers.len() as u64 + home.remote_count();
             let due = home.reported.counted_ms + COUNT_EVERY_MS <= now_ms;
             if count != home.reported.count && !due {
-                self.notices.counting.push_back(name);
+                self.channel_events.counting.push_back(name);
                 continue;
             }
             home.reported.counting = false;
@@ -193,7 +197,7 @@ impl Hub {
                 home.reported.count = count;
                 home.reported.counted_ms = now_ms;
                 let maker = home.reported.maker;
-                self.notices.push(&name, ChannelEventKind::Count(count), maker);
+                self.channel_events.push(&name, ChannelEventKind::Count(count), maker);
             }
         }
     }

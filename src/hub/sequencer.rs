@@ -1,7 +1,6 @@
 //! The home's side of a channel: the order of its events, its members, its cached event, its
 //! picture and history, and its counts.
 
-use super::Hub;
 use super::encodings::Encodings;
 use super::event::{Event, EventPayload, HistoryLimit, Retain, Retention};
 use super::frames::SharedFrame;
@@ -12,26 +11,27 @@ use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::rooms::Claim;
+use super::{Hub, HubMessage};
 use std::sync::Arc;
 
-impl Hub {
+impl<M: HubMessage> Hub<M> {
     /// Carries out the request of a joining connection. This core is the channel's home.
     pub(super) fn grant(
         &mut self,
         conn: ConnId,
         at: u32,
-        request: JoinRequest,
+        request: JoinRequest<M>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Result<JoinReply, ChannelFull> {
         let Some(channel) = &mut self.channels[at as usize] else { return Err(ChannelFull) };
         let home = channel.home.get_or_insert_default();
         let mut reply = JoinReply::default();
         let mut change = None;
-        let mut came = None;
+        let mut joined = None;
         if let Some(member) = request.member {
             if home.enter(conn, &member)? {
-                came = Some(member.id.clone());
+                joined = Some(member.id.clone());
                 change = Some(Event { except: Some(conn), ..member.added.clone().into() });
             }
             reply.users = Some(Arc::new(home.users()));
@@ -55,7 +55,7 @@ impl Hub {
         }
         self.note_maker(at, conn);
         self.note_occupied(at);
-        if let Some(user) = came {
+        if let Some(user) = joined {
             self.note_member_added(at, &user);
         }
         if matches!(reply.cached, Some(None)) {
@@ -68,7 +68,7 @@ impl Hub {
     }
 
     /// Orders an event that the hub itself made, for subscribers on all cores.
-    fn announce(&mut self, at: u32, event: Event, mail: &mut OutgoingMail) {
+    fn announce(&mut self, at: u32, event: Event<M>, mail: &mut OutgoingMail<M>) {
         self.fan_out(at, &event, mail);
         if let Some(channel) = &self.channels[at as usize]
             && !channel.subscribers.is_empty()
@@ -78,10 +78,10 @@ impl Hub {
     }
 
     /// Removes a member's connection. This core is the channel's home.
-    pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail) {
+    pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail<M>) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
-        let gone = channel.home.as_mut().and_then(|home| home.exit(conn));
-        if let Some((user, change)) = gone {
+        let removed = channel.home.as_mut().and_then(|home| home.exit(conn));
+        if let Some((user, change)) = removed {
             self.note_member_removed(at, &user);
             self.announce(at, change.into(), mail);
         }
@@ -89,7 +89,7 @@ impl Hub {
 
     /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
-    fn order(&mut self, at: u32, event: &Event, now_ms: u64, mail: &mut OutgoingMail) {
+    fn order(&mut self, at: u32, event: &Event<M>, now_ms: u64, mail: &mut OutgoingMail<M>) {
         match (&event.retain, &event.payload) {
             (Retention::Cache(entry), EventPayload::Frame(shared)) => {
                 self.keep(at, shared.frame.clone(), entry, now_ms);
@@ -119,10 +119,10 @@ impl Hub {
     pub(super) fn publish_at_home(
         &mut self,
         found: Option<u32>,
-        name: impl FnOnce(&Hub) -> ChannelName,
-        event: &Event,
+        name: impl FnOnce(&Hub<M>) -> ChannelName,
+        event: &Event<M>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Option<u32> {
         let at = match found {
             Some(at) => at,
@@ -230,7 +230,7 @@ impl Hub {
         self.pack();
     }
 
-    fn fan_out(&self, at: u32, event: &Event, mail: &mut OutgoingMail) {
+    fn fan_out(&self, at: u32, event: &Event<M>, mail: &mut OutgoingMail<M>) {
         let Some(Some(channel)) = self.channels.get(at as usize) else { return };
         for core in channel.interest.iter() {
             mail.down(core, Down::Deliver { name: channel.name.clone(), event: event.clone() });
@@ -242,10 +242,10 @@ impl Hub {
     pub fn request(
         &mut self,
         from: u16,
-        request: Up,
+        request: Up<M>,
         now_ms: u64,
-        mail: &mut OutgoingMail,
-    ) -> Option<(ChannelName, Event)> {
+        mail: &mut OutgoingMail<M>,
+    ) -> Option<(ChannelName, Event<M>)> {
         match request {
             Up::Interest { request_id, slot, name, claim } => {
                 let at = self.find(name.app(), name.text(), name.hash());
@@ -307,10 +307,10 @@ impl Hub {
         &mut self,
         conn: ConnId,
         name: &ChannelName,
-        request: JoinRequest,
+        request: JoinRequest<M>,
         claim: Claim,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> Result<JoinReply, JoinRefusal> {
         let found = self.find(name.app(), name.text(), name.hash());
         if !self.has_room(name.app(), found, claim) {
@@ -359,7 +359,7 @@ impl Hub {
         query: &Query,
         ack: Ack,
         now_ms: u64,
-        mail: &mut OutgoingMail,
+        mail: &mut OutgoingMail<M>,
     ) -> (Option<Answer>, u32) {
         let asked: Vec<u16> = match query {
             Query::Channels { .. } => (0..self.cores).collect(),

@@ -4,11 +4,22 @@ use super::*;
 use crate::mem::Frozen;
 use std::sync::Arc;
 
+mod channel_events;
 mod history;
 mod kept;
-mod notices;
 mod pictures;
 mod rooms;
+
+/// The hub's types with a message that has no content.
+type Hub = super::Hub<()>;
+type Event = super::Event<()>;
+type EventPayload = super::EventPayload<()>;
+type Join<'n> = super::Join<'n, ()>;
+type JoinRequest = super::JoinRequest<()>;
+type Member = super::Member<()>;
+type OutgoingMail = super::OutgoingMail<()>;
+type Up = super::Up<()>;
+type Down = super::Down<()>;
 
 const NOW_MS: u64 = 1000;
 /// One event of 600 bytes with its tables fits, and two do not.
@@ -103,8 +114,8 @@ impl World {
 
     fn deliver_mail(&mut self) {
         while let Some((from, to)) = self.next_mail() {
-            let lanes = self.outgoing[from as usize].to(to);
-            if let Some(up) = lanes.up.pop_front() {
+            let queues = self.outgoing[from as usize].to(to);
+            if let Some(up) = queues.up.pop_front() {
                 let at = to as usize;
                 let mail = &mut self.outgoing[at];
                 if let Some((name, event)) = self.hubs[at].request(from, up, NOW_MS, mail) {
@@ -113,7 +124,7 @@ impl World {
                 self.hear_local();
                 continue;
             }
-            match lanes.down.pop_front() {
+            match queues.down.pop_front() {
                 Some(Down::Interested { request_id, name, .. }) => {
                     let joined = self.hubs[to as usize].interested(request_id, &name);
                     self.joined.extend(joined.iter().map(|subscriber| (to, subscriber.slot)));
@@ -135,8 +146,8 @@ impl World {
     fn next_mail(&mut self) -> Option<(u16, u16)> {
         let cores = self.hubs.len() as u16;
         (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).find(|&(from, to)| {
-            let lanes = self.outgoing[from as usize].to(to);
-            !lanes.up.is_empty() || !lanes.down.is_empty()
+            let queues = self.outgoing[from as usize].to(to);
+            !queues.up.is_empty() || !queues.down.is_empty()
         })
     }
 
@@ -194,9 +205,9 @@ fn hub_ignores_an_answer_to_an_older_interest() {
     assert!(matches!(world.join(1, 1, &name), Joined::Later));
     // The home has got: interest, forget, interest. A publish between the first answer and the
     // second need not arrive, so the first answer must not activate the subscription.
-    let lanes = world.outgoing[1].to(0);
-    assert_eq!(lanes.up.len(), 3);
-    let first = lanes.up.pop_front().expect("the first question");
+    let queues = world.outgoing[1].to(0);
+    assert_eq!(queues.up.len(), 3);
+    let first = queues.up.pop_front().expect("the first question");
     world.hubs[0].request(1, first, NOW_MS, &mut world.outgoing[0]);
     let Some(Down::Interested { request_id, name: asked_name, .. }) =
         world.outgoing[0].to(1).down.pop_front()
@@ -435,12 +446,12 @@ fn watched(cores: u16, mask: EventMask) -> World {
 
 impl World {
     /// All channel events so far, home by home.
-    fn notices(&mut self) -> Vec<ChannelEventKind> {
+    fn channel_events(&mut self) -> Vec<ChannelEventKind> {
         for core in 0..self.hubs.len() {
             self.hubs[core].report_counts(&mut self.outgoing[core]);
         }
         self.deliver_mail();
-        let next = |hub: &mut Hub| hub.next_notice().map(|notice| notice.what);
+        let next = |hub: &mut Hub| hub.next_channel_event().map(|channel_event| channel_event.what);
         let hubs = self.hubs.iter_mut();
         hubs.flat_map(|hub| std::iter::from_fn(move || next(hub))).collect()
     }
@@ -450,21 +461,21 @@ impl World {
 fn channel_events_report_occupied_and_vacated_once_over_all_cores() {
     let mut world = watched(3, EventMask::OCCUPANCY | EventMask::COUNTS);
     world.join(0, 1, "a");
-    assert_eq!(world.notices(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
+    assert_eq!(world.channel_events(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
     world.join(1, 1, "a");
     world.join(1, 2, "a");
     world.join(2, 1, "a");
-    let counts = world.notices();
+    let counts = world.channel_events();
     assert_eq!(counts.last(), Some(&ChannelEventKind::Count(4)));
     assert!(counts.iter().all(|what| matches!(what, ChannelEventKind::Count(2..=4))), "{counts:?}");
     world.leave(0, 1, "a");
     world.leave(1, 1, "a");
     world.leave(1, 2, "a");
-    let counts = world.notices();
+    let counts = world.channel_events();
     assert_eq!(counts.last(), Some(&ChannelEventKind::Count(1)));
     assert!(!counts.contains(&ChannelEventKind::Vacated));
     world.leave(2, 1, "a");
-    assert_eq!(world.notices(), [ChannelEventKind::Vacated, ChannelEventKind::Count(0)]);
+    assert_eq!(world.channel_events(), [ChannelEventKind::Vacated, ChannelEventKind::Count(0)]);
     assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
 }
 
@@ -473,11 +484,11 @@ fn channel_events_leave_out_user_channels_and_unwanted_kinds() {
     let mut world = watched(2, EventMask::OCCUPANCY);
     world.join(0, 1, "#server-to-user-a");
     world.leave(0, 1, "#server-to-user-a");
-    assert_eq!(world.notices(), []);
+    assert_eq!(world.channel_events(), []);
     let mut world = watched(2, EventMask::NONE);
     world.join(0, 1, "a");
     world.leave(0, 1, "a");
-    assert_eq!(world.notices(), []);
+    assert_eq!(world.channel_events(), []);
 }
 
 #[test]
@@ -490,14 +501,14 @@ fn channel_events_of_members_come_between_occupied_and_vacated() {
             world.deliver_mail();
         }
         assert_eq!(
-            world.notices(),
+            world.channel_events(),
             [ChannelEventKind::Occupied, ChannelEventKind::MemberAdded("ada".into())]
         );
         world.leave(core, 1, "p");
-        assert_eq!(world.notices(), []);
+        assert_eq!(world.channel_events(), []);
         world.leave(core, 2, "p");
         assert_eq!(
-            world.notices(),
+            world.channel_events(),
             [ChannelEventKind::MemberRemoved("ada".into()), ChannelEventKind::Vacated]
         );
     }
@@ -510,7 +521,7 @@ fn channel_events_report_a_cache_miss_once_until_an_event_is_cached() {
         let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
         world.join_with(core, 1, "c", request());
         world.join_with(core, 2, "c", request());
-        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
+        assert_eq!(world.channel_events(), [ChannelEventKind::CacheMiss]);
         let keep = CacheEntry { ttl_ms: 1, event: "e".into(), data: "d".into() };
         let event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
         let at = usize::from(core);
@@ -518,7 +529,7 @@ fn channel_events_report_a_cache_miss_once_until_an_event_is_cached() {
         world.deliver_mail();
         world.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
         world.join_with(core, 3, "c", request());
-        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
+        assert_eq!(world.channel_events(), [ChannelEventKind::CacheMiss]);
     }
 }
 
@@ -530,15 +541,15 @@ fn channel_events_report_a_cache_miss_again_after_the_channel_was_empty() {
         world.join_with(core, 1, "c", request());
         world.deliver_mail();
         world.join_with(core, 2, "c", request());
-        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
+        assert_eq!(world.channel_events(), [ChannelEventKind::CacheMiss]);
         world.leave(core, 1, "c");
         world.join_with(core, 1, "c", request());
-        assert_eq!(world.notices(), [], "one subscriber has stayed");
+        assert_eq!(world.channel_events(), [], "one subscriber has stayed");
         world.leave(core, 1, "c");
         world.leave(core, 2, "c");
-        assert_eq!(world.notices(), []);
+        assert_eq!(world.channel_events(), []);
         world.join_with(core, 1, "c", request());
-        assert_eq!(world.notices(), [ChannelEventKind::CacheMiss]);
+        assert_eq!(world.channel_events(), [ChannelEventKind::CacheMiss]);
     }
 }
 
@@ -552,27 +563,33 @@ fn channel_events_of_a_newly_wanted_kind_report_changes_only() {
             }
         };
         world.join(core, 1, "a");
-        assert_eq!(world.notices(), []);
+        assert_eq!(world.channel_events(), []);
         watch(&mut world, EventMask::OCCUPANCY | EventMask::COUNTS, 1);
         world.join(core, 2, "a");
-        assert_eq!(world.notices(), [ChannelEventKind::Count(2)], "it was occupied before");
+        assert_eq!(world.channel_events(), [ChannelEventKind::Count(2)], "it was occupied before");
         world.leave(core, 2, "a");
         world.leave(core, 1, "a");
         assert!(
-            world.notices().ends_with(&[ChannelEventKind::Vacated, ChannelEventKind::Count(0)])
+            world
+                .channel_events()
+                .ends_with(&[ChannelEventKind::Vacated, ChannelEventKind::Count(0)])
         );
         world.join(core, 1, "a");
-        assert_eq!(world.notices(), [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]);
+        assert_eq!(
+            world.channel_events(),
+            [ChannelEventKind::Occupied, ChannelEventKind::Count(1)]
+        );
         // Unwanted for a while, and wanted again after the state has changed.
         watch(&mut world, EventMask::COUNTS, 2);
         world.leave(core, 1, "a");
-        assert_eq!(world.notices(), [ChannelEventKind::Count(0)]);
+        assert_eq!(world.channel_events(), [ChannelEventKind::Count(0)]);
         watch(&mut world, EventMask::OCCUPANCY, 3);
         world.join(core, 1, "a");
-        assert_eq!(world.notices(), [ChannelEventKind::Occupied], "core {core}");
+        assert_eq!(world.channel_events(), [ChannelEventKind::Occupied], "core {core}");
         world.leave(core, 1, "a");
         world.deliver_mail();
-        let last = world.hubs.iter_mut().find_map(Hub::next_notice).expect("a notice");
+        let last =
+            world.hubs.iter_mut().find_map(Hub::next_channel_event).expect("a channel event");
         assert_eq!((last.what, last.version), (ChannelEventKind::Vacated, 3));
     }
 }
@@ -581,19 +598,19 @@ fn channel_events_of_a_newly_wanted_kind_report_changes_only() {
 fn channel_events_report_large_counts_at_intervals() {
     let mut world = watched(1, EventMask::COUNTS);
     (0..100).for_each(|index| drop(world.join(0, index, "a")));
-    assert_eq!(world.notices().len(), 100);
+    assert_eq!(world.channel_events().len(), 100);
     (100..103).for_each(|index| drop(world.join(0, index, "a")));
-    assert_eq!(world.notices(), []);
+    assert_eq!(world.channel_events(), []);
     world.hubs[0].sweep(10_000);
-    assert_eq!(world.notices(), [ChannelEventKind::Count(103)]);
+    assert_eq!(world.channel_events(), [ChannelEventKind::Count(103)]);
     world.join(0, 200, "a");
     world.hubs[0].sweep(14_999);
-    assert_eq!(world.notices(), []);
+    assert_eq!(world.channel_events(), []);
     world.hubs[0].sweep(15_000);
-    assert_eq!(world.notices(), [ChannelEventKind::Count(104)]);
+    assert_eq!(world.channel_events(), [ChannelEventKind::Count(104)]);
     world.join(0, 201, "a");
     (100..103).chain([200, 201]).for_each(|index| assert!(world.leave(0, index, "a")));
-    assert_eq!(world.notices(), [ChannelEventKind::Count(100)]);
+    assert_eq!(world.channel_events(), [ChannelEventKind::Count(100)]);
     world.hubs[0].sweep(20_000);
-    assert_eq!(world.notices(), []);
+    assert_eq!(world.channel_events(), []);
 }

@@ -68,8 +68,8 @@ pub struct VerifyingKey {
 impl fmt::Debug for VerifyingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let VerifyingKey { kid, algorithms, .. } = self;
-        let mut shown = f.debug_struct("VerifyingKey");
-        shown.field("kid", kid).field("algorithms", algorithms).finish_non_exhaustive()
+        let mut output = f.debug_struct("VerifyingKey");
+        output.field("kid", kid).field("algorithms", algorithms).finish_non_exhaustive()
     }
 }
 

@@ -17,11 +17,11 @@ pub struct TokenHolders(Mutex<HashMap<Arc<str>, TokenHolder>>);
 struct TokenHolder {
     connections: usize,
     /// The claims of the last renewal, if there was one since the first of these connections.
-    renewed: Option<Renewed>,
+    renewal: Option<Renewal>,
 }
 
 #[derive(Clone, Debug)]
-struct Renewed {
+struct Renewal {
     expires_s: Option<u64>,
     roles: Vec<String>,
 }
@@ -39,7 +39,7 @@ impl TokenHolders {
         let mut holders = self.lock();
         let Some(holder) = holders.get_mut(identity) else { return false };
         let (expires_s, roles) = (claims.expires_s, claims.roles.clone());
-        holder.renewed = Some(Renewed { expires_s, roles });
+        holder.renewal = Some(Renewal { expires_s, roles });
         true
     }
 
@@ -102,12 +102,12 @@ impl TokenLease {
     /// the renewal never expires, so that the lease is no longer needed.
     fn refresh(&mut self) -> bool {
         let Some(identity) = &self.identity else { return true };
-        let renewed = self.holders.lock().get(identity).and_then(|it| it.renewed.clone());
-        let Some(renewed) = renewed else { return true };
-        if !self.roles.iter().all(|role| renewed.roles.contains(role)) {
+        let renewal = self.holders.lock().get(identity).and_then(|it| it.renewal.clone());
+        let Some(renewal) = renewal else { return true };
+        if !self.roles.iter().all(|role| renewal.roles.contains(role)) {
             return true;
         }
-        match renewed.expires_s {
+        match renewal.expires_s {
             None => return false,
             Some(at) if at > self.expires_s => {
                 self.expires_s = at;

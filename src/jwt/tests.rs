@@ -329,11 +329,11 @@ fn jwt_issuer_and_audience() {
     refused(&with("aud", json!({"api": 1})), Flaw::Claims);
     assert!(check(&with("aud", json!(["other", "api"]))).is_ok());
     let open = TokenPolicy { issuer: String::new(), audience: String::new(), ..policy() };
-    let verdict = |token: &str| verify(token, &open, &all_keys(), NOW_S).err();
-    assert_eq!(verdict(&token(&json!({"sub": "ada"}))), None);
+    let flaw_of = |token: &str| verify(token, &open, &all_keys(), NOW_S).err();
+    assert_eq!(flaw_of(&token(&json!({"sub": "ada"}))), None);
     // RFC 7519 section 4.1.3: a token with an audience is refused by a recipient without a name.
-    assert_eq!(verdict(&with("aud", json!("api"))), Some(Flaw::Audience));
-    assert_eq!(verdict(&with("aud", json!(""))), None);
+    assert_eq!(flaw_of(&with("aud", json!("api"))), Some(Flaw::Audience));
+    assert_eq!(flaw_of(&with("aud", json!(""))), None);
 }
 
 #[test]
@@ -531,7 +531,7 @@ fn jwks_is_requested_for_a_missing_key_and_old_keys_stay() {
 
 #[test]
 fn jwt_claims_that_are_required_are_there_and_not_null() {
-    let verdict = |require: &[&str], claims: &Value| {
+    let flaw_of = |require: &[&str], claims: &Value| {
         let require = require.iter().map(|it| (*it).to_owned()).collect();
         let policy = TokenPolicy { require, ..policy() };
         verify(&token(claims), &policy, &all_keys(), NOW_S).err()
@@ -546,11 +546,11 @@ fn jwt_claims_that_are_required_are_there_and_not_null() {
         (&["realm.none"], Some(Flaw::Missing)),
         (&["realm.other"], Some(Flaw::Missing)),
     ] {
-        assert_eq!(verdict(require, &claims), want, "{require:?}");
+        assert_eq!(flaw_of(require, &claims), want, "{require:?}");
     }
     claims.as_object_mut().unwrap().remove("exp");
-    assert_eq!(verdict(&[], &claims), None, "by default, a token may be for ever");
-    assert_eq!(verdict(&["exp"], &claims), Some(Flaw::Missing));
+    assert_eq!(flaw_of(&[], &claims), None, "by default, a token may be for ever");
+    assert_eq!(flaw_of(&["exp"], &claims), Some(Flaw::Missing));
 }
 
 #[test]
@@ -580,8 +580,8 @@ fn jwt_keys_of_pem_in_each_of_its_forms() {
 #[test]
 fn jwt_secrets_are_not_in_debug_texts() {
     let key = VerifyingKey::from_secret(b"nobody-knows-nobody-knows-nobody-knows").unwrap();
-    let shown = format!("{:?} {:?}", key, KeySet::new(vec![key.clone()]));
-    assert!(shown.contains("HS256") && !shown.contains("nobody") && !shown.contains("110"));
+    let text = format!("{:?} {:?}", key, KeySet::new(vec![key.clone()]));
+    assert!(text.contains("HS256") && !text.contains("nobody") && !text.contains("110"));
 }
 
 #[test]

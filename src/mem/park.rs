@@ -89,16 +89,16 @@ mod models {
         rx
     }
 
-    /// Runs the turns of a core until a message has come from each of `lanes`.
-    fn turns(parking: &Parking, lanes: &mut [Receiver<usize>]) {
-        let mut left = lanes.len();
+    /// Runs the turns of a core until a message has come from each of `queues`.
+    fn turns(parking: &Parking, queues: &mut [Receiver<usize>]) {
+        let mut left = queues.len();
         while left > 0 {
             parking.announce();
-            if lanes.iter_mut().all(Receiver::is_empty) {
+            if queues.iter_mut().all(Receiver::is_empty) {
                 thread::park();
             }
             parking.retract();
-            left -= lanes.iter_mut().filter_map(Receiver::pop).count();
+            left -= queues.iter_mut().filter_map(Receiver::pop).count();
         }
     }
 
@@ -106,8 +106,8 @@ mod models {
     fn parking_is_woken_by_mail_from_one_core() {
         explore(|| {
             let parking = Arc::new(Parking::new());
-            let lane = send(parking.clone(), thread::current());
-            turns(&parking, &mut [lane]);
+            let queue = send(parking.clone(), thread::current());
+            turns(&parking, &mut [queue]);
         });
     }
 
@@ -135,9 +135,9 @@ mod models {
                     }
                 }
             });
-            let mut lanes = [rx];
-            turns(&parking, &mut lanes);
-            turns(&parking, &mut lanes);
+            let mut queues = [rx];
+            turns(&parking, &mut queues);
+            turns(&parking, &mut queues);
         });
     }
 }

@@ -85,7 +85,7 @@ impl Avro {
             [] => Ok(value),
             rest => {
                 let more = rest.len();
-                Err(Invalid::malformed(format_args!("{more} bytes follow the datum")))
+                Err(Invalid::malformed(format_args!("{more} bytes more than the schema's datum")))
             }
         }
     }
@@ -217,9 +217,7 @@ impl Avro {
             (Schema::Union(union), json) => Some(self.branch_of(json, union)?),
             _ => None,
         };
-        value.ok_or_else(|| {
-            Invalid::broken(format_args!("the value is not of type {}", branch_name(schema)))
-        })
+        value.ok_or_else(|| Invalid::broken(format_args!("this is no {}", branch_name(schema))))
     }
 
     fn record_of(&self, mut json: Map<String, Json>, schema: &Schema) -> Result<Value, Invalid> {
@@ -244,23 +242,23 @@ impl Avro {
             Json::Object(entries) if entries.len() == 1 => {
                 entries.into_iter().next().ok_or_else(mismatch)?
             }
-            _ => return Err(Invalid::broken("the value of a union must name its branch")),
+            _ => return Err(Invalid::broken("of a union, the branch is named")),
         };
         let named = |branch: &Schema| branch_name(self.named(branch)) == wanted;
         let found = union.variants().iter().enumerate().find(|(_, branch)| named(branch));
-        let unknown = || Invalid::broken(format_args!("the union has no branch `{wanted}`"));
+        let unknown = || Invalid::broken(format_args!("the union has no `{wanted}`"));
         let (at, branch) = found.ok_or_else(unknown)?;
         Ok(Value::Union(at as u32, Box::new(self.value_of(json, branch)?)))
     }
 }
 
 fn mismatch() -> Invalid {
-    Invalid::broken("the datum does not match its schema")
+    Invalid::broken("the datum is not of its schema")
 }
 
 fn number(value: f64) -> Result<Json, Invalid> {
     let number = Number::from_f64(value).map(Json::Number);
-    number.ok_or_else(|| Invalid::broken("JSON cannot represent the number"))
+    number.ok_or_else(|| Invalid::broken("JSON has no such number"))
 }
 
 /// The bytes of a text of the JSON encoding, in which each byte is the character with that code
@@ -405,7 +403,7 @@ mod tests {
         }
         let mut more = DATUM.to_vec();
         more.push(0);
-        assert_eq!(avro.check(&more).unwrap_err().reason, "1 bytes follow the datum");
+        assert_eq!(avro.check(&more).unwrap_err().reason, "1 bytes more than the schema's datum");
         let text = Avro::new("\"string\"").unwrap();
         for cut in [&b"\x06ab"[..], b"\x06", b""] {
             assert!(text.check(cut).is_err_and(|error| error.malformed), "{cut:x?}");
@@ -419,15 +417,15 @@ mod tests {
         let avro = Avro::new(SCHEMA).unwrap();
         assert!(avro.encode_json(b"{").is_err_and(|error| error.malformed));
         for (from, to, reason) in [
-            ("\"at\":1000", "\"at\":1.5", "the value is not of type long"),
+            ("\"at\":1000", "\"at\":1.5", "this is no long"),
             (",\"at\":1000", "", "the field `at` is missing"),
             ("\"at\"", "\"x\":1,\"at\"", "no field is named `x`"),
-            ("\"SELL\"", "\"HOLD\"", "the value is not of type market.Side"),
-            ("{\"double\":10.5}", "10.5", "the value of a union must name its branch"),
-            ("{\"double\":10.5}", "{\"float\":10.5}", "the union has no branch `float`"),
-            ("\\u0001\\u0002", "\\u0001", "the value is not of type market.Id"),
-            ("\u{ff}", "\u{100}", "the value is not of type bytes"),
-            ("-2", "2147483648", "the value is not of type int"),
+            ("\"SELL\"", "\"HOLD\"", "this is no market.Side"),
+            ("{\"double\":10.5}", "10.5", "of a union, the branch is named"),
+            ("{\"double\":10.5}", "{\"float\":10.5}", "the union has no `float`"),
+            ("\\u0001\\u0002", "\\u0001", "this is no market.Id"),
+            ("\u{ff}", "\u{100}", "this is no bytes"),
+            ("-2", "2147483648", "this is no int"),
         ] {
             assert!(JSON.contains(from), "{from}");
             let error = avro.encode_json(JSON.replacen(from, to, 1).as_bytes()).unwrap_err();

@@ -114,7 +114,7 @@ fn push_varint(number: usize, out: &mut Vec<u8>) {
 }
 
 fn no_index() -> Invalid {
-    Invalid::malformed("no message index follows the schema id")
+    Invalid::malformed("no message index behind the schema id")
 }
 
 #[cfg(test)]

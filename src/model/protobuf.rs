@@ -90,9 +90,9 @@ impl Protobuf {
     /// The model of the message type at these message indexes.
     pub(super) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
         if self.is_named && self.indexes() != indexes {
-            return Err(Invalid::broken("the message index is that of another record"));
+            return Err(Invalid::broken("the message index is another record's"));
         }
-        let none = || Invalid::broken("the schema has no message type at this index");
+        let none = || Invalid::broken("the schema has no message at that index");
         let (first, further) = indexes.split_first().ok_or_else(none)?;
         let mut record = self.record.parent_file().messages().nth(*first).ok_or_else(none)?;
         for index in further {

@@ -145,7 +145,7 @@ impl SchemaCell {
 pub enum FetchFailure {
     /// The registry has no such schema.
     #[error("the registry does not have it")]
-    Gone,
+    NotFound,
     /// The registry was not reached, or its response was not one of a registry.
     #[error("it cannot be fetched: {0}")]
     Failed(String),
@@ -160,7 +160,7 @@ pub enum Find {
     /// The schema is in the cache.
     Here(Arc<Schema>),
     /// The registry has no valid schema with this id.
-    Gone,
+    NotFound,
     /// The schema is not in the cache, and may be fetched later.
     Coming,
 }
@@ -221,8 +221,8 @@ impl Ids {
             *used = self.uses;
             return Find::Here(schema.clone());
         }
-        if let Some((_, _, gone)) = self.failed.iter().find(|(it, ..)| *it == key) {
-            return if *gone { Find::Gone } else { Find::Coming };
+        if let Some((_, _, is_missing)) = self.failed.iter().find(|(it, ..)| *it == key) {
+            return if *is_missing { Find::NotFound } else { Find::Coming };
         }
         let waits = self.busy.contains(&key) || self.queued.iter().any(|(it, _)| *it == key);
         if !waits && self.has_room(requester) {
@@ -270,11 +270,11 @@ impl Ids {
         self.known.insert(key, (schema, self.uses));
     }
 
-    fn put_failed(&mut self, key: Key, gone: bool, now_ms: u64) {
+    fn put_failed(&mut self, key: Key, is_missing: bool, now_ms: u64) {
         if self.failed.len() >= MAX_FAILED {
             self.failed.pop_front();
         }
-        self.failed.push_back((key, now_ms + FAILED_RETRY_MS, gone));
+        self.failed.push_back((key, now_ms + FAILED_RETRY_MS, is_missing));
     }
 
     /// Takes the next id to fetch from the queue, if the limit of this second allows a fetch.
@@ -495,8 +495,8 @@ impl RegistryHandle {
             Err(failure) => {
                 // Only `Failed` may succeed later: a text that is not a valid schema does not
                 // change.
-                let gone = !matches!(failure, FetchFailure::Failed(_));
-                state.ids.put_failed(key, gone, now_ms);
+                let is_missing = !matches!(failure, FetchFailure::Failed(_));
+                state.ids.put_failed(key, is_missing, now_ms);
                 SchemaLookup::Failed { stale: false }
             }
         }

@@ -99,7 +99,7 @@ impl RemoteSchema {
     pub(super) fn current(&self) -> Result<Arc<Schema>, Invalid> {
         let cell = self.link.get().and_then(|link| link.cell.as_ref());
         let schema = cell.and_then(|cell| cell.current());
-        schema.ok_or_else(|| Invalid::missing("the schema has not been fetched yet"))
+        schema.ok_or_else(|| Invalid::missing("the schema is not there yet"))
     }
 
     /// The schema with this id. If it is not cached, its fetch is queued for the connection
@@ -111,9 +111,9 @@ impl RemoteSchema {
     pub(super) fn of(&self, requester: u64, id: SchemaId) -> Result<Arc<Schema>, Invalid> {
         match self.link.get().map(|link| link.place.find(requester, id, link.shape)) {
             Some(Find::Here(schema)) => Ok(schema),
-            Some(Find::Gone) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
+            Some(Find::NotFound) => Err(Invalid::broken(format_args!("unknown schema {id}"))),
             Some(Find::Coming) | None => {
-                Err(Invalid::missing(format_args!("schema {id} has not been fetched yet")))
+                Err(Invalid::missing(format_args!("schema {id} is not there yet")))
             }
         }
     }

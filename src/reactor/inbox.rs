@@ -4,7 +4,8 @@
 //! commands cause.
 
 use super::Reactor;
-use crate::hub::{ConnId, DialectMessage, Event};
+use crate::dialect::{DialectMessage, Event};
+use crate::hub::ConnId;
 use crate::limits::COMMAND_QUEUE;
 use crate::mem::mailbox::Receiver;
 use crate::time::Now;
@@ -32,23 +33,23 @@ pub enum ReactorCommand {
 
 /// The receiving end of the command queue of one core.
 pub struct Inbox {
-    lane: Receiver<ReactorCommand>,
+    queue: Receiver<ReactorCommand>,
 }
 
 impl Inbox {
-    /// The inbox that receives from `lane`.
-    pub(super) fn new(lane: Receiver<ReactorCommand>) -> Inbox {
-        Inbox { lane }
+    /// The inbox that receives from `queue`.
+    pub(super) fn new(queue: Receiver<ReactorCommand>) -> Inbox {
+        Inbox { queue }
     }
 
     /// Removes the oldest command.
     pub fn pop(&mut self) -> Option<ReactorCommand> {
-        self.lane.pop()
+        self.queue.pop()
     }
 
     /// Whether commands are waiting.
     pub(super) fn is_waiting(&mut self) -> bool {
-        !self.lane.is_empty()
+        !self.queue.is_empty()
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Inbox, Outbox, Reactor};
 use crate::dialect::Env;
-use crate::hub::{Down, Up};
+use crate::dialect::{Down, Up};
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::mem::park::Parking;
 use crate::time::Now;

@@ -219,7 +219,7 @@ impl Reactor {
             }
             self.maintain_accepts(now);
             self.hand_over_mail(now);
-            self.hand_over_notices(now);
+            self.hand_over_channel_events(now);
             self.flush(now);
             if self.shard.is_memory_scarce()
                 && self.relief.is_due_while_scarce(self.shard.freed_bytes(), now)
@@ -227,7 +227,7 @@ impl Reactor {
                 self.give_memory_back();
             }
             if self.is_over(now) {
-                self.drop_notices(now);
+                self.drop_channel_events(now);
                 return Ok(());
             }
             self.end_turn(began_ns, now);
@@ -261,7 +261,7 @@ impl Reactor {
         }
         let retry = !self.shard.mail().is_empty()
             || !self.shard.takes_requests()
-            || self.shard.has_notices();
+            || self.shard.has_channel_events();
         self.mail.me().parking.announce();
         let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
@@ -336,9 +336,9 @@ impl Reactor {
             // number.
             self.accepts.close();
         }
-        let notices_sent = !self.shard.has_notices();
+        let channel_events_sent = !self.shard.has_channel_events();
         let is_gone = self.shard.is_empty() && self.open_conns() == 0;
-        let idle = is_gone && notices_sent && self.accepts.are_closed();
+        let idle = is_gone && channel_events_sent && self.accepts.are_closed();
         if self.mail.all_idle(idle) {
             return true;
         }
@@ -464,10 +464,10 @@ mod tests {
         let addresses = Addresses::new(2);
         let enter = |text: &str| addresses.enter(text.parse().expect(text));
         assert!(enter("2001:db8:0:1::1") && enter("2001:db8:0:1:ffff:ffff:ffff:ffff"));
-        assert!(!enter("2001:db8:0:1::2"), "a third one of the same 64 bits");
-        assert!(enter("2001:db8:0:2::1"), "the next network");
+        assert!(!enter("2001:db8:0:1::2"), "a third connection from the same 64-bit network");
+        assert!(enter("2001:db8:0:2::1"), "another 64-bit network has its own count");
         assert!(enter("10.0.0.1") && enter("10.0.0.1") && !enter("10.0.0.1"));
-        assert!(enter("10.0.0.2"), "each address of IPv4 is one");
+        assert!(enter("10.0.0.2"), "IPv4 addresses are counted one by one, not by network");
         addresses.leave("2001:db8:0:1::9".parse().expect("an address"));
         assert!(enter("2001:db8:0:1::2") && !enter("2001:db8:0:1::2"));
     }

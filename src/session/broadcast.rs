@@ -4,8 +4,8 @@
 use super::stage::Framing;
 use super::{Context, QueueFull, Session};
 use crate::codec::Format;
-use crate::dialect::{self, Env, Why};
-use crate::hub::{CompressedFrames, Encodings, Event, EventForms, EventPayload, Form, SharedFrame};
+use crate::dialect::{self, Env, Event, EventPayload, Why};
+use crate::hub::{CompressedFrames, Encodings, EventForms, Form, SharedFrame};
 use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
 use crate::ws::output::{BITS, Channel, Codecs};

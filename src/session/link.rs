@@ -329,7 +329,7 @@ impl Link {
             None => {}
             Some(TlsFailure::Plain) => {
                 counters.tls_plain.add(1);
-                let text = "this port requires TLS: use https:// or wss://\n";
+                let text = "this port speaks TLS: use https:// or wss://\n";
                 let mut answer = Vec::new();
                 Response::text(400, text).connection(Connection::Close).push(&mut answer);
                 filter.write_plain_alert(&answer);

@@ -26,8 +26,9 @@ pub use queue::{QueueFull, WriteQueue};
 pub use stage::upgrade;
 
 use crate::config::SlowConsumer;
+use crate::dialect::DialectMessage;
 use crate::dialect::{Closing, Effects, Env, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId, DialectMessage};
+use crate::hub::{Answer, ConnId};
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::tls::{Filter, PeerCertificate};

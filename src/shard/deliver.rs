@@ -3,7 +3,8 @@
 use super::Shard;
 use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Why};
-use crate::hub::{ChannelName, ConnId, DialectMessage, Event, EventPayload, Published};
+use crate::dialect::{DialectMessage, Event, EventPayload};
+use crate::hub::{ChannelName, ConnId, Published};
 use crate::mem::Slot;
 use crate::session::{Broadcast, DeliveryOutcome};
 use crate::time::Now;

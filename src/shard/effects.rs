@@ -3,10 +3,8 @@
 
 use super::Shard;
 use crate::dialect::{self, Effect, Effects, JoinOutcome, LinkedPublish, Why, is_public};
-use crate::hub::{
-    Ack, Answer, ConnId, DialectMessage, Event, EventPayload, Form, Join, JoinReply, Joined,
-    Published, Query,
-};
+use crate::dialect::{DialectMessage, Event, EventPayload, Join};
+use crate::hub::{Ack, Answer, ConnId, Form, JoinReply, Joined, Published, Query};
 use crate::mem::Slot;
 use crate::session::{Context, Ending, Session};
 use crate::time::Now;

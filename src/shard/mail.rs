@@ -3,7 +3,8 @@
 
 use super::Shard;
 use crate::dialect::JoinOutcome;
-use crate::hub::{Ack, Answer, ChannelName, Down, Form, JoinRefusal, OutgoingMail, Up};
+use crate::dialect::{Down, OutgoingMail, Up};
+use crate::hub::{Ack, Answer, ChannelName, Form, JoinRefusal};
 use crate::mem::Slot;
 use crate::time::Now;
 use crate::work;

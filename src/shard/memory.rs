@@ -39,7 +39,7 @@ impl Shard {
         let channels = self.hub.channel_count().saturating_sub(self.hub.kept_events());
         let channels = channels as u64 * CHANNEL_BYTES;
         let subscriptions = self.counters.subscriptions.get() * SUBSCRIPTION_BYTES;
-        let kept = self.hub.kept_bytes() + self.hub.notice_bytes();
+        let kept = self.hub.kept_bytes() + self.hub.channel_event_bytes();
         let inflated = self.codecs.held_bytes();
         let frames = mem::frame_bytes();
         self.account.sessions + channels + subscriptions + (kept + inflated + frames) as u64

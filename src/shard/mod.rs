@@ -7,6 +7,7 @@
 //! pending work are listed by [`Shard::next_listed`]. No call returns an error.
 
 mod account;
+mod channel_events;
 mod deliver;
 mod drain;
 mod effects;
@@ -15,7 +16,6 @@ mod feed;
 mod handshakes;
 mod mail;
 mod memory;
-mod notices;
 mod proxy;
 mod sweep;
 mod turn;
@@ -24,7 +24,8 @@ mod warnings;
 
 use crate::codec::json::Scratch;
 use crate::dialect::{CoreState, EffectList, Env};
-use crate::hub::{ChannelEvent, ConnId, Form, Hasher, Hub, OutgoingMail};
+use crate::dialect::{Hub, OutgoingMail};
+use crate::hub::{ChannelEvent, ConnId, Form, Hasher};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
 use crate::stats::Counters;
@@ -94,7 +95,7 @@ pub struct Shard {
     drain: Option<drain::Drain>,
     subscribers: Vec<(u32, Form)>,
     /// A channel event that the reactor could not hand over yet.
-    notice: Option<ChannelEvent>,
+    channel_event: Option<ChannelEvent>,
     cores: u16,
     account: account::Account,
 }
@@ -143,7 +144,7 @@ impl Shard {
             handshakes: VecDeque::new(),
             drain: None,
             subscribers: Vec::new(),
-            notice: None,
+            channel_event: None,
             cores: common.cores,
             account: Default::default(),
         }

@@ -86,13 +86,13 @@ fn sse2(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
 
 fn avx2(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     assert!(has_avx2());
-    // SAFETY: asserted one line above.
+    // SAFETY: the assertion above has checked that the processor has the feature.
     unsafe { version::<__m256i>(buf, key, phase, with_avx2) }
 }
 
 fn avx512(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     assert!(has_avx512());
-    // SAFETY: asserted one line above.
+    // SAFETY: the assertion above has checked that the processor has the feature.
     unsafe { version::<__m512i>(buf, key, phase, with_avx512) }
 }
 

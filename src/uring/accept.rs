@@ -7,16 +7,16 @@ use io_uring::{opcode, types};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::RawFd;
 
-pub(super) struct AcceptPlace {
+pub(super) struct PendingAccept {
     address: libc::sockaddr_storage,
     len: libc::socklen_t,
 }
 
-impl AcceptPlace {
-    pub(super) fn new() -> AcceptPlace {
+impl PendingAccept {
+    pub(super) fn new() -> PendingAccept {
         // SAFETY: all-zero is a valid sockaddr_storage.
         let address = unsafe { std::mem::zeroed() };
-        AcceptPlace { address, len: 0 }
+        PendingAccept { address, len: 0 }
     }
 
     /// The operation that accepts from `listener` into the direct descriptor `file`.

@@ -1,6 +1,6 @@
 //! The ring of one core: submission, completion, and the memory of operations in flight.
 
-use super::accept::AcceptPlace;
+use super::accept::PendingAccept;
 use super::buffers::{self, Buffers, Pieces};
 use super::connect::{self, ConnectPlace};
 use super::send::{Outgoing, Sent};
@@ -58,7 +58,7 @@ pub struct Ring {
     sends: Vec<Option<Box<Outgoing>>>,
     #[expect(clippy::vec_box, reason = "a batch moves between the lists while it is idle")]
     spare: Vec<Box<Outgoing>>,
-    places: Box<[AcceptPlace]>,
+    places: Box<[PendingAccept]>,
     /// Addresses of connects in flight, by direct descriptor.
     connects: HashMap<u32, Box<ConnectPlace>>,
     /// Operations for which the submission queue had no room.
@@ -91,7 +91,7 @@ impl Ring {
             buffers: ManuallyDrop::new(buffers),
             sends: Vec::new(),
             spare: Vec::new(),
-            places: (0..settings.accepts).map(|_| AcceptPlace::new()).collect(),
+            places: (0..settings.accepts).map(|_| PendingAccept::new()).collect(),
             connects: HashMap::new(),
             waiting: VecDeque::new(),
             bundles,

@@ -305,10 +305,10 @@ mod tests {
         assert_eq!(codecs.held_bytes(), 0);
         let end = second.unpack(MessageKind::Text, &[0], 100, &mut codecs);
         assert_eq!(end, Err(Violation::TextNotUtf8), "at the end at the latest");
-        for gone in [&mut first, &mut second] {
-            assert_eq!(part(gone, &bad[..5], &mut codecs), Ok(Unpacked::Part));
+        for dropped in [&mut first, &mut second] {
+            assert_eq!(part(dropped, &bad[..5], &mut codecs), Ok(Unpacked::Part));
             assert_eq!(codecs.held_bytes(), one);
-            gone.release(&mut codecs);
+            dropped.release(&mut codecs);
             assert_eq!(codecs.held_bytes(), 0);
         }
         let long = part(&mut first, &[0; 101], &mut codecs);

@@ -55,7 +55,7 @@ enum Stage {
 }
 
 /// An event without references to the payload.
-enum Found {
+enum Parsed {
     Need,
     Frame(Opcode, Place),
     Violation(Violation),
@@ -212,18 +212,18 @@ impl Reader {
         let all = input.len();
         let (taken, found) = match self.advance(role, limits, input) {
             Ok(found) => found,
-            Err(violation) => (all, Found::Violation(violation)),
+            Err(violation) => (all, Parsed::Violation(violation)),
         };
         let (opcode, place) = match found {
-            Found::Need => {
+            Parsed::Need => {
                 self.release();
                 return (taken, FrameEvent::Need);
             }
-            Found::Violation(violation) => {
+            Parsed::Violation(violation) => {
                 self.die();
                 return (all, FrameEvent::Violation(violation));
             }
-            Found::Frame(opcode, place) => (opcode, place),
+            Parsed::Frame(opcode, place) => (opcode, place),
         };
         let payload = match place {
             Place::Input { start, end } => &mut input[start..end],
@@ -249,15 +249,15 @@ impl Reader {
         role: Role,
         limits: &FrameLimits,
         input: &mut [u8],
-    ) -> Result<(usize, Found), Violation> {
+    ) -> Result<(usize, Parsed), Violation> {
         if self.stage == Stage::Dead {
-            return Ok((input.len(), Found::Need));
+            return Ok((input.len(), Parsed::Need));
         }
         let mut taken = 0;
         loop {
             if self.stage != Stage::Payload {
                 let Some((size, header)) = self.header(role, limits, &input[taken..])? else {
-                    return Ok((input.len(), Found::Need));
+                    return Ok((input.len(), Parsed::Need));
                 };
                 taken += size;
                 self.begin(&header);
@@ -265,17 +265,17 @@ impl Reader {
                     let end = taken + header.len as usize;
                     self.in_place(&mut input[taken..end])?;
                     let place = Place::Input { start: taken, end };
-                    return Ok((end, Found::Frame(self.opcode, place)));
+                    return Ok((end, Parsed::Frame(self.opcode, place)));
                 }
             }
             let part = self.left.min((input.len() - taken) as u64) as usize;
             self.keep(&input[taken..taken + part])?;
             taken += part;
             if self.left > 0 {
-                return Ok((taken, Found::Need));
+                return Ok((taken, Parsed::Need));
             }
             if let Some(opcode) = self.end()? {
-                return Ok((taken, Found::Frame(opcode, Place::Buffer)));
+                return Ok((taken, Parsed::Frame(opcode, Place::Buffer)));
             }
         }
     }

@@ -322,7 +322,7 @@ mod tests {
     fn read(framing: RecordFraming, body: &[u8], size: usize) -> String {
         let mut reader = Reader::new(framing);
         let mut records = Vec::new();
-        let mut tell = |reader: &mut Reader, found, piece: &mut [u8]| match found {
+        let mut on_event = |reader: &mut Reader, found, piece: &mut [u8]| match found {
             RecordEvent::Need => false,
             RecordEvent::Message(_, place) => {
                 records.push(String::from_utf8_lossy(reader.payload(place, piece)).into_owned());
@@ -342,7 +342,7 @@ mod tests {
             let mut at = 0;
             loop {
                 let (taken, found) = reader.next(&LIMITS, &piece[at..]);
-                let goes_on = tell(&mut reader, found, &mut piece[at..]);
+                let goes_on = on_event(&mut reader, found, &mut piece[at..]);
                 at += taken;
                 if matches!(found, RecordEvent::Violation(_)) {
                     return records.join(",");
@@ -355,7 +355,7 @@ mod tests {
             assert!(reader.held_bytes() <= 64, "memory");
         }
         let found = reader.end(&LIMITS);
-        if tell(&mut reader, found, &mut []) {
+        if on_event(&mut reader, found, &mut []) {
             assert_eq!(reader.end(&LIMITS), RecordEvent::Need, "once");
         }
         records.join(",")

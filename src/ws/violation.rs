@@ -48,15 +48,15 @@ pub enum Violation {
 impl Violation {
     /// The code that our close frame carries: 1002, 1007 or 1009 (section 7.4.1).
     pub fn code(self) -> u16 {
-        self.verdict().0
+        self.code_and_reason().0
     }
 
     /// A reason for our close frame: ASCII, at most 123 bytes.
     pub fn reason(self) -> &'static str {
-        self.verdict().1
+        self.code_and_reason().1
     }
 
-    fn verdict(self) -> (u16, &'static str) {
+    fn code_and_reason(self) -> (u16, &'static str) {
         use Violation::*;
         match self {
             ReservedBits => (codes::PROTOCOL, "reserved bit set"),

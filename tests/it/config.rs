@@ -996,7 +996,7 @@ fn config_upstreams_are_urls() {
             (secure, host.to_owned(), port, target.to_owned(), authority.to_owned(), literal);
         assert_eq!(upstream(url), want, "{url}");
     }
-    for (url, shown) in [
+    for (url, want) in [
         ("", "``"),
         ("a.example", "`a.example`"),
         ("ws://", "`ws://`"),
@@ -1018,7 +1018,7 @@ fn config_upstreams_are_urls() {
         let refusal = format!(
             "3:19: routes[0].proxy.upstreams: expected a URL such as \
              \"wss://example.com:8443/path\": ws or wss, a host name or an address (IPv6 in \
-             brackets), without `user@` and `#fragment`, found {shown}"
+             brackets), without `user@` and `#fragment`, found {want}"
         );
         check_proxy(&[(&format!("proxy.upstreams = '{url}'"), &refusal)]);
     }

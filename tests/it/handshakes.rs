@@ -20,22 +20,22 @@ fn handshakes_oldest_is_closed_after_a_reload_with_a_lower_limit() {
     let mut machine = Machine::new(at_most(3));
     let silent: Vec<usize> = (0..3).map(|_| machine.open()).collect();
     machine.settle();
-    assert!(silent.iter().all(|&at| !machine.wire(at).gone), "as many as there may be");
+    assert!(silent.iter().all(|&at| !machine.wire(at).closed), "as many as there may be");
     machine.wait(TIME_MS - 1);
     assert!(!machine.shard.takes_newcomers(machine.now), "they still have time");
     machine.now.ms += 1;
     assert!(machine.shard.takes_newcomers(machine.now));
     let fourth = machine.open();
     machine.settle();
-    assert!(machine.wire(silent[0]).gone && !machine.wire(silent[1]).gone);
+    assert!(machine.wire(silent[0]).closed && !machine.wire(silent[1]).closed);
     machine.wait(TIME_MS);
     machine.shard.renew(Arc::new(Env::new(at_most(1), 7).unwrap()), machine.now);
     // Each new connection replaces the oldest one, and is served.
-    for gone in [silent[1], silent[2], fourth] {
-        assert!(!machine.wire(gone).gone);
+    for closed in [silent[1], silent[2], fourth] {
+        assert!(!machine.wire(closed).closed);
         let at = machine.open();
         machine.receive(at, &peer::handshake("/echo", ""));
-        assert!(machine.wire(gone).gone && machine.wire(at).received.len() == 1);
+        assert!(machine.wire(closed).closed && machine.wire(at).received.len() == 1);
     }
     assert_eq!(machine.counters.refused_handshake.get(), 4);
     machine.end();
@@ -58,7 +58,7 @@ fn handshakes_that_come_at_once_are_served_and_none_of_them_is_closed() {
             machine.receive(at, &peer::handshake("/echo", ""));
         }
     }
-    assert!(all.iter().all(|&at| !machine.wire(at).gone && machine.wire(at).received.len() == 1));
+    assert!(all.iter().all(|&at| !machine.wire(at).closed && machine.wire(at).received.len() == 1));
     assert_eq!(machine.counters.refused_handshake.get(), 0);
     machine.end();
 }
@@ -69,13 +69,13 @@ fn handshakes_over_the_bound_close_no_connection_that_has_time_left() {
     // Accepts that were in flight add more connections.
     let all: Vec<usize> = (0..10).map(|_| machine.open()).collect();
     machine.settle();
-    assert!(all.iter().all(|&at| !machine.wire(at).gone));
+    assert!(all.iter().all(|&at| !machine.wire(at).closed));
     assert!(!machine.shard.takes_newcomers(machine.now));
     machine.wait(TIME_MS);
     assert!(machine.shard.takes_newcomers(machine.now));
     machine.open();
     machine.settle();
-    assert!(machine.wire(all[0]).gone && !machine.wire(all[1]).gone, "one for each that comes");
+    assert!(machine.wire(all[0]).closed && !machine.wire(all[1]).closed, "one for each that comes");
     machine.end();
 }
 
@@ -97,12 +97,12 @@ fn handshakes_idle_http_connections_make_room_and_the_longest_idle_is_closed_fir
     machine.receive(idle[0], b"GET /live HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(machine.shard.close_idle(2), 2);
     machine.settle();
-    let gone: Vec<bool> = idle.iter().map(|&at| machine.wire(at).gone).collect();
-    assert_eq!(gone, [false, false, true, true]);
+    let closed: Vec<bool> = idle.iter().map(|&at| machine.wire(at).closed).collect();
+    assert_eq!(closed, [false, false, true, true]);
     assert_eq!(machine.shard.close_idle(2), 1);
     machine.settle();
-    assert!(machine.wire(idle[0]).gone && !machine.wire(idle[1]).gone);
-    assert!(!machine.wire(fresh).gone && !machine.wire(socket).gone);
+    assert!(machine.wire(idle[0]).closed && !machine.wire(idle[1]).closed);
+    assert!(!machine.wire(fresh).closed && !machine.wire(socket).closed);
     assert_eq!(machine.counters.idle_closed.get(), 3);
     machine.end();
 }

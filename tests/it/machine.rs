@@ -60,7 +60,7 @@ pub(crate) struct Wire {
     /// Whether the server has ended its side.
     pub(crate) shut: bool,
     /// Whether the connection is closed.
-    pub(crate) gone: bool,
+    pub(crate) closed: bool,
 }
 
 impl Machine {
@@ -208,7 +208,7 @@ impl Machine {
     /// Does the work of a reactor at the end of its turn.
     pub(crate) fn turn(&mut self) {
         self.shard.next_turn(self.now);
-        while self.shard.next_notice(self.now).is_some() {}
+        while self.shard.next_channel_event(self.now).is_some() {}
         while let Some(slot) = self.shard.next_listed() {
             let at = slot.index as usize;
             let Some(wants) = self.shard.wants(slot) else { continue };
@@ -273,7 +273,7 @@ impl Machine {
             self.shard.close(slot);
             self.shard.run_closing_effects(self.now);
             self.wires[at].stalled.clear();
-            self.wires[at].gone = true;
+            self.wires[at].closed = true;
         }
     }
 }

@@ -119,7 +119,7 @@ fn memory_of_an_upload_is_left_while_messages_without_progress_are_ended() {
     machine.wait(5500);
     let ended = counters.memory_ended.get();
     assert!((1..9).contains(&ended), "{ended}");
-    assert!(!machine.wire(upload).gone && machine.wants_read(upload));
+    assert!(!machine.wire(upload).closed && machine.wants_read(upload));
     for piece in rest {
         machine.receive(upload, piece);
     }
@@ -164,8 +164,8 @@ fn memory_acts_at_each_of_its_bounds_and_not_before() {
     assert!((5..=9).contains(&ended), "down to 85 %: {ended}");
     assert!((80..=86).contains(&percent(&machine)), "{} %", percent(&machine));
     assert!(!machine.shard.refuses_connections());
-    let gone = held.iter().filter(|&&at| machine.wire(at).gone).count();
-    assert_eq!(gone as u64, ended, "they have not read what came before, and are not told");
+    let closed = held.iter().filter(|&&at| machine.wire(at).closed).count();
+    assert_eq!(closed as u64, ended, "they have not read what came before, and are not told");
     is_served(&mut machine, healthy);
     // Reading continues when there is room again.
     for at in held {
@@ -292,7 +292,7 @@ fn memory_is_not_held_for_a_peer_that_reads_almost_nothing() {
             machine.trickle(at, bytes);
             machine.wait(SWEEP_MS);
         }
-        assert_eq!(machine.wire(at).gone, !stays, "{bytes} bytes in {SWEEP_MS} ms");
+        assert_eq!(machine.wire(at).closed, !stays, "{bytes} bytes in {SWEEP_MS} ms");
         assert_eq!(machine.counters.send_too_slow.get(), u64::from(!stays));
         machine.end();
     }

@@ -235,11 +235,11 @@ fn proxy_least_connections_counts_until_they_end() {
     let (_, second) = bench.pair();
     let port = |bench: &Bench, at: usize| bench.wires[at].dialled.expect("an address").port();
     assert_ne!(port(&bench, first), port(&bench, second));
-    let (gone, left) = (port(&bench, first), port(&bench, second));
+    let (freed, busy) = (port(&bench, first), port(&bench, second));
     bench.close(client);
     bench.settle();
     let (_, third) = bench.pair();
-    assert_eq!(port(&bench, third), gone, "{left} has more");
+    assert_eq!(port(&bench, third), freed, "{busy} has more");
 }
 
 #[test]
@@ -323,8 +323,8 @@ fn proxy_cuts_a_side_that_does_not_answer_a_close() {
     let _ = bench.replies(upstream);
     bench.wait(5000);
     assert_eq!(bench.wires[upstream].slot, None);
-    let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
-    assert_eq!(bench.received(client), [gone]);
+    let ending = Received::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.received(client), [ending]);
     bench.eof(client);
     bench.check_empty();
 }
@@ -339,8 +339,8 @@ fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
             false => bench.eof(upstream),
         }
         bench.settle();
-        let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
-        assert_eq!(bench.received(client), [gone]);
+        let ending = Received::Close(Some(1014), "the upstream has gone".into());
+        assert_eq!(bench.received(client), [ending]);
         bench.receive(client, &framed(Opcode::Close, &close(1014, "")));
         bench.eof(client);
         bench.check_empty();
@@ -351,8 +351,8 @@ fn proxy_end_without_close_is_1014_for_clients_and_1001_for_upstreams() {
             false => bench.eof(client),
         }
         bench.settle();
-        let gone = Received::Close(Some(1001), "the client has disconnected".into());
-        assert_eq!(bench.replies(upstream), [gone]);
+        let ending = Received::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.replies(upstream), [ending]);
         bench.receive(upstream, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(upstream);
         bench.check_empty();
@@ -384,8 +384,8 @@ fn s5_1_proxy_masked_frame_of_an_upstream_is_1002() {
     bench.receive(upstream, &text("masked"));
     let violation = Received::Close(Some(1002), "masked frame from a server".into());
     assert_eq!(bench.replies(upstream), [violation]);
-    let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
-    assert_eq!(bench.received(client), [gone]);
+    let ending = Received::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.received(client), [ending]);
 }
 
 #[test]
@@ -395,8 +395,8 @@ fn proxy_violation_of_the_client_is_not_the_upstreams() {
     bench.receive(client, &plain(Opcode::Text, b"plain"));
     let violation = Received::Close(Some(1002), "frame without a mask".into());
     assert_eq!(bench.received(client), [violation]);
-    let gone = Received::Close(Some(1001), "the client has disconnected".into());
-    assert_eq!(bench.replies(upstream), [gone]);
+    let ending = Received::Close(Some(1001), "the client has gone".into());
+    assert_eq!(bench.replies(upstream), [ending]);
 }
 
 #[test]
@@ -424,8 +424,8 @@ fn proxy_heartbeat_pings_each_side() {
     let last = bench.received(client);
     let silent = Received::Close(Some(1001), "no sign of life".into());
     assert!(last.contains(&silent), "{last:?}");
-    let gone = Received::Close(Some(1001), "the client has disconnected".into());
-    assert_eq!(bench.replies(upstream).last(), Some(&gone));
+    let ending = Received::Close(Some(1001), "the client has gone".into());
+    assert_eq!(bench.replies(upstream).last(), Some(&ending));
 }
 
 #[test]
@@ -441,8 +441,8 @@ fn models_hold_in_both_directions() {
     bench.receive(upstream, &plain(Opcode::Text, b"two"));
     let received = bench.received(client);
     assert!(matches!(received[..], [Received::Close(Some(1007 | 1008), _)]), "{received:?}");
-    let gone = Received::Close(Some(1001), "the client has disconnected".into());
-    assert_eq!(bench.replies(upstream), [gone]);
+    let ending = Received::Close(Some(1001), "the client has gone".into());
+    assert_eq!(bench.replies(upstream), [ending]);
     let mut bench = Bench::new(ONE, model);
     let (client, upstream) = bench.pair();
     bench.receive(client, &text("one"));
@@ -641,8 +641,8 @@ fn proxy_stalled_side_can_still_send() {
     // An upstream that does not read at all is closed, and the client is notified.
     bench.wait(30_000);
     assert_eq!(bench.wires[upstream].slot, None);
-    let gone = Received::Close(Some(1014), "the upstream has disconnected".into());
-    assert_eq!(bench.received(client), [gone]);
+    let ending = Received::Close(Some(1014), "the upstream has gone".into());
+    assert_eq!(bench.received(client), [ending]);
     assert!(bench.wires[client].reads, "its close is awaited");
     bench.wait(5000);
     bench.check_empty();

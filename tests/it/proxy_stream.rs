@@ -174,8 +174,8 @@ fn proxy_stream_client_that_leaves_closes_upstream_with_1001() {
             bench.receive(CLIENT, &chunk(b""));
         }
         bench.eof(CLIENT);
-        let gone = Received::Close(Some(1001), "the client has disconnected".into());
-        assert_eq!(bench.replies(UPSTREAM), [Received::Text("a".into()), gone]);
+        let ending = Received::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.replies(UPSTREAM), [Received::Text("a".into()), ending]);
         let end = if whole { vec![Received::End(String::new())] } else { vec![] };
         assert_eq!(received(&mut bench, &mut reader), end);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
@@ -189,7 +189,7 @@ fn proxy_stream_upstream_that_leaves_is_1014() {
     let mut bench = bench();
     let mut reader = linked(&mut bench, LINES);
     bench.eof(UPSTREAM);
-    let end = Received::End("Polycast-Close: 1014 the upstream has disconnected".into());
+    let end = Received::End("Polycast-Close: 1014 the upstream has gone".into());
     assert_eq!(received(&mut bench, &mut reader), [end]);
     bench.eof(CLIENT);
     bench.check_empty();
@@ -208,8 +208,8 @@ fn proxy_stream_malformed_body_is_the_clients_fault() {
         let received = received(&mut bench, &mut reader);
         let [Received::End(end)] = &received[..] else { panic!("{received:?}") };
         assert!(end.starts_with(trailer), "{end}");
-        let gone = Received::Close(Some(1001), "the client has disconnected".into());
-        assert_eq!(bench.replies(UPSTREAM), [gone]);
+        let ending = Received::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.replies(UPSTREAM), [ending]);
         bench.eof(CLIENT);
         bench.eof(UPSTREAM);
         bench.check_empty();
@@ -361,8 +361,8 @@ fn models_hold_in_both_directions() {
             panic!("{received:?}")
         };
         assert!(two == "2" && end.starts_with("Polycast-Close: 100"), "{end}");
-        let gone = Received::Close(Some(1001), "the client has disconnected".into());
-        assert_eq!(bench.replies(UPSTREAM), [Received::Text("1".into()), gone]);
+        let ending = Received::Close(Some(1001), "the client has gone".into());
+        assert_eq!(bench.replies(UPSTREAM), [Received::Text("1".into()), ending]);
         bench.receive(UPSTREAM, &plain(Opcode::Close, &close(1001, "")));
         bench.eof(UPSTREAM);
         bench.eof(CLIENT);

@@ -11,7 +11,7 @@ const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// An [`Event`] that owns its data.
 #[derive(Clone, Debug, PartialEq)]
-enum DialectMessage {
+enum OwnedEvent {
     Need,
     Message(MessageKind, bool, Vec<u8>),
     Ping(Vec<u8>),
@@ -20,23 +20,23 @@ enum DialectMessage {
     Violation(Violation),
 }
 
-impl From<FrameEvent<'_>> for DialectMessage {
-    fn from(event: FrameEvent<'_>) -> DialectMessage {
+impl From<FrameEvent<'_>> for OwnedEvent {
+    fn from(event: FrameEvent<'_>) -> OwnedEvent {
         match event {
-            FrameEvent::Need => DialectMessage::Need,
+            FrameEvent::Need => OwnedEvent::Need,
             FrameEvent::Message { kind, compressed, payload } => {
-                DialectMessage::Message(kind, compressed, payload.to_vec())
+                OwnedEvent::Message(kind, compressed, payload.to_vec())
             }
-            FrameEvent::Ping(payload) => DialectMessage::Ping(payload.to_vec()),
-            FrameEvent::Pong(payload) => DialectMessage::Pong(payload.to_vec()),
-            FrameEvent::Close { code, reason } => DialectMessage::Close(code, reason.to_owned()),
-            FrameEvent::Violation(violation) => DialectMessage::Violation(violation),
+            FrameEvent::Ping(payload) => OwnedEvent::Ping(payload.to_vec()),
+            FrameEvent::Pong(payload) => OwnedEvent::Pong(payload.to_vec()),
+            FrameEvent::Close { code, reason } => OwnedEvent::Close(code, reason.to_owned()),
+            FrameEvent::Violation(violation) => OwnedEvent::Violation(violation),
         }
     }
 }
 
 /// Checks that `stream` gives the events `want`, however it is cut.
-fn check_in(role: Role, limits: &FrameLimits, stream: &[u8], want: &[DialectMessage]) {
+fn check_in(role: Role, limits: &FrameLimits, stream: &[u8], want: &[OwnedEvent]) {
     assert_eq!(model::read(role, limits, stream), want, "the model");
     assert_eq!(model::received(role, limits, [stream]), want, "whole");
     assert_eq!(model::received(role, limits, stream.chunks(1)), want, "octet by octet");
@@ -48,7 +48,7 @@ fn check_in(role: Role, limits: &FrameLimits, stream: &[u8], want: &[DialectMess
 }
 
 /// Checks a stream as a server with the default limits.
-fn check(stream: &[u8], want: &[DialectMessage]) {
+fn check(stream: &[u8], want: &[OwnedEvent]) {
     check_in(Role::Server, &FrameLimits::default(), stream, want);
 }
 
@@ -61,22 +61,22 @@ fn check_at_once_in(
     code: u16,
 ) {
     assert_eq!(violation.code(), code);
-    check_in(role, limits, stream, &[DialectMessage::Violation(violation)]);
+    check_in(role, limits, stream, &[OwnedEvent::Violation(violation)]);
     check_in(role, limits, &stream[..stream.len() - 1], &[]);
     let more = [stream, &[0; 20]].concat();
-    check_in(role, limits, &more, &[DialectMessage::Violation(violation)]);
+    check_in(role, limits, &more, &[OwnedEvent::Violation(violation)]);
 }
 
 fn check_at_once(stream: &[u8], violation: Violation, code: u16) {
     check_at_once_in(Role::Server, &FrameLimits::default(), stream, violation, code);
 }
 
-fn text(payload: &str) -> DialectMessage {
-    DialectMessage::Message(MessageKind::Text, false, payload.as_bytes().to_vec())
+fn text(payload: &str) -> OwnedEvent {
+    OwnedEvent::Message(MessageKind::Text, false, payload.as_bytes().to_vec())
 }
 
-fn binary(payload: &[u8]) -> DialectMessage {
-    DialectMessage::Message(MessageKind::Binary, false, payload.to_vec())
+fn binary(payload: &[u8]) -> OwnedEvent {
+    OwnedEvent::Message(MessageKind::Binary, false, payload.to_vec())
 }
 
 /// A masked frame with the first octet `first`.
@@ -171,9 +171,8 @@ fn s5_4_control_frames_come_between_fragments() {
         (0x80, b"lo"),
         (0x89, b""),
     ]);
-    let ping = |p: &[u8]| DialectMessage::Ping(p.to_vec());
-    let want =
-        [ping(b"first"), ping(b"ping"), DialectMessage::Pong(vec![]), text("Hello"), ping(b"")];
+    let ping = |p: &[u8]| OwnedEvent::Ping(p.to_vec());
+    let want = [ping(b"first"), ping(b"ping"), OwnedEvent::Pong(vec![]), text("Hello"), ping(b"")];
     check(&stream, &want);
     let empty_so_far = frames(&[(0x01, b""), (0x89, b"ping"), (0x80, b"lo")]);
     check(&empty_so_far, &[ping(b"ping"), text("lo")]);
@@ -184,7 +183,7 @@ fn s5_4_loose_continuation_is_1002() {
     check_at_once(&[0x80], Violation::LooseContinuation, 1002);
     check_at_once(&[0x00], Violation::LooseContinuation, 1002);
     let after_a_message = [&frames(&[(0x01, b"a"), (0x80, b"b")])[..], &[0x80]].concat();
-    let want = [text("ab"), DialectMessage::Violation(Violation::LooseContinuation)];
+    let want = [text("ab"), OwnedEvent::Violation(Violation::LooseContinuation)];
     check(&after_a_message, &want);
 }
 
@@ -215,8 +214,8 @@ fn s5_5_fragmented_control_frame_is_1002() {
 #[test]
 fn s5_5_control_frame_over_125_bytes_is_1002() {
     let max = vec![b'p'; 125];
-    check(&raw(0x89, &max), &[DialectMessage::Ping(max.clone())]);
-    check(&raw(0x8a, &max), &[DialectMessage::Pong(max.clone())]);
+    check(&raw(0x89, &max), &[OwnedEvent::Ping(max.clone())]);
+    check(&raw(0x8a, &max), &[OwnedEvent::Pong(max.clone())]);
     for (opcode, code) in [(0x88, 126), (0x89, 126), (0x8a, 127), (0x89, 127)] {
         check_at_once(&[opcode, 0x80 | code], Violation::LongControl, 1002);
     }
@@ -225,15 +224,15 @@ fn s5_5_control_frame_over_125_bytes_is_1002() {
 #[test]
 fn s5_5_1_close_is_read_and_ends_the_stream() {
     let close = |payload: &[u8]| frames(&[(0x88, payload), (0x81, b"late"), (0x83, b"")]);
-    check(&close(b""), &[DialectMessage::Close(None, String::new())]);
-    check(&close(b"\x03\xe8"), &[DialectMessage::Close(Some(1000), String::new())]);
-    check(&close(b"\x03\xe8bye"), &[DialectMessage::Close(Some(1000), "bye".into())]);
+    check(&close(b""), &[OwnedEvent::Close(None, String::new())]);
+    check(&close(b"\x03\xe8"), &[OwnedEvent::Close(Some(1000), String::new())]);
+    check(&close(b"\x03\xe8bye"), &[OwnedEvent::Close(Some(1000), "bye".into())]);
     let reason = "r".repeat(123);
     let payload = close::payload(4999, &reason);
     assert_eq!(payload.len(), 125);
-    check(&close(&payload), &[DialectMessage::Close(Some(4999), reason)]);
+    check(&close(&payload), &[OwnedEvent::Close(Some(4999), reason)]);
     let inside = frames(&[(0x01, b"a"), (0x88, b"\x03\xe9")]);
-    check(&inside, &[DialectMessage::Close(Some(1001), String::new())]);
+    check(&inside, &[OwnedEvent::Close(Some(1001), String::new())]);
 }
 
 #[test]
@@ -257,7 +256,7 @@ fn s5_5_1_close_reason_is_utf8_or_1007() {
 fn s5_5_2_ping_with_and_without_payload() {
     check(
         &frames(&[(0x89, b""), (0x89, b"\x00\xff")]),
-        &[DialectMessage::Ping(vec![]), DialectMessage::Ping(vec![0x00, 0xff])],
+        &[OwnedEvent::Ping(vec![]), OwnedEvent::Ping(vec![0x00, 0xff])],
     );
 }
 
@@ -272,9 +271,9 @@ fn s5_7_examples() {
     let fragmented = [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f];
     check_in(Role::Client, &limits, &fragmented, &[hello()]);
     let ping = [0x89, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f];
-    check_in(Role::Client, &limits, &ping, &[DialectMessage::Ping(b"Hello".to_vec())]);
+    check_in(Role::Client, &limits, &ping, &[OwnedEvent::Ping(b"Hello".to_vec())]);
     let pong = [0x8a, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
-    check(&pong, &[DialectMessage::Pong(b"Hello".to_vec())]);
+    check(&pong, &[OwnedEvent::Pong(b"Hello".to_vec())]);
     assert_eq!(&frame::frozen(Opcode::Binary, &[0; 256])[..4], &[0x82, 0x7e, 0x01, 0x00]);
     let long = frame::frozen(Opcode::Binary, &[0; 65536]);
     assert_eq!(&long[..10], &[0x82, 0x7f, 0, 0, 0, 0, 0, 1, 0, 0]);
@@ -284,7 +283,7 @@ fn s5_7_examples() {
 fn s7_4_close_codes_on_both_sides_of_every_bound() {
     let payload = |code: u16| code.to_be_bytes();
     for code in [1000, 1003, 1007, 1014, 3000, 3999, 4000, 4999] {
-        check(&raw(0x88, &payload(code)), &[DialectMessage::Close(Some(code), String::new())]);
+        check(&raw(0x88, &payload(code)), &[OwnedEvent::Close(Some(code), String::new())]);
     }
     for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, u16::MAX] {
         check_at_once(&raw(0x88, &payload(code)), Violation::CloseCode(code), 1002);
@@ -315,7 +314,7 @@ fn s8_1_text_that_is_not_utf8_is_1007_at_the_octet() {
 #[test]
 fn s8_1_a_code_point_may_be_cut_by_fragments_and_pings() {
     let stream = frames(&[(0x01, b"\xf0"), (0x89, b"\xff"), (0x00, b"\x9f\x98"), (0x80, b"\x80")]);
-    check(&stream, &[DialectMessage::Ping(vec![0xff]), text("\u{1f600}")]);
+    check(&stream, &[OwnedEvent::Ping(vec![0xff]), text("\u{1f600}")]);
     let ends_early = frames(&[(0x01, b"\xf0\x9f"), (0x80, b"\x98")]);
     check_at_once(&ends_early, Violation::TextNotUtf8, 1007);
     check_at_once(&frames(&[(0x81, b"\xe2\x82")]), Violation::TextNotUtf8, 1007);
@@ -335,7 +334,7 @@ fn s10_4_a_frame_over_the_limit_is_1009_at_its_header() {
     check_at_once(&[0x82, 0xff, 0, 0, 0, 0, 0x01, 0, 0, 1], Violation::TooBig, 1009);
     let tiny = FrameLimits { frame_bytes: 5, ..limits };
     check_at_once_in(Role::Server, &tiny, &[0x82, 0x86], Violation::TooBig, 1009);
-    check_in(Role::Server, &tiny, &raw(0x89, &[1; 9]), &[DialectMessage::Ping(vec![1; 9])]);
+    check_in(Role::Server, &tiny, &raw(0x89, &[1; 9]), &[OwnedEvent::Ping(vec![1; 9])]);
 }
 
 #[test]
@@ -371,7 +370,7 @@ fn s10_4_sixteen_mebibytes_in_small_pieces() {
     assert_eq!(payload.len(), 16 << 20);
     let stream = raw(0x81, &payload);
     let got = model::received(Role::Server, &FrameLimits::default(), stream.chunks(4096));
-    assert!(got == [DialectMessage::Message(MessageKind::Text, false, payload)]);
+    assert!(got == [OwnedEvent::Message(MessageKind::Text, false, payload)]);
 }
 
 /// RFC 7692 section 6.2: an empty payload with the removed tail appended is an empty block, so the
@@ -380,7 +379,7 @@ fn s10_4_sixteen_mebibytes_in_small_pieces() {
 fn rfc7692_6_2_rsv1_without_any_payload_is_an_empty_message() {
     let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };
     for (first, kind) in [(0xc1, MessageKind::Text), (0xc2, MessageKind::Binary)] {
-        let empty = DialectMessage::Message(kind, true, Vec::new());
+        let empty = OwnedEvent::Message(kind, true, Vec::new());
         check_in(Role::Server, &limits, &raw(first, b""), std::slice::from_ref(&empty));
         let parts = [raw(first & 0x7f, b""), raw(0x00, b""), raw(0x80, b"")].concat();
         check_in(Role::Server, &limits, &parts, std::slice::from_ref(&empty));
@@ -393,9 +392,8 @@ fn rfc7692_6_2_rsv1_without_any_payload_is_an_empty_message() {
 #[test]
 fn rfc7692_6_rsv1_is_for_the_first_frame_of_a_data_message_only() {
     let limits = FrameLimits { allow_rsv1: true, ..FrameLimits::default() };
-    let check =
-        |stream: &[u8], want: &[DialectMessage]| check_in(Role::Server, &limits, stream, want);
-    let compressed = |kind, payload: &[u8]| DialectMessage::Message(kind, true, payload.to_vec());
+    let check = |stream: &[u8], want: &[OwnedEvent]| check_in(Role::Server, &limits, stream, want);
+    let compressed = |kind, payload: &[u8]| OwnedEvent::Message(kind, true, payload.to_vec());
     check(&frames(&[(0xc1, b"\xff\x00")]), &[compressed(MessageKind::Text, b"\xff\x00")]);
     check(
         &frames(&[(0xc2, b"\xff"), (0x81, b"a")]),
@@ -422,8 +420,8 @@ fn rfc6455_frames_are_read_by_the_other_role() {
         frame::push(&mut out, Opcode::Close, &close::payload(1001, "bye"), mask);
         let want = [
             text("text"),
-            DialectMessage::Ping(b"ping".to_vec()),
-            DialectMessage::Close(Some(1001), "bye".into()),
+            OwnedEvent::Ping(b"ping".to_vec()),
+            OwnedEvent::Close(Some(1001), "bye".into()),
         ];
         check_in(role, &FrameLimits::default(), &out, &want);
     }

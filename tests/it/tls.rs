@@ -143,7 +143,7 @@ fn converse(machine: &mut Machine, client: &Arc<ClientConfig>, every: usize, onc
     peer.tls.send_close_notify();
     peer.run(machine);
     machine.eof(peer.at);
-    assert!(machine.wire(peer.at).gone);
+    assert!(machine.wire(peer.at).closed);
     peer.sent
 }
 
@@ -193,14 +193,14 @@ fn tls_handshake_and_request_have_a_timeout_each() {
     let silent = machine.open_secure();
     let mut peer = Peer::new(&mut machine, &config);
     machine.wait(2000 - SWEEP_MS);
-    assert!(!machine.wire(silent).gone);
+    assert!(!machine.wire(silent).closed);
     peer.run(&mut machine);
     assert!(!peer.tls.is_handshaking(), "in time");
     machine.wait(SWEEP_MS);
-    assert!(machine.wire(silent).gone, "out of time");
+    assert!(machine.wire(silent).closed, "out of time");
     assert_eq!(machine.counters.tls_failed.get(), 1);
     machine.wait(5000 - 2 * SWEEP_MS);
-    assert!(!machine.wire(peer.at).gone && !machine.wire(peer.at).shut);
+    assert!(!machine.wire(peer.at).closed && !machine.wire(peer.at).shut);
     machine.wait(2 * SWEEP_MS);
     assert!(machine.wire(peer.at).shut, "no request in time");
     peer.run(&mut machine);
@@ -301,7 +301,7 @@ fn tls_end_without_close_notify_is_counted() {
     let mut peer = Peer::new(&mut machine, &config);
     peer.say(&mut machine, &handshake("/echo", ""));
     machine.eof(peer.at);
-    assert!(machine.wire(peer.at).gone);
+    assert!(machine.wire(peer.at).closed);
     assert_eq!(machine.counters.tls_truncated.get(), 1);
 }
 

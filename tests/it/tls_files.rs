@@ -152,9 +152,9 @@ fn tls_files_reload_takes_only_changes() {
     };
     assert_eq!(reload(pair), old.listeners[0].tls);
     Authority::new().leaf(&["leaf.example"]).write(&folder, "leaf");
-    let renewed = reload(pair);
-    assert_ne!(renewed, old.listeners[0].tls);
-    assert_ne!(renewed.acceptor().unwrap(), old.listeners[0].tls.acceptor().unwrap());
+    let changed = reload(pair);
+    assert_ne!(changed, old.listeners[0].tls);
+    assert_ne!(changed.acceptor().unwrap(), old.listeners[0].tls.acceptor().unwrap());
     // Turning TLS on or off needs a restart.
     assert_eq!(reload(""), old.listeners[0].tls);
 }

@@ -25,20 +25,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// The certificate chain that a peer presents, and the key that it signs with.
-struct Shown {
+struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
-impl Shown {
-    fn of(leaf: &Leaf) -> Shown {
-        Shown { chain: vec![leaf.cert.der().clone()], key: leaf.key_der() }
+impl Identity {
+    fn of(leaf: &Leaf) -> Identity {
+        Identity { chain: vec![leaf.cert.der().clone()], key: leaf.key_der() }
     }
 
     /// Reads a certificate and a key of the fixtures.
-    fn read(name: &str, key: &str) -> Shown {
+    fn read(name: &str, key: &str) -> Identity {
         let chain = vec![CertificateDer::from_pem_file(fixture(name)).unwrap()];
-        Shown { chain, key: PrivateKeyDer::from_pem_file(fixture(key)).unwrap() }
+        Identity { chain, key: PrivateKeyDer::from_pem_file(fixture(key)).unwrap() }
     }
 
     fn resolver(&self) -> Arc<SingleCertAndKey> {
@@ -110,7 +110,7 @@ fn exchange(ours: &mut Filter, peer: &mut Connection) -> Result<(), Option<rustl
 /// The result of our connector's handshake with a server of this name.
 fn upstream(
     name: &str,
-    shown: &Shown,
+    identity: &Identity,
     listed: &[String],
     version: &'static SupportedProtocolVersion,
 ) -> Result<(), Option<rustls::Error>> {
@@ -120,14 +120,14 @@ fn upstream(
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(&[version]).unwrap();
-    let config = builder.with_no_client_auth().with_cert_resolver(shown.resolver());
+    let config = builder.with_no_client_auth().with_cert_resolver(identity.resolver());
     let peer = ServerConnection::new(Arc::new(config)).unwrap();
     exchange(&mut ours, &mut peer.into())
 }
 
 /// The result of our acceptor's handshake with a client.
 fn client(
-    shown: &Shown,
+    identity: &Identity,
     listed: &[String],
     version: &'static SupportedProtocolVersion,
 ) -> Result<(), Option<rustls::Error>> {
@@ -148,7 +148,7 @@ fn client(
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(&[version]).unwrap();
     let builder = builder.with_root_certificates(store);
-    let config = builder.with_client_cert_resolver(shown.resolver());
+    let config = builder.with_client_cert_resolver(identity.resolver());
     let peer = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let outcome = exchange(&mut ours, &mut peer.into());
     assert_eq!(ours.identity().is_some(), outcome.is_ok());
@@ -176,7 +176,7 @@ fn listed_upstream_is_accepted_by_its_common_name() {
     for version in VERSIONS {
         let taken = |name: &str, leaf: &Leaf, listed: &[&Leaf]| {
             let listed: Vec<_> = listed.iter().map(|it| it.cert.pem()).collect();
-            upstream(name, &Shown::of(leaf), &listed, version)
+            upstream(name, &Identity::of(leaf), &listed, version)
         };
         assert_eq!(taken("backend", &backend, &[&backend]), Ok(()));
         assert_eq!(taken("BACKEND", &backend, &[&other, &backend]), Ok(()));
@@ -214,7 +214,7 @@ fn listed_upstream_with_alternative_names_is_known_by_these_alone() {
             (&ip, "127.0.0.1", true),
             (&ip, "backend", false),
         ] {
-            let outcome = upstream(name, &Shown::of(leaf), &[leaf.cert.pem()], version);
+            let outcome = upstream(name, &Identity::of(leaf), &[leaf.cert.pem()], version);
             match expected {
                 true => assert_eq!(outcome, Ok(()), "{name}"),
                 false => assert!(is_name(&flaw(outcome)), "{name}"),
@@ -230,13 +230,13 @@ fn listed_authority_gives_no_meaning_to_the_common_names_that_it_signs() {
     let signed = authority.leaf(&["backend"]);
     let bare = authority.leaf_with(&["backend"], |params| params.subject_alt_names.clear());
     for version in VERSIONS {
-        let taken = |name, leaf| upstream(name, &Shown::of(leaf), &listed, version);
+        let taken = |name, leaf| upstream(name, &Identity::of(leaf), &listed, version);
         assert_eq!(taken("backend", &signed), Ok(()), "as ever");
         assert!(is_name(&flaw(taken("other", &signed))));
         assert!(is_name(&flaw(taken("backend", &bare))), "a common name alone");
-        assert_eq!(client(&Shown::of(&signed), &listed, version), Ok(()), "as ever");
+        assert_eq!(client(&Identity::of(&signed), &listed, version), Ok(()), "as ever");
         let stranger = Authority::new().leaf(&["backend"]);
-        flaw(client(&Shown::of(&stranger), &listed, version));
+        flaw(client(&Identity::of(&stranger), &listed, version));
     }
 }
 
@@ -257,9 +257,9 @@ fn listed_certificates_have_their_dates_and_purposes() {
         for (leaf, expected) in
             [(&expired, CertificateError::Expired), (&future, CertificateError::NotValidYet)]
         {
-            let (shown, listed) = (Shown::of(leaf), [leaf.cert.pem()]);
-            assert_eq!(flaw(upstream("backend", &shown, &listed, version)), expected);
-            assert_eq!(flaw(client(&shown, &listed, version)), expected);
+            let (identity, listed) = (Identity::of(leaf), [leaf.cert.pem()]);
+            assert_eq!(flaw(upstream("backend", &identity, &listed, version)), expected);
+            assert_eq!(flaw(client(&identity, &listed, version)), expected);
         }
         for (list, as_server, as_client) in [
             (&[ServerAuth][..], true, false),
@@ -268,9 +268,9 @@ fn listed_certificates_have_their_dates_and_purposes() {
             (&[Any], true, true),
         ] {
             let leaf = purposes(list);
-            let (shown, listed) = (Shown::of(&leaf), [leaf.cert.pem()]);
-            let server = upstream("backend", &shown, &listed, version);
-            let client = client(&shown, &listed, version);
+            let (identity, listed) = (Identity::of(&leaf), [leaf.cert.pem()]);
+            let server = upstream("backend", &identity, &listed, version);
+            let client = client(&identity, &listed, version);
             for (outcome, expected) in [(server, as_server), (client, as_client)] {
                 match expected {
                     true => assert_eq!(outcome, Ok(()), "{list:?}"),
@@ -286,9 +286,9 @@ fn listed_client_is_accepted_with_any_name() {
     let (phone, other) = (own("phone", |_| {}), own("other", |_| {}));
     for version in VERSIONS {
         let listed = [other.cert.pem(), phone.cert.pem()];
-        assert_eq!(client(&Shown::of(&phone), &listed, version), Ok(()));
-        flaw(client(&Shown::of(&phone), &listed[..1], version));
-        flaw(client(&Shown::of(&own("phone", |_| {})), &listed, version));
+        assert_eq!(client(&Identity::of(&phone), &listed, version), Ok(()));
+        flaw(client(&Identity::of(&phone), &listed[..1], version));
+        flaw(client(&Identity::of(&own("phone", |_| {})), &listed, version));
     }
 }
 
@@ -298,10 +298,10 @@ fn listed_certificate_without_its_key_is_refused() {
     let v1 = CertificateDer::from_pem_file(fixture("v1-ec.pem")).unwrap();
     for version in VERSIONS {
         for certificate in [backend.cert.der(), &v1] {
-            let shown = Shown { chain: vec![certificate.clone()], key: thief.key_der() };
+            let identity = Identity { chain: vec![certificate.clone()], key: thief.key_der() };
             let listed = [backend.cert.pem(), fs::read_to_string(fixture("v1-ec.pem")).unwrap()];
-            let as_server = flaw(upstream("backend", &shown, &listed, version));
-            let as_client = flaw(client(&shown, &listed, version));
+            let as_server = flaw(upstream("backend", &identity, &listed, version));
+            let as_client = flaw(client(&identity, &listed, version));
             assert_eq!([as_server, as_client], [const { CertificateError::BadSignature }; 2]);
         }
     }
@@ -311,16 +311,16 @@ fn listed_certificate_without_its_key_is_refused() {
 fn listed_certificates_of_version_1_are_accepted_on_both_sides() {
     for version in VERSIONS {
         for name in ["v1-ec", "v1-rsa"] {
-            let shown = Shown::read(&format!("{name}.pem"), &format!("{name}.key"));
+            let identity = Identity::read(&format!("{name}.pem"), &format!("{name}.key"));
             let listed = [fs::read_to_string(fixture(&format!("{name}.pem"))).unwrap()];
-            assert_eq!(upstream("backend", &shown, &listed, version), Ok(()), "{name}");
-            assert!(is_name(&flaw(upstream("other", &shown, &listed, version))), "{name}");
-            assert_eq!(client(&shown, &listed, version), Ok(()), "{name}");
+            assert_eq!(upstream("backend", &identity, &listed, version), Ok(()), "{name}");
+            assert!(is_name(&flaw(upstream("other", &identity, &listed, version))), "{name}");
+            assert_eq!(client(&identity, &listed, version), Ok(()), "{name}");
             let other = [own("backend", |_| {}).cert.pem()];
-            flaw(upstream("backend", &shown, &other, version));
-            flaw(client(&shown, &other, version));
+            flaw(upstream("backend", &identity, &other, version));
+            flaw(client(&identity, &other, version));
         }
-        let expired = Shown::read("v1-expired.pem", "v1-ec.key");
+        let expired = Identity::read("v1-expired.pem", "v1-ec.key");
         let listed = [fs::read_to_string(fixture("v1-expired.pem")).unwrap()];
         let as_server = flaw(upstream("backend", &expired, &listed, version));
         let as_client = flaw(client(&expired, &listed, version));

@@ -349,7 +349,7 @@ impl Stage {
         let (word, rest) = what.split_once(' ').unwrap_or((&what, ""));
         let ok = match word {
             "SHUT" => wire.shut,
-            "GONE" => wire.gone,
+            "GONE" => wire.closed,
             "FIELD" => actor.head.lines().any(|line| glob(rest, line)),
             "WITHOUT" => !actor.head.lines().any(|line| has_name(line, rest)),
             _ if wire.received.is_empty() => return Err("the server has said nothing".to_owned()),

@@ -192,9 +192,9 @@ fn zenith_binary_calls_are_answered_in_binary() {
 /// Delivers the mail between two cores.
 fn exchange(shards: &mut [Shard; 2], now: Now) {
     for (from, to) in [(0, 1), (1, 0)] {
-        let lanes = std::mem::take(shards[from].mail().to(to as u16));
-        lanes.up.into_iter().for_each(|it| shards[to].request(from as u16, it, now));
-        lanes.down.into_iter().for_each(|it| shards[to].answer(it, now));
+        let queues = std::mem::take(shards[from].mail().to(to as u16));
+        queues.up.into_iter().for_each(|it| shards[to].request(from as u16, it, now));
+        queues.down.into_iter().for_each(|it| shards[to].answer(it, now));
     }
 }
 

@@ -5,7 +5,7 @@
 use crate::machine::{UNIX_S, common, config};
 use crate::peer::{ClientReader, Received, framed, handshake};
 use fastrand::Rng;
-use polycast::hub::{Down, Up};
+use polycast::dialect::{Down, Up};
 use polycast::mem::Slot;
 use polycast::shard::Shard;
 use polycast::time::Now;
@@ -28,7 +28,7 @@ enum Mail {
 struct World {
     shards: Vec<Shard>,
     /// The mailboxes: the sending core, the receiving core, and the messages.
-    lanes: Vec<(usize, usize, VecDeque<Mail>)>,
+    queues: Vec<(usize, usize, VecDeque<Mail>)>,
     rng: Rng,
     /// The number of publishes that each core has ordered for others.
     ordered: [usize; CORES],
@@ -45,10 +45,10 @@ impl World {
         let common = common(config(CONFIG), CORES as u16, seed, 64);
         let shard = |core| Shard::new(core, &common, Arc::default());
         // Each pair of cores has two mailboxes: up and down.
-        let lane = |at| (at / 2 / CORES, at / 2 % CORES, VecDeque::new());
+        let queue = |at| (at / 2 / CORES, at / 2 % CORES, VecDeque::new());
         let shards = (0..CORES as u16).map(shard).collect();
-        let lanes = (0..2 * CORES * CORES).map(lane).collect();
-        World { shards, lanes, rng: Rng::with_seed(seed), ordered: [0; CORES] }
+        let queues = (0..2 * CORES * CORES).map(queue).collect();
+        World { shards, queues, rng: Rng::with_seed(seed), ordered: [0; CORES] }
     }
 
     fn open(&mut self, core: usize, index: u32, fields: &str) -> Wire {
@@ -82,19 +82,19 @@ impl World {
     }
 
     fn hand_over_one(&mut self) -> bool {
-        for at in 0..self.lanes.len() {
-            let (from, to, lane) = &mut self.lanes[at];
+        for at in 0..self.queues.len() {
+            let (from, to, queue) = &mut self.queues[at];
             let unsent = self.shards[*from].mail().to(*to as u16);
             match at % 2 {
-                0 => lane.extend(unsent.up.drain(..).map(Mail::Up)),
-                _ => lane.extend(unsent.down.drain(..).map(Mail::Down)),
+                0 => queue.extend(unsent.up.drain(..).map(Mail::Up)),
+                _ => queue.extend(unsent.down.drain(..).map(Mail::Down)),
             }
         }
         let full: Vec<usize> =
-            (0..self.lanes.len()).filter(|&at| !self.lanes[at].2.is_empty()).collect();
+            (0..self.queues.len()).filter(|&at| !self.queues[at].2.is_empty()).collect();
         let Some(&at) = self.rng.choice(&full) else { return false };
-        let (from, to, lane) = &mut self.lanes[at];
-        match lane.pop_front() {
+        let (from, to, queue) = &mut self.queues[at];
+        match queue.pop_front() {
             Some(Mail::Up(request)) => {
                 self.ordered[*to] += usize::from(matches!(request, Up::Publish { .. }));
                 self.shards[*to].request(*from as u16, request, NOW);

@@ -5,7 +5,7 @@ use crate::machine::{Machine, common, config};
 use crate::peer::{ClientReader, Received, handshake, text};
 use polycast::config::Config;
 use polycast::dialect::Env;
-use polycast::hub::Up;
+use polycast::dialect::Up;
 use polycast::mem::Slot;
 use polycast::shard::Shard;
 use polycast::stats::Counters;

@@ -76,7 +76,7 @@ pub(super) fn failure(
     message: impl Fn(&[u8]) -> Option<String>,
 ) -> FetchFailure {
     match (answer.status, message(&answer.body)) {
-        (StatusCode::NOT_FOUND, Some(_)) => FetchFailure::Gone,
+        (StatusCode::NOT_FOUND, Some(_)) => FetchFailure::NotFound,
         (StatusCode::NOT_FOUND, None) => {
             let hint = "404 without the registry's error format; check `url` and the version of \
                         the API";
@@ -153,7 +153,7 @@ mod tests {
     fn registry_404_means_gone_only_in_the_vendors_format() {
         let theirs = |body: &[u8]| (body == b"theirs").then(|| "not\nfound".to_owned());
         let of = |status, body| failure(&answer(status, "application/json", body), theirs);
-        assert_eq!(of(404, "theirs"), FetchFailure::Gone);
+        assert_eq!(of(404, "theirs"), FetchFailure::NotFound);
         assert!(matches!(of(404, "<html>"), FetchFailure::Failed(why) if why.contains("`url`")));
         assert_eq!(of(500, "<html>"), FetchFailure::Failed("500 Internal Server Error".to_owned()));
         let want = "500 Internal Server Error: notfound".to_owned();

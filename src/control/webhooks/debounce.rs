@@ -30,37 +30,50 @@ impl Debounce {
 
     /// Takes a channel event. Returns an event that is to be reported now: this one, or the oldest
     /// held one if too many are held.
-    pub(super) fn take(&mut self, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
-        let key = |user: Option<&Arc<str>>| (notice.app, notice.channel.clone(), user.cloned());
-        match &notice.what {
-            ChannelEventKind::Vacated => self.debounce(key(None), notice, now_ms),
-            ChannelEventKind::MemberRemoved(user) => self.debounce(key(Some(user)), notice, now_ms),
+    pub(super) fn take(
+        &mut self,
+        channel_event: ChannelEvent,
+        now_ms: u64,
+    ) -> Option<ChannelEvent> {
+        let key = |user: Option<&Arc<str>>| {
+            (channel_event.app, channel_event.channel.clone(), user.cloned())
+        };
+        match &channel_event.what {
+            ChannelEventKind::Vacated => self.debounce(key(None), channel_event, now_ms),
+            ChannelEventKind::MemberRemoved(user) => {
+                self.debounce(key(Some(user)), channel_event, now_ms)
+            }
             ChannelEventKind::Occupied => match self.leavings.remove(&key(None)) {
                 Some(_) => None,
-                None => Some(notice),
+                None => Some(channel_event),
             },
             ChannelEventKind::MemberAdded(user) => match self.leavings.remove(&key(Some(user))) {
                 Some(_) => None,
-                None => Some(notice),
+                None => Some(channel_event),
             },
             ChannelEventKind::CacheMiss
             | ChannelEventKind::Count(_)
-            | ChannelEventKind::ClientEvent(_) => Some(notice),
+            | ChannelEventKind::ClientEvent(_) => Some(channel_event),
         }
     }
 
-    fn debounce(&mut self, key: Key, notice: ChannelEvent, now_ms: u64) -> Option<ChannelEvent> {
+    fn debounce(
+        &mut self,
+        key: Key,
+        channel_event: ChannelEvent,
+        now_ms: u64,
+    ) -> Option<ChannelEvent> {
         self.held += 1;
         self.due.push_back((now_ms + self.hold_ms, self.held, key.clone()));
-        self.leavings.insert(key, (self.held, notice));
+        self.leavings.insert(key, (self.held, channel_event));
         if self.due.len() > MAX_HELD { self.pop() } else { None }
     }
 
     /// The next leave event that is due and was not cancelled by a return.
     pub(super) fn next_due(&mut self, now_ms: u64) -> Option<ChannelEvent> {
         while self.due.front().is_some_and(|(due_ms, ..)| *due_ms <= now_ms) {
-            if let Some(notice) = self.pop() {
-                return Some(notice);
+            if let Some(channel_event) = self.pop() {
+                return Some(channel_event);
             }
         }
         None
@@ -73,7 +86,7 @@ impl Debounce {
         if *held != number {
             return None;
         }
-        self.leavings.remove(&key).map(|(_, notice)| notice)
+        self.leavings.remove(&key).map(|(_, channel_event)| channel_event)
     }
 
     /// When the next held event is due, in milliseconds; `u64::MAX` if none is held.
@@ -91,36 +104,38 @@ impl Debounce {
 mod tests {
     use super::*;
 
-    fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
+    fn channel_event(channel: &str, what: ChannelEventKind) -> ChannelEvent {
         ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 }
     }
 
     fn left(user: &str) -> ChannelEvent {
-        notice("p", ChannelEventKind::MemberRemoved(user.into()))
+        channel_event("p", ChannelEventKind::MemberRemoved(user.into()))
     }
 
     fn joined_event(user: &str) -> ChannelEvent {
-        notice("p", ChannelEventKind::MemberAdded(user.into()))
+        channel_event("p", ChannelEventKind::MemberAdded(user.into()))
     }
 
     #[test]
     fn debounce_reports_a_leave_at_its_time() {
         let mut debounce = Debounce::new(3000);
-        assert_eq!(debounce.take(notice("a", ChannelEventKind::Vacated), 100), None);
+        assert_eq!(debounce.take(channel_event("a", ChannelEventKind::Vacated), 100), None);
         assert_eq!((debounce.next_due(3099), debounce.deadline_ms()), (None, 3100));
-        assert_eq!(debounce.next_due(3100), Some(notice("a", ChannelEventKind::Vacated)));
+        assert_eq!(debounce.next_due(3100), Some(channel_event("a", ChannelEventKind::Vacated)));
         assert!(debounce.is_empty() && debounce.deadline_ms() == u64::MAX);
-        let again = notice("a", ChannelEventKind::Occupied);
+        let again = channel_event("a", ChannelEventKind::Occupied);
         assert_eq!(debounce.take(again.clone(), 3101), Some(again));
     }
 
     #[test]
     fn debounce_drops_a_leave_and_its_return() {
         let mut debounce = Debounce::new(3000);
-        for notice in [left("ada"), left("bob"), notice("p", ChannelEventKind::Vacated)] {
-            assert_eq!(debounce.take(notice, 0), None);
+        for channel_event in
+            [left("ada"), left("bob"), channel_event("p", ChannelEventKind::Vacated)]
+        {
+            assert_eq!(debounce.take(channel_event, 0), None);
         }
-        assert_eq!(debounce.take(notice("p", ChannelEventKind::Occupied), 1000), None);
+        assert_eq!(debounce.take(channel_event("p", ChannelEventKind::Occupied), 1000), None);
         assert_eq!(debounce.take(joined_event("ada"), 1000), None);
         assert_eq!(debounce.take(joined_event("eve"), 1000), Some(joined_event("eve")));
         // Another application's channel of the same name is another channel.
@@ -144,9 +159,9 @@ mod tests {
     #[test]
     fn debounce_passes_other_events_and_is_bounded() {
         let mut debounce = Debounce::new(3000);
-        assert!(debounce.take(notice("a", ChannelEventKind::CacheMiss), 0).is_some());
-        assert!(debounce.take(notice("a", ChannelEventKind::Count(3)), 0).is_some());
-        let channel = |n: usize| notice(&n.to_string(), ChannelEventKind::Vacated);
+        assert!(debounce.take(channel_event("a", ChannelEventKind::CacheMiss), 0).is_some());
+        assert!(debounce.take(channel_event("a", ChannelEventKind::Count(3)), 0).is_some());
+        let channel = |n: usize| channel_event(&n.to_string(), ChannelEventKind::Vacated);
         assert!((0..MAX_HELD).all(|n| debounce.take(channel(n), 0).is_none()));
         assert_eq!(debounce.take(channel(MAX_HELD), 0), Some(channel(0)));
     }

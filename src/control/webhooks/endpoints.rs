@@ -73,7 +73,7 @@ impl End {
 pub(super) struct WebhookDelivery {
     /// The index of the endpoint.
     pub(super) end: usize,
-    pub(super) lane: usize,
+    pub(super) partition: usize,
     pub(super) body: Rc<[u8]>,
     /// The header fields that sign the body.
     pub(super) fields: SignatureFields,
@@ -178,10 +178,10 @@ impl Webhooks {
         std::mem::take(&mut self.changed)
     }
 
-    /// The settings of an endpoint and its number of lanes.
+    /// The settings of an endpoint and its number of partitions.
     pub(super) fn end(&self, at: usize) -> Option<(&Webhook, usize)> {
         let end = self.ends.get(at)?.as_ref()?;
-        Some((&end.hook, end.queue.lanes()))
+        Some((&end.hook, end.queue.partitions()))
     }
 
     /// The id of an endpoint's application, and the number of the webhook among those of the
@@ -193,43 +193,44 @@ impl Webhooks {
     }
 
     /// Whether a channel event is of a newer configuration than the current one here.
-    pub(super) fn lacks(&self, notice: &ChannelEvent) -> bool {
-        self.rosters.back().is_none_or(|present| present.version < notice.version)
+    pub(super) fn lacks(&self, channel_event: &ChannelEvent) -> bool {
+        self.rosters.back().is_none_or(|present| present.version < channel_event.version)
     }
 
     /// Takes a channel event, and queues it for its endpoints unless it is held back or cancelled.
-    pub(super) fn notice(&mut self, notice: ChannelEvent, now_ms: u64) {
-        let app = notice.app as usize;
+    pub(super) fn channel_event(&mut self, channel_event: ChannelEvent, now_ms: u64) {
+        let app = channel_event.app as usize;
         if self.holds.len() <= app {
             self.holds.resize_with(app + 1, || Debounce::new(self.hold_ms));
         }
-        if let Some(notice) = self.holds[app].take(notice, now_ms) {
-            self.report(&notice, now_ms);
+        if let Some(channel_event) = self.holds[app].take(channel_event, now_ms) {
+            self.report(&channel_event, now_ms);
         }
     }
 
     /// Queues the held leave events that are due by `until_ms`.
-    fn tell_held(&mut self, until_ms: u64, now_ms: u64) {
+    fn report_held(&mut self, until_ms: u64, now_ms: u64) {
         for app in 0..self.holds.len() {
-            while let Some(notice) = self.holds[app].next_due(until_ms) {
-                self.report(&notice, now_ms);
+            while let Some(channel_event) = self.holds[app].next_due(until_ms) {
+                self.report(&channel_event, now_ms);
             }
         }
     }
 
-    fn report(&mut self, notice: &ChannelEvent, now_ms: u64) {
-        let own = self.rosters.iter().find(|roster| roster.version >= notice.version);
+    fn report(&mut self, channel_event: &ChannelEvent, now_ms: u64) {
+        let own = self.rosters.iter().find(|roster| roster.version >= channel_event.version);
         let Some(roster) = own.or(self.rosters.back()) else { return };
-        let Some(ends) = roster.by_app.get(notice.app as usize) else { return };
-        let format = roster.env.webhooks(notice.app);
-        let event = format.and_then(|format| (format.event)(notice));
+        let Some(ends) = roster.by_app.get(channel_event.app as usize) else { return };
+        let format = roster.env.webhooks(channel_event.app);
+        let event = format.and_then(|format| (format.event)(channel_event));
         let Some((kind, text)) = event else { return };
-        let hash = self.hasher.hash_one(&notice.channel);
-        let (channel, source) = (notice.channel.clone(), notice.source);
-        let event = WebhookEvent { channel, source, occupancy: occupancy(&notice.what), text };
+        let hash = self.hasher.hash_one(&channel_event.channel);
+        let (channel, source) = (channel_event.channel.clone(), channel_event.source);
+        let event =
+            WebhookEvent { channel, source, occupancy: occupancy(&channel_event.what), text };
         for (hook, end) in ends {
             if hook.wants(kind)
-                && hook.covers(&notice.channel)
+                && hook.covers(&channel_event.channel)
                 && let Some(end) = &mut self.ends[*end]
             {
                 let pushed = end.queue.push(hash, event.clone(), now_ms);
@@ -241,7 +242,7 @@ impl Webhooks {
 
     /// All requests that can be sent now. `unix_ms` is the Unix time in milliseconds.
     pub(super) fn deliveries(&mut self, now_ms: u64, unix_ms: u64) -> VecDeque<WebhookDelivery> {
-        self.tell_held(now_ms, now_ms);
+        self.report_held(now_ms, now_ms);
         self.forget(now_ms);
         let mut deliveries = VecDeque::new();
         for (at, end) in self.ends.iter_mut().enumerate() {
@@ -254,13 +255,19 @@ impl Webhooks {
     }
 
     /// Takes the outcome of a request.
-    pub(super) fn outcome(&mut self, end: usize, lane: usize, outcome: PostOutcome, now_ms: u64) {
+    pub(super) fn outcome(
+        &mut self,
+        end: usize,
+        partition: usize,
+        outcome: PostOutcome,
+        now_ms: u64,
+    ) {
         // Never `None`: an endpoint with a request in flight is not removed.
         let Some(end) = &mut self.ends[end] else { return };
         let (counter, again) = match outcome {
             PostOutcome::Delivered => {
                 self.counters.hooks_sent.add(1);
-                return end.queue.succeeded(lane);
+                return end.queue.succeeded(partition);
             }
             PostOutcome::Failed => (&self.counters.hooks_failed, true),
             PostOutcome::Refused => (&self.counters.hooks_refused, false),
@@ -268,14 +275,14 @@ impl Webhooks {
         counter.add(1);
         self.failures += 1;
         let jitter = self.hasher.hash_one(self.failures);
-        let dropped = end.queue.failed(lane, again, jitter, now_ms);
+        let dropped = end.queue.failed(partition, again, jitter, now_ms);
         count_dropped(&self.counters, end, dropped);
     }
 
     /// Releases all held leave events and sends batches before they are full, because the server
     /// ends.
     pub(super) fn finish(&mut self, now_ms: u64) {
-        self.tell_held(u64::MAX, now_ms);
+        self.report_held(u64::MAX, now_ms);
         self.ends.iter_mut().flatten().for_each(|end| end.queue.hurry());
     }
 
@@ -321,10 +328,15 @@ fn policy(hook: &Webhook, format: &WebhookFormat) -> QueuePolicy {
 }
 
 /// A request, signed with the first key of the application; `None` if the application has no key.
-fn order(end: usize, (lane, body): QueuedRequest, env: &Env, app: u32) -> Option<WebhookDelivery> {
+fn order(
+    end: usize,
+    (partition, body): QueuedRequest,
+    env: &Env,
+    app: u32,
+) -> Option<WebhookDelivery> {
     let key = env.apps.get(app).keys.first()?;
     let fields = (env.webhooks(app)?.sign)(key, &body);
-    Some(WebhookDelivery { end, lane, fields, body })
+    Some(WebhookDelivery { end, partition, fields, body })
 }
 
 #[cfg(test)]
@@ -339,7 +351,7 @@ mod tests {
         Webhooks::new(Arc::new(Env::new(config, 1).unwrap()), HOLD_MS, Arc::default())
     }
 
-    fn notice(channel: &str, what: ChannelEventKind) -> ChannelEvent {
+    fn channel_event(channel: &str, what: ChannelEventKind) -> ChannelEvent {
         ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 }
     }
 
@@ -350,7 +362,7 @@ mod tests {
             let name = body.split('"').nth(7).unwrap_or_default().to_owned();
             let channel = body.split('"').nth(11).unwrap_or_default();
             deliveries.push((order.end, format!("{name} {channel}")));
-            webhooks.outcome(order.end, order.lane, PostOutcome::Delivered, now_ms);
+            webhooks.outcome(order.end, order.partition, PostOutcome::Delivered, now_ms);
         }
         deliveries
     }
@@ -373,7 +385,7 @@ mod tests {
             ("presence-a.eu", ChannelEventKind::Count(1), vec![]),
             ("a", ChannelEventKind::Occupied, vec![]),
         ] {
-            hooks.notice(notice(channel, what), 0);
+            hooks.channel_event(channel_event(channel, what), 0);
             assert_eq!(deliveries(&mut hooks, 0), expected, "{channel}");
         }
         assert!(hooks.is_empty());
@@ -382,16 +394,16 @@ mod tests {
     #[test]
     fn webhooks_quick_return_is_not_reported() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
-        hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
+        hooks.channel_event(channel_event("a", ChannelEventKind::Occupied), 0);
         assert_eq!(deliveries(&mut hooks, 0).len(), 1);
-        hooks.notice(notice("a", ChannelEventKind::Vacated), 1000);
+        hooks.channel_event(channel_event("a", ChannelEventKind::Vacated), 1000);
         assert_eq!(hooks.deadline_ms(), 1000 + HOLD_MS);
-        hooks.notice(notice("a", ChannelEventKind::Occupied), 3999);
+        hooks.channel_event(channel_event("a", ChannelEventKind::Occupied), 3999);
         assert_eq!(deliveries(&mut hooks, 10_000), []);
-        hooks.notice(notice("a", ChannelEventKind::Vacated), 10_000);
+        hooks.channel_event(channel_event("a", ChannelEventKind::Vacated), 10_000);
         assert_eq!(deliveries(&mut hooks, 12_999), []);
         assert_eq!(deliveries(&mut hooks, 13_000), [(0, "channel_vacated a".to_owned())]);
-        hooks.notice(notice("b", ChannelEventKind::Vacated), 13_000);
+        hooks.channel_event(channel_event("b", ChannelEventKind::Vacated), 13_000);
         hooks.finish(13_001);
         assert_eq!(deliveries(&mut hooks, 13_001), [(0, "channel_vacated b".to_owned())]);
         assert!(hooks.is_empty());
@@ -401,14 +413,15 @@ mod tests {
     fn webhooks_count_outcomes() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let counters = hooks.counters.clone();
-        hooks.notice(notice("a", ChannelEventKind::Occupied), 0);
+        hooks.channel_event(channel_event("a", ChannelEventKind::Occupied), 0);
         assert_eq!(hooks.deliveries(0, 0).len(), 1);
-        let lane = hooks.end(0).expect("an endpoint").1;
-        let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("a")) % lane as u64) as usize;
-        hooks.outcome(0, lane, PostOutcome::Failed, 0);
+        let partition = hooks.end(0).expect("an endpoint").1;
+        let partition =
+            (hooks.hasher.hash_one(&*Arc::<str>::from("a")) % partition as u64) as usize;
+        hooks.outcome(0, partition, PostOutcome::Failed, 0);
         assert_eq!(hooks.len(), 1);
         assert_eq!(hooks.deliveries(1000, 0).len(), 1);
-        hooks.outcome(0, lane, PostOutcome::Refused, 1000);
+        hooks.outcome(0, partition, PostOutcome::Refused, 1000);
         assert!(hooks.is_empty());
         let counts = [&counters.hooks_failed, &counters.hooks_refused, &counters.hooks_dropped];
         assert_eq!(counts.map(|counter| counter.get()), [1, 1, 1]);
@@ -422,7 +435,7 @@ mod tests {
     }
 
     fn occupied(channel: &str, version: u32) -> ChannelEvent {
-        ChannelEvent { version, ..notice(channel, ChannelEventKind::Occupied) }
+        ChannelEvent { version, ..channel_event(channel, ChannelEventKind::Occupied) }
     }
 
     fn line(end: usize, channel: &str) -> (usize, String) {
@@ -446,11 +459,11 @@ mod tests {
             ("2", 0, vec![line(0, "2"), line(1, "2")]),
             ("x-3", 1, vec![line(1, "x-3"), line(2, "x-3")]),
         ] {
-            hooks.notice(occupied(channel, version), 1000);
+            hooks.channel_event(occupied(channel, version), 1000);
             assert_eq!(deliveries(&mut hooks, 1000), expected, "{channel}");
         }
         // A `vacated` event goes to the endpoints that got the `occupied` event.
-        hooks.notice(notice("2", ChannelEventKind::Vacated), 1000);
+        hooks.channel_event(channel_event("2", ChannelEventKind::Vacated), 1000);
         let vacated = |end| (end, "channel_vacated 2".to_owned());
         assert_eq!(deliveries(&mut hooks, 1000 + HOLD_MS), [vacated(0), vacated(1)]);
         // An event of a removed configuration goes to the current one.
@@ -458,7 +471,7 @@ mod tests {
         assert!(hooks.end(0).is_some());
         hooks.deliveries(1000 + KEEP_MS, 0);
         assert!(hooks.end(0).is_none() && hooks.rosters.len() == 1);
-        hooks.notice(occupied("4", 0), 1000 + KEEP_MS);
+        hooks.channel_event(occupied("4", 0), 1000 + KEEP_MS);
         assert_eq!(deliveries(&mut hooks, 1000 + KEEP_MS), [line(2, "4")]);
     }
 
@@ -466,21 +479,21 @@ mod tests {
     fn webhooks_removed_endpoint_gets_its_queue_then_is_dropped() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         let env = hooks.rosters[0].env.clone();
-        hooks.notice(occupied("1", 0), 0);
+        hooks.channel_event(occupied("1", 0), 0);
         assert_eq!(hooks.deliveries(0, 0).len(), 1);
         let mut config = env.config.clone();
         config.apps.clear();
         hooks.renew(Arc::new(env.reloaded(config).unwrap()), 0);
         assert_eq!((hooks.deliveries(KEEP_MS, 0).len(), hooks.len()), (0, 1), "it is under way");
-        let lane = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
-        hooks.outcome(0, lane, PostOutcome::Failed, KEEP_MS);
+        let partition = (hooks.hasher.hash_one(&*Arc::<str>::from("1")) % 8) as usize;
+        hooks.outcome(0, partition, PostOutcome::Failed, KEEP_MS);
         let again = hooks.deliveries(KEEP_MS + 1000, 0);
         assert_eq!(
             (again.len(), again[0].fields[0].1.as_str()),
             (1, "app-key"),
             "signed as before"
         );
-        hooks.outcome(0, lane, PostOutcome::Delivered, KEEP_MS + 1000);
+        hooks.outcome(0, partition, PostOutcome::Delivered, KEEP_MS + 1000);
         hooks.deliveries(KEEP_MS + 1000, 0);
         assert!(hooks.end(0).is_none() && hooks.is_empty());
     }
@@ -489,7 +502,7 @@ mod tests {
     fn webhooks_endpoint_keeps_its_queue_over_reloads() {
         let mut hooks = webhooks(vec![Webhook::new("http://a")]);
         for channel in ["1", "2"] {
-            hooks.notice(occupied(channel, 0), 0);
+            hooks.channel_event(occupied(channel, 0), 0);
         }
         let mut changed = Webhook::new("http://a");
         changed.headers.insert("x".to_owned(), crate::config::Secret::new("y"));
@@ -500,7 +513,7 @@ mod tests {
         assert_eq!((hooks.end(0), hooks.len()), (Some((&changed, 8)), 2));
         assert_eq!(deliveries(&mut hooks, 0).len() + deliveries(&mut hooks, 0).len(), 2);
         // A smaller limit drops the events that no longer fit.
-        hooks.notice(occupied("1", 2), 0);
+        hooks.channel_event(occupied("1", 2), 0);
         let env = hooks.rosters[2].env.clone();
         changed.queue_bytes = 10;
         hooks.renew(reloaded(&env, vec![changed.clone(), changed]), 0);
@@ -515,7 +528,7 @@ mod tests {
             hooks.renew(reloaded(&env, vec![Webhook::new(format!("http://{n}"))]), 0);
         }
         assert_eq!(hooks.rosters.len(), ROSTERS);
-        hooks.notice(occupied("1", 0), 0);
+        hooks.channel_event(occupied("1", 0), 0);
         let oldest = hooks.rosters[0].by_app[0][0].1;
         assert_eq!(deliveries(&mut hooks, 0), [line(oldest, "1")]);
         hooks.deliveries(KEEP_MS, 0);

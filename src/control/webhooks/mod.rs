@@ -51,7 +51,7 @@ struct WebhookJob {
     finishing: bool,
     /// By endpoint; `None` if its URL is invalid.
     targets: Vec<Option<Rc<Target>>>,
-    /// Idle HTTP connections, by endpoint and lane.
+    /// Idle HTTP connections, by endpoint and partition.
     kept: Vec<Vec<Rc<Kept>>>,
     outcomes: Results<(usize, usize, PostOutcome)>,
     authorities: Rc<Authorities>,
@@ -79,7 +79,7 @@ impl WebhookJob {
     /// Creates HTTP targets for the webhook endpoints that are new or changed.
     fn aim(&mut self) {
         for end in self.webhooks.take_changed() {
-            let Some((hook, lanes)) = self.webhooks.end(end) else { continue };
+            let Some((hook, partitions)) = self.webhooks.end(end) else { continue };
             let mut fields = HeaderMap::new();
             for (name, value) in &hook.headers {
                 let name = HeaderName::from_bytes(name.as_bytes());
@@ -98,7 +98,7 @@ impl WebhookJob {
                 self.kept.resize(end + 1, Vec::new());
             }
             self.targets[end] = target.map(Rc::new);
-            self.kept[end] = (0..lanes).map(|_| Rc::default()).collect();
+            self.kept[end] = (0..partitions).map(|_| Rc::default()).collect();
         }
     }
 
@@ -109,7 +109,7 @@ impl WebhookJob {
         self.has_more = false;
         for core in &mut self.cores {
             if let Some(early) = core.early.take() {
-                self.webhooks.notice(early, now_ms);
+                self.webhooks.channel_event(early, now_ms);
             }
             for _ in 0..CHANNEL_EVENT_QUEUE {
                 let Some(event) = core.queue.pop() else { break };
@@ -117,15 +117,15 @@ impl WebhookJob {
                     core.early = Some(event);
                     break;
                 }
-                self.webhooks.notice(event, now_ms);
+                self.webhooks.channel_event(event, now_ms);
             }
             self.has_more |= core.early.is_some() || !core.queue.is_empty();
         }
     }
 
     fn send(&self, delivery: WebhookDelivery) {
-        let WebhookDelivery { end, lane, body, fields } = delivery;
-        let kept = self.kept[end][lane].clone();
+        let WebhookDelivery { end, partition, body, fields } = delivery;
+        let kept = self.kept[end][partition].clone();
         let target = self.targets[end].clone();
         let outcomes = self.outcomes.clone();
         tokio_uring::spawn(async move {
@@ -143,7 +143,7 @@ impl WebhookJob {
                     "a webhook has only private addresses, but `allow_private` is not set"
                 );
             }
-            outcomes.put((end, lane, outcome));
+            outcomes.put((end, partition, outcome));
         });
     }
 }
@@ -156,8 +156,8 @@ impl Job for WebhookJob {
 
     fn turn(&mut self, turn: &mut Turn<'_>) {
         self.take_events(turn.now_ms);
-        for (end, lane, outcome) in self.outcomes.take() {
-            self.webhooks.outcome(end, lane, outcome, turn.now_ms);
+        for (end, partition, outcome) in self.outcomes.take() {
+            self.webhooks.outcome(end, partition, outcome, turn.now_ms);
         }
         if self.finishing {
             self.webhooks.finish(turn.now_ms);

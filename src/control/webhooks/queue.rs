@@ -1,8 +1,8 @@
 //! The queue of events for one webhook endpoint. Time is an argument; there is no I/O here.
 //!
-//! Channels are spread over a few lanes by hash. A lane has one request in flight and retries it
-//! until it succeeds or is too old. A channel's events therefore arrive in order, and lanes do not
-//! wait for each other.
+//! Channels are spread over a few partitions by hash. A partition has one request in flight and
+//! retries it until it succeeds or is too old. A channel's events therefore arrive in order, and
+//! partitions do not wait for each other.
 //!
 //! At the byte limit, the queue drops the newest event of the source that has the most events, so
 //! that a client that creates many channels loses its own events and not those of others. An
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Lanes of an endpoint without batches, so its maximum number of requests in flight.
+/// Partitions of an endpoint without batches, so its maximum number of requests in flight.
 const MAX_LANES: usize = 8;
 /// The maximum number of events in one batch.
 const BATCH_EVENTS: usize = 100;
@@ -46,20 +46,20 @@ pub(super) struct QueuePolicy {
 #[derive(Debug)]
 pub(super) struct WebhookQueue {
     policy: QueuePolicy,
-    lanes: Vec<Lane>,
+    partitions: Vec<Partition>,
     bytes: usize,
     pushed: u64,
-    /// The queued events of all lanes by source, without those that are part of a request.
+    /// The queued events of all partitions by source, without those that are part of a request.
     shares: Shares,
-    /// The lane and number of each channel's last `occupied` or `vacated` event, if that event is
-    /// queued and no member or client event of the channel followed it.
+    /// The partition and number of each channel's last `occupied` or `vacated` event, if that event
+    /// is queued and no member or client event of the channel followed it.
     occupancy: HashMap<Arc<str>, (usize, u64)>,
     /// Whether batches are sent before they are full.
     hurried: bool,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct Partition {
     /// Queued events by their number.
     waiting: BTreeMap<u64, Entry>,
     current: Option<Request>,
@@ -113,7 +113,7 @@ impl Entry {
     }
 }
 
-/// The current request of a lane, in flight or waiting for a retry.
+/// The current request of a partition, in flight or waiting for a retry.
 #[derive(Debug)]
 struct Request {
     /// When its first event was queued, in milliseconds.
@@ -123,16 +123,16 @@ struct Request {
     body: Rc<[u8]>,
 }
 
-/// The lane and the body of a request.
+/// The partition and the body of a request.
 pub(super) type QueuedRequest = (usize, Rc<[u8]>);
 
 impl WebhookQueue {
     pub(super) fn new(policy: QueuePolicy) -> WebhookQueue {
         let count = if policy.batch_ms.is_some() { 1 } else { MAX_LANES };
-        let lanes = (0..count).map(|_| Lane::default()).collect();
+        let partitions = (0..count).map(|_| Partition::default()).collect();
         WebhookQueue {
             policy,
-            lanes,
+            partitions,
             bytes: 0,
             pushed: 0,
             shares: Shares::default(),
@@ -141,8 +141,8 @@ impl WebhookQueue {
         }
     }
 
-    pub(super) fn lanes(&self) -> usize {
-        self.lanes.len()
+    pub(super) fn partitions(&self) -> usize {
+        self.partitions.len()
     }
 
     /// Applies a new policy, which must have batches if and only if the old one has them. Returns
@@ -153,12 +153,12 @@ impl WebhookQueue {
         self.make_room()
     }
 
-    /// Adds an event; `hash` is the hash of its channel, which selects the lane.
+    /// Adds an event; `hash` is the hash of its channel, which selects the partition.
     pub(super) fn push(&mut self, hash: u64, event: WebhookEvent, now_ms: u64) -> Pushed {
         if event.text.len() + ENTRY_BYTES > self.policy.max_bytes {
             return Pushed { dropped: 1, ..Pushed::default() };
         }
-        let at = (hash % self.lanes.len() as u64) as usize;
+        let at = (hash % self.partitions.len() as u64) as usize;
         if self.undo(&event) {
             return Pushed { cancelled: 2, ..Pushed::default() };
         }
@@ -174,7 +174,7 @@ impl WebhookQueue {
         self.shares.add(event.source, number);
         let entry = Entry { since_ms: now_ms, event };
         self.bytes += entry.bytes();
-        self.lanes[at].waiting.insert(number, entry);
+        self.partitions[at].waiting.insert(number, entry);
         Pushed { dropped: self.make_room(), ..Pushed::default() }
     }
 
@@ -185,21 +185,21 @@ impl WebhookQueue {
             Occupancy::Vacated => Occupancy::Occupied,
             Occupancy::Silent | Occupancy::Between => return false,
         };
-        let Some((lane, number)) = self.occupancy.get(&event.channel).copied() else {
+        let Some((partition, number)) = self.occupancy.get(&event.channel).copied() else {
             return false;
         };
-        let waits = self.lanes[lane].waiting.get(&number);
+        let waits = self.partitions[partition].waiting.get(&number);
         if waits.is_none_or(|entry| entry.event.occupancy != opposite) {
             return false;
         }
-        self.take(lane, number).is_some()
+        self.take(partition, number).is_some()
     }
 
-    /// Removes a queued event from its lane.
-    fn take(&mut self, lane: usize, number: u64) -> Option<Entry> {
-        let entry = self.lanes[lane].waiting.remove(&number)?;
+    /// Removes a queued event from its partition.
+    fn take(&mut self, partition: usize, number: u64) -> Option<Entry> {
+        let entry = self.partitions[partition].waiting.remove(&number)?;
         self.shares.remove(entry.event.source, number);
-        if self.occupancy.get(&entry.event.channel) == Some(&(lane, number)) {
+        if self.occupancy.get(&entry.event.channel) == Some(&(partition, number)) {
             self.occupancy.remove(&entry.event.channel);
         }
         self.bytes -= entry.bytes();
@@ -222,70 +222,77 @@ impl WebhookQueue {
     /// a request that waits for a retry. Returns how many events were dropped.
     fn drop_one(&mut self) -> u64 {
         if let Some(number) = self.shares.newest_of_busiest() {
-            let holds = |lane: &Lane| lane.waiting.contains_key(&number);
-            let Some(lane) = self.lanes.iter().position(holds) else { return 0 };
-            return u64::from(self.take(lane, number).is_some());
+            let holds = |partition: &Partition| partition.waiting.contains_key(&number);
+            let Some(partition) = self.partitions.iter().position(holds) else { return 0 };
+            return u64::from(self.take(partition, number).is_some());
         }
-        let rests = |lane: &&mut Lane| !lane.flying && lane.current.is_some();
-        let Some(lane) = self.lanes.iter_mut().find(rests) else { return 0 };
-        let Some(request) = lane.current.take() else { return 0 };
+        let rests = |partition: &&mut Partition| !partition.flying && partition.current.is_some();
+        let Some(partition) = self.partitions.iter_mut().find(rests) else { return 0 };
+        let Some(request) = partition.current.take() else { return 0 };
         self.bytes -= request.bytes;
         request.events
     }
 
-    /// The next request that can be sent now. The lane is then busy until
+    /// The next request that can be sent now. The partition is then busy until
     /// [`WebhookQueue::succeeded`] or [`WebhookQueue::failed`] is called.
     pub(super) fn next(&mut self, now_ms: u64, unix_ms: u64) -> Option<QueuedRequest> {
-        let ready = |lane: &Lane| self.ready_ms(lane) <= now_ms;
-        let at = self.lanes.iter().position(ready)?;
-        if self.lanes[at].current.is_none() {
+        let ready = |partition: &Partition| self.ready_ms(partition) <= now_ms;
+        let at = self.partitions.iter().position(ready)?;
+        if self.partitions[at].current.is_none() {
             let request = self.gather(at, unix_ms)?;
-            self.lanes[at].current = Some(request);
+            self.partitions[at].current = Some(request);
         }
-        let lane = &mut self.lanes[at];
-        lane.flying = true;
-        lane.current.as_ref().map(|request| (at, request.body.clone()))
+        let partition = &mut self.partitions[at];
+        partition.flying = true;
+        partition.current.as_ref().map(|request| (at, request.body.clone()))
     }
 
-    /// When the lane can send a request, in milliseconds; `u64::MAX` if it has none or one is in
-    /// flight.
-    fn ready_ms(&self, lane: &Lane) -> u64 {
-        let waits_since = match (&lane.current, lane.waiting.first_key_value()) {
-            _ if lane.flying => return u64::MAX,
-            (Some(_), _) => return lane.rest_until_ms,
+    /// When the partition can send a request, in milliseconds; `u64::MAX` if it has none or one is
+    /// in flight.
+    fn ready_ms(&self, partition: &Partition) -> u64 {
+        let waits_since = match (&partition.current, partition.waiting.first_key_value()) {
+            _ if partition.flying => return u64::MAX,
+            (Some(_), _) => return partition.rest_until_ms,
             (None, Some((_, entry))) => entry.since_ms,
             (None, None) => return u64::MAX,
         };
-        let full = lane.waiting.len() >= BATCH_EVENTS || self.bytes >= BATCH_BYTES;
+        let full = partition.waiting.len() >= BATCH_EVENTS || self.bytes >= BATCH_BYTES;
         match self.policy.batch_ms {
             Some(batch_ms) if !self.hurried && !full => {
-                lane.rest_until_ms.max(waits_since + batch_ms)
+                partition.rest_until_ms.max(waits_since + batch_ms)
             }
-            _ => lane.rest_until_ms,
+            _ => partition.rest_until_ms,
         }
     }
 
-    /// Removes the lane's request, which was delivered.
-    pub(super) fn succeeded(&mut self, lane: usize) {
-        let lane = &mut self.lanes[lane];
-        lane.backoff.succeed();
-        (lane.flying, lane.rest_until_ms) = (false, 0);
-        if let Some(request) = lane.current.take() {
+    /// Removes the partition's request, which was delivered.
+    pub(super) fn succeeded(&mut self, partition: usize) {
+        let partition = &mut self.partitions[partition];
+        partition.backoff.succeed();
+        (partition.flying, partition.rest_until_ms) = (false, 0);
+        if let Some(request) = partition.current.take() {
             self.bytes -= request.bytes;
         }
     }
 
-    /// Notes that the lane's request failed. It is retried later if `again` is true and its first
-    /// event is not too old by then. `jitter` is any random number. Returns how many events were
-    /// given up.
-    pub(super) fn failed(&mut self, lane: usize, again: bool, jitter: u64, now_ms: u64) -> u64 {
-        let lane = &mut self.lanes[lane];
-        lane.flying = false;
-        let rest_ms = lane.backoff.fail(FIRST_REST_MS, LONGEST_REST_MS);
-        lane.rest_until_ms = now_ms + rest_ms / 2 + jitter % (rest_ms / 2 + 1);
-        let too_old =
-            |request: &mut Request| !again || lane.rest_until_ms >= request.since_ms + GIVE_UP_MS;
-        match lane.current.take_if(too_old) {
+    /// Notes that the partition's request failed. It is retried later if `again` is true and its
+    /// first event is not too old by then. `jitter` is any random number. Returns how many events
+    /// were given up.
+    pub(super) fn failed(
+        &mut self,
+        partition: usize,
+        again: bool,
+        jitter: u64,
+        now_ms: u64,
+    ) -> u64 {
+        let partition = &mut self.partitions[partition];
+        partition.flying = false;
+        let rest_ms = partition.backoff.fail(FIRST_REST_MS, LONGEST_REST_MS);
+        partition.rest_until_ms = now_ms + rest_ms / 2 + jitter % (rest_ms / 2 + 1);
+        let too_old = |request: &mut Request| {
+            !again || partition.rest_until_ms >= request.since_ms + GIVE_UP_MS
+        };
+        match partition.current.take_if(too_old) {
             Some(request) => {
                 self.bytes -= request.bytes;
                 request.events
@@ -302,25 +309,26 @@ impl WebhookQueue {
     /// When [`WebhookQueue::next`] has a request, in milliseconds; `u64::MAX` if that needs an
     /// event or an outcome first.
     pub(super) fn deadline_ms(&self) -> u64 {
-        self.lanes.iter().map(|lane| self.ready_ms(lane)).min().unwrap_or(u64::MAX)
+        self.partitions.iter().map(|partition| self.ready_ms(partition)).min().unwrap_or(u64::MAX)
     }
 
     /// The number of undelivered events, including those in flight.
     pub(super) fn len(&self) -> u64 {
-        let in_lane = |lane: &Lane| {
-            lane.waiting.len() as u64 + lane.current.as_ref().map_or(0, |request| request.events)
+        let in_partition = |partition: &Partition| {
+            partition.waiting.len() as u64
+                + partition.current.as_ref().map_or(0, |request| request.events)
         };
-        self.lanes.iter().map(in_lane).sum()
+        self.partitions.iter().map(in_partition).sum()
     }
 
-    /// Builds one request from the queued events of a lane.
+    /// Builds one request from the queued events of a partition.
     fn gather(&mut self, at: usize, unix_ms: u64) -> Option<Request> {
         let max_events = if self.policy.batch_ms.is_some() { BATCH_EVENTS } else { 1 };
         let bytes_before = self.bytes;
         let mut taken: Vec<Entry> = Vec::new();
         let mut length = 0;
         while taken.len() < max_events
-            && let Some((number, next)) = self.lanes[at].waiting.first_key_value()
+            && let Some((number, next)) = self.partitions[at].waiting.first_key_value()
         {
             length += next.event.text.len();
             if !taken.is_empty() && length > BATCH_BYTES {
@@ -369,11 +377,11 @@ mod tests {
     }
 
     fn text(job: Option<QueuedRequest>) -> Option<(usize, String)> {
-        job.map(|(lane, body)| (lane, String::from_utf8_lossy(&body).into_owned()))
+        job.map(|(partition, body)| (partition, String::from_utf8_lossy(&body).into_owned()))
     }
 
-    fn job(lane: usize, text: &str) -> Option<(usize, String)> {
-        Some((lane, text.to_owned()))
+    fn job(partition: usize, text: &str) -> Option<(usize, String)> {
+        Some((partition, text.to_owned()))
     }
 
     #[test]
@@ -499,9 +507,9 @@ mod tests {
         let theirs = WebhookEvent { source: 8, text: b"theirs!!".to_vec(), ..event(3, "") };
         assert_eq!(queue.push(3, theirs, 0).dropped, 1);
         let mut delivered = Vec::new();
-        while let Some((lane, body)) = queue.next(0, 0) {
+        while let Some((partition, body)) = queue.next(0, 0) {
             delivered.push(body);
-            queue.succeeded(lane);
+            queue.succeeded(partition);
         }
         assert_eq!(delivered.len(), 1000);
         assert_eq!(delivered.iter().filter(|body| body.ends_with(b"theirs!!")).count(), 1);

@@ -9,9 +9,9 @@ use crate::control::client::{self, Kept, Target};
 use crate::control::job::{Job, JobKind, JobSetup, Turn};
 use crate::control::results::Results;
 use crate::dialect::Env;
+use crate::dialect::Event;
 use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
 use crate::dialect::zilliqa::{self, Shared};
-use crate::hub::Event;
 use crate::mem::Notifier;
 use crate::reactor;
 use crate::stats::Counters;
@@ -144,7 +144,7 @@ struct Follower {
     shared: Arc<Shared>,
     channel: Arc<str>,
     targets: Vec<Option<Rc<Target>>>,
-    /// Idle HTTP connections, by node and lane.
+    /// Idle HTTP connections, by node and number.
     kept: Vec<Vec<Rc<Kept>>>,
     answers: Results<NodeReply>,
     state_file: Option<StateFile>,
@@ -176,7 +176,7 @@ impl Follower {
         }
         let targets = targets(config);
         Follower {
-            kept: targets.iter().map(|_| lanes(config)).collect(),
+            kept: targets.iter().map(|_| connections(config)).collect(),
             targets,
             answers: Results::new(notifier),
             state_file,
@@ -206,7 +206,7 @@ impl Follower {
             self.unkept = self.shared.last();
         }
         self.targets = targets(config);
-        self.kept = self.targets.iter().map(|_| lanes(config)).collect();
+        self.kept = self.targets.iter().map(|_| connections(config)).collect();
         self.timeout = Duration::from_millis(config.timeout_ms);
         self.max_bytes = config.answer_bytes;
         self.poller.renew(config.clone(), now_ms);
@@ -214,14 +214,14 @@ impl Follower {
 
     /// Runs one turn: takes responses, runs the poller's actions and writes the state file. When
     /// `draining`, no new action is started.
-    fn turn(&mut self, lane: &mut Backlog, draining: bool, now_ms: u64) {
+    fn turn(&mut self, backlog: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
             self.poller.received(ticket, answer, now_ms);
         }
         if !draining {
-            self.order(lane, now_ms);
+            self.order(backlog, now_ms);
         }
-        if lane.has_room()
+        if backlog.has_room()
             && let Some(number) = self.unkept.take()
             && let Some(state_file) = &mut self.state_file
         {
@@ -233,7 +233,7 @@ impl Follower {
         }
     }
 
-    fn order(&mut self, lane: &mut Backlog, now_ms: u64) {
+    fn order(&mut self, backlog: &mut Backlog, now_ms: u64) {
         if self.poller.takes_questions() {
             for question in self.shared.questions() {
                 self.question(question, now_ms);
@@ -241,12 +241,12 @@ impl Follower {
         }
         loop {
             let wants_logs = self.shared.wants_logs();
-            let actions = self.poller.actions(lane.has_room(), wants_logs, now_ms);
+            let actions = self.poller.actions(backlog.has_room(), wants_logs, now_ms);
             if actions.is_empty() {
                 return;
             }
             for order in actions {
-                self.carry_out(order, lane);
+                self.carry_out(order, backlog);
             }
         }
     }
@@ -260,10 +260,10 @@ impl Follower {
         self.poller.question(Question { from, answer }, &about, now_ms);
     }
 
-    fn carry_out(&mut self, order: PollerAction, lane: &mut Backlog) {
+    fn carry_out(&mut self, order: PollerAction, backlog: &mut Backlog) {
         match order {
-            PollerAction::Request { ticket, node, lane, body } => {
-                self.request(ticket, node, lane, body)
+            PollerAction::Request { ticket, node, connection, body } => {
+                self.request(ticket, node, connection, body)
             }
             PollerAction::Publish { number, event } => {
                 // Skip an epoch that was posted meanwhile.
@@ -276,11 +276,11 @@ impl Follower {
                 let (app, channel) = (zilliqa::APP, self.channel.clone());
                 self.counters.epochs.add(1);
                 self.counters.last_epoch.set(number);
-                lane.put(reactor::ReactorCommand::Publish { app, channel, event });
+                backlog.put(reactor::ReactorCommand::Publish { app, channel, event });
             }
             PollerAction::SaveState(number) => self.unkept = Some(number),
             PollerAction::Message { to, what } => {
-                lane.put(reactor::ReactorCommand::Message { to, what })
+                backlog.put(reactor::ReactorCommand::Message { to, what })
             }
         }
     }
@@ -298,9 +298,9 @@ impl Follower {
         }
     }
 
-    fn request(&self, ticket: u64, node: usize, lane: usize, body: Bytes) {
+    fn request(&self, ticket: u64, node: usize, connection: usize, body: Bytes) {
         let target = self.targets[node].clone();
-        let kept = self.kept[node][lane].clone();
+        let kept = self.kept[node][connection].clone();
         let answers = self.answers.clone();
         let (timeout, max_bytes) = (self.timeout, self.max_bytes);
         tokio_uring::spawn(async move {
@@ -344,7 +344,7 @@ fn targets(config: &ZilliqaNode) -> Vec<Option<Rc<Target>>> {
 
 /// The connections to one node, none of them open: one per fetch, one for polls and one for
 /// contracts.
-fn lanes(config: &ZilliqaNode) -> Vec<Rc<Kept>> {
+fn connections(config: &ZilliqaNode) -> Vec<Rc<Kept>> {
     (0..config.ahead + 2).map(|_| Rc::default()).collect()
 }
 
@@ -354,7 +354,7 @@ fn epoch(document: String) -> Result<Event, String> {
     for anomaly in epoch.skipped() {
         tracing::warn!(number = epoch.number(), %anomaly, "an invalid transaction is left out");
     }
-    Ok(Arc::new(epoch).event())
+    Ok(Event::message(zilliqa::ZilliqaMessage::Epoch(Arc::new(epoch)).into()))
 }
 
 async fn request(

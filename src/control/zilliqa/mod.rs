@@ -13,7 +13,8 @@ mod state;
 
 use crate::config::ZilliqaNode;
 use crate::crypto::hex;
-use crate::hub::{ConnId, DialectMessage, Event};
+use crate::dialect::{DialectMessage, Event};
+use crate::hub::ConnId;
 use crate::stats::Counters;
 use contracts::{ContractAddress, ContractAnswer, ContractLookup};
 use fetch::{EpochFetch, FetchProgress};
@@ -29,9 +30,9 @@ type Make = fn(String) -> Result<Event, String>;
 
 /// What the poller asks its caller to do.
 enum PollerAction {
-    /// Send `body` to a node over the given lane of its connections. The response belongs to
+    /// Send `body` to a node over its connection with this number. The response belongs to
     /// `ticket`.
-    Request { ticket: u64, node: usize, lane: usize, body: Bytes },
+    Request { ticket: u64, node: usize, connection: usize, body: Bytes },
     /// Publish the event of this epoch.
     Publish { number: u64, event: Event },
     /// Save this epoch's number in the state file.
@@ -143,10 +144,10 @@ impl Poller {
             let leads = at == 0;
             let lead_may_be_behind = leads && (stale || self.nodes.latest(node) < top);
             if !self.nodes.is_polled(node) {
-                let lane = self.config.ahead;
+                let connection = self.config.ahead;
                 let body = rpc::call(0, "GetLatestTxBlock", &[]);
                 let ticket = self.nodes.begin_request(node, Purpose::Latest);
-                actions.push(PollerAction::Request { ticket, node, lane, body: body.into() });
+                actions.push(PollerAction::Request { ticket, node, connection, body: body.into() });
             }
             if leads && !lead_may_be_behind && self.last.is_some() {
                 return;
@@ -239,9 +240,9 @@ impl Poller {
             let number = fetch.number();
             let Some(node) = self.nodes.with(number, now_ms) else { continue };
             let body = fetch.next_request(node, self.nodes.offers_bodies(node));
-            let lane = (number % self.config.ahead as u64) as usize;
+            let connection = (number % self.config.ahead as u64) as usize;
             let ticket = self.nodes.begin_request(node, Purpose::Part(number));
-            actions.push(PollerAction::Request { ticket, node, lane, body: body.into() });
+            actions.push(PollerAction::Request { ticket, node, connection, body: body.into() });
         }
     }
 
@@ -265,9 +266,9 @@ impl Poller {
         };
         let calls: Vec<String> = batch.iter().enumerate().map(call).collect();
         let body = format!("[{}]", calls.join(","));
-        let lane = self.config.ahead + 1;
+        let connection = self.config.ahead + 1;
         let ticket = self.nodes.begin_request(node, Purpose::Contracts);
-        actions.push(PollerAction::Request { ticket, node, lane, body: body.into() });
+        actions.push(PollerAction::Request { ticket, node, connection, body: body.into() });
     }
 
     /// Answers the questions that are complete or have timed out.

@@ -2,6 +2,7 @@
 //! clock.
 
 use super::*;
+use crate::dialect::zilliqa::{self, ZilliqaMessage};
 use crate::mem::Frozen;
 use chain::{Chain, Shape};
 use serde_json::Value;
@@ -171,19 +172,24 @@ impl World {
             }
             PollerAction::SaveState(number) => self.kept = Some(number),
             PollerAction::Message { what, .. } => {
-                self.received.extend(what.downcast_ref::<Vec<String>>().cloned());
+                let DialectMessage::Zilliqa(ZilliqaMessage::Contracts(reply)) = what else {
+                    panic!("{what:?}");
+                };
+                let text = |address: &ContractAddress| -> String {
+                    let digits: [u8; 40] = hex(address);
+                    String::from_utf8_lossy(&digits).into_owned()
+                };
+                self.received.push(reply.named.iter().map(|(address, _)| text(address)).collect());
             }
         }
     }
 
     fn ask(&mut self, about: &[ContractAddress]) {
         let from = ConnId { core: 0, slot: crate::mem::Slot { index: 0, generation: 0 } };
-        let answer = |contracts: &HashSet<ContractAddress>| -> DialectMessage {
-            let text = |address: &ContractAddress| -> String {
-                let digits: [u8; 40] = hex(address);
-                String::from_utf8_lossy(&digits).into_owned()
-            };
-            Arc::new(contracts.iter().map(text).collect::<Vec<_>>())
+        let named = about.iter().map(|address| (*address, 0)).collect();
+        let reply = zilliqa::Question::new(from, b"", named);
+        let answer = move |contracts: &HashSet<ContractAddress>| {
+            reply.answer(|address| contracts.contains(address))
         };
         let question = Question { from, answer: Box::new(answer) };
         self.poller.question(question, about, self.now_ms);

@@ -10,9 +10,10 @@ use super::trigger::Trigger;
 use super::vendor::Vendor;
 use super::{batch, channel, signature};
 use crate::codec::json::{MalformedJson, push_string};
+use crate::dialect::{Event, EventPayload};
 use crate::http::Request;
 use crate::http::query;
-use crate::hub::{Answer, Event, EventPayload};
+use crate::hub::Answer;
 
 /// The largest difference between `auth_timestamp` and the server's clock, in seconds.
 const TOLERANCE_S: u64 = 600;

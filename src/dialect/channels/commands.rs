@@ -9,7 +9,8 @@ use super::{channel, users};
 use crate::codec::json::{JsonText, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;
-use crate::hub::{ClientEvent, Event as Published, EventMask, JoinRequest, SharedFrame};
+use crate::dialect::{Event as Published, JoinRequest};
+use crate::hub::{ClientEvent, EventMask, SharedFrame};
 use memchr::memmem;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -197,7 +198,7 @@ fn unsubscribe<V: Vendor>(
     name: String,
 ) {
     if channel::kind(V::DATA, &name) == ChannelKind::User {
-        return; // Lasts until the connection closes.
+        return; // The subscription to the user's own channel lasts until the connection closes.
     }
     conn.absent(&name);
     context.effects.push(Effect::Leave { app: conn.app, name });

@@ -5,7 +5,7 @@ use super::super::env::Env;
 use super::trigger;
 use super::vendor::Vendor;
 use crate::codec::raw::RawMembers;
-use crate::hub::Event;
+use crate::dialect::Event;
 use crate::ws::frame;
 
 /// The content of an event, unless it is an event of the protocol itself.

@@ -7,6 +7,7 @@ use super::super::content::Content;
 use super::super::context::{DialectContext, Heartbeat, Opening, Rejection, freeze_text};
 use super::super::effects::JoinOutcome;
 use super::super::env::Env;
+use super::super::message::DialectMessage;
 use super::super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 use super::super::reply::Answered;
 use super::connection::{Connection, end, socket_id};
@@ -14,8 +15,9 @@ use super::data::ChannelKind;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
 use super::{api, channel, commands, links, messages, watch};
+use crate::dialect::Event;
 use crate::http;
-use crate::hub::{Answer, Event, JoinReply};
+use crate::hub::{Answer, JoinReply};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -76,7 +78,10 @@ impl<V: Vendor> Dialect for Connection<V> {
             DialectEvent::NotSubscribed(name) => {
                 self.protocol_error(context, ProtocolError::NotSubscribed(name));
             }
-            DialectEvent::Message(what) => watch::on_message(self, context, what),
+            DialectEvent::Message(DialectMessage::Channels(status)) => {
+                watch::on_message(self, context, status);
+            }
+            DialectEvent::Message(_) => {}
             DialectEvent::Answered { part, answer } => self.answered(context, part, answer),
             DialectEvent::Reload => {
                 if !context.env.apps.get(self.app).config.enabled {

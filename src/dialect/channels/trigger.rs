@@ -11,7 +11,8 @@ use super::reply::ApiRefusal;
 use super::vendor::Vendor;
 use crate::codec::json::JsonText;
 use crate::config;
-use crate::hub::{CacheEntry, ConnId, Event, EventPayload, Retention, SharedFrame};
+use crate::dialect::{Event, EventPayload};
+use crate::hub::{CacheEntry, ConnId, Retention, SharedFrame};
 use std::borrow::Cow;
 use std::sync::Arc;
 

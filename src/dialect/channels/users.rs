@@ -9,7 +9,8 @@ use super::who::{Gathering, Silence, User, UserIdentity, Who};
 use super::{channel, messages, watch};
 use crate::codec::raw::RawMembers;
 use crate::config::AppLimits;
-use crate::hub::{JoinRequest, Member, Query};
+use crate::dialect::{JoinRequest, Member};
+use crate::hub::Query;
 use std::borrow::Cow;
 
 /// The maximum number of roster queries that one client may have pending.

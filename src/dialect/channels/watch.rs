@@ -13,18 +13,12 @@ use super::vendor::{ProtocolError, Vendor};
 use super::who::Gathering;
 use super::{channel, messages};
 use crate::config::AppLimits;
-use crate::hub::{DialectMessage, JoinRequest, Member, MemberChange};
+use crate::dialect::{DialectMessage, JoinRequest, Member, MemberChange, UserStatus};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// The name prefix of the internal channels.
 pub(super) const WATCHED: &str = "#watch-";
-
-/// A user's new status, as a message to the watchers' connections.
-struct Moved {
-    id: String,
-    online: bool,
-}
 
 /// Parses a watchlist. Returns the valid user ids without duplicates, up to the limit
 /// `watchlist_length`, and whether the list was longer.
@@ -80,8 +74,8 @@ pub(super) fn begin<V: Vendor>(
 
 fn member(id: &str) -> Member {
     let change = |online| {
-        let moved: DialectMessage = Arc::new(Moved { id: id.to_owned(), online });
-        MemberChange::Message(moved)
+        let status = Arc::new(UserStatus { id: id.to_owned(), online });
+        MemberChange::Message(DialectMessage::Channels(status))
     };
     Member { id: id.into(), info: None, added: change(true), removed: change(false), max: 0 }
 }
@@ -114,9 +108,9 @@ pub(super) fn joined<V: Vendor>(
 pub(super) fn on_message<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
-    what: &DialectMessage,
+    status: &UserStatus,
 ) {
-    let Some(Moved { id, online }) = what.downcast_ref() else { return };
+    let UserStatus { id, online } = status;
     if let Some(gathering) = conn.gathering() {
         return gathering.note(id, *online);
     }

@@ -36,8 +36,8 @@ fn mask(app: &AppConfig) -> EventMask {
 }
 
 /// A channel event as JSON, with its type; `None` if Pusher Channels has no such event.
-fn event(notice: &ChannelEvent) -> Option<EventText> {
-    let (kind, name) = match &notice.what {
+fn event(channel_event: &ChannelEvent) -> Option<EventText> {
+    let (kind, name) = match &channel_event.what {
         ChannelEventKind::Occupied => (HookEvent::ChannelOccupied, "channel_occupied"),
         ChannelEventKind::Vacated => (HookEvent::ChannelVacated, "channel_vacated"),
         ChannelEventKind::MemberAdded(_) => (HookEvent::MemberAdded, "member_added"),
@@ -46,19 +46,19 @@ fn event(notice: &ChannelEvent) -> Option<EventText> {
         // Presence channels have no subscription counts; their members are reported by events of
         // their own.
         ChannelEventKind::Count(_)
-            if channel::kind(&DATA, &notice.channel) == ChannelKind::Presence =>
+            if channel::kind(&DATA, &channel_event.channel) == ChannelKind::Presence =>
         {
             return None;
         }
         ChannelEventKind::Count(_) => (HookEvent::SubscriptionCount, "subscription_count"),
         ChannelEventKind::ClientEvent(_) => (HookEvent::ClientEvent, "client_event"),
     };
-    let mut out = Vec::with_capacity(64 + notice.channel.len());
+    let mut out = Vec::with_capacity(64 + channel_event.channel.len());
     out.push(b'{');
     push_member(&mut out, "name", name);
     out.push(b',');
-    push_member(&mut out, "channel", &notice.channel);
-    match &notice.what {
+    push_member(&mut out, "channel", &channel_event.channel);
+    match &channel_event.what {
         ChannelEventKind::MemberAdded(user) | ChannelEventKind::MemberRemoved(user) => {
             out.push(b',');
             push_member(&mut out, "user_id", user);
@@ -125,8 +125,9 @@ mod tests {
     use crate::config::{Config, Webhook};
 
     fn check(channel: &str, what: ChannelEventKind, kind: HookEvent, expected: &str) {
-        let notice = ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 };
-        let (found, text) = event(&notice).expect("an event");
+        let channel_event =
+            ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 };
+        let (found, text) = event(&channel_event).expect("an event");
         assert_eq!((found, String::from_utf8(text).as_deref()), (kind, Ok(expected)));
     }
 

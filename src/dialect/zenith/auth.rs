@@ -2,7 +2,7 @@
 
 use super::client::{Client, ZenithSession, at_unix};
 use super::directory::{Principal, TokenOwner};
-use super::messages::{ZenithMessage, to_message};
+use super::messages::ZenithMessage;
 use super::wire::{MessageEnvelope, codes};
 use super::{closings, sign_in};
 use crate::codec::value::Value;
@@ -126,7 +126,7 @@ impl Client {
             state.leave(&before.principal.user, context.conn);
         }
         for too_many in state.enter(&principal.user, context.conn, principal.sessions) {
-            let what = to_message(ZenithMessage::Kick(TOO_MANY));
+            let what = ZenithMessage::Kick(TOO_MANY).into();
             context.effects.push(Effect::Message { to: too_many, what });
         }
         self.look_at(identity.until);

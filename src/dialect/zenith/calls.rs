@@ -1,7 +1,7 @@
 //! Calls of one client, which the server, the configuration or a back end answers.
 
 use super::client::{Client, Pending, TransactionKey};
-use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
+use super::messages::{Call, CallOutcome, ZenithMessage};
 use super::pending::note_late_answer;
 use super::rule::Backend;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
@@ -75,7 +75,7 @@ impl Client {
             user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.effects.push(Effect::Message { to: backend, what: to_message(what) });
+        context.effects.push(Effect::Message { to: backend, what: what.into() });
     }
 
     /// Adds a pending call and returns its number; `None` if the client has its maximum of pending
@@ -104,7 +104,7 @@ impl Client {
     pub(super) fn forget(&self, context: &mut DialectContext<'_>, call: u32) {
         if let Some(pending) = self.calls.get(&call) {
             let what = ZenithMessage::Forget { from: context.conn, call };
-            context.effects.push(Effect::Message { to: pending.to, what: to_message(what) });
+            context.effects.push(Effect::Message { to: pending.to, what: what.into() });
         }
     }
 

@@ -7,10 +7,10 @@ use std::borrow::Cow;
 
 pub(super) const SLOW: Closing =
     Closing::new(close::GOING_AWAY, "the client does not read what it is sent");
-pub(super) const SILENT: Closing =
-    Closing::new(close::POLICY, "the client has not answered in time");
-pub(super) const INTERNAL: Closing = Closing::new(close::INTERNAL, "internal error of the server");
-pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server is restarting");
+pub(super) const SILENT: Closing = Closing::new(close::POLICY, "nothing was heard from the client");
+pub(super) const INTERNAL: Closing =
+    Closing::new(close::INTERNAL, "something has gone wrong in the server");
+pub(super) const RESTART: Closing = Closing::new(close::RESTART, "the server restarts");
 
 pub(super) const GUESSES: Closing =
     Closing::new(close::POLICY, "too many wrong tokens or passwords");

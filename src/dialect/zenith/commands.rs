@@ -1,12 +1,13 @@
 //! The commands of back ends, by HTTP or WebSocket; each message has one command.
 
 use super::directory::ServiceEntry;
-use super::messages::{ZenithMessage, to_message};
+use super::messages::ZenithMessage;
 use super::wire::{self, APP, MessageEnvelope, codes};
 use crate::codec::Value;
 use crate::config;
 use crate::dialect::{Content, DialectContext, Effect, Env};
-use crate::hub::{self, Clears, ConnId, Encodings, Event, EventPayload, Mode, Retain, Retention};
+use crate::dialect::{DialectMessage, Event, EventPayload};
+use crate::hub::{Clears, ConnId, Encodings, Mode, Retain, Retention};
 use std::sync::Arc;
 
 /// One command of a back end.
@@ -73,7 +74,7 @@ pub(super) fn read(
                 return refuse(codes::UNKNOWN, "no feed of this name is configured");
             }
             if !config::FEED_STATES.contains(&status) {
-                return refuse(codes::DESERIALISE, "Data is not a status of a feed");
+                return refuse(codes::DESERIALISE, "Data is no state of a feed");
             }
             Ok(BackendCommand::Feed(it.topic().into(), status.into()))
         }
@@ -204,7 +205,8 @@ pub(super) fn carry_out(
             0
         }
         BackendCommand::End(name, error, scope) => {
-            let what = to_message(ZenithMessage::End { channel: name.as_str().into(), error });
+            let what =
+                DialectMessage::from(ZenithMessage::End { channel: name.as_str().into(), error });
             let sessions = match scope {
                 EndScope::All => return end_for_all(context, name, what, part),
                 EndScope::User(user) => context.env.zenith.state.sessions(&user),
@@ -223,7 +225,7 @@ pub(super) fn carry_out(
             for &to in &sessions {
                 context
                     .effects
-                    .push(Effect::Message { to, what: to_message(ZenithMessage::Kick(KICKED)) });
+                    .push(Effect::Message { to, what: ZenithMessage::Kick(KICKED).into() });
             }
             sessions.len()
         }
@@ -240,7 +242,7 @@ pub(super) fn carry_out(
 fn end_for_all(
     context: &mut DialectContext<'_>,
     name: String,
-    what: hub::DialectMessage,
+    what: DialectMessage,
     part: u16,
 ) -> usize {
     let event = Event { payload: EventPayload::Message(what), ..Event::clear() };
@@ -250,7 +252,7 @@ fn end_for_all(
 
 /// The effect that publishes the states of all feeds to the subscribers of `Zenith/Feeds`.
 pub(super) fn announce_feeds(env: &Env, part: u16) -> Effect {
-    let what = to_message(ZenithMessage::Feeds(env.zenith.feeds()));
-    let event = Event::from(what);
+    let what = ZenithMessage::Feeds(env.zenith.feeds());
+    let event = Event::message(what.into());
     Effect::Publish { app: APP, name: wire::channel("Zenith", "Feeds"), event, part }
 }

@@ -3,7 +3,7 @@
 
 use super::client::{Client, TopicOp};
 use super::closings;
-use super::messages::{CallOutcome, ZenithMessage, to_message};
+use super::messages::{CallOutcome, ZenithMessage};
 use super::wire::{self, MessageEnvelope, codes};
 use crate::codec::value::Value;
 use crate::dialect::{DialectContext, Effect, Effects, Env};
@@ -97,7 +97,7 @@ impl Client {
             env.zenith.state.leave(&identity.principal.user, us);
         }
         for (call, pending) in std::mem::take(&mut self.calls) {
-            let what = to_message(ZenithMessage::Forget { from: us, call });
+            let what = ZenithMessage::Forget { from: us, call }.into();
             out.push(Effect::Message { to: pending.to, what });
         }
     }

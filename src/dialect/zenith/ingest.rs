@@ -30,14 +30,10 @@ pub(super) fn may_publish(context: &DialectContext<'_>, request: &Request<'_>) -
 
 fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpReply {
     if !request.path().ends_with("/ingest") {
-        return error(
-            426,
-            "this path accepts only WebSockets; back ends post to /ingest below this path",
-            None,
-        );
+        return error(426, "a WebSocket is served here; back ends post to /ingest below", None);
     }
     if request.method != "POST" {
-        let reply = error(405, "only POST is allowed", None);
+        let reply = error(405, "only POST", None);
         return HttpReply { allow: Some("POST"), ..reply };
     }
     let token = request.header("authorization").and_then(credentials);
@@ -50,7 +46,7 @@ fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpRep
         if token.is_some() {
             sign_in::note_wrong(env, conn, peer, now);
         }
-        return error(401, "the token of a service is required: Authorization: Bearer ...", None);
+        return error(401, "a service's token is needed: Authorization: Bearer ...", None);
     };
     if context.draining {
         return error(503, "the server is shutting down", None);

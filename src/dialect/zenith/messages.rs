@@ -1,12 +1,11 @@
 //! Messages between connections of this dialect, on any core.
 
 use crate::codec::value::Value;
-use crate::hub::{self, ConnId};
-use std::sync::Arc;
+use crate::hub::ConnId;
 
 /// A message to one connection, or to all subscribers of a topic.
 #[derive(Debug)]
-pub(super) enum ZenithMessage {
+pub enum ZenithMessage {
     /// Closes the session, because the account has too many or a back end requests it; contains the
     /// reason.
     Kick(&'static str),
@@ -39,25 +38,25 @@ pub(super) enum ZenithMessage {
 
 /// A call or a subscription request to a back end.
 #[derive(Debug)]
-pub(super) struct Call {
+pub struct Call {
     /// The client.
-    pub(super) from: ConnId,
+    pub from: ConnId,
     /// The number of the call, unique within the client's connection.
-    pub(super) call: u32,
-    pub(super) controller: Box<str>,
-    pub(super) topic: Box<str>,
+    pub call: u32,
+    pub controller: Box<str>,
+    pub topic: Box<str>,
     /// Whether this is a request to grant a subscription.
-    pub(super) subscribes: bool,
-    pub(super) data: Option<Value>,
+    pub subscribes: bool,
+    pub data: Option<Value>,
     /// The `UserID` of the client, if it has signed in.
-    pub(super) user: Option<Box<str>>,
+    pub user: Option<Box<str>>,
     /// The protocol version of the client.
-    pub(super) version: Box<str>,
+    pub version: Box<str>,
 }
 
 /// The answer to a call.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum CallOutcome {
+pub enum CallOutcome {
     /// The result, if there is one.
     Done(Option<Value>),
     /// An error's data.
@@ -65,12 +64,7 @@ pub(super) enum CallOutcome {
 }
 
 impl CallOutcome {
-    pub(super) fn failed(code: &str) -> CallOutcome {
+    pub fn failed(code: &str) -> CallOutcome {
         CallOutcome::Failed(Value::text(code))
     }
-}
-
-/// Wraps a message for delivery to any connection.
-pub(super) fn to_message(what: ZenithMessage) -> hub::DialectMessage {
-    Arc::new(what)
 }

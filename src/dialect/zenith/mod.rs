@@ -12,7 +12,7 @@ mod commands;
 mod directory;
 mod dispatch;
 mod ingest;
-mod messages;
+pub(super) mod messages;
 mod negotiate;
 mod pending;
 mod registry;
@@ -26,6 +26,7 @@ pub use directory::Directory;
 pub use registry::State;
 pub use wire::{APP, channel as channel_name};
 
+use super::DialectMessage;
 use super::{
     Answered, Closing, ConnectionEnd, Content, ContentData, Dialect, DialectApi, DialectContext,
     DialectEvent, DialectPolicy, Effects, Env, Heartbeat, Opening, Rejection, Why,
@@ -33,8 +34,8 @@ use super::{
 use crate::codec::Format;
 use crate::codec::value::{self, DecodeLimits};
 use crate::config::SlowConsumer;
+use crate::dialect::Event;
 use crate::http;
-use crate::hub::{self, Event};
 use crate::time::Deadline;
 use crate::ws::{self, close};
 use client::Client;
@@ -92,9 +93,7 @@ impl Dialect for Connection {
     ) {
         let format = self.format();
         if kind != wire::message_kind(format) {
-            return context.close(closings::invalid(
-                "the kind of message (text or binary) is not that of the format",
-            ));
+            return context.close(closings::invalid("the format has the other kind of message"));
         }
         let limits = DecodeLimits { bytes: payload.len(), ..DecodeLimits::default() };
         let read = value::decode(format, payload, &limits, context.json);
@@ -111,12 +110,11 @@ impl Dialect for Connection {
 
     fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
         match (&mut *self.0, event) {
-            (role, DialectEvent::Message(what)) => {
-                let Some(what) = what.downcast_ref::<ZenithMessage>() else { return };
-                match role {
-                    Role::Client(client) => client.on_message(context, what),
-                    Role::Service(service) => service.on_message(context, what),
-                }
+            (Role::Client(client), DialectEvent::Message(DialectMessage::Zenith(what))) => {
+                client.on_message(context, what);
+            }
+            (Role::Service(service), DialectEvent::Message(DialectMessage::Zenith(what))) => {
+                service.on_message(context, what);
             }
             (Role::Client(client), DialectEvent::Joined { name, outcome }) => {
                 client.joined(context, name, outcome);
@@ -197,8 +195,10 @@ impl DialectApi for Connection {
     }
 
     /// A call to a back end that has just closed fails with `<Controller>.Unavailable`.
-    fn on_undelivered(what: &hub::DialectMessage, out: &mut Effects<'_>) {
-        if let Some(ZenithMessage::Call(call)) = what.downcast_ref::<ZenithMessage>() {
+    fn on_undelivered(what: &DialectMessage, out: &mut Effects<'_>) {
+        if let DialectMessage::Zenith(what) = what
+            && let ZenithMessage::Call(call) = &**what
+        {
             out.push(pending::PendingCall::of(call).unavailable());
         }
     }

@@ -33,10 +33,7 @@ pub(super) fn protocol<'a>(opening: &Opening<'a>) -> Result<Option<&'a str>, Rej
         }
     }
     if any || opening.headers.first("sec-websocket-protocol").is_some() {
-        return Err(refused(
-            400,
-            "the client offers none of ZenithJson, ZenithBson, ZenithMsgPack",
-        ));
+        return Err(refused(400, "none of ZenithJson, ZenithBson, ZenithMsgPack is offered"));
     }
     Ok(None)
 }
@@ -115,7 +112,7 @@ pub(super) fn bearer(
     }
     // A token that no guard has checked and that is not configured is wrong.
     if field.is_some() && !opening.route.guarded.keys().any(|name| reads_bearer(env, name)) {
-        return Err(refused(403, "the token is unknown"));
+        return Err(refused(403, "the token is not known"));
     }
     let guard = opening.route.guarded.keys().next();
     let principal =

@@ -4,7 +4,7 @@
 //! with an error that goes to its client only. A client may use up to twice what it leaves free,
 //! and an eighth of the write queue is reserved for clients that have almost nothing waiting in it.
 
-use super::messages::{Call, CallOutcome, ZenithMessage, to_message};
+use super::messages::{Call, CallOutcome, ZenithMessage};
 use super::wire::{self, APP};
 use crate::dialect::{DialectContext, Effect};
 use crate::hub::ConnId;
@@ -68,7 +68,7 @@ impl PendingCall {
     /// The effect that delivers the answer, in the order of the topic: after data that was
     /// published before, and before data that is published later.
     pub(super) fn answer(&self, outcome: CallOutcome) -> Effect {
-        let what = to_message(ZenithMessage::Answer { call: self.call, outcome });
+        let what = ZenithMessage::Answer { call: self.call, outcome }.into();
         let name = wire::channel(&self.controller, &self.topic);
         Effect::MessageInOrder { app: APP, name, to: self.from, what }
     }

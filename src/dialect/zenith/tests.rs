@@ -3,7 +3,7 @@
 use super::*;
 use crate::codec::json::Scratch;
 use crate::config::Config;
-use crate::dialect::{CoreState, EffectList, JoinOutcome};
+use crate::dialect::{CoreState, EffectList, JoinOutcome, UserStatus};
 use crate::hub::ConnId;
 use crate::mem::Slot;
 use crate::time::Now;
@@ -71,9 +71,10 @@ fn zenith_has_a_close_code_for_each_reason() {
 
 #[test]
 fn zenith_ignores_messages_of_other_types() {
-    let kick: hub::DialectMessage = std::sync::Arc::new("kick");
+    let other = UserStatus { id: "kick".into(), online: true };
+    let kick = DialectMessage::Channels(std::sync::Arc::new(other));
     assert_eq!(closing(|it, context| it.on(context, DialectEvent::Message(&kick))), None);
-    let kick = messages::to_message(ZenithMessage::Kick("why"));
+    let kick = DialectMessage::from(ZenithMessage::Kick("why"));
     let closed = closing(|it, context| it.on(context, DialectEvent::Message(&kick)));
     assert_eq!(closed, Some(Closing::new(4000, "why")));
 }

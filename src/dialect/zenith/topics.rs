@@ -6,12 +6,13 @@
 
 use super::client::{Client, Pending, TopicOp, TopicStage, TopicSubscription};
 use super::closings;
-use super::messages::{Call, ZenithMessage, to_message};
+use super::messages::{Call, ZenithMessage};
 use super::rule::Backend;
 use super::wire::{self, APP, WireMessage, codes};
 use crate::codec::value::Value;
+use crate::dialect::JoinRequest;
 use crate::dialect::{DialectContext, Effect, JoinOutcome};
-use crate::hub::{ConnId, JoinReply, JoinRequest};
+use crate::hub::{ConnId, JoinReply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -271,7 +272,7 @@ impl Client {
             user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.effects.push(Effect::Message { to: backend, what: to_message(what) });
+        context.effects.push(Effect::Message { to: backend, what: what.into() });
     }
 
     /// Handles a back end's answer to a subscription request: joins the channel, or refuses the

@@ -5,14 +5,13 @@
 //! shared by all cores.
 
 use super::address::{self, Address, KEY_BYTES};
-use crate::hub::{Event, EventPayload};
 use crate::mem::Frozen;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 /// One epoch, shared by all cores.
 pub struct Epoch {
@@ -176,7 +175,7 @@ impl Epoch {
         check_hashes(document.hashes.get())?;
         let span = |part: &str| span(&text, part);
         let (block, hashes) = (span(document.block.get()), span(document.hashes.get()));
-        let mut found = Found::new(&text);
+        let mut found = PartialEpoch::new(&text);
         for (index, given) in document.transactions.iter().enumerate() {
             if let Err(what) = found.take(given.get()) {
                 let anomaly = Anomaly { index, what };
@@ -186,7 +185,7 @@ impl Epoch {
                 }
             }
         }
-        let Found { emitters, by_address, transactions, skipped, .. } = found;
+        let PartialEpoch { emitters, by_address, transactions, skipped, .. } = found;
         let (new_block, by_account) = (OnceLock::new(), OnceLock::new());
         Ok(Epoch {
             number,
@@ -246,11 +245,6 @@ impl Epoch {
         for transaction in &self.transactions {
             transaction.from();
         }
-    }
-
-    /// The event to publish on [`super::CHANNEL`] of [`super::APP`].
-    pub fn event(self: Arc<Self>) -> Event {
-        Event { payload: EventPayload::Message(self), ..Event::default() }
     }
 
     /// The epoch's `{"query":"NewBlock","value":{..}}`, in pieces of at most `max_bytes` bytes. The
@@ -385,7 +379,7 @@ fn plain(raw: &RawValue) -> Option<&str> {
 }
 
 /// What was parsed of a document so far.
-struct Found<'t> {
+struct PartialEpoch<'t> {
     text: &'t str,
     emitters: Vec<Emitter>,
     by_address: HashMap<Address, u32, ahash::RandomState>,
@@ -393,9 +387,9 @@ struct Found<'t> {
     skipped: Vec<Anomaly>,
 }
 
-impl<'t> Found<'t> {
-    fn new(text: &'t str) -> Found<'t> {
-        Found {
+impl<'t> PartialEpoch<'t> {
+    fn new(text: &'t str) -> PartialEpoch<'t> {
+        PartialEpoch {
             text,
             emitters: Vec::new(),
             by_address: HashMap::default(),

@@ -2,11 +2,12 @@
 //! blocks.
 
 use super::epoch::{Epoch, Strictness};
+use super::messages::ZilliqaMessage;
 use super::shared::{APP, CHANNEL, EpochRange, EpochRejected};
 use crate::codec::json::push_string;
 use crate::config::Secret;
 use crate::crypto::{constant_time_eq, sha256};
-use crate::dialect::{Answered, DialectContext, Effect, HttpReply};
+use crate::dialect::{Answered, DialectContext, Effect, Event, HttpReply};
 use crate::http::Request;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
             context.effects.push(Effect::Publish {
                 app: APP,
                 name: CHANNEL.to_owned(),
-                event: Arc::new(epoch).event(),
+                event: Event::message(ZilliqaMessage::Epoch(Arc::new(epoch)).into()),
                 part: 0,
             });
             // The reply waits until the home core has ordered the epoch.

@@ -7,12 +7,14 @@ mod compose;
 pub mod epoch;
 mod frames;
 mod ingest;
+mod messages;
 mod notifications;
 mod query;
 mod sets;
 mod shared;
 mod words;
 
+pub use messages::{ContractReply, ZilliqaMessage};
 pub use notifications::NotificationCache;
 pub use query::{QueryTopic, SubscriptionQuery, read};
 pub use shared::{APP, CHANNEL, EpochRange, EpochRejected, Question, Shared};
@@ -22,15 +24,15 @@ use super::{
     DialectPolicy, Effect, Env, Heartbeat, Opening, Why,
 };
 use crate::config::{Contracts, SlowConsumer};
+use crate::dialect::DialectMessage;
 use crate::http;
-use crate::hub::DialectMessage;
 use crate::ws::{self, close};
 use compose::NotificationKey;
 use epoch::Epoch;
 use query::Named;
 use sets::{HeldAddresses, Set};
-use shared::AddressVerdict;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The maximum size in bytes of the replies held back for a client whose subscription to the
 /// channel is pending.
@@ -154,7 +156,8 @@ impl Dialect for Connection {
                     context.send_text(&text);
                 }
             }
-            DialectEvent::Message(what) => self.on_message(context, what),
+            DialectEvent::Message(DialectMessage::Zilliqa(what)) => self.on_message(context, what),
+            DialectEvent::Message(_) => {}
             _ => {}
         }
     }
@@ -220,15 +223,18 @@ impl DialectApi for Connection {
 
 impl Connection {
     /// Handles a message from a publisher or from the look-up of contracts.
-    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &DialectMessage) {
-        if let Some(epoch) = what.downcast_ref::<Epoch>() {
-            self.notify(context, what, epoch);
-        } else if let Some(verdict) = what.downcast_ref::<AddressVerdict>() {
-            let watched = self.watch(context, QueryTopic::EventLog, &verdict.named);
-            match watched {
-                Ok(()) => self.answer(context, &verdict.text),
-                Err(text) => self.error(context, text),
-            }
+    fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZilliqaMessage) {
+        match what {
+            ZilliqaMessage::Epoch(epoch) => self.notify(context, epoch),
+            ZilliqaMessage::Contracts(reply) => self.on_contracts(context, reply),
+        }
+    }
+
+    /// Executes the query whose contracts were looked up.
+    fn on_contracts(&mut self, context: &mut DialectContext<'_>, reply: &ContractReply) {
+        match self.watch(context, QueryTopic::EventLog, &reply.named) {
+            Ok(()) => self.answer(context, &reply.text),
+            Err(text) => self.error(context, text),
         }
     }
 
@@ -322,7 +328,7 @@ impl Connection {
     fn answer(&mut self, context: &mut DialectContext<'_>, text: &[u8]) {
         let Some(early) = &mut self.early else { return context.send_text(text) };
         if early.0.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
-            let reason = "too many queries before the connection was subscribed";
+            let reason = "too much was asked before the subscription stood";
             return context.close(Closing::new(close::POLICY, reason));
         }
         early.0.push(text.into());
@@ -334,14 +340,9 @@ impl Connection {
     }
 
     /// Sends the client's notification of an epoch.
-    fn notify(
-        &mut self,
-        context: &mut DialectContext<'_>,
-        message: &DialectMessage,
-        epoch: &Epoch,
-    ) {
+    fn notify(&mut self, context: &mut DialectContext<'_>, epoch: &Arc<Epoch>) {
         let core_state = &mut context.core_state.zilliqa;
-        if self.topics == 0 || !core_state.turn_to(message, epoch) {
+        if self.topics == 0 || !core_state.turn_to(epoch) {
             return;
         }
         if !std::mem::take(&mut self.is_behind) {

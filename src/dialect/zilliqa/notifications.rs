@@ -6,7 +6,6 @@ use super::epoch::Epoch;
 use super::frames::Composer;
 use super::sets::{Cases, HeldAddresses, Registry, Set};
 use crate::config::Zilliqa;
-use crate::hub::DialectMessage;
 use crate::mem::Handle;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -32,15 +31,14 @@ pub struct NotificationCache {
 impl NotificationCache {
     /// Makes `epoch` the current epoch. Returns false if its number is not above that of the last
     /// one.
-    pub(super) fn turn_to(&mut self, message: &DialectMessage, epoch: &Epoch) -> bool {
-        if self.current.as_ref().is_some_and(|current| std::ptr::eq(&raw const **current, epoch)) {
+    pub(super) fn turn_to(&mut self, epoch: &Arc<Epoch>) -> bool {
+        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(current, epoch)) {
             return true;
         }
         if self.last.is_some_and(|last| last >= epoch.number()) {
             return false;
         }
         self.rest();
-        let Ok(epoch) = message.clone().downcast::<Epoch>() else { return false };
         self.last = Some(epoch.number());
         self.events.begin();
         for (at, emitter) in epoch.emitters().iter().enumerate() {
@@ -56,7 +54,7 @@ impl NotificationCache {
                 self.payments.mark(transaction.from(), mark | 1);
             }
         }
-        self.current = Some(epoch);
+        self.current = Some(epoch.clone());
         true
     }
 

@@ -449,8 +449,8 @@ mod tests {
         // An odd mark is redundant if the even one before it is there.
         assert_eq!(lists, [Some(vec![2, 5]), Some(vec![2, 4]), Some(vec![2, 4])]);
         registry.rest();
-        let gone = list(&mut registry, &mut sets[0], &[99]);
-        assert_eq!(gone, 0, "an epoch that is through concerns nobody");
+        let listed = list(&mut registry, &mut sets[0], &[99]);
+        assert_eq!(listed, 0, "an epoch that is through concerns nobody");
     }
 
     #[test]

@@ -2,8 +2,10 @@
 //! change only the count of connections that want logs, and the queue of contract lookups.
 
 use super::address::Address;
+use super::messages::{ContractReply, ZilliqaMessage};
 use super::query::Named;
-use crate::hub::{ConnId, DialectMessage};
+use crate::dialect::DialectMessage;
+use crate::hub::ConnId;
 use crate::mem::Notifier;
 use std::collections::VecDeque;
 use std::fmt;
@@ -73,15 +75,8 @@ impl Question {
     pub fn answer(self, is_contract: impl Fn(&Address) -> bool) -> DialectMessage {
         let Question { text, mut named, .. } = self;
         named.retain(|(address, _)| is_contract(address));
-        Arc::new(AddressVerdict { text, named })
+        ZilliqaMessage::Contracts(Arc::new(ContractReply { text, named })).into()
     }
-}
-
-/// The result of a [`Question`]: the client's query, and those of its addresses that are contracts.
-#[derive(Debug)]
-pub(super) struct AddressVerdict {
-    pub(super) text: Box<[u8]>,
-    pub(super) named: Vec<Named>,
 }
 
 impl Shared {
@@ -251,8 +246,10 @@ mod tests {
         let question = questions.pop_front().expect("a question");
         assert_eq!(question.addresses().count(), 2);
         let message = question.answer(|address| *address == [2; 20]);
-        let verdict = message.downcast::<AddressVerdict>().expect("a verdict");
-        assert_eq!(verdict.named, [([2; 20], 0)]);
+        let DialectMessage::Zilliqa(ZilliqaMessage::Contracts(reply)) = message else {
+            panic!("{message:?}");
+        };
+        assert_eq!(reply.named, [([2; 20], 0)]);
         assert!(enqueue(), "there is room again");
     }
 }

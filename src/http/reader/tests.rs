@@ -11,13 +11,13 @@ use crate::limits::{HTTP_HEADERS, HTTP_HEADERS_MAX};
 
 /// An event that owns its data.
 #[derive(Clone, Debug, PartialEq)]
-enum Seen {
+enum OwnedEvent {
     Request { line: String, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>, keep_alive: bool },
     Bad(Error),
 }
 
 /// The result of a transcript: the events, the phase, and the bytes that were not consumed.
-type Outcome = (Vec<Seen>, Phase, Vec<u8>);
+type Outcome = (Vec<OwnedEvent>, Phase, Vec<u8>);
 
 /// Feeds `pieces` and collects the events. Stops after an upgrade request, as the session does.
 fn run<'p>(limits: &HeadLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> Outcome {
@@ -44,7 +44,7 @@ fn run<'p>(limits: &HeadLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> O
                 RequestEvent::Continue => assert_eq!(pos, input.len(), "no body byte is here"),
                 RequestEvent::Bad(error) => {
                     assert_eq!(pos, input.len(), "nothing follows");
-                    seen.push(Seen::Bad(error));
+                    seen.push(OwnedEvent::Bad(error));
                 }
                 RequestEvent::Request(request) => {
                     upgraded = request.header("upgrade").is_some();
@@ -67,9 +67,9 @@ fn run<'p>(limits: &HeadLimits, pieces: impl IntoIterator<Item = &'p [u8]>) -> O
     (seen, reader.phase(), untaken)
 }
 
-fn own(request: &Request<'_>) -> Seen {
+fn own(request: &Request<'_>) -> OwnedEvent {
     let version = if request.version == HttpVersion::Http10 { "1.0" } else { "1.1" };
-    Seen::Request {
+    OwnedEvent::Request {
         line: format!("{} {} {version}", request.method, request.target),
         headers: request.headers.iter().map(|(name, value)| (name.into(), value.into())).collect(),
         body: request.body.to_vec(),
@@ -95,11 +95,11 @@ fn check_with(limits: &HeadLimits, input: &str, want: &[&str]) {
     let got: Vec<String> = seen
         .iter()
         .map(|seen| match seen {
-            Seen::Request { line, body, keep_alive, .. } => {
+            OwnedEvent::Request { line, body, keep_alive, .. } => {
                 let close = if *keep_alive { "" } else { " close" };
                 format!("{line} [{}]{close}", String::from_utf8_lossy(body))
             }
-            Seen::Bad(error) => format!("{} {error:?}", error.status()),
+            OwnedEvent::Bad(error) => format!("{} {error:?}", error.status()),
         })
         .collect();
     assert_eq!(got, want, "{}", input.escape_debug());
@@ -214,7 +214,7 @@ fn reader_bounds_the_number_of_fields_on_both_sides() {
 #[test]
 fn reader_returns_nothing_after_a_refusal() {
     let (seen, phase, _) = outcome(&HeadLimits::default(), b"BAD\r\n\r\nGET / HTTP/1.0\r\n\r\n");
-    assert_eq!((seen, phase), (vec![Seen::Bad(Error::RequestLine)], Phase::Failed));
+    assert_eq!((seen, phase), (vec![OwnedEvent::Bad(Error::RequestLine)], Phase::Failed));
 }
 
 #[test]

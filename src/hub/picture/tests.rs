@@ -54,8 +54,8 @@ pub(in crate::hub) fn naive(
             let before = before.and_then(Value::members).unwrap_or_default();
             let mut all: std::collections::BTreeMap<_, _> = before.iter().cloned().collect();
             all.extend(members.iter().cloned());
-            let gone = members.iter().filter(|(_, value)| null_deletes && value.is_null());
-            gone.for_each(|(key, _)| drop(all.remove(key)));
+            let removed = members.iter().filter(|(_, value)| null_deletes && value.is_null());
+            removed.for_each(|(key, _)| drop(all.remove(key)));
             Value::Map(all.into_iter().collect())
         }
         (Mode::Log { max, clears }, before, Value::Array(elements)) => {
@@ -76,7 +76,7 @@ pub(in crate::hub) fn naive(
     })
 }
 
-fn shown(picture: &mut Option<Picture>, format: Format) -> Option<Value> {
+fn decoded(picture: &mut Option<Picture>, format: Format) -> Option<Value> {
     picture.as_mut().map(|picture| data(picture.encodings(format).encoded(format), format))
 }
 
@@ -101,7 +101,7 @@ fn picture_merge_has_the_last_value_of_each_member() {
         let then = [("c", Value::Int(3)), ("a", Value::Null), ("b", Value::Int(2))];
         apply(&mut picture, (update, Value::map(then)));
         for format in Format::ALL {
-            assert_eq!(shown(&mut picture, format), Some(last.clone()), "{format:?}");
+            assert_eq!(decoded(&mut picture, format), Some(last.clone()), "{format:?}");
         }
     }
 }
@@ -112,7 +112,7 @@ fn picture_log_begins_with_the_last_clearing_element() {
     let mut picture = None;
     let mut push = |elements: Value, expected: Value| {
         assert_eq!(apply(&mut picture, (update, elements)), 0);
-        assert_eq!(shown(&mut picture, Format::Bson), Some(expected));
+        assert_eq!(decoded(&mut picture, Format::Bson), Some(expected));
     };
     push(array([change("A", 1)]), array([change("A", 1)]));
     push(array([change("U", 2)]), array([change("A", 1), change("U", 2)]));
@@ -133,16 +133,16 @@ fn picture_log_at_its_maximum_loses_the_oldest_but_not_the_clearing_element() {
     assert_eq!(apply(&mut picture, (update, three)), 0);
     assert_eq!(apply(&mut picture, (update, array([change("A", 4)]))), 1);
     let expected = array([change("A", 2), change("A", 3), change("A", 4)]);
-    assert_eq!(shown(&mut picture, Format::Json), Some(expected));
+    assert_eq!(decoded(&mut picture, Format::Json), Some(expected));
     let again = array([change("C", 5), change("A", 6), change("A", 7)]);
     assert_eq!(apply(&mut picture, (update, again)), 0);
     let more = array([change("A", 8), change("A", 9)]);
     assert_eq!(apply(&mut picture, (update, more)), 2);
     let expected = array([change("C", 5), change("A", 8), change("A", 9)]);
-    assert_eq!(shown(&mut picture, Format::Json), Some(expected));
+    assert_eq!(decoded(&mut picture, Format::Json), Some(expected));
     let one = Retain::Update(Mode::Log { max: 0, clears: CLEARS });
     assert_eq!(apply(&mut picture, (one, array([change("A", 10)]))), 3);
-    assert_eq!(shown(&mut picture, Format::Json), Some(array([change("C", 5)])));
+    assert_eq!(decoded(&mut picture, Format::Json), Some(array([change("C", 5)])));
 }
 
 #[test]
@@ -249,10 +249,10 @@ proptest! {
             apply(&mut picture, (retain, value.clone()));
             model = naive(model.as_ref(), retain, Some(&value));
             if asks {
-                prop_assert_eq!(shown(&mut picture, Format::MsgPack), model.clone());
+                prop_assert_eq!(decoded(&mut picture, Format::MsgPack), model.clone());
             }
         }
-        prop_assert_eq!(shown(&mut picture, Format::Json), model.clone());
+        prop_assert_eq!(decoded(&mut picture, Format::Json), model.clone());
         // Its stated memory equals that of a picture made from the whole value.
         if let (Some(Picture { state: State::Merged(it), .. }), Some(model)) = (&picture, &model) {
             let expected = model.members().unwrap_or_default().iter();

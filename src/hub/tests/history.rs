@@ -92,7 +92,7 @@ fn history_without_room_is_dropped_and_counted() {
 }
 
 /// Several cores. The test delivers the mail between them one message at a time, from any of the up
-/// and down lanes; only the order within a lane is fixed.
+/// and down queues; only the order within a queue is fixed.
 struct Cores {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
@@ -197,22 +197,22 @@ impl Cores {
         }
     }
 
-    /// Delivers the first message of one lane, which `pick` selects. Returns false if all lanes are
-    /// empty.
+    /// Delivers the first message of one queue, which `pick` selects. Returns false if all queues
+    /// are empty.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
-        let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
+        let queues = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
         let mut full: Vec<(u16, u16, bool)> = Vec::new();
-        for (from, to) in lanes {
-            let lanes = self.outgoing[from as usize].to(to);
-            full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
-            full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
+        for (from, to) in queues {
+            let queues = self.outgoing[from as usize].to(to);
+            full.extend((!queues.up.is_empty()).then_some((from, to, true)));
+            full.extend((!queues.down.is_empty()).then_some((from, to, false)));
         }
         let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let lanes = self.outgoing[from as usize].to(to);
+        let queues = self.outgoing[from as usize].to(to);
         match is_up {
-            true => lanes.up.pop_front().into_iter().for_each(|up| self.up(from, to, up)),
-            false => lanes.down.pop_front().into_iter().for_each(|down| self.down(to, down)),
+            true => queues.up.pop_front().into_iter().for_each(|up| self.up(from, to, up)),
+            false => queues.down.pop_front().into_iter().for_each(|down| self.down(to, down)),
         }
         true
     }

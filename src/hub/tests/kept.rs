@@ -2,7 +2,7 @@
 //! are counted for them.
 
 use super::super::cache::overhead;
-use super::super::*;
+use super::*;
 use crate::mem::Frozen;
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ fn kept_bytes_count_tables_and_the_oldest_makes_room() {
     let mut it = Alone::new(usize::MAX);
     it.publish("cache-a", 1000, 0);
     let one = it.hub.kept_bytes();
-    assert_eq!(one, "frame".len() + 2 + overhead(&it.hub.name(0, "cache-a")));
+    assert_eq!(one, "frame".len() + 2 + overhead::<()>(&it.hub.name(0, "cache-a")));
     assert!((600..1500).contains(&one), "{one}");
     it.publish("cache-a", 1000, 5);
     assert_eq!(it.hub.kept_bytes(), one, "in place of the one before");

@@ -91,7 +91,7 @@ fn picture_clear_releases_the_channel() {
     // The end of a topic reaches its subscribers.
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
-    let end = Event { payload: EventPayload::Message(Arc::new(())), ..clear };
+    let end = Event { payload: EventPayload::Message(()), ..clear };
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &end), Published::Ordered(_)));
     assert_eq!(picture(&mut hub, &mut mail, NAME), None);
     assert_eq!((hub.channel_count(), hub.kept_bytes()), (1, 0));
@@ -100,21 +100,21 @@ fn picture_clear_releases_the_channel() {
 #[test]
 fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     let (mut hub, mut mail) = alone(5000);
-    let keep = |data: &str| CacheEntry { ttl_ms: 10_000, event: "e".into(), data: data.into() };
+    let entry = |data: &str| CacheEntry { ttl_ms: 10_000, event: "e".into(), data: data.into() };
     let cached =
-        |data: &str| Event { retain: Retention::Cache(Arc::new(keep(data))), ..Event::default() };
+        |data: &str| Event { retain: Retention::Cache(Arc::new(entry(data))), ..Event::default() };
     let update =
         |bytes| event(Retain::Update(MERGE), Value::map([("a", Value::text(&"x".repeat(bytes)))]));
     publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
     publish(&mut hub, &mut mail, "one", &update(400));
     publish(&mut hub, &mut mail, "cache-2", &cached(&"c".repeat(400)));
     publish(&mut hub, &mut mail, "two", &update(400));
-    let shown = |hub: &mut Hub, mail: &mut OutgoingMail| {
+    let are_kept = |hub: &mut Hub, mail: &mut OutgoingMail| {
         let cached = ["cache-1", "cache-2"]
             .map(|name| hub.channel_info(&hub.name(0, name), NOW_MS).kept.is_some());
         (cached, ["one", "two"].map(|name| picture(hub, mail, name).is_some()))
     };
-    assert_eq!(shown(&mut hub, &mut mail), ([true; 2], [true; 2]));
+    assert_eq!(are_kept(&mut hub, &mut mail), ([true; 2], [true; 2]));
     hub.sweep(NOW_MS);
     assert!(hub.kept_bytes() <= 5000);
     // Encodings for subscribers may have caused the first entry to be dropped: start again, with
@@ -150,8 +150,8 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
 #[test]
 fn picture_that_never_has_room_is_published_all_the_same() {
     let (mut hub, mut mail) = alone(0);
-    let keep = CacheEntry { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
-    let cached = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
+    let entry = CacheEntry { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
+    let cached = Event { retain: Retention::Cache(Arc::new(entry)), ..Event::default() };
     for event in [cached, event(Retain::Update(MERGE), number("a", 1))] {
         match publish(&mut hub, &mut mail, NAME, &event) {
             Published::Ordered(at) => assert!(hub.subscribers_at(at).is_empty()),
@@ -206,7 +206,7 @@ struct Client {
     frames: Vec<usize>,
 }
 
-/// Several cores whose messages are carried one by one, in any order that the lanes allow.
+/// Several cores whose messages are carried one by one, in any order that the queues allow.
 struct Cores {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
@@ -275,20 +275,20 @@ impl Cores {
         }
     }
 
-    /// Carries one of the messages that are first in their lanes. Returns false if there is none.
+    /// Carries one of the messages that are first in their queues. Returns false if there is none.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
-        let lanes = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
+        let queues = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
         let mut full: Vec<(u16, u16, bool)> = Vec::new();
-        for (from, to) in lanes {
-            let lanes = self.outgoing[from as usize].to(to);
-            full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
-            full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
+        for (from, to) in queues {
+            let queues = self.outgoing[from as usize].to(to);
+            full.extend((!queues.up.is_empty()).then_some((from, to, true)));
+            full.extend((!queues.down.is_empty()).then_some((from, to, false)));
         }
         let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let lanes = self.outgoing[from as usize].to(to);
+        let queues = self.outgoing[from as usize].to(to);
         if is_up {
-            let Some(up) = lanes.up.pop_front() else { return false };
+            let Some(up) = queues.up.pop_front() else { return false };
             if let Up::Publish { event, .. } = &up {
                 self.ordered(&event.clone());
             }
@@ -298,7 +298,7 @@ impl Cores {
             }
             return true;
         }
-        match lanes.down.pop_front() {
+        match queues.down.pop_front() {
             Some(Down::Deliver { event, .. }) => self.deliver(to, &event),
             Some(Down::JoinReply { request_id, slot, name, reply }) => {
                 let mail = &mut self.outgoing[to as usize];
@@ -370,7 +370,7 @@ proptest! {
                     }
                     let mut event = event(retain, value);
                     if retain == Retain::Clear {
-                        event.payload = EventPayload::Message(Arc::new(()));
+                        event.payload = EventPayload::Message(());
                     }
                     world.publish(core % cores, &event);
                 }

@@ -2,8 +2,7 @@
 //! memory that is freed.
 
 use super::super::rooms::Claim;
-use super::super::*;
-use super::{World, slot};
+use super::*;
 use std::sync::Arc;
 
 struct Alone {
@@ -99,10 +98,10 @@ fn channels_beyond_the_bound_are_refused_over_cores() {
     }
     let mut refused = Vec::new();
     while let Some((from, to)) = world.next_mail() {
-        let lanes = world.outgoing[from as usize].to(to);
-        if let Some(up) = lanes.up.pop_front() {
+        let queues = world.outgoing[from as usize].to(to);
+        if let Some(up) = queues.up.pop_front() {
             world.hubs[to as usize].request(from, up, 0, &mut world.outgoing[to as usize]);
-        } else if let Some(Down::Interested { request_id, name, granted }) = lanes.down.pop_front()
+        } else if let Some(Down::Interested { request_id, name, granted }) = queues.down.pop_front()
         {
             match granted {
                 true => assert_eq!(world.hubs[0].interested(request_id, &name).len(), 1),

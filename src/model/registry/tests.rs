@@ -138,8 +138,8 @@ fn registry_id_is_requested_once() {
 
 #[test]
 fn registry_unknown_ids_are_remembered_for_a_while() {
-    for (failure, gone) in [
-        (FetchFailure::Gone, true),
+    for (failure, is_missing) in [
+        (FetchFailure::NotFound, true),
         (FetchFailure::Bad("x".to_owned()), true),
         (FetchFailure::Failed("x".to_owned()), false),
     ] {
@@ -152,7 +152,7 @@ fn registry_unknown_ids_are_remembered_for_a_while() {
             SchemaLookup::Failed { stale: false }
         );
         assert!(place.due(99 + FAILED_RETRY_MS).is_empty());
-        assert_eq!(matches!(place.find(1, 7, 0), Find::Gone), gone);
+        assert_eq!(matches!(place.find(1, 7, 0), Find::NotFound), is_missing);
         assert!(place.due(99 + FAILED_RETRY_MS).is_empty());
         assert!(place.due(100 + FAILED_RETRY_MS).is_empty(), "no request since");
         assert!(matches!(place.find(1, 7, 0), Find::Coming));
@@ -190,7 +190,7 @@ fn registry_bounds_the_cost_of_made_up_ids() {
         }
         begun += jobs.len();
         for job in jobs {
-            place.outcome(&job, Err(FetchFailure::Gone), 999);
+            place.outcome(&job, Err(FetchFailure::NotFound), 999);
         }
     }
     assert_eq!((begun, place.deadline_ms(999)), (MAX_FETCHES_PER_S as usize, 1000));
@@ -200,7 +200,7 @@ fn registry_bounds_the_cost_of_made_up_ids() {
         ids.put_failed((id, 0), true, 0);
     }
     assert_eq!(ids.failed.len(), MAX_FAILED);
-    assert!(matches!(ids.find(1, (1, 0)), Find::Gone));
+    assert!(matches!(ids.find(1, (1, 0)), Find::NotFound));
     assert!(matches!(ids.find(1, (0, 0)), Find::Coming), "the oldest is forgotten");
 }
 

@@ -187,8 +187,8 @@ impl ProxyLeg {
     fn last_message(&self, draining: bool) -> PeerMessage {
         let closing = match self.role {
             _ if draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
-            Role::Server => Closing::new(close::GOING_AWAY, "the client has disconnected"),
-            Role::Client => Closing::new(close::BAD_GATEWAY, "the upstream has disconnected"),
+            Role::Server => Closing::new(close::GOING_AWAY, "the client has gone"),
+            Role::Client => Closing::new(close::BAD_GATEWAY, "the upstream has gone"),
         };
         PeerMessage::Close { code: Some(closing.code), reason: closing.reason }
     }

@@ -98,8 +98,7 @@ pub(super) fn open_stream(
         }
     };
     let Some(framing) = request.header("content-type").and_then(RecordFraming::of) else {
-        let text = "the Content-Type of a stream must be application/x-ndjson, \
-                    application/octet-stream or text";
+        let text = "a stream is application/x-ndjson, application/octet-stream or text";
         return bad(415, text, out, cx);
     };
     let channel = Some(Box::new(Channel::of_records(framing)));

@@ -1,4 +1,4 @@
-//! The pool against a naive one that is written from its description.
+//! The pool compared with a simple model of its documentation, and its rules one by one.
 
 use super::*;
 
@@ -33,18 +33,18 @@ fn pool_round_robin_takes_addresses_in_order() {
     pick(&pool, 1).failed(1);
     let mut found = numbers(&pool, 4, 1);
     found.sort_unstable();
-    assert_eq!(found, [1, 1, 2, 2], "those that are left share alike");
+    assert_eq!(found, [1, 1, 2, 2], "the two working addresses share the picks equally");
 }
 
 #[test]
 fn pool_keeps_the_first_address_while_it_works() {
     let pool = pool(3, options(Balance::First, 2));
     assert_eq!(numbers(&pool, 2, 1), [0, 0]);
-    assert!(!pick(&pool, 1).failed(1), "not yet");
+    assert!(!pick(&pool, 1).failed(1), "one failure is below fail_after = 2");
     assert_eq!(numbers(&pool, 1, 1), [0]);
     assert!(pick(&pool, 1).failed(1));
     assert_eq!(numbers(&pool, 2, RETRY_MS), [1, 1]);
-    // Its time is over at 101: one tries it, the others do not.
+    // The retry interval of address 0 has ended: one client tries it, the others do not.
     let first = pick(&pool, 1 + RETRY_MS);
     assert_eq!(first.number(), 0);
     assert_eq!(numbers(&pool, 2, 1 + RETRY_MS), [1, 1]);
@@ -60,23 +60,29 @@ fn pool_success_clears_failures() {
         assert!(!chosen.failed(1));
         chosen.worked();
     }
-    assert!(!chosen.failed(1) && chosen.failed(1) && !chosen.failed(1), "told once");
+    assert!(
+        !chosen.failed(1) && chosen.failed(1) && !chosen.failed(1),
+        "only the failure that sets the address aside returns true"
+    );
 }
 
 #[test]
 fn pool_counts_connections_until_they_are_dropped() {
     let pool = pool(3, options(Balance::LeastConnections, 1));
-    let mut held: Vec<Chosen> = (0..6).map(|_| pick(&pool, 1)).collect();
+    let mut chosen: Vec<Chosen> = (0..6).map(|_| pick(&pool, 1)).collect();
     assert!(pool.open().all(|(_, open)| open == 2));
-    held.retain(|it| it.number() != 1);
-    held.push(pick(&pool, 1));
-    held.push(pick(&pool, 1));
-    assert!(pool.open().all(|(_, open)| open == 2), "the one that had none has both");
-    // Among equals it is one after the other.
+    chosen.retain(|it| it.number() != 1);
+    chosen.push(pick(&pool, 1));
+    chosen.push(pick(&pool, 1));
+    assert!(
+        pool.open().all(|(_, open)| open == 2),
+        "both new connections went to the server that had none"
+    );
+    // Servers with equally many connections are picked in turn.
     let mut found = numbers(&pool, 3, 1);
     found.sort_unstable();
     assert_eq!(found, [0, 1, 2]);
-    drop(held);
+    drop(chosen);
     assert!(pool.open().all(|(_, open)| open == 0));
 }
 
@@ -97,9 +103,13 @@ fn pool_client_tries_each_address_once_and_those_set_aside_first() {
     }
     let mut tried = Tried::default();
     let mut next = |now_ms| pool.pick(now_ms, &mut tried).map(|it| it.number());
-    assert_eq!([next(6), next(6)], [Some(0), None], "the one that was put aside first");
+    assert_eq!(
+        [next(6), next(6)],
+        [Some(0), None],
+        "of the addresses set aside, the one with the earliest failure"
+    );
     pick(&pool, 6).failed(6);
-    assert_eq!(pick(&pool, 6).number(), 2, "and then the next");
+    assert_eq!(pick(&pool, 6).number(), 2, "the next earliest failure");
 }
 
 #[test]
@@ -127,10 +137,14 @@ fn pool_state_outlives_the_configuration() {
     let new = Pool::after(&old, hosts(&["10.0.0.3", "10.0.0.1", "10.0.0.1"]), two, &names);
     assert!(new.is_kin(&old) && !new.is_kin(&pool(9, two).without(&["10.0.0.1", "10.0.0.3"])));
     let open = |pool: &Pool| pool.open().map(|(_, open)| open).collect::<Vec<_>>();
-    assert_eq!(open(&new), [0, 1, 0], "each of those that stand there twice is one");
+    assert_eq!(
+        open(&new),
+        [0, 1, 0],
+        "the connection is counted once, although its host is listed twice"
+    );
     let mut tried = Tried::default();
     let found = (0..).map_while(|_| new.pick(1, &mut tried).map(|it| it.number()));
-    assert_eq!(found.collect::<Vec<_>>(), [0, 2], "it is put aside still");
+    assert_eq!(found.collect::<Vec<_>>(), [0, 2], "10.0.0.1 is still set aside after the reload");
     drop(kept);
     assert_eq!(open(&new), [0; 3]);
 }
@@ -160,21 +174,24 @@ fn pool_name_has_its_addresses_once_it_is_resolved() {
     chosen.worked();
     assert!(!name.refresh.is_wanted());
     let mut chosen = pick(&pool, 1);
-    assert_eq!(chosen.next_address(), Some(found[1]), "the one that was there last");
+    assert_eq!(chosen.next_address(), Some(found[1]), "the address that worked last comes first");
     assert_eq!(chosen.next_address(), Some(found[0]));
     assert_eq!(chosen.next_address(), None);
     chosen.failed(1);
-    assert!(name.refresh.is_wanted(), "it may have moved");
+    assert!(
+        name.refresh.is_wanted(),
+        "after a failure of every address the name is resolved again"
+    );
     let mut literal = pick(&pool, 1);
     assert_eq!(literal.next_address(), Some("[::1]:80".parse().expect("an address")));
     assert_eq!(literal.next_address(), None);
 }
 
-/// The pool as its description has it, without a thought for speed or other cores.
+/// A model of the pool's documentation, neither fast nor shared between threads.
 struct Naive {
     options: PoolOptions,
     turn: usize,
-    /// Connections, failures in a row, and until when each is aside.
+    /// Connections, failures in a row, and until when each is set aside, in milliseconds.
     servers: Vec<(u32, u32, Option<u64>)>,
 }
 
@@ -219,12 +236,12 @@ fn pool_equals_a_naive_model() {
         let pool = pool(count, options);
         let servers = vec![(0, 0, None); count.into()];
         let mut naive = Naive { options, turn: 0, servers };
-        let (mut now_ms, mut held) = (1, Vec::new());
+        let (mut now_ms, mut open) = (1, Vec::new());
         for _ in 0..200 {
             now_ms += random.u64(..RETRY_MS / 4);
             match random.u32(..4) {
-                0 if !held.is_empty() => {
-                    let chosen: Chosen = held.swap_remove(random.usize(..held.len()));
+                0 if !open.is_empty() => {
+                    let chosen: Chosen = open.swap_remove(random.usize(..open.len()));
                     naive.servers[chosen.number()].0 -= 1;
                 }
                 _ => {
@@ -236,8 +253,8 @@ fn pool_equals_a_naive_model() {
                         assert_eq!(found, number, "seed {seed}");
                         let (Some(chosen), Some(number)) = (chosen, number) else { break };
                         let server = &mut naive.servers[number];
-                        held.push(chosen);
-                        let chosen = &held[held.len() - 1];
+                        open.push(chosen);
+                        let chosen = &open[open.len() - 1];
                         if random.bool() {
                             chosen.worked();
                             (server.1, server.2) = (0, None);

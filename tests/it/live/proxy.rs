@@ -189,7 +189,7 @@ fn proxy_serves_many_with_an_upstream_each() {
     upstream.join().unwrap();
     // The upstreams disconnect without a Close frame.
     for client in &mut clients {
-        assert_eq!(client.close(), (1014, "the upstream has disconnected".to_owned()));
+        assert_eq!(client.close(), (1014, "the upstream has gone".to_owned()));
         client.send_close(1000);
         client.end();
     }
@@ -217,8 +217,8 @@ fn proxy_closes_upstreams_of_lost_clients() {
         } else {
             drop(client);
         }
-        let gone = [&1001_u16.to_be_bytes(), &b"the client has disconnected"[..]].concat();
-        assert_eq!(upstream.join().unwrap(), Some((CLOSE, gone)));
+        let close = [&1001_u16.to_be_bytes(), &b"the client has gone"[..]].concat();
+        assert_eq!(upstream.join().unwrap(), Some((CLOSE, close)));
         check_empty(&server);
     }
 }

@@ -500,19 +500,19 @@ fn pusher_reload_drops_only_disabled_applications() {
     let Some(mut server) = start(config.clone()) else { return };
     let address = server.addresses()[0];
     let mut stays = Client::subscriber(address, "news");
-    let mut renewed = config.clone();
+    let mut changed = config.clone();
     let mut second = config.apps[0].clone();
     (second.id, second.key) = ("2".to_owned(), "second".to_owned());
-    renewed.apps.push(second);
-    server.renew(renewed);
+    changed.apps.push(second);
+    server.renew(changed);
     wait("the new application is served", || {
         let mut client = Client::open(address, "/app/second?protocol=7");
         client.text().contains("connection_established")
     });
     Client::connect(address).publish("news", "still here");
     assert_eq!(stays.text(), event("news", "still here"));
-    let mut renewed = config;
-    renewed.apps[0].enabled = false;
-    server.renew(renewed);
+    let mut changed = config;
+    changed.apps[0].enabled = false;
+    server.renew(changed);
     assert_eq!(stays.close(), (4003, "Application disabled".to_owned()));
 }

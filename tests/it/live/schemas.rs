@@ -172,7 +172,7 @@ pub(super) fn try_frame(
     }
 }
 
-const MISSING: &str = "the schema has not been fetched yet";
+const MISSING: &str = "the schema is not there yet";
 const CHAT: &str = "received.text = { model = 'json', catalog = 'reg', subject = 'chat' }";
 const OBJECT: &str = r#"{"type":"object"}"#;
 const JSON: &str = r#","schemaType":"JSON""#;
@@ -229,8 +229,7 @@ fn schemas_are_chosen_by_the_id_in_the_message() {
         client.send_frame(BINARY, &[&[0, 0, 0, 0, id], body.as_bytes()].concat());
         String::from_utf8(client.frame().payload).unwrap()
     };
-    let not_yet =
-        |id: u8| format!(r#"{{"code":1013,"error":"schema {id} has not been fetched yet"}}"#);
+    let not_yet = |id: u8| format!(r#"{{"code":1013,"error":"schema {id} is not there yet"}}"#);
     let none = |id: u8| format!(r#"{{"code":1008,"error":"unknown schema {id}"}}"#);
     assert_eq!(say(7, "{}"), not_yet(7));
     wait_count(&server, "schemas_retrieved", 1);
@@ -306,7 +305,7 @@ fn schemas_message_waits_for_its_schema_in_order() {
     free.send_text("still here");
     assert_eq!(free.text(), "still here");
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
-    let late = r#"{"code":1013,"error":"schema 9 has not been fetched yet"}"#;
+    let late = r#"{"code":1013,"error":"schema 9 is not there yet"}"#;
     assert_eq!((&*reply(&mut client), &*reply(&mut client)), (late, "behind"));
     let (min, max) = (Duration::from_millis(4900), Duration::from_secs(9));
     assert!((min..max).contains(&begun.elapsed()), "{:?}", begun.elapsed());

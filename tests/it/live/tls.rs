@@ -445,15 +445,15 @@ fn tls_certificates_are_replaced_without_dropping_a_connection() {
     let served = || Secure::connect(process.address, &config, "localhost").map(|it| it.leaf());
 
     // The key does not belong to the certificate, so the old pair stays in use.
-    let renewed = authority.leaf(&["localhost"]);
-    fs::write(folder.join("server.key"), renewed.key.serialize_pem()).unwrap();
+    let new_leaf = authority.leaf(&["localhost"]);
+    fs::write(folder.join("server.key"), new_leaf.key.serialize_pem()).unwrap();
     wait("the log names the file", || {
         let log = process.logged();
         log.contains("configuration not reloaded") && log.contains("server.key contains a priv")
     });
     assert_eq!(served().unwrap(), before);
-    fs::write(folder.join("server.pem"), renewed.cert.pem()).unwrap();
-    wait("the new certificate is served", || served().unwrap() == renewed.cert.der().to_vec());
+    fs::write(folder.join("server.pem"), new_leaf.cert.pem()).unwrap();
+    wait("the new certificate is served", || served().unwrap() == new_leaf.cert.der().to_vec());
     client.send(&masked(true, TEXT, b"still here"));
     assert_eq!(client.text(), "still here");
 

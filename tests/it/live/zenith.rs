@@ -362,15 +362,15 @@ fn zenith_reload_changes_rights_and_tells_clients() {
     assert!(client.text().contains(r#""Result":"Success""#));
     client.send_text(&own("Market/Fixed"));
     assert!(client.text().ends_with(r#""Data":{"a":1}}"#));
-    let mut renewed = config;
-    let section = renewed.zenith.as_mut().unwrap();
+    let mut changed = config;
+    let section = changed.zenith.as_mut().unwrap();
     section.name = "other".to_owned();
     section.topics[1].data = r#"{"a":2}"#.to_owned();
-    server.renew(renewed.clone());
+    server.renew(changed.clone());
     assert!(client.text().ends_with(r#""Data":{"a":2}}"#));
     assert!(client.text().contains(r#""Name":"other""#));
-    renewed.zenith.as_mut().unwrap().tokens.clear();
-    server.renew(renewed);
+    changed.zenith.as_mut().unwrap().tokens.clear();
+    server.renew(changed);
     assert!(client.text().contains(r#""Result":"Rejected""#));
     client.sync();
 }

@@ -212,14 +212,15 @@ fn write_store(file: PathBuf, name: &str, leaf: &Leaf, has_key: bool) {
     fs::write(file, store.writer("generated").write().unwrap()).unwrap();
 }
 
-/// Creates the folder of the proxy's file, and an echo server as its backend that presents `shown`.
-fn proxied(name: &str, trusted: &Leaf, shown: &Leaf) -> Option<(Server, String, Leaf)> {
+/// Creates the folder of the proxy's file, and an echo server as its backend that presents
+/// `backend_leaf`.
+fn proxied(name: &str, trusted: &Leaf, backend_leaf: &Leaf) -> Option<(Server, String, Leaf)> {
     let folder = folder(name);
     fs::create_dir_all(folder.join("tls")).unwrap();
     let own = keytool("localhost");
     write_store(folder.join("tls/localhost.p12"), "localhost", &own, true);
     write_store(folder.join("tls/truststore.p12"), "backend", trusted, false);
-    shown.write(&folder, "backend");
+    backend_leaf.write(&folder, "backend");
     let at = folder.display();
     let text = format!(
         "[[listeners]]\naddress = '127.0.0.1:0'\ntls.certificates = \

@@ -4,7 +4,7 @@
 use polycast::ws::{FrameLimits, MessageKind, Opcode, Reader, Role, Violation, close, frame};
 use proptest::prelude::*;
 
-use super::{DialectMessage, KEY};
+use super::{KEY, OwnedEvent};
 
 struct Stream<'a> {
     bytes: &'a [u8],
@@ -36,16 +36,16 @@ struct Open {
 }
 
 /// The events of the stream, up to its end or to the first violation.
-pub(super) fn read(role: Role, limits: &FrameLimits, bytes: &[u8]) -> Vec<DialectMessage> {
+pub(super) fn read(role: Role, limits: &FrameLimits, bytes: &[u8]) -> Vec<OwnedEvent> {
     let mut received = Vec::new();
     let mut open = None;
     let mut stream = Stream { bytes, at: 0 };
     loop {
         match next(role, limits, &mut stream, &mut open) {
-            Err(violation) => received.push(DialectMessage::Violation(violation)),
+            Err(violation) => received.push(OwnedEvent::Violation(violation)),
             Ok(None) => {}
             Ok(Some(Some(event))) => {
-                let closed = matches!(event, DialectMessage::Close(..));
+                let closed = matches!(event, OwnedEvent::Close(..));
                 received.push(event);
                 if !closed {
                     continue;
@@ -64,7 +64,7 @@ fn next(
     limits: &FrameLimits,
     stream: &mut Stream<'_>,
     open: &mut Option<Open>,
-) -> Parsed<Option<DialectMessage>> {
+) -> Parsed<Option<OwnedEvent>> {
     let Some(head) = head(role, limits, stream, open)? else {
         return Ok(None);
     };
@@ -100,10 +100,10 @@ fn next(
     if text && std::str::from_utf8(&payload).is_err() {
         return Err(Violation::TextNotUtf8);
     }
-    Ok(Some(Some(DialectMessage::Message(kind, compressed, payload))))
+    Ok(Some(Some(OwnedEvent::Message(kind, compressed, payload))))
 }
 
-fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<DialectMessage>> {
+fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<OwnedEvent>> {
     let mut payload = Vec::new();
     for i in 0..head.len as usize {
         let Some(octet) = stream.octet() else {
@@ -123,10 +123,10 @@ fn control(head: &Head, stream: &mut Stream<'_>) -> Parsed<Option<DialectMessage
         }
     }
     Ok(Some(Some(match head.opcode {
-        9 => DialectMessage::Ping(payload),
-        10 => DialectMessage::Pong(payload),
-        _ if payload.is_empty() => DialectMessage::Close(None, String::new()),
-        _ => DialectMessage::Close(
+        9 => OwnedEvent::Ping(payload),
+        10 => OwnedEvent::Pong(payload),
+        _ if payload.is_empty() => OwnedEvent::Close(None, String::new()),
+        _ => OwnedEvent::Close(
             Some(u16::from_be_bytes([payload[0], payload[1]])),
             String::from_utf8_lossy(&payload[2..]).into_owned(),
         ),
@@ -214,7 +214,7 @@ pub(super) fn received<'a>(
     role: Role,
     limits: &FrameLimits,
     pieces: impl IntoIterator<Item = &'a [u8]>,
-) -> Vec<DialectMessage> {
+) -> Vec<OwnedEvent> {
     let mut reader = Reader::new();
     let mut received = Vec::new();
     for piece in pieces {
@@ -223,8 +223,8 @@ pub(super) fn received<'a>(
         loop {
             let (taken, event) = reader.next(role, limits, &mut piece[at..]);
             at += taken;
-            match DialectMessage::from(event) {
-                DialectMessage::Need => break,
+            match OwnedEvent::from(event) {
+                OwnedEvent::Need => break,
                 event => received.push(event),
             }
         }

@@ -16,7 +16,7 @@ pub(super) enum Life {
     Ended,
     /// The client has reset the connection.
     Reset,
-    Gone,
+    Closed,
 }
 
 /// A request that waits for its response.
@@ -231,7 +231,7 @@ impl Client {
         out
     }
 
-    // --- hearing ---
+    // --- receiving ---
 
     /// Checks received bytes and returns the bytes to reply with.
     pub(super) fn receive(&mut self, bytes: &[u8], history: &mut History) -> Vec<u8> {
@@ -252,7 +252,7 @@ impl Client {
                         reply.extend(framed(Opcode::Close, &1000u16.to_be_bytes()));
                     }
                 }
-                other => panic!("client {} hears {other:?}", self.number),
+                other => panic!("client {} receives {other:?}", self.number),
             }
         }
         reply
@@ -270,7 +270,7 @@ impl Client {
             (Some(Asked::Upgrade), 101) => self.is_socket = true,
             (Some(Asked::Upgrade), 400) => self.given_up = true,
             (asked, status) => {
-                panic!("client {} hears {status} for {asked:?}", self.number);
+                panic!("client {} receives {status} for {asked:?}", self.number);
             }
         }
     }
@@ -299,7 +299,7 @@ impl Client {
         } else if message.contains("subscription_error") {
             self.channels[channel].joining = false;
         } else {
-            panic!("client {} hears {message}", self.number);
+            panic!("client {} receives {message}", self.number);
         }
         Vec::new()
     }
@@ -309,7 +309,10 @@ impl Client {
         let left = place.left.as_mut().and_then(|(span, _)| span.as_mut());
         let span = place.joined.as_mut().or(left);
         let Some(span) = span else {
-            panic!("client {} hears {id} of {} unsubscribed", self.number, CHANNELS[channel]);
+            panic!(
+                "client {} receives {id} of {}, from which it has unsubscribed",
+                self.number, CHANNELS[channel]
+            );
         };
         history.note_messages(span, id, self.socket_id.as_deref().unwrap_or(""));
     }
@@ -321,7 +324,11 @@ impl Client {
             // The subscription was confirmed before the server read the unsubscribe.
             Some((it @ None, _)) => *it = Some(span),
             _ => {
-                assert!(place.joining, "client {} has not asked", self.number);
+                assert!(
+                    place.joining,
+                    "client {} has not requested this subscription",
+                    self.number
+                );
                 place.joining = false;
                 self.past.extend(place.left.take().and_then(|(span, _)| span));
                 place.joined = Some(span);
@@ -341,11 +348,11 @@ impl Client {
 
     /// Checks that the server may end its side; `excused` says that a timeout has expired for some
     /// connection.
-    pub(super) fn sees_end(&mut self, excused: bool) {
+    pub(super) fn on_end_of_stream(&mut self, excused: bool) {
         let whole = self.reader.left() == 0 && self.asked.is_empty();
         assert!(
             excused || self.is_socket || self.given_up || self.life == Life::Reset || whole,
-            "client {} ({:?}) is left without {:?}",
+            "client {} ({:?}) was disconnected without a response to {:?}",
             self.number,
             self.life,
             self.asked
@@ -356,14 +363,18 @@ impl Client {
     }
 
     /// Checks that an open client waits for nothing when all work is done.
-    pub(super) fn rests(&self) {
+    pub(super) fn assert_idle(&self) {
         if self.life != Life::Open {
             return;
         }
         let number = self.number;
-        assert!(self.given_up || self.asked.is_empty(), "client {number} waits: {:?}", self.asked);
-        assert_eq!(self.reader.left(), 0, "client {number} has half a message");
+        assert!(
+            self.given_up || self.asked.is_empty(),
+            "client {number} waits for the responses to {:?}",
+            self.asked
+        );
+        assert_eq!(self.reader.left(), 0, "client {number} has an incomplete message");
         let waits = self.channels.iter().any(|place| place.joining || place.left.is_some());
-        assert!(!waits, "client {number} waits for a channel");
+        assert!(!waits, "client {number} waits for a reply to a subscribe or unsubscribe");
     }
 }

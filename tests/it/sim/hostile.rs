@@ -89,7 +89,7 @@ impl Actor {
 
     /// Sends as many bytes as the server reads in one turn.
     fn acts(&mut self, machine: &mut Machine, rng: &mut Rng) {
-        if machine.wire(self.at).gone {
+        if machine.wire(self.at).closed {
             return self.connect(machine, rng);
         }
         let mut replies = 0;
@@ -180,7 +180,7 @@ fn run(seed: u64) {
         }
         if rng.u32(0..20) == 0 {
             machine.wait(SWEEP_MS);
-            assert!(!machine.wire(healthy).gone);
+            assert!(!machine.wire(healthy).closed);
             let received = std::mem::take(&mut machine.wire(healthy).received);
             if !received.is_empty() {
                 asked = None;

@@ -18,7 +18,7 @@ use client::{Client, Life};
 use fastrand::Rng;
 use history::History;
 use polycast::config::SlowConsumer;
-use polycast::hub::{Down, Up};
+use polycast::dialect::{Down, Up};
 use polycast::mem::{FreeList, Segment, Slot};
 use polycast::session::Ending;
 use polycast::shard::Shard;
@@ -42,7 +42,8 @@ const REST_MS: u64 = 100_000;
 fn simulation_delivers_every_event_exactly_once() {
     let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let steps = number("SIM_STEPS").unwrap_or(STEPS);
-    let seeds = match number("SIM_SEED") {
+    let one = number("SIM_SEED");
+    let seeds = match one {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
@@ -54,7 +55,8 @@ fn simulation_delivers_every_event_exactly_once() {
             Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
         }
     }
-    assert!(received > 0, "no event was heard in any run");
+    // In a single run it may happen that no client subscribes before an event is published.
+    assert!(received > 0 || one.is_some(), "no event was received in any run");
 }
 
 /// One simulated process.
@@ -227,7 +229,7 @@ impl World {
     fn act(&mut self, number: usize) {
         let client = &mut self.clients[number];
         if client.life != Life::Open {
-            if client.life == Life::Gone {
+            if client.life == Life::Closed {
                 self.history.check(client);
                 self.replace(number);
             }
@@ -352,7 +354,7 @@ impl World {
         if wants.ending == Ending::Flush && wire.batch.is_none() {
             if !std::mem::replace(&mut wire.shut, true) {
                 let excused = core.counters.timed_out.get() != wire.timed_out;
-                self.clients[wire.client].sees_end(excused);
+                self.clients[wire.client].on_end_of_stream(excused);
                 // A client that reads the end ends its side, too.
                 wire.eof = true;
             }
@@ -367,7 +369,7 @@ impl World {
         core.shard.close(slot);
         core.free.give(slot.index);
         let wire = std::mem::take(&mut core.wires[slot.index as usize]);
-        self.clients[wire.client].life = Life::Gone;
+        self.clients[wire.client].life = Life::Closed;
     }
 
     // --- mail ---
@@ -405,10 +407,10 @@ impl World {
             let other = &self.cores[to];
             let [room_up, room_down] = [other.up_from[at].len(), other.down_from[at].len()]
                 .map(|under_way| self.capacity.saturating_sub(under_way));
-            let lanes = self.cores[at].shard.mail().to(to as u16);
-            assert!(to != at || lanes.up.is_empty() && lanes.down.is_empty(), "mail to oneself");
-            let up: Vec<Up> = lanes.up.drain(..room_up.min(lanes.up.len())).collect();
-            let down: Vec<Down> = lanes.down.drain(..room_down.min(lanes.down.len())).collect();
+            let queues = self.cores[at].shard.mail().to(to as u16);
+            assert!(to != at || queues.up.is_empty() && queues.down.is_empty(), "mail to oneself");
+            let up: Vec<Up> = queues.up.drain(..room_up.min(queues.up.len())).collect();
+            let down: Vec<Down> = queues.down.drain(..room_down.min(queues.down.len())).collect();
             self.cores[to].up_from[at].extend(up);
             self.cores[to].down_from[at].extend(down);
         }
@@ -423,7 +425,7 @@ impl World {
         self.rough = false;
         for _ in 0..REST_TURNS {
             if self.is_quiet() {
-                return self.clients.iter().for_each(Client::rests);
+                return self.clients.iter().for_each(Client::assert_idle);
             }
             self.turn();
         }
@@ -435,10 +437,10 @@ impl World {
         let mut out = String::new();
         for (at, core) in self.cores.iter_mut().enumerate() {
             out += &format!("\ncore {at}: takes requests {}", core.shard.takes_requests());
-            for (from, lane) in core.up_from.iter().enumerate() {
+            for (from, queue) in core.up_from.iter().enumerate() {
                 out += &format!(
                     ", {} up and {} down from {from}",
-                    lane.len(),
+                    queue.len(),
                     core.down_from[from].len()
                 );
             }
@@ -454,8 +456,8 @@ impl World {
 
     fn is_quiet(&mut self) -> bool {
         self.cores.iter_mut().all(|core| {
-            let mail = core.up_from.iter().any(|lane| !lane.is_empty())
-                || core.down_from.iter().any(|lane| !lane.is_empty())
+            let mail = core.up_from.iter().any(|queue| !queue.is_empty())
+                || core.down_from.iter().any(|queue| !queue.is_empty())
                 || !core.shard.mail().is_empty();
             let busy = |wire: &Wire| {
                 wire.batch.is_some()
@@ -471,7 +473,7 @@ impl World {
     fn end(&mut self) {
         for number in 0..self.clients.len() {
             let (core, index) = self.clients[number].place;
-            if self.clients[number].life != Life::Gone {
+            if self.clients[number].life != Life::Closed {
                 self.cores[core].wires[index].eof = true;
             }
         }

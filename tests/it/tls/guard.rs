@@ -113,7 +113,7 @@ fn certificate_guard_refuses_missing_and_other_certificates() {
     let (code, text) = answer(&mut it, &bare, &handshake("/listed", ""));
     assert_eq!(code, 401);
     assert!(text.contains("WWW-Authenticate: ClientCertificate\r\n"), "{text}");
-    assert!(text.ends_with("a client certificate is required\n"), "{text}");
+    assert!(text.ends_with("a client certificate is needed\n"), "{text}");
     let (code, text) = answer(&mut it, &eve, &handshake("/listed", ""));
     assert_eq!(code, 403);
     assert!(text.ends_with("the client certificate is not accepted\n"), "{text}");

@@ -75,10 +75,10 @@ fn zilla_ports_variables_and_conditions() {
     let config = parse(&text).unwrap();
     assert_eq!(config.listeners[1].address.port(), 7115);
     assert_eq!(config.routes[0].listeners, ["north_tcp.7114", "north_tcp.7115"]);
-    let shown = config.routes[0].when.iter().map(|it| {
+    let conditions = config.routes[0].when.iter().map(|it| {
         [&it.protocol, &it.scheme, &it.authority, &it.path].map(Pattern::as_str).join(" ")
     });
-    assert_eq!(shown.collect::<Vec<_>>(), ["a http  /a*", "  b /a*"]);
+    assert_eq!(conditions.collect::<Vec<_>>(), ["a http  /a*", "  b /a*"]);
     assert_eq!(config.routes[1].when[0].path.as_str(), "/a*");
     let text = text.replace("authority: b", "path: /b");
     assert!(parse(&text).unwrap_err().contains("a route of north_http has a condition"));
@@ -200,8 +200,8 @@ fn zilla_spellings_of_a_proxy() {
     let plain = PROXY.replace("exit: tls_client", "exit: tcp_client");
     assert_eq!(proxy(&plain).upstreams[0].to_string(), "ws://a.example:8443");
     let many = PROXY.replace("host: ${{env.UPSTREAM}}", "host: [a, '::1']");
-    let shown: Vec<_> = proxy(&many).upstreams.iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["wss://a:8443", "wss://[::1]:8443"]);
+    let urls: Vec<_> = proxy(&many).upstreams.iter().map(ToString::to_string).collect();
+    assert_eq!(urls, ["wss://a:8443", "wss://[::1]:8443"]);
     let alone = PROXY.replace("      trustcacerts: true\n", "");
     assert!(!proxy(&alone).tls.ca_system, "trust is enough");
     let system = PROXY.replace("      trust:\n        - localhost\n", "");
@@ -211,9 +211,9 @@ fn zilla_spellings_of_a_proxy() {
     let set = proxy(&headers).set_headers.clone();
     assert_eq!(set.keys().collect::<Vec<_>>(), ["Cookie", "Host"]);
     assert!(!proxy(&headers).pass_headers.iter().any(|it| it == "Cookie"));
-    let shown =
+    let with_alias =
         PROXY.replace("      trustcacerts: true\n", "      keys: [Me]\n      version: TLSv1.3\n");
-    let tls = &proxy(&shown).tls;
+    let tls = &proxy(&with_alias).tls;
     assert_eq!((&*tls.certificate.alias, tls.min_version), ("Me", TlsVersion::V13));
     let pem = PROXY.replace("type: pkcs12", "type: pem").replace(".p12", ".pem");
     assert_eq!(proxy(&pem).tls.ca_password.expose(), "");

@@ -115,7 +115,7 @@ pub(super) struct ChannelEvents {
     pub(super) wanted: Arc<[EventMask]>,
     /// The version of the configuration.
     pub(super) version: u32,
-    waiting: BTreeMap<u32, Waiting>,
+    waiting: BTreeMap<u32, AppEvents>,
     /// Applications that have waiting events, in the order of their turns.
     turns: VecDeque<u32>,
     pub(super) bytes: usize,
@@ -129,9 +129,9 @@ pub(super) struct ChannelEvents {
 
 /// The waiting events of one application.
 #[derive(Default)]
-struct Waiting {
+struct AppEvents {
     /// The events by their number.
-    notices: BTreeMap<u64, ChannelEvent>,
+    channel_events: BTreeMap<u64, ChannelEvent>,
     shares: Shares,
     /// The number of each channel's last waiting event that reports it as occupied or vacated. The
     /// entry is removed by a later event of the channel, except for counts and cache misses.
@@ -139,42 +139,42 @@ struct Waiting {
     bytes: usize,
 }
 
-impl Waiting {
-    fn put(&mut self, number: u64, notice: ChannelEvent) {
-        match notice.what {
+impl AppEvents {
+    fn put(&mut self, number: u64, channel_event: ChannelEvent) {
+        match channel_event.what {
             ChannelEventKind::Occupied | ChannelEventKind::Vacated => {
-                self.occupancy.insert(notice.channel.clone(), number);
+                self.occupancy.insert(channel_event.channel.clone(), number);
             }
             ChannelEventKind::MemberAdded(_)
             | ChannelEventKind::MemberRemoved(_)
             | ChannelEventKind::ClientEvent(_) => {
-                self.occupancy.remove(&notice.channel);
+                self.occupancy.remove(&channel_event.channel);
             }
             ChannelEventKind::CacheMiss | ChannelEventKind::Count(_) => {}
         }
-        self.bytes += notice.bytes();
-        self.shares.add(notice.source, number);
-        self.notices.insert(number, notice);
+        self.bytes += channel_event.bytes();
+        self.shares.add(channel_event.source, number);
+        self.channel_events.insert(number, channel_event);
     }
 
     fn take(&mut self, number: u64) -> Option<ChannelEvent> {
-        let notice = self.notices.remove(&number)?;
-        self.bytes -= notice.bytes();
-        self.shares.remove(notice.source, number);
-        if self.occupancy.get(&notice.channel) == Some(&number) {
-            self.occupancy.remove(&notice.channel);
+        let channel_event = self.channel_events.remove(&number)?;
+        self.bytes -= channel_event.bytes();
+        self.shares.remove(channel_event.source, number);
+        if self.occupancy.get(&channel_event.channel) == Some(&number) {
+            self.occupancy.remove(&channel_event.channel);
         }
-        Some(notice)
+        Some(channel_event)
     }
 
-    /// Removes and returns the waiting event that `notice` cancels, if there is one.
-    fn undone(&mut self, notice: &ChannelEvent) -> Option<ChannelEvent> {
-        if !matches!(notice.what, ChannelEventKind::Occupied | ChannelEventKind::Vacated) {
+    /// Removes and returns the waiting event that `channel_event` cancels, if there is one.
+    fn undone(&mut self, channel_event: &ChannelEvent) -> Option<ChannelEvent> {
+        if !matches!(channel_event.what, ChannelEventKind::Occupied | ChannelEventKind::Vacated) {
             return None;
         }
-        let number = *self.occupancy.get(&notice.channel)?;
-        let other = self.notices.get(&number)?;
-        let undoes = other.what != notice.what && other.version == notice.version;
+        let number = *self.occupancy.get(&channel_event.channel)?;
+        let other = self.channel_events.get(&number)?;
+        let undoes = other.what != channel_event.what && other.version == channel_event.version;
         if undoes { self.take(number) } else { None }
     }
 }
@@ -192,20 +192,20 @@ impl ChannelEvents {
     pub(super) fn push(&mut self, name: &ChannelName, what: ChannelEventKind, maker: u64) {
         let source = if maker == 0 { name.hash() } else { maker };
         let app = name.app();
-        let notice =
+        let channel_event =
             ChannelEvent { app, version: self.version, channel: name.shared(), what, source };
         let waiting = self.waiting.entry(app).or_default();
-        if let Some(other) = waiting.undone(&notice) {
+        if let Some(other) = waiting.undone(&channel_event) {
             self.bytes -= other.bytes();
             self.cancelled += 2;
             return self.forget_if_empty(app);
         }
-        if waiting.notices.is_empty() {
+        if waiting.channel_events.is_empty() {
             self.turns.push_back(app);
         }
         self.made += 1;
-        self.bytes += notice.bytes();
-        waiting.put(self.made, notice);
+        self.bytes += channel_event.bytes();
+        waiting.put(self.made, channel_event);
         while self.bytes > NOTICE_BYTES {
             self.lose();
         }
@@ -218,8 +218,8 @@ impl ChannelEvents {
         };
         let app = *app;
         let number = waiting.shares.newest_of_busiest();
-        let Some(notice) = number.and_then(|number| waiting.take(number)) else { return };
-        self.bytes -= notice.bytes();
+        let Some(channel_event) = number.and_then(|number| waiting.take(number)) else { return };
+        self.bytes -= channel_event.bytes();
         match self.lost.iter_mut().find(|(other, _)| *other == app) {
             Some((_, count)) => *count += 1,
             None => self.lost.push((app, 1)),
@@ -228,7 +228,7 @@ impl ChannelEvents {
     }
 
     fn forget_if_empty(&mut self, app: u32) {
-        if self.waiting.get(&app).is_some_and(|waiting| waiting.notices.is_empty()) {
+        if self.waiting.get(&app).is_some_and(|waiting| waiting.channel_events.is_empty()) {
             self.waiting.remove(&app);
             self.turns.retain(|other| *other != app);
         }
@@ -243,14 +243,14 @@ impl ChannelEvents {
     pub(super) fn next(&mut self) -> Option<ChannelEvent> {
         let app = self.turns.pop_front()?;
         let waiting = self.waiting.get_mut(&app)?;
-        let number = *waiting.notices.first_key_value()?.0;
-        let notice = waiting.take(number)?;
-        self.bytes -= notice.bytes();
-        match waiting.notices.is_empty() {
+        let number = *waiting.channel_events.first_key_value()?.0;
+        let channel_event = waiting.take(number)?;
+        self.bytes -= channel_event.bytes();
+        match waiting.channel_events.is_empty() {
             true => drop(self.waiting.remove(&app)),
             false => self.turns.push_back(app),
         }
-        Some(notice)
+        Some(channel_event)
     }
 }
 

@@ -1,0 +1,24 @@
+//! Messages to the connections of this dialect, on any core.
+
+use super::epoch::Epoch;
+use super::query::Named;
+use std::sync::Arc;
+
+/// A message to one connection, or to all subscribers of the epochs' channel.
+#[derive(Clone, Debug)]
+pub enum ZilliqaMessage {
+    /// To all: a new epoch.
+    Epoch(Arc<Epoch>),
+    /// To one: the reply to a lookup of contracts.
+    Contracts(Arc<ContractReply>),
+}
+
+/// The reply to a [`Question`](super::Question): the client's query, and those of its addresses
+/// that are contracts.
+#[derive(Debug)]
+pub struct ContractReply {
+    /// The client's query.
+    pub text: Box<[u8]>,
+    /// The addresses of contracts.
+    pub named: Vec<Named>,
+}
