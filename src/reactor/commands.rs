@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 /// The sending end of the command queue of one core.
 pub struct CommandSender {
-    lane: Sender<ReactorCommand>,
+    queue: Sender<ReactorCommand>,
     core: u16,
     peers: Arc<Peers>,
     /// The ring that wakes the core; created on first use.
@@ -21,7 +21,7 @@ pub struct CommandSender {
 /// Creates the command queue to `core`.
 pub fn command_queue(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
     let (sender, receiver) = mailbox(COMMAND_QUEUE);
-    let commands = CommandSender { lane: sender, core, peers: peers.clone(), waker: None };
+    let commands = CommandSender { queue: sender, core, peers: peers.clone(), waker: None };
     (commands, Inbox::new(receiver))
 }
 
@@ -31,7 +31,7 @@ impl CommandSender {
     /// # Errors
     /// The queue is full; the command is returned, to be tried again a little later.
     pub fn push(&mut self, order: ReactorCommand) -> Result<(), Box<ReactorCommand>> {
-        self.lane.push(order).map_err(Box::new)?;
+        self.queue.push(order).map_err(Box::new)?;
         let peer = self.peers.core(self.core);
         let ring = peer.ring.load(Ordering::Acquire);
         if ring >= 0 && peer.parking.needs_wake() {

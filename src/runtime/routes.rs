@@ -50,7 +50,7 @@ pub(super) struct NextRules {
     /// Those that the old configuration did not have.
     new: Vec<Arc<ModelRules>>,
     /// Those of the old configuration that are no longer used.
-    gone: Vec<Arc<ModelRules>>,
+    retired: Vec<Arc<ModelRules>>,
 }
 
 impl NextRules {
@@ -58,7 +58,7 @@ impl NextRules {
     pub(super) fn enter(&self, registries: &Registries) {
         // The new ones come first, so that schemas that both use are kept.
         self.new.iter().for_each(|rules| rules.bind(registries));
-        self.gone.iter().for_each(|rules| rules.retire());
+        self.retired.iter().for_each(|rules| rules.retire());
     }
 }
 
@@ -89,8 +89,8 @@ pub(super) fn next_rules(
         };
         by_route.push(rules);
     }
-    let gone = left.into_iter().map(|(rules, _)| rules).collect();
-    Ok(NextRules { by_route, new, gone })
+    let retired = left.into_iter().map(|(rules, _)| rules).collect();
+    Ok(NextRules { by_route, new, retired })
 }
 
 /// The catalogs that the models of a route use.

@@ -117,8 +117,9 @@ fn reload_of_an_equal_configuration_keeps_every_object() {
 
 #[test]
 fn reload_replaces_only_what_has_changed() {
-    let without =
-        |gone: &[&str]| ALL.into_iter().filter(|name| !gone.contains(name)).collect::<Vec<_>>();
+    let without = |changed: &[&str]| {
+        ALL.into_iter().filter(|name| !changed.contains(name)).collect::<Vec<_>>()
+    };
     type Change = fn(&mut Config);
     let changes: [(Change, &[&str]); 12] = [
         (|it| it.limits.message_bytes -= 1, &[]),
@@ -135,13 +136,13 @@ fn reload_replaces_only_what_has_changed() {
         (|it| proxy(it, 3).upstreams.extend(Upstream::new("ws://three")), &["upstreams 3"]),
     ];
     let config = config();
-    for (number, (change, gone)) in changes.into_iter().enumerate() {
+    for (number, (change, changed)) in changes.into_iter().enumerate() {
         let first = build(&config).unwrap();
         let mut changed = config.clone();
         change(&mut changed);
         assert_ne!(changed, config, "change {number}");
         let second = first.reload(&config, &changed).unwrap();
-        assert_eq!(kept(&first, &second), without(gone), "change {number}");
+        assert_eq!(kept(&first, &second), without(changed), "change {number}");
     }
 }
 
@@ -256,8 +257,8 @@ fn config_debug_output_has_no_private_key() {
     let key = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/ec.key")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(&key).unwrap();
     let bytes = key.secret_der();
-    let shown = format!("{config:?}");
+    let text = format!("{config:?}");
     let part = format!("{:?}", &bytes[bytes.len() - 8..]);
-    assert!(!shown.contains(part.trim_matches(['[', ']'])), "as numbers");
-    assert!(!shown.contains("0123456789abcdef") && shown.contains("ec.key"), "{shown}");
+    assert!(!text.contains(part.trim_matches(['[', ']'])), "as numbers");
+    assert!(!text.contains("0123456789abcdef") && text.contains("ec.key"), "{text}");
 }

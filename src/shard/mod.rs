@@ -81,7 +81,7 @@ pub struct Shard {
     listed: VecDeque<Slot>,
     /// A buffer for decrypted bytes, used within one call and kept for reuse.
     plain: Vec<u8>,
-    waiting: waiting::Waiting,
+    waiting: waiting::PausedConnections,
     /// The work of this turn so far, and the low bits of the turn's number.
     work: Meter,
     turn: u16,
@@ -135,7 +135,7 @@ impl Shard {
             keys: MaskKeys::default(),
             listed: VecDeque::new(),
             plain: Vec::new(),
-            waiting: waiting::Waiting::default(),
+            waiting: waiting::PausedConnections::default(),
             work: Meter::default(),
             turn: 0,
             warnings: Warnings::default(),

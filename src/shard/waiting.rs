@@ -5,7 +5,7 @@ use crate::mem::Slot;
 /// Connections with reading paused that wait for a later turn, because of congestion or because a
 /// share of work is used up. Each is on one of the lists.
 #[derive(Default)]
-pub(super) struct Waiting {
+pub(super) struct PausedConnections {
     /// Those that have caused little work lately.
     pub(super) light: Vec<Slot>,
     /// The others.
@@ -15,7 +15,7 @@ pub(super) struct Waiting {
     pub(super) serves_light: bool,
 }
 
-impl Waiting {
+impl PausedConnections {
     /// Whether no connection waits.
     pub(super) fn is_empty(&self) -> bool {
         self.light.is_empty() && self.busy.is_empty()
