@@ -136,13 +136,13 @@ fn reload_replaces_only_what_has_changed() {
         (|it| proxy(it, 3).upstreams.extend(Upstream::new("ws://three")), &["upstreams 3"]),
     ];
     let config = config();
-    for (number, (change, changed)) in changes.into_iter().enumerate() {
+    for (number, (change, replaced)) in changes.into_iter().enumerate() {
         let first = build(&config).unwrap();
         let mut changed = config.clone();
         change(&mut changed);
         assert_ne!(changed, config, "change {number}");
         let second = first.reload(&config, &changed).unwrap();
-        assert_eq!(kept(&first, &second), without(changed), "change {number}");
+        assert_eq!(kept(&first, &second), without(replaced), "change {number}");
     }
 }
 
