@@ -96,7 +96,7 @@ fn publishes(c: &mut Criterion<Cpu>) {
             b.iter(|| {
                 let event = event(&envelope, change(), Retain::Nothing);
                 let encodings = event.encodings().map(Arc::clone);
-                hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut mail);
+                hub.publish(APP, TOPIC, &mut event.clone(), None, NOW_MS, &mut mail);
                 let frame =
                     |format: &Format| encodings.as_ref().map(|it| it.encoded(*format).len());
                 Format::ALL.iter().take(count).filter_map(frame).sum::<usize>()
@@ -115,7 +115,7 @@ fn picture(c: &mut Criterion<Cpu>) {
     };
     let mut publish = |hub: &mut Hub, value: Value| {
         let event = event(&envelope, value, Retain::Update(MERGE));
-        hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut mail)
+        hub.publish(APP, TOPIC, &mut event.clone(), None, NOW_MS, &mut mail)
     };
     for at in 0..FIELDS {
         publish(&mut hub, field(at, 0));
@@ -163,7 +163,7 @@ fn picture(c: &mut Criterion<Cpu>) {
                 number += 1;
                 let value = field(number as usize % FIELDS, number);
                 let event = event(&envelope, value, Retain::Update(MERGE));
-                hub.publish(APP, TOPIC, &event, None, NOW_MS, &mut change_post);
+                hub.publish(APP, TOPIC, &mut event.clone(), None, NOW_MS, &mut change_post);
                 visit(&mut hub)
             });
         });

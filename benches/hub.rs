@@ -100,14 +100,20 @@ fn publishes(c: &mut Criterion<Cpu>) {
     for count in [0, 1, 1000] {
         let mut core = Core::new(0, 1);
         (0..count).for_each(|index| assert!(is_now(core.join(index, "room"))));
-        let event = event();
+        let mut event = event();
         let mut found: Vec<u32> = Vec::new();
         group.throughput(Throughput::Elements(u64::from(count).max(1)));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
                 found.clear();
-                let published =
-                    core.hub.publish(APP, black_box("room"), &event, None, NOW_MS, &mut core.mail);
+                let published = core.hub.publish(
+                    APP,
+                    black_box("room"),
+                    &mut event,
+                    None,
+                    NOW_MS,
+                    &mut core.mail,
+                );
                 if let Published::Ordered(at) = published {
                     found.extend(core.hub.subscribers_at(at).iter().map(|it| it.slot));
                 }
@@ -131,12 +137,14 @@ fn many_channels(c: &mut Criterion<Cpu>) {
         at = (at + 61_803) % COUNT;
         (at as u32, &*names[at])
     };
-    let event = event();
+    let mut event = event();
     let mut group = c.benchmark_group("100000 channels of one");
     group.bench_function("publish", |b| {
-        b.iter(|| match core.hub.publish(APP, next().1, &event, None, NOW_MS, &mut core.mail) {
-            Published::Ordered(at) => core.hub.subscribers_at(at).len(),
-            _ => 0,
+        b.iter(|| {
+            match core.hub.publish(APP, next().1, &mut event, None, NOW_MS, &mut core.mail) {
+                Published::Ordered(at) => core.hub.subscribers_at(at).len(),
+                _ => 0,
+            }
         });
     });
     group.bench_function("leave and join again", |b| {
@@ -177,12 +185,12 @@ fn across(c: &mut Criterion<Cpu>) {
         received
     };
     carry(&mut cores);
-    let event = event();
+    let mut event = event();
     let mut group = c.benchmark_group("across cores");
     group.bench_function("publish, order, deliver to 1", |b| {
         b.iter(|| {
             let Core { hub, mail } = &mut cores[0];
-            hub.publish(APP, black_box(&name), &event, None, NOW_MS, mail);
+            hub.publish(APP, black_box(&name), &mut event, None, NOW_MS, mail);
             carry(&mut cores)
         });
     });

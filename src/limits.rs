@@ -49,6 +49,10 @@ pub const PICTURE_BYTES: usize = 64 * 1024 * 1024;
 /// picture is added.
 pub const REPLY_BYTES: usize = 1024 * 1024 * 1024;
 
+/// The maximum number of bytes of replies that may wait for one peer after the missed events of a
+/// channel's history are added. A client that resumes more is not sent them, and learns that.
+pub const REPLAY_BYTES: usize = 16 * 1024 * 1024;
+
 /// The maximum number of bytes of channel events that wait on one core for the control thread.
 pub const NOTICE_BYTES: usize = 4 * 1024 * 1024;
 /// The capacity, in channel events, of the queue from one core to the control thread.
@@ -66,5 +70,6 @@ const _: () = assert!(HTTP_HEADERS <= HTTP_HEADERS_MAX);
 const _: () = assert!(WS_FRAME_BYTES <= WS_MESSAGE_BYTES);
 const _: () =
     assert!(REPLY_BYTES + 3 * PICTURE_BYTES < u32::MAX as usize, "they are counted in 32 bits");
+const _: () = assert!(REPLAY_BYTES < REPLY_BYTES);
 const _: () = assert!(FRAMES_PER_SEND <= 1024, "the kernel's UIO_MAXIOV");
 const _: () = assert!(MAX_CORES.is_multiple_of(64));

@@ -431,6 +431,25 @@ counters! {
     log_dropped,
     /// Bytes of cached events, pictures and histories that this core keeps for later subscribers.
     kept_bytes,
+    /// Subscriptions that resumed at the position that the client had sent.
+    history_recovered,
+    /// Subscriptions that did not resume because the client's position could not be read.
+    history_malformed,
+    /// Subscriptions that did not resume because the client's position is one of another stream:
+    /// the channel's history had ended, or the server was restarted.
+    history_other_stream,
+    /// Subscriptions that did not resume because the channel has not reached the client's position.
+    history_future,
+    /// Subscriptions that did not resume because events after the client's position are not kept
+    /// any more.
+    history_expired,
+    /// Subscriptions that did not resume because the missed events did not fit the connection's
+    /// write queue.
+    history_too_large,
+    /// Events in the histories of channels that this core is the home of.
+    history_events,
+    /// Bytes of these histories, which are part of kept_bytes.
+    history_bytes,
     /// Channels with a subscriber on this core.
     channels,
     /// Subscriptions of connections of this core.

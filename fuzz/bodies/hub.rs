@@ -131,11 +131,11 @@ impl World {
                 due.push(number);
             }
         }
-        let event = Event::from(Frozen::new(&number.to_le_bytes()));
+        let mut event = Event::from(Frozen::new(&number.to_le_bytes()));
         let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: number as u32, part: 0 };
         let at = usize::from(core);
         let outgoing = &mut self.outgoing[at];
-        match self.hubs[at].publish(0, NAMES[channel], &event, Some(ack), NOW_MS, outgoing) {
+        match self.hubs[at].publish(0, NAMES[channel], &mut event, Some(ack), NOW_MS, outgoing) {
             Published::Ordered(place) => {
                 let slots = self.hubs[at].subscribers_at(place).iter().map(|it| it.slot).collect();
                 self.hear(core, slots, channel, &event);

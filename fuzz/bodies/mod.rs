@@ -20,6 +20,7 @@ pub(crate) mod message;
 pub(crate) mod negotiate;
 pub(crate) mod proxy;
 pub(crate) mod pusher_message;
+pub(crate) mod resume_message;
 pub(crate) mod route;
 pub(crate) mod schemas;
 pub(crate) mod session;
@@ -47,7 +48,7 @@ macro_rules! every_target {
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
             zenith_ingest jwt_token route certificate schemas stream session_stream proxy
-            tls_upstream cost
+            tls_upstream cost resume_message
         }
     };
 }

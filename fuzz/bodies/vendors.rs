@@ -32,8 +32,13 @@ pub(crate) const VENDORS: [Vendor; 2] = [
 impl Vendor {
     /// A server of this vendor's.
     pub(crate) fn machine(&self) -> Machine {
+        self.machine_with("")
+    }
+
+    /// A server of this vendor's, with further tables of the configuration.
+    pub(crate) fn machine_with(&self, tables: &str) -> Machine {
         let switches = "client_events = true\nwatchlist = true";
-        Machine::new(config(&format!("dialect = '{}'\n{switches}", self.name)))
+        Machine::new(config(&format!("dialect = '{}'\n{switches}\n{tables}", self.name)))
     }
 
     /// An event of the vendor's own, such as `subscribe`.

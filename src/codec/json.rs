@@ -79,6 +79,19 @@ impl<'t, 'i> JsonText<'t, 'i> {
         object.iter().filter(|(name, _)| *name == key).last().map(|(_, value)| JsonText(value))
     }
 
+    /// The members of an object, in the order of the text.
+    pub fn members(
+        &self,
+    ) -> Option<impl Iterator<Item = (&'t str, JsonText<'t, 'i>)> + use<'t, 'i>> {
+        let object = self.0.as_object()?;
+        Some(object.iter().map(|(name, value)| (name, JsonText(value))))
+    }
+
+    /// The value of an integer of 64 bits with a sign.
+    pub fn int(&self) -> Option<i64> {
+        self.0.as_i64()
+    }
+
     /// Whether this is an object.
     pub fn is_object(&self) -> bool {
         self.0.is_object()

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::app_history::{self, AppHistory};
 use super::app_limits::{self, AppLimits};
 use super::error::{Error, Problem};
 use super::limits::Limits;
@@ -117,6 +118,9 @@ section! {
         /// Webhooks: HTTP endpoints that receive the events of the application's channels.
         #[serde(default)]
         pub webhooks: Vec<Webhook>;
+        /// Channels whose last events are kept for clients that were away for a moment.
+        #[serde(default)]
+        pub history: Vec<AppHistory>;
         /// Limits of this application.
         #[serde(default)]
         pub limits: AppLimits;
@@ -151,6 +155,7 @@ impl AppConfig {
             terminate_close_code: terminate(),
             activity_timeout_s: 0,
             webhooks: Vec::new(),
+            history: Vec::new(),
             limits: AppLimits::default(),
         }
     }
@@ -162,6 +167,11 @@ impl AppConfig {
             0 => of_dialect,
             own => own,
         }
+    }
+
+    /// The history of this channel, if it has one.
+    pub fn history_of(&self, channel: &str) -> Option<&AppHistory> {
+        self.history.iter().find(|history| history.covers(channel))
     }
 
     /// The application's pairs of key and secret, the primary one first.
@@ -258,6 +268,10 @@ pub(super) fn check(app: &AppConfig, server: &Limits) -> Result<(), Error> {
     app.check_ranges()?;
     for (index, hook) in app.webhooks.iter().enumerate() {
         webhook::check(hook).map_err(|error| error.under(&format!("webhooks[{index}]")))?;
+    }
+    for (index, history) in app.history.iter().enumerate() {
+        let key = format!("history[{index}]");
+        app_history::check(history).map_err(|error| error.under(&key))?;
     }
     check_dialect(app)?;
     app_limits::check(&app.limits, server).map_err(|error| error.under("limits"))

@@ -11,6 +11,7 @@
 //! compared, and [`crate::runtime`] makes the live objects from it.
 
 mod app;
+mod app_history;
 mod app_limits;
 mod broadcastt;
 mod catalog;
@@ -61,6 +62,7 @@ use std::path::Path;
 pub use crate::tls::{Mutual, TlsVersion};
 pub use crate::upstream::Balance;
 pub use app::{AppConfig, AppDialect, BadSignature, DuplicateSubscribe, KeyPair};
+pub use app_history::AppHistory;
 pub use app_limits::AppLimits;
 pub use broadcastt::BroadcasttConfig;
 pub use certificate::{Fingerprint, GuardCertificate, GuardKind};

@@ -7,6 +7,7 @@
 use std::fmt::Write;
 
 use super::app::{AppConfig, KeyPair};
+use super::app_history::AppHistory;
 use super::guard::{GuardConfig, GuardKey};
 use super::link::{ChannelLink, LinkEnd};
 use super::pattern::Pattern;
@@ -195,6 +196,7 @@ pub fn reference() -> String {
         Table::entry("apps.keys", &example_pair()),
         Table::of("apps.limits", &app.limits),
         Table::entry("apps.webhooks", &Webhook::new("https://example.com/hook")),
+        Table::entry("apps.history", &AppHistory::new(&["chat-*"])),
         Table::entry("links", &ChannelLink::default()),
         Table::of("links.source", &LinkEnd::default()),
         Table::entry("links.views", &LinkEnd::default()),
@@ -332,9 +334,9 @@ fn proxy() -> Vec<String> {
     lines
 }
 
-/// An application, with its webhooks as a comment.
+/// An application, with its webhooks and histories as comments.
 fn apps(app: &AppConfig) -> Vec<String> {
-    let table = Table::entry("apps", app).without(&["webhooks"]);
+    let table = Table::entry("apps", app).without(&["webhooks", "history"]);
     let mut lines = table.sample("keys", &format!("[{}]", inline_all(&example_pair()))).toml();
     let mut hook = Table::entry("apps.webhooks", &Webhook::new("https://example.com/hook"));
     lines.extend(comment(&[hook.title.join(" ")
@@ -344,6 +346,14 @@ fn apps(app: &AppConfig) -> Vec<String> {
     lines.push("#".to_owned());
     lines.extend(hook.toml().iter().map(|line| commented_out(line)));
     lines.extend(["#".to_owned(), "webhooks = []".to_owned()]);
+    let mut history = Table::entry("apps.history", &AppHistory::new(&["chat-*"]));
+    lines.extend(comment(&[history.title.join(" ")
+        + " To configure histories, remove the last line of this block and write the following \
+           after the [apps.limits] section, once for each:"]));
+    history.title.clear();
+    lines.push("#".to_owned());
+    lines.extend(history.toml().iter().map(|line| commented_out(line)));
+    lines.extend(["#".to_owned(), "history = []".to_owned()]);
     lines
 }
 
@@ -392,11 +402,16 @@ fn meaning(key: &Key) -> Vec<String> {
     meaning
 }
 
+/// Whether a key of this name has a number of bytes.
+fn is_size(name: &str) -> bool {
+    name == "bytes" || name.ends_with("_bytes")
+}
+
 /// The value of a key. A large size has its unit.
 fn value(key: &Key) -> String {
     let value = key.value.clone().unwrap_or_default();
     match value.parse::<u64>() {
-        Ok(bytes) if key.name.ends_with("_bytes") && bytes >= UNIT_BYTES && bytes % 1024 == 0 => {
+        Ok(bytes) if is_size(key.name) && bytes >= UNIT_BYTES && bytes % 1024 == 0 => {
             format!("\"{}\"", size_text(bytes))
         }
         _ => value,
@@ -479,7 +494,7 @@ fn markdown(table: &Table, page: &mut String) {
         let range = key.range.map_or(String::new(), |range| range.to_string());
         let unit = key.range.map_or("", |range| range.unit());
         let meaning = plain(&paragraphs(key.doc).join("<br>"));
-        let is_size = key.name.ends_with("_bytes")
+        let is_size = is_size(key.name)
             && key.kind == "integer"
             && key.range.is_none_or(|range| range.is_size());
         let kind = if is_size { "size" } else { &key.kind };

@@ -128,6 +128,10 @@ fn text_of<'m>(protocol_error: &ProtocolError<'m>) -> Cow<'m, str> {
         ProtocolError::LongWatchlist(max) => {
             return format!("Watchlist limit exceeded: only the first {max} count").into();
         }
+        ProtocolError::LateResume => "polycast:resume must be the first message",
+        ProtocolError::ManyPositions(max) => {
+            return format!("Too many positions: only {max} are used").into();
+        }
         ProtocolError::Event(BadEvent::Off, _) => "The app does not have client messaging enabled.",
         ProtocolError::Event(BadEvent::NoChannel, _) => "Client events must name a channel",
         ProtocolError::Event(BadEvent::LongName, _) => "Event name is too long",

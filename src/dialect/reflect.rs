@@ -58,7 +58,7 @@ pub(super) fn group_prefix(route: &Route) -> String {
 
 /// How much of a group's history is kept, if it has one.
 fn history_limit(group: &Reflect) -> Option<HistoryLimit> {
-    let limit = HistoryLimit { max: group.history, bytes: group.history_bytes };
+    let limit = HistoryLimit { max: group.history, ttl_s: 0, bytes: group.history_bytes };
     (group.history > 0).then_some(limit)
 }
 

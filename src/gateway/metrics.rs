@@ -18,12 +18,14 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 12] = [
+const GAUGES: [&str; 14] = [
     "connections",
     "upstreams",
     "channels",
     "subscriptions",
     "kept_bytes",
+    "history_events",
+    "history_bytes",
     "queued_bytes",
     "inflated_bytes",
     "memory_bytes",

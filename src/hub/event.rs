@@ -67,6 +67,8 @@ pub enum Retention {
     Cache(Arc<CacheEntry>),
     /// The frame, as the last one of the history.
     History(HistoryLimit),
+    /// The frame, in place of the cached one and as the last one of the history.
+    CacheAndHistory(Arc<CacheEntry>, HistoryLimit),
     /// The picture, changed by the value.
     Picture(Retain),
 }
@@ -99,11 +101,12 @@ impl<M> Event<M> {
     /// Whether the home keeps the event or a part of it even if the channel has no subscriber.
     pub fn is_kept(&self) -> bool {
         match &self.retain {
-            Retention::Cache(_) => true,
+            Retention::Cache(_) | Retention::CacheAndHistory(..) => true,
+            Retention::History(limit) => limit.ttl_s > 0,
             Retention::Picture(retain) => {
                 matches!(retain, Retain::Update(_) | Retain::Install { .. })
             }
-            Retention::Nothing | Retention::History(_) => false,
+            Retention::Nothing => false,
         }
     }
 
@@ -195,8 +198,18 @@ pub enum Retain {
 pub struct HistoryLimit {
     /// Number of events.
     pub max: u32,
+    /// How long an event is kept, in seconds, also while the channel has no subscriber. 0 keeps
+    /// events until the last subscriber leaves; they have no positions.
+    pub ttl_s: u32,
     /// Bytes of their frames.
     pub bytes: usize,
+}
+
+impl HistoryLimit {
+    /// How long an event is kept, in milliseconds.
+    pub(super) fn ttl_ms(self) -> u64 {
+        u64::from(self.ttl_s) * 1000
+    }
 }
 
 /// What an event needs in order to be cached.
@@ -232,10 +245,13 @@ mod tests {
         let mode = Mode::Replace;
         let entry = Arc::new(CacheEntry { ttl_ms: 1, event: "".into(), data: "".into() });
         let picture = Retention::Picture;
+        let limit = |ttl_s| HistoryLimit { max: 1, ttl_s, bytes: 1 };
         for (retain, received, kept) in [
             (Retention::Nothing, true, false),
-            (Retention::Cache(entry), true, true),
-            (Retention::History(HistoryLimit { max: 1, bytes: 1 }), true, false),
+            (Retention::Cache(entry.clone()), true, true),
+            (Retention::History(limit(0)), true, false),
+            (Retention::History(limit(1)), true, true),
+            (Retention::CacheAndHistory(entry, limit(1)), true, true),
             (picture(Retain::Nothing), true, false),
             (picture(Retain::Update(mode)), true, true),
             (picture(Retain::Install { mode, received: true }), true, true),

@@ -1,62 +1,233 @@
-//! The last messages of a channel, which its home keeps for later subscribers.
+//! The last events of a channel, which its home keeps for later subscribers.
 //!
-//! An entry shares the frame that the subscribers have got, so it costs one reference. The history
-//! is dropped when the last subscriber leaves, so that a new group does not get the messages of an
-//! earlier one.
+//! An entry shares the frame that the subscribers have got, so it costs one reference. There are
+//! two kinds. A history without a lifetime is dropped when the last subscriber leaves, so that a
+//! new group does not get the messages of an earlier one. A history with a lifetime keeps each
+//! event until that time is over, also while the channel has no subscriber, and its events have
+//! positions, by which a subscriber that was away says what it has got.
 
 use super::event::HistoryLimit;
+use super::forms::{EventForms, StreamPosition};
 use super::frames::{CompressedFrames, SharedFrame};
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The bytes of an entry's positioned form besides its frame's: the members that it adds, and the
+/// tables of forms.
+const FORM_BYTES: usize = 64 + size_of::<EventForms>() + 128;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct History {
-    events: VecDeque<SharedFrame>,
-    /// Bytes of the frames.
+    events: VecDeque<HistoryEntry>,
+    /// The position of the last event that was pushed; its serial is 0 before the first one.
+    position: StreamPosition,
+    /// Bytes of the frames, and of the frames of which the entries have other forms.
     bytes: usize,
+    formed_bytes: usize,
+    formed: usize,
+    /// How long an event is kept, in milliseconds; 0 if the history ends with its last subscriber.
+    ttl_ms: u64,
+    /// When the channel was last seen without a subscriber, if it has none; in milliseconds.
+    pub(super) idle_ms: Option<u64>,
+    /// The time of the next examination, in milliseconds; `u64::MAX` if none is due. The hub
+    /// maintains it, and the index that it is in.
+    pub(super) look_ms: u64,
     /// The history's position in the order in which pictures and histories began; the hub maintains
     /// it.
     pub(super) since: u64,
+    /// Bytes of the tables of a channel that exists only for its history.
+    overhead: usize,
+}
+
+/// One event of a history.
+#[derive(Clone, Debug)]
+pub(super) struct HistoryEntry {
+    pub(super) shared: SharedFrame,
+    /// The other forms of the event, if subscribers may need them.
+    forms: Option<Arc<EventForms>>,
+    /// The time at which it expires, in milliseconds; `u64::MAX` if it does not.
+    until_ms: u64,
+}
+
+impl HistoryEntry {
+    /// The forms of the event, which has this position.
+    pub(super) fn forms(&self, position: StreamPosition) -> Arc<EventForms> {
+        match &self.forms {
+            Some(forms) if forms.position == Some(position) => forms.clone(),
+            _ => Arc::new(EventForms::new(Some(position))),
+        }
+    }
 }
 
 impl History {
-    pub(super) fn new(since: u64) -> History {
-        History { events: VecDeque::new(), bytes: 0, since }
+    /// A history without an event. `overhead` is the bytes of a channel that exists only for it.
+    pub(super) fn new(since: u64, stream: u64, ttl_ms: u64, overhead: usize) -> History {
+        History {
+            events: VecDeque::new(),
+            position: StreamPosition { stream, serial: 0 },
+            bytes: 0,
+            formed_bytes: 0,
+            formed: 0,
+            ttl_ms,
+            idle_ms: None,
+            look_ms: u64::MAX,
+            since,
+            overhead,
+        }
     }
 
-    /// Appends an event and removes the oldest events beyond the limit. Returns the number of
-    /// events that were removed because of the limit in bytes, which may include the new event.
-    /// Events beyond the limit in number are not counted: a full history drops one for each event.
-    pub(super) fn push(&mut self, entry: SharedFrame, history_limit: HistoryLimit) -> u64 {
-        self.bytes += entry.frame.len();
-        self.events.push_back(entry);
-        while self.events.len() > history_limit.max as usize {
+    /// Whether the history outlives the channel's last subscriber.
+    pub(super) fn outlives(&self) -> bool {
+        self.ttl_ms > 0
+    }
+
+    /// The number of events.
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// The position of the last event.
+    pub(super) fn position(&self) -> StreamPosition {
+        self.position
+    }
+
+    /// The position of the next event.
+    pub(super) fn next(&self) -> StreamPosition {
+        StreamPosition { serial: self.position.serial + 1, ..self.position }
+    }
+
+    /// The serial number of the first event that is kept, or that of the next event.
+    fn first(&self) -> u64 {
+        self.position.serial + 1 - self.events.len() as u64
+    }
+
+    /// Appends the event at position [`History::next`] and removes the oldest events beyond the
+    /// limit. Returns the number of events that were removed because of the limit in bytes, which
+    /// may include the new event. Events beyond the limit in number, or beyond their lifetime, are
+    /// not counted: a full history drops one for each event.
+    pub(super) fn push(
+        &mut self,
+        shared: SharedFrame,
+        forms: Option<Arc<EventForms>>,
+        limit: HistoryLimit,
+        now_ms: u64,
+    ) -> u64 {
+        self.position.serial += 1;
+        self.ttl_ms = limit.ttl_ms();
+        let until_ms = match self.ttl_ms {
+            0 => u64::MAX,
+            ttl_ms => now_ms.saturating_add(ttl_ms),
+        };
+        // Two, so that a channel drops expired events faster than new ones are added.
+        self.expire(now_ms, 2);
+        if self.events.len() == self.events.capacity() {
+            // A queue that doubled its capacity would be half empty, at worst.
+            self.events.reserve_exact(self.events.len() / 4 + 1);
+        }
+        self.bytes += shared.frame.len();
+        if forms.is_some() {
+            self.formed += 1;
+            self.formed_bytes += shared.frame.len();
+        }
+        self.events.push_back(HistoryEntry { shared, forms, until_ms });
+        self.trim(limit)
+    }
+
+    /// Removes the oldest events beyond the limit; see [`History::push`].
+    pub(super) fn trim(&mut self, limit: HistoryLimit) -> u64 {
+        while self.events.len() > limit.max as usize {
             self.forget_first();
         }
         let mut lost = 0;
-        while self.bytes > history_limit.bytes {
+        while self.bytes > limit.bytes {
             self.forget_first();
             lost += 1;
         }
         lost
     }
 
+    /// Removes at most `max` events that have expired. Returns their number.
+    pub(super) fn expire(&mut self, now_ms: u64, max: usize) -> usize {
+        let mut expired = 0;
+        while expired < max && self.events.front().is_some_and(|first| first.until_ms <= now_ms) {
+            self.forget_first();
+            expired += 1;
+        }
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
+        expired
+    }
+
     fn forget_first(&mut self) {
-        self.bytes -= self.events.pop_front().map_or(0, |entry| entry.frame.len());
+        let Some(entry) = self.events.pop_front() else { return };
+        self.bytes -= entry.shared.frame.len();
+        if entry.forms.is_some() {
+            self.formed -= 1;
+            self.formed_bytes -= entry.shared.frame.len();
+        }
+    }
+
+    /// When the history must be examined next, in milliseconds: when its first event expires, or
+    /// the channel has been without a subscriber for the lifetime of an event. `None` if the
+    /// history is over, and `u64::MAX` if a later change determines it.
+    pub(super) fn next_look(&self, now_ms: u64) -> Option<u64> {
+        match (self.events.front(), self.idle_ms) {
+            (Some(first), _) => Some(first.until_ms),
+            (None, None) => Some(u64::MAX),
+            (None, Some(idle_ms)) => {
+                let until_ms = idle_ms.saturating_add(self.ttl_ms);
+                (until_ms > now_ms).then_some(until_ms)
+            }
+        }
     }
 
     /// The events, the oldest first.
     pub(super) fn events(&self) -> Vec<SharedFrame> {
-        self.events.iter().cloned().collect()
+        self.events.iter().map(|entry| entry.shared.clone()).collect()
     }
 
-    /// Bytes of memory, estimated. An event with compressed frames is counted with one of them.
+    /// Whether every event after the one with this serial number is kept, because that event is
+    /// kept, too, or is the last one, or because there was none before the first.
+    pub(super) fn reaches(&self, serial: u64) -> bool {
+        let (first, last) = (self.first(), self.position.serial);
+        serial <= last && (serial >= first || serial == last || (serial == 0 && first == 1))
+    }
+
+    /// The serial number after which the last `count` events that are kept follow.
+    pub(super) fn before_last(&self, count: u32) -> u64 {
+        self.position.serial - u64::from(count).min(self.events.len() as u64)
+    }
+
+    /// The events after `serial` that have not expired, each with its position, the oldest first.
+    pub(super) fn after(
+        &self,
+        serial: u64,
+        now_ms: u64,
+    ) -> impl Iterator<Item = (StreamPosition, &HistoryEntry)> {
+        let (first, stream) = (self.first(), self.position.stream);
+        let from =
+            serial.saturating_add(1).saturating_sub(first).min(self.events.len() as u64) as usize;
+        let numbered = self.events.range(from..).zip(first + from as u64..);
+        let alive = numbered.skip_while(move |(entry, _)| entry.until_ms <= now_ms);
+        alive.map(move |(entry, serial)| (StreamPosition { stream, serial }, entry))
+    }
+
+    /// Bytes of memory, estimated. An event with compressed frames is counted with one of them, and
+    /// an event with forms with one of those.
     pub(super) fn memory(&self) -> usize {
-        let is_compressing = self.events.back().is_some_and(|entry| entry.compressed.is_some());
-        let frames = if is_compressing { 2 * self.bytes } else { self.bytes };
-        let each = size_of::<SharedFrame>()
-            + if is_compressing { size_of::<CompressedFrames>() } else { 0 };
-        size_of::<History>() + self.events.len() * each + frames
+        let is_compressing =
+            self.events.back().is_some_and(|entry| entry.shared.compressed.is_some());
+        let frames = self.bytes + self.formed_bytes;
+        let frames = if is_compressing { 2 * frames } else { frames };
+        let compressed = if is_compressing { size_of::<CompressedFrames>() } else { 0 };
+        size_of::<History>()
+            + self.overhead
+            + self.events.capacity() * size_of::<HistoryEntry>()
+            + self.events.len() * compressed
+            + self.formed * (FORM_BYTES + compressed)
+            + frames
     }
 }
 
@@ -67,10 +238,10 @@ mod tests {
 
     /// Checks which texts are kept and how many were lost after `texts` were pushed.
     fn check(texts: &[&str], max: u32, bytes: usize, kept: &[&str], lost: u64) {
-        let mut history = History::new(1);
+        let mut history = History::new(1, 7, 0, 0);
         let push = |text: &&str| {
             let entry = SharedFrame { frame: Frozen::new(text.as_bytes()), compressed: None };
-            history.push(entry, HistoryLimit { max, bytes })
+            history.push(entry, None, HistoryLimit { max, bytes, ttl_s: 0 }, 0)
         };
         assert_eq!(texts.iter().map(push).sum::<u64>(), lost, "{texts:?} {max} {bytes}");
         let found = history.events();
@@ -91,5 +262,78 @@ mod tests {
         check(&["a", "bbbb"], 3, 3, &[], 2);
         check(&["a", "bbbb", "c"], 3, 3, &["c"], 2);
         check(&["", "", ""], 2, 1, &["", ""], 0);
+    }
+
+    const LIMIT: HistoryLimit = HistoryLimit { max: 3, bytes: 1000, ttl_s: 10 };
+
+    /// A history of events whose texts are their serial numbers, one each second from time 0.
+    fn numbered(count: u64) -> History {
+        let mut history = History::new(1, 7, 10_000, 0);
+        for serial in 1..=count {
+            let frame = Frozen::new(serial.to_string().as_bytes());
+            assert_eq!(history.next().serial, serial);
+            history.push(SharedFrame { frame, compressed: None }, None, LIMIT, serial * 1000);
+        }
+        history
+    }
+
+    #[test]
+    fn history_reaches_a_position_only_if_nothing_after_it_is_lost() {
+        let reached = |count| (0..8).filter(|it| numbered(count).reaches(*it)).collect::<Vec<_>>();
+        assert_eq!(reached(0), [0]);
+        assert_eq!(reached(1), [0, 1]);
+        assert_eq!(reached(3), [0, 1, 2, 3]);
+        assert_eq!(reached(5), [3, 4, 5]);
+        let mut history = numbered(5);
+        assert_eq!(history.expire(13_999, 9), 1, "the event of time 3000 lives until 13000");
+        assert!(!history.reaches(3) && history.reaches(4));
+        assert_eq!(history.expire(15_000, 9), 2);
+        assert!(!history.reaches(4) && history.reaches(5) && !history.reaches(6));
+    }
+
+    #[test]
+    fn history_lists_what_follows_a_position() {
+        let history = numbered(5);
+        let after = |serial, now_ms| -> Vec<u64> {
+            history.after(serial, now_ms).map(|(position, _)| position.serial).collect()
+        };
+        assert_eq!(after(0, 0), [3, 4, 5]);
+        assert_eq!(after(3, 0), [4, 5]);
+        assert_eq!(after(5, 0), [0; 0]);
+        assert_eq!(after(u64::MAX - 1, 0), [0; 0]);
+        assert_eq!(after(0, 13_000), [4, 5], "expired, and not swept yet");
+        let texts = history.after(2, 0).map(|(at, entry)| (at.serial, entry.shared.frame.clone()));
+        for (serial, frame) in texts {
+            assert_eq!(&*frame, serial.to_string().as_bytes());
+        }
+        assert_eq!([0, 2, 3, 9].map(|count| history.before_last(count)), [5, 3, 2, 2]);
+    }
+
+    #[test]
+    fn history_is_over_when_its_events_are_and_the_channel_was_idle_for_as_long() {
+        let mut history = numbered(5);
+        history.idle_ms = Some(6000);
+        assert_eq!(history.next_look(0), Some(13_000));
+        history.expire(15_000, 9);
+        assert_eq!(history.next_look(15_999), Some(16_000));
+        assert_eq!(history.next_look(16_000), None);
+        history.idle_ms = None;
+        assert_eq!(history.next_look(16_000), Some(u64::MAX), "it has a subscriber");
+    }
+
+    #[test]
+    fn history_keeps_an_event_in_64_bytes_besides_its_frame() {
+        for count in [1, 2, 100, 1000, 10_000] {
+            let limit = HistoryLimit { max: count, bytes: 1 << 30, ttl_s: 10 };
+            let mut history = History::new(1, 7, 10_000, 0);
+            let (empty, text) = (history.memory(), [b'x'; 100]);
+            for _ in 0..2 * count {
+                let shared = SharedFrame { frame: Frozen::new(&text), compressed: None };
+                history.push(shared, None, limit, 0);
+            }
+            let each = (history.memory() - empty) / count as usize - text.len();
+            assert!(each <= if count < 4 { 80 } else { 64 }, "{count} events: {each} bytes each");
+        }
+        assert!(size_of::<HistoryEntry>() <= 40, "{}", size_of::<HistoryEntry>());
     }
 }

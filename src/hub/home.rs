@@ -4,11 +4,13 @@
 use super::channel_events::Reported;
 use super::encodings::Encodings;
 use super::event::{CacheEntry, Event};
+use super::forms::StreamPosition;
 use super::frames::SharedFrame;
 use super::history::History;
 use super::kept::KeptPlace;
 use super::name::ConnId;
 use super::picture::Picture;
+use super::replay::{ResumeReply, ResumeRequest};
 use crate::codec::Format;
 use crate::mem::Frozen;
 use std::collections::HashMap;
@@ -64,12 +66,14 @@ pub struct JoinRequest<M> {
     pub picture: Option<Format>,
     /// Return the channel's history.
     pub history: bool,
+    /// Resume the channel's history at a position.
+    pub resume: Option<ResumeRequest>,
 }
 
 impl<M> Default for JoinRequest<M> {
     /// A request for nothing.
     fn default() -> JoinRequest<M> {
-        JoinRequest { member: None, cached: false, picture: None, history: false }
+        JoinRequest { member: None, cached: false, picture: None, history: false, resume: None }
     }
 }
 
@@ -90,6 +94,9 @@ pub struct JoinReply {
     /// The history, the oldest event first, if it was requested. The session queues it before it
     /// calls the dialect's `joined`.
     pub history: Vec<SharedFrame>,
+    /// What the request to resume has found. The session queues its events after it has called the
+    /// dialect's `joined`.
+    pub resumed: Option<Box<ResumeReply>>,
 }
 
 /// The channel has its maximum number of members.
@@ -114,6 +121,8 @@ pub struct ChannelInfo {
     pub users: u64,
     /// The cached event, and the milliseconds until it expires.
     pub kept: Option<(Arc<CacheEntry>, u64)>,
+    /// The position of the last event in the channel's history, if it has one with positions.
+    pub position: Option<StreamPosition>,
 }
 
 /// See the module's documentation.
@@ -129,8 +138,10 @@ pub(super) struct Home<M> {
     /// The position of the kept event in the indexes of [`super::kept::Keepers`].
     pub(super) place: Option<KeptPlace>,
     pub(super) picture: Option<Picture>,
-    /// The history, which is dropped when the last subscriber leaves.
+    /// The history. One without a lifetime is dropped when the last subscriber leaves.
     pub(super) history: Option<History>,
+    /// Whether a subscriber has asked for positions since the channel was empty.
+    pub(super) positioned: bool,
     pub(super) reported: Reported,
 }
 
@@ -161,6 +172,7 @@ impl<M> Default for Home<M> {
             place: None,
             picture: None,
             history: None,
+            positioned: false,
             reported: Reported::default(),
         }
     }
@@ -168,7 +180,8 @@ impl<M> Default for Home<M> {
 
 impl<M: Clone> Home<M> {
     pub(super) fn is_empty(&self) -> bool {
-        let keeps = self.kept.is_some() || self.picture.is_some();
+        let outlives = self.history.as_ref().is_some_and(History::outlives);
+        let keeps = self.kept.is_some() || self.picture.is_some() || outlives;
         self.counts.is_empty() && self.users.is_empty() && !keeps
     }
 

@@ -3,6 +3,7 @@
 
 use super::name::ChannelName;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 
 /// The account of all that the homes on a core keep.
 #[derive(Debug, Default)]
@@ -11,6 +12,17 @@ pub(super) struct KeptStore {
     pub(super) keepers: Keepers,
     /// Channels with a picture or a history, by their number from `began`.
     pub(super) pictures: BTreeMap<u64, ChannelName>,
+    /// The histories that a sweep must examine: the time in milliseconds, and the number in
+    /// `pictures`.
+    pub(super) expiries: BTreeSet<(u64, u64)>,
+    /// The time of the last sweep, in milliseconds.
+    pub(super) now_ms: u64,
+    /// Events and bytes of histories with positions, and the number of examinations by sweeps.
+    pub(super) history_events: usize,
+    pub(super) history_bytes: usize,
+    pub(super) examined: u64,
+    /// Draws the numbers of streams, at random.
+    streams: RandomState,
     /// The last number that was given to a cached event, a picture or a history.
     pub(super) began: u64,
     /// Bytes that cached events, pictures and histories hold, and the maximum.
@@ -22,6 +34,20 @@ pub(super) struct KeptStore {
 impl KeptStore {
     pub(super) fn new(max_bytes: usize) -> KeptStore {
         KeptStore { max_bytes, ..KeptStore::default() }
+    }
+
+    /// A random number for the stream of a history that begins.
+    pub(super) fn stream(&self) -> u64 {
+        self.streams.hash_one(self.began)
+    }
+
+    /// Moves the examination of a history with this number to `to_ms`; `u64::MAX` is never.
+    pub(super) fn look_at(&mut self, since: u64, look_ms: &mut u64, to_ms: u64) {
+        self.expiries.remove(&(*look_ms, since));
+        *look_ms = to_ms;
+        if to_ms < u64::MAX {
+            self.expiries.insert((to_ms, since));
+        }
     }
 }
 

@@ -8,8 +8,10 @@
 //! is dropped, and full queues cannot cause a deadlock.
 
 use super::event::Event;
+use super::forms::StreamPosition;
 use super::home::{ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
+use super::replay::HistoryPage;
 use super::rooms::Claim;
 use crate::mem::Slot;
 use std::collections::VecDeque;
@@ -45,6 +47,17 @@ pub enum Query {
         /// The channel.
         name: Box<str>,
     },
+    /// The history of one channel.
+    History {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: Box<str>,
+        /// The position after which the events begin; `None` is the beginning.
+        after: Option<StreamPosition>,
+        /// The maximum number of events.
+        max: usize,
+    },
     /// The users who are present in one channel.
     Users {
         /// The application's number.
@@ -61,6 +74,8 @@ pub enum Answer {
     Channels(Vec<(ChannelName, ChannelInfo)>),
     /// One channel.
     Channel(ChannelInfo),
+    /// A part of the channel's history; `None` if it has none with positions.
+    History(Option<Box<HistoryPage>>),
     /// The present users.
     Users(Users),
 }

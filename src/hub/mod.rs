@@ -24,7 +24,9 @@ mod members;
 mod name;
 mod occupancy;
 mod picture;
+mod replay;
 mod reports;
+mod resume;
 mod rooms;
 mod sequencer;
 mod slab;
@@ -44,6 +46,7 @@ pub use kept::Losses;
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
+pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeReply, ResumeRequest};
 pub use rooms::Claim;
 
 use crate::mem::Slot;
@@ -229,12 +232,19 @@ impl<M: HubMessage> Hub<M> {
         let name = channel.name.clone();
         let home = home_among(name.hash(), self.cores);
         let mut start = Start { form, ..Start::default() };
-        if let Some(request) = request {
+        // If the first subscriber's join request is not answered, the home may not know of this
+        // core yet.
+        let is_known = channel.subscribers.first().is_some_and(Subscriber::is_active);
+        let asks = channel.home_link == HomeLink::Known && !is_known;
+        if let Some(request) = request.or_else(|| asks.then(JoinRequest::default)) {
             start = Start { request_id: question, member: request.member.is_some(), form };
             mail.up(home, Up::Join { request_id: question, slot, name, request, claim });
             // The home sends publishes from that join on. Subscribers without a join reply are not
             // active and get none.
-            channel.home_link = HomeLink::Known;
+            // A request for interest that is under way is answered before this one.
+            if channel.home_link == HomeLink::Unknown {
+                channel.home_link = HomeLink::Known;
+            }
         } else if channel.home_link == HomeLink::Unknown {
             channel.home_link = HomeLink::Requested(question);
             mail.up(home, Up::Interest { request_id: question, slot, name, claim });
@@ -289,6 +299,10 @@ impl<M: HubMessage> Hub<M> {
         if !channel.subscribers.is_empty() {
             return self.counts_changed(at);
         }
+        if channel.interest.is_empty() {
+            self.note_idle(at);
+        }
+        let Some(channel) = &mut self.channels[at as usize] else { return };
         if channel.home_link != HomeLink::Unknown {
             channel.home_link = HomeLink::Unknown;
             channel.reported = 0;
@@ -331,12 +345,13 @@ impl<M: HubMessage> Hub<M> {
 
     /// Publishes `event` to every subscriber of the channel. If the home is another core, it
     /// answers `ack`, if there is one, with [`Down::Answer`]. If this core is the home and the
-    /// channel has no subscriber, nothing is allocated, unless the event must be kept.
+    /// channel has no subscriber, nothing is allocated, unless the event must be kept. `event` gets
+    /// its position if this core is the home and a subscriber may need it.
     pub fn publish(
         &mut self,
         app: u32,
         name: &str,
-        event: &Event<M>,
+        event: &mut Event<M>,
         ack: Option<Ack>,
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
@@ -394,17 +409,16 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Takes the home's answer to this core's interest in `name`. Returns the subscribers on this
-    /// core, which are active from now on; none if the answer is to an older request.
-    pub fn interested(&mut self, request_id: u32, name: &ChannelName) -> &[Subscriber] {
-        let Some(at) = self.find(name.app(), name.text(), name.hash()) else {
-            return &[];
-        };
-        match &mut self.channels[at as usize] {
+    /// core that have waited for it, which are active from now on; none if the answer is to an
+    /// older request.
+    pub fn interested(&mut self, request_id: u32, name: &ChannelName) -> Vec<Subscriber> {
+        let found = self.find(name.app(), name.text(), name.hash());
+        match found.and_then(|at| self.channels[at as usize].as_mut()) {
             Some(channel) if channel.home_link == HomeLink::Requested(request_id) => {
                 channel.home_link = HomeLink::Known;
-                &channel.subscribers
+                channel.subscribers.iter().filter(|it| it.is_active()).copied().collect()
             }
-            _ => &[],
+            _ => Vec::new(),
         }
     }
 
@@ -414,8 +428,12 @@ impl<M: HubMessage> Hub<M> {
         let found = self.find(name.app(), name.text(), name.hash());
         match found.and_then(|at| self.channels[at as usize].as_mut()) {
             Some(channel) if channel.home_link == HomeLink::Requested(request_id) => {
-                channel.home_link = HomeLink::Unknown;
-                channel.subscribers.iter().map(|it| it.slot).collect()
+                // Subscribers with join requests of their own get their own answers.
+                let (waited, others): (Vec<&Subscriber>, Vec<&Subscriber>) =
+                    channel.subscribers.iter().partition(|it| it.is_active());
+                channel.home_link =
+                    if others.is_empty() { HomeLink::Unknown } else { HomeLink::Known };
+                waited.into_iter().map(|it| it.slot).collect()
             }
             _ => Vec::new(),
         }
@@ -509,8 +527,7 @@ impl<M: HubMessage> Hub<M> {
         let Some(removed) = self.channels.remove(at) else { return };
         self.unlist(&removed.name, removed.listed, removed.occupied);
         if let Some(history) = removed.home.and_then(|home| home.history) {
-            self.kept.bytes -= history.memory();
-            self.kept.pictures.remove(&history.since);
+            self.kept.bytes -= self.note_history_dropped(&history);
         }
         if self.index.is_empty() {
             self.index = HashTable::new();

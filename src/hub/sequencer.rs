@@ -2,8 +2,7 @@
 //! picture and history, and its counts.
 
 use super::encodings::Encodings;
-use super::event::{Event, EventPayload, HistoryLimit, Retain, Retention};
-use super::frames::SharedFrame;
+use super::event::{Event, EventPayload, Retain, Retention};
 use super::history::History;
 use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
 use super::kept::Losses;
@@ -53,6 +52,7 @@ impl<M: HubMessage> Hub<M> {
         {
             reply.history = history.events();
         }
+        reply.resumed = request.resume.and_then(|request| self.resume(at, request, now_ms));
         self.note_maker(at, conn);
         self.note_occupied(at);
         if let Some(user) = joined {
@@ -89,15 +89,16 @@ impl<M: HubMessage> Hub<M> {
 
     /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
-    fn order(&mut self, at: u32, event: &Event<M>, now_ms: u64, mail: &mut OutgoingMail<M>) {
-        match (&event.retain, &event.payload) {
-            (Retention::Cache(entry), EventPayload::Frame(shared)) => {
-                self.keep(at, shared.frame.clone(), entry, now_ms);
-            }
-            (Retention::History(limit), EventPayload::Frame(shared)) => {
-                self.append_history(at, shared.clone(), *limit);
-            }
-            _ => {}
+    fn order(&mut self, at: u32, event: &mut Event<M>, now_ms: u64, mail: &mut OutgoingMail<M>) {
+        if let (
+            Retention::Cache(entry) | Retention::CacheAndHistory(entry, _),
+            EventPayload::Frame(shared),
+        ) = (&event.retain, &event.payload)
+        {
+            self.keep(at, shared.frame.clone(), entry, now_ms);
+        }
+        if let Retention::History(limit) | Retention::CacheAndHistory(_, limit) = event.retain {
+            self.append_history(at, event, limit, now_ms);
         }
         if let Some(client_event) = &event.notify {
             self.note_client_event(at, client_event);
@@ -120,7 +121,7 @@ impl<M: HubMessage> Hub<M> {
         &mut self,
         found: Option<u32>,
         name: impl FnOnce(&Hub<M>) -> ChannelName,
-        event: &Event<M>,
+        event: &mut Event<M>,
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
     ) -> Option<u32> {
@@ -131,21 +132,6 @@ impl<M: HubMessage> Hub<M> {
         };
         self.order(at, event, now_ms, mail);
         event.has_recipients().then_some(at)
-    }
-
-    /// Appends an event to the history of a channel, which has subscribers.
-    fn append_history(&mut self, at: u32, entry: SharedFrame, history_limit: HistoryLimit) {
-        let Some(channel) = &mut self.channels[at as usize] else { return };
-        let home = channel.home.get_or_insert_default();
-        let before = home.history.as_ref().map_or(0, History::memory);
-        let history = home.history.get_or_insert_with(|| {
-            self.kept.began += 1;
-            self.kept.pictures.insert(self.kept.began, channel.name.clone());
-            History::new(self.kept.began)
-        });
-        self.kept.losses.elements += history.push(entry, history_limit);
-        self.kept.bytes = self.kept.bytes + history.memory() - before;
-        self.make_room();
     }
 
     /// Changes the picture of a channel by the value of an event.
@@ -201,7 +187,9 @@ impl<M: HubMessage> Hub<M> {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let Some(home) = &mut channel.home else { return };
         self.kept.bytes -= home.picture.take().map_or(0, |picture| picture.bytes());
-        self.kept.bytes -= home.history.take().map_or(0, |history| history.memory());
+        if let Some(history) = home.history.take() {
+            self.kept.bytes -= self.note_history_dropped(&history);
+        }
         self.release_if_empty(at);
     }
 
@@ -224,6 +212,7 @@ impl<M: HubMessage> Hub<M> {
     /// Drops cached events that have expired, and frees memory of tables that are mostly empty.
     pub fn sweep(&mut self, now_ms: u64) {
         self.sweep_kept(now_ms);
+        self.sweep_histories(now_ms);
         // Encoded pictures have been added for subscribers since the last call.
         self.make_room();
         self.sweep_counts(now_ms);
@@ -278,6 +267,9 @@ impl<M: HubMessage> Hub<M> {
                 self.note_count(from, &name, 0);
                 if let Some(channel) = &mut self.channels[at as usize] {
                     channel.interest.remove(from);
+                    if channel.interest.is_empty() && channel.subscribers.is_empty() {
+                        self.note_idle(at);
+                    }
                 }
                 self.look(at);
                 self.tally(at);
@@ -287,9 +279,9 @@ impl<M: HubMessage> Hub<M> {
                 let answer = self.answer_query(&query, now_ms);
                 mail.down(from, Down::Answer { ack, answer });
             }
-            Up::Publish { name, event, ack } => {
+            Up::Publish { name, mut event, ack } => {
                 let found = self.find(name.app(), name.text(), name.hash());
-                let at = self.publish_at_home(found, |_| name.clone(), &event, now_ms, mail);
+                let at = self.publish_at_home(found, |_| name.clone(), &mut event, now_ms, mail);
                 if let Some(ack) = ack {
                     let answer = Answer::Channel(self.channel_info(&name, now_ms));
                     mail.down(from, Down::Answer { ack, answer });
@@ -363,7 +355,9 @@ impl<M: HubMessage> Hub<M> {
     ) -> (Option<Answer>, u32) {
         let asked: Vec<u16> = match query {
             Query::Channels { .. } => (0..self.cores).collect(),
-            Query::Channel { app, name } | Query::Users { app, name } => {
+            Query::Channel { app, name }
+            | Query::Users { app, name }
+            | Query::History { app, name, .. } => {
                 vec![self.home_of(self.hasher.hash(*app, name))]
             }
         };
@@ -400,6 +394,10 @@ impl<M: HubMessage> Hub<M> {
             Query::Channel { app, name } => {
                 Answer::Channel(self.channel_info(&self.hasher.name(*app, name), now_ms))
             }
+            Query::History { app, name, after, max } => {
+                let at = self.find(*app, name, self.hasher.hash(*app, name));
+                Answer::History(self.history_page(at, *after, *max, now_ms))
+            }
             Query::Users { app, name } => {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
                 let channel = at.and_then(|at| self.channels[at as usize].as_ref());
@@ -424,6 +422,10 @@ impl<M: HubMessage> Hub<M> {
                 + home.map_or(0, |home| home.remote_count()),
             users: home.map_or(0, |home| home.user_count() as u64),
             kept: home.and_then(|home| home.cache_info(now_ms)),
+            position: home
+                .and_then(|home| home.history.as_ref())
+                .filter(|history| history.outlives())
+                .map(History::position),
         }
     }
 }

@@ -8,6 +8,7 @@ mod channel_events;
 mod history;
 mod kept;
 mod pictures;
+mod resume;
 mod rooms;
 
 /// The hub's types with a message that has no content.
@@ -93,10 +94,10 @@ impl World {
     }
 
     fn publish(&mut self, core: u16, name: &str, text: &str) {
-        let event = Event::from(Frozen::new(text.as_bytes()));
+        let mut event = Event::from(Frozen::new(text.as_bytes()));
         let at = core as usize;
         if let Published::Ordered(_) =
-            self.hubs[at].publish(0, name, &event, None, NOW_MS, &mut self.outgoing[at])
+            self.hubs[at].publish(0, name, &mut event, None, NOW_MS, &mut self.outgoing[at])
         {
             let name = self.hubs[at].name(0, name);
             self.deliver(core, &name, &event);
@@ -347,7 +348,7 @@ fn cache_keeps_the_last_event_for_its_time_and_within_the_memory() {
         Event { retain: Retention::Cache(Arc::new(keep)), ..Frozen::new(b"kept").into() }
     };
     let publish = |world: &mut World, name: &str, len| {
-        world.hubs[1].publish(0, name, &keep(len), None, NOW_MS, &mut world.outgoing[1]);
+        world.hubs[1].publish(0, name, &mut keep(len), None, NOW_MS, &mut world.outgoing[1]);
         world.deliver_mail();
     };
     let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
@@ -523,9 +524,9 @@ fn channel_events_report_a_cache_miss_once_until_an_event_is_cached() {
         world.join_with(core, 2, "c", request());
         assert_eq!(world.channel_events(), [ChannelEventKind::CacheMiss]);
         let keep = CacheEntry { ttl_ms: 1, event: "e".into(), data: "d".into() };
-        let event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
+        let mut event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
         let at = usize::from(core);
-        world.hubs[at].publish(0, "c", &event, None, NOW_MS, &mut world.outgoing[at]);
+        world.hubs[at].publish(0, "c", &mut event, None, NOW_MS, &mut world.outgoing[at]);
         world.deliver_mail();
         world.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
         world.join_with(core, 3, "c", request());

@@ -62,8 +62,8 @@ impl Reactor {
                 return;
             }
             match inbox.pop() {
-                Some(ReactorCommand::Publish { app, channel, event }) => {
-                    self.shard.publish_command(app, &channel, &event, now);
+                Some(ReactorCommand::Publish { app, channel, mut event }) => {
+                    self.shard.publish_command(app, &channel, &mut event, now);
                 }
                 Some(ReactorCommand::Message { to, what }) => {
                     self.shard.deliver_anywhere(to, what, now)

@@ -5,12 +5,20 @@ use super::stage::Framing;
 use super::{Context, QueueFull, Session};
 use crate::codec::Format;
 use crate::dialect::{self, Env, Event, EventPayload, Why};
-use crate::hub::{CompressedFrames, Encodings, EventForms, Form, SharedFrame};
-use crate::limits::REPLY_BYTES;
+use crate::hub::{
+    CompressedFrames, Encodings, EventForms, Form, MissedEvent, ResumeOutcome, ResumeReply,
+    SharedFrame,
+};
+use crate::limits::{REPLAY_BYTES, REPLY_BYTES};
 use crate::mem::{Frozen, Handle};
+use crate::stats::Counters;
+use crate::work::{self, WorkKind};
 use crate::ws::output::{BITS, Channel, Codecs};
 use crate::ws::record::{FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
+
+/// The maximum number of bytes that a position adds to a frame: its members, and a longer header.
+const POSITION_BYTES: usize = 80;
 
 /// One event on one core, with its encodings. Each encoding is made into a handle once, for all
 /// connections that receive it.
@@ -183,6 +191,20 @@ impl<'e> Wrapped<'e> {
     }
 }
 
+/// Counts a request to resume, unless it has only asked for the present position.
+fn count_resume(outcome: ResumeOutcome, counters: &Counters) {
+    let counter = match outcome {
+        ResumeOutcome::Present => return,
+        ResumeOutcome::Recovered => &counters.history_recovered,
+        ResumeOutcome::Malformed => &counters.history_malformed,
+        ResumeOutcome::OtherStream => &counters.history_other_stream,
+        ResumeOutcome::Future => &counters.history_future,
+        ResumeOutcome::Expired => &counters.history_expired,
+        ResumeOutcome::TooLarge => &counters.history_too_large,
+    };
+    counter.add(1);
+}
+
 impl Session {
     /// Queues a broadcast in the encoding for this peer.
     ///
@@ -238,6 +260,36 @@ impl Session {
         }
     }
 
+    /// Takes the missed events out of a reply, for [`Session::replay`]. If they do not fit the
+    /// replies that may wait for this peer, the reply says that nothing was resumed.
+    pub fn take_replay(&mut self, resumed: &mut ResumeReply, cx: &Context<'_>) -> Vec<MissedEvent> {
+        let frame = |event: &MissedEvent| event.shared.frame.len() + POSITION_BYTES;
+        let bytes: usize = resumed.missed.iter().map(frame).sum();
+        if bytes > 0 && self.link.queue.replies() + bytes > REPLAY_BYTES {
+            resumed.give_up();
+        }
+        cx.work.charge(WorkKind::Delivery, work::DELIVERY * resumed.missed.len() as u64);
+        count_resume(resumed.outcome, cx.counters);
+        std::mem::take(&mut resumed.missed)
+    }
+
+    /// Queues events that the peer has missed as replies, in the form in which it receives the
+    /// channel's events. `name` is that of the channel.
+    pub fn replay(
+        &mut self,
+        missed: Vec<MissedEvent>,
+        name: &str,
+        form: Form,
+        cx: &mut Context<'_>,
+    ) {
+        let (format, env) = (self.stage.format(), cx.env);
+        for MissedEvent { shared, forms } in missed {
+            let event = Event { forms: Some(forms.clone()), ..Event::from(shared) };
+            let make = || dialect::make_form(env, name, &event, form, format);
+            self.queue_encoded(Wrapped::of(forms.get(form, format, make)), cx);
+        }
+    }
+
     fn queue_encoded(&mut self, mut encoded: Wrapped<'_>, cx: &mut Context<'_>) {
         if !self.is_open_socket() || encoded.plain.is_empty() {
             return;
@@ -267,7 +319,7 @@ mod tests {
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
     use crate::dialect::{CoreState, EffectList, Env};
-    use crate::hub::ConnId;
+    use crate::hub::{ConnId, StreamPosition};
     use crate::mem::Slot;
     use crate::stats::Counters;
     use crate::time::Now;
@@ -420,6 +472,43 @@ mod tests {
         session.show(&none, &mut core.cx());
         assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(DeliveryOutcome::NotMeant));
         assert!(session.link.queue.take_batch().is_none());
+    }
+
+    #[test]
+    fn broadcast_replay_beyond_its_bound_is_given_up() {
+        let position = StreamPosition { stream: 7, serial: 4 };
+        let event = |serial| {
+            let text = format!(r#"{{"event":"e","n":{serial}}}"#);
+            let forms = EventForms::new(Some(StreamPosition { serial, ..position }));
+            let frame = Frozen::new(&frame::frozen(Opcode::Text, text.as_bytes()));
+            let shared = SharedFrame { frame, compressed: None };
+            MissedEvent { shared, forms: Arc::new(forms) }
+        };
+        let missed: Vec<MissedEvent> = (5..8).map(event).collect();
+        let frame = |event: &MissedEvent| event.shared.frame.len() + POSITION_BYTES;
+        let bytes: usize = missed.iter().map(frame).sum();
+        for (waiting, fits) in [(REPLAY_BYTES - bytes, true), (REPLAY_BYTES - bytes + 1, false)] {
+            let mut core = Core::new();
+            let mut session = core.session();
+            session.link.queue.push_reply(&Handle::new(Frozen::new(&vec![0; waiting])), 0);
+            let outcome = ResumeOutcome::Recovered;
+            let mut reply = ResumeReply { position, outcome, missed: missed.clone() };
+            let taken = session.take_replay(&mut reply, &core.cx());
+            let serial = reply.position.serial;
+            let count = taken.len();
+            session.replay(taken, "c", Form { view: 0, positioned: true }, &mut core.cx());
+            assert!(session.is_open_socket());
+            let replayed = session.link.queue.replies() - waiting;
+            assert!(replayed <= bytes);
+            let too_large = core.counters.history_too_large.get();
+            match fits {
+                true => assert_eq!((count, serial, too_large), (3, 4, 0)),
+                false => {
+                    assert_eq!((count, serial, too_large, replayed), (0, 7, 1, 0));
+                    assert_eq!(reply.outcome, ResumeOutcome::TooLarge);
+                }
+            }
+        }
     }
 
     #[test]

@@ -19,8 +19,8 @@ impl Shard {
                 dialect::count(&self.env, channel_event.app, &channel_event.channel, count)
         {
             let compressed = self.env.compresses.then(Default::default);
-            let event = Event::from(SharedFrame { frame, compressed });
-            self.announce(channel_event.app, &channel_event.channel, &event, now);
+            let mut event = Event::from(SharedFrame { frame, compressed });
+            self.announce(channel_event.app, &channel_event.channel, &mut event, now);
         }
         Some(channel_event)
     }

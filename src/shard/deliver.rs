@@ -29,13 +29,13 @@ impl Shard {
     }
 
     /// Publishes an event by a command from outside the cores.
-    pub fn publish_command(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+    pub fn publish_command(&mut self, app: u32, name: &str, event: &mut Event, now: Now) {
         self.counters.published.add(1);
         self.announce(app, name, event, now);
     }
 
     /// Publishes an event of the server itself to a channel.
-    pub(super) fn announce(&mut self, app: u32, name: &str, event: &Event, now: Now) {
+    pub(super) fn announce(&mut self, app: u32, name: &str, event: &mut Event, now: Now) {
         let published = self.hub.publish(app, name, event, None, now.ms, &mut self.mail);
         if let Published::Ordered(at) = published {
             self.deliver_at(at, event, now);

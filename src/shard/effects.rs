@@ -4,7 +4,7 @@
 use super::Shard;
 use crate::dialect::{self, Effect, Effects, JoinOutcome, LinkedPublish, Why, is_public};
 use crate::dialect::{DialectMessage, Event, EventPayload, Join};
-use crate::hub::{Ack, Answer, ConnId, Form, JoinReply, Joined, Published, Query};
+use crate::hub::{Ack, Answer, ConnId, Form, Joined, Published, Query};
 use crate::mem::Slot;
 use crate::session::{Context, Ending, Session};
 use crate::time::Now;
@@ -100,7 +100,8 @@ impl Shard {
             Effect::Join { app, name, max, request, positioned } => {
                 let is_public = is_public(&self.env, app, &name);
                 let (app, source, view) = self.source_of(app, &name);
-                let form = Form { view, positioned };
+                // A view has no history of its own.
+                let form = Form { view, positioned: positioned && view == 0 };
                 let request = request.filter(|_| view == 0);
                 let join = Join { slot, app, name: &source, max, is_public, request, form };
                 let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
@@ -120,7 +121,7 @@ impl Shard {
                     }
                 };
                 if let Some((session, mut cx)) = self.session(slot, now) {
-                    Shard::deliver_outcome(session, &name, outcome, &mut cx);
+                    Shard::deliver_outcome(session, &name, (&source, form), outcome, &mut cx);
                 }
             }
             Effect::Leave { app, name } => {
@@ -157,20 +158,26 @@ impl Shard {
     }
 
     /// Queues the channel's picture and history if the session has requested them, and then reports
-    /// the outcome of its join.
+    /// the outcome of its join. Events that the session has missed follow.
     pub(super) fn deliver_outcome(
         session: &mut Session,
         name: &str,
-        outcome: JoinOutcome,
+        (source, form): (&str, Form),
+        mut outcome: JoinOutcome,
         cx: &mut Context<'_>,
     ) {
-        if let JoinOutcome::Joined(Some(JoinReply { picture, history, .. })) = &outcome {
-            if let Some(picture) = picture {
+        let mut missed = Vec::new();
+        if let JoinOutcome::Joined(Some(reply)) = &mut outcome {
+            if let Some(picture) = &reply.picture {
                 session.show(picture, cx);
             }
-            session.recall(history, cx);
+            session.recall(&reply.history, cx);
+            if let Some(resumed) = &mut reply.resumed {
+                missed = session.take_replay(resumed, cx);
+            }
         }
         session.joined(name, outcome, cx);
+        session.replay(missed, source, form, cx);
     }
 
     /// The channel that a name leads to: the source's and the number of the view if the name is
@@ -196,6 +203,10 @@ impl Shard {
                 let (app, name) = owned(app, &name);
                 Query::Users { app, name }
             }
+            Query::History { app, name, after, max } => {
+                let (app, name) = owned(app, &name);
+                Query::History { app, name, after, max }
+            }
             Query::Channels { .. } => query,
         }
     }
@@ -210,24 +221,32 @@ impl Shard {
         now: Now,
     ) {
         if self.env.links.is_empty() {
-            return self.publish(slot, app, name, &event, part, now);
+            return self.publish(slot, app, name, &mut event, part, now);
         }
         match dialect::linked_publish(&self.env, app, name, &mut event) {
-            LinkedPublish::AsItIs => self.publish(slot, app, name, &event, part, now),
-            LinkedPublish::Source { app, name, event } => {
-                self.publish(slot, app, &name, &event, part, now);
+            LinkedPublish::AsItIs => self.publish(slot, app, name, &mut event, part, now),
+            LinkedPublish::Source { app, name, mut event } => {
+                self.publish(slot, app, &name, &mut event, part, now);
             }
             LinkedPublish::Refused => {
                 self.counters.link_refused.add(1);
                 // An event that nobody receives, so that the publisher gets its answer.
-                let nothing = Event { payload: EventPayload::Nothing, ..Event::default() };
+                let mut nothing = Event { payload: EventPayload::Nothing, ..Event::default() };
                 let (app, name, _) = self.source_of(app, name);
-                self.publish(slot, app, &name, &nothing, part, now);
+                self.publish(slot, app, &name, &mut nothing, part, now);
             }
         }
     }
 
-    fn publish(&mut self, slot: Slot, app: u32, name: &str, event: &Event, part: u16, now: Now) {
+    fn publish(
+        &mut self,
+        slot: Slot,
+        app: u32,
+        name: &str,
+        event: &mut Event,
+        part: u16,
+        now: Now,
+    ) {
         self.counters.published.add(1);
         let ticket = self.sessions.get_mut(slot).and_then(|it| it.ticket_of_publish(part));
         let ack = ticket.map(|ticket| Ack { slot, ticket, part });
@@ -264,9 +283,12 @@ impl Shard {
         if let Some(answer) = ours
             && let Some((session, mut cx)) = self.session(slot, now)
         {
-            if let Answer::Users(users) = &answer {
-                cx.work.charge(WorkKind::Listing, work::LISTED * users.len() as u64);
-            }
+            let listed = match &answer {
+                Answer::Users(users) => users.len(),
+                Answer::History(Some(page)) => page.events.len(),
+                _ => 0,
+            };
+            cx.work.charge(WorkKind::Listing, work::LISTED * listed as u64);
             session.answered(ticket, part, answer, &mut cx);
         }
     }

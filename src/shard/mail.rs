@@ -50,10 +50,10 @@ impl Shard {
                 self.join_refused(request_id, &name, now);
             }
             Down::Interested { request_id, name, granted: true } => {
-                let joined = self.hub.interested(request_id, &name).iter();
-                for (index, form) in joined.map(|it| (it.slot, it.form)).collect::<Vec<_>>() {
-                    if let Some(slot) = self.sessions.slot_at(index) {
-                        self.on_joined(slot, (&name, form), JoinOutcome::Joined(None), now);
+                for subscriber in self.hub.interested(request_id, &name) {
+                    if let Some(slot) = self.sessions.slot_at(subscriber.slot) {
+                        let joined = JoinOutcome::Joined(None);
+                        self.on_joined(slot, (&name, subscriber.form), joined, now);
                     }
                 }
             }
@@ -83,9 +83,9 @@ impl Shard {
     ) {
         let in_view = (form.view != 0).then(|| self.env.links.name_in(form.view, name.text()));
         let in_view = in_view.flatten();
-        let name = in_view.as_deref().unwrap_or(name.text());
+        let (name, source) = (in_view.as_deref().unwrap_or(name.text()), name.text());
         self.serve(slot, now, |session, cx| {
-            Shard::deliver_outcome(session, name, outcome, cx);
+            Shard::deliver_outcome(session, name, (source, form), outcome, cx);
         });
     }
 

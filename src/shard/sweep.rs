@@ -43,6 +43,9 @@ impl Shard {
         self.counters.kept_dropped.add(losses.kept);
         self.counters.log_dropped.add(losses.elements);
         self.counters.kept_bytes.set(self.hub.kept_bytes() as u64);
+        let (events, bytes) = self.hub.history_totals();
+        self.counters.history_events.set(events as u64);
+        self.counters.history_bytes.set(bytes as u64);
         self.warnings.look(self.core, &self.counters, now);
         self.drain_slice(now);
     }
@@ -51,6 +54,12 @@ impl Shard {
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
         self.hub.watch(env.watched.clone(), env.runtime.version);
         self.hub.bound_channels(env.apps.channel_bounds());
+        for (number, old) in self.env.apps.iter() {
+            // Channels whose events were not kept for a time must not seem to have lost none.
+            if env.apps.find(number).is_none_or(|new| new.config.history != old.config.history) {
+                self.hub.end_histories(number);
+            }
+        }
         self.env = env;
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {

@@ -10,6 +10,8 @@ const { COMPRESSING, DEMO, SECURE, Server } = require("../support")
 const { Browser } = require(process.env.BROWSER === "firefox" ? "./firefox" : "./chromium")
 const TEST_MS = 120000
 const LIBRARY = path.join(path.dirname(require.resolve("pusher-js")), "../web/pusher.min.js")
+const SHIM = [path.join(__dirname, "../examples"), path.join(__dirname, "../../examples")]
+  .map((folder) => path.join(folder, "polycast-resume.js")).find((file) => fs.existsSync(file))
 const PAGE = '<!doctype html><meta charset="utf-8"><title>test</title>'
 
 let browser
@@ -33,6 +35,7 @@ function withPage(name, config, body) {
       "/": PAGE,
       "/pusher": `${PAGE}<script src="/pusher.min.js"></script>`,
       "/pusher.min.js": fs.readFileSync(LIBRARY),
+      "/polycast-resume.js": fs.readFileSync(SHIM),
       // The authorization endpoint of an application's back end.
       "/auth": (form) => JSON.stringify(server.publisher()
         .authorizeChannel(form.get("socket_id"), form.get("channel_name"))),
@@ -237,6 +240,55 @@ withPage("a page reconnects after a drain and is subscribed again", COMPRESSING,
   await next.publisher().trigger("news", "again", { n: 1 })
   assert.deepEqual(await seen(page, 1), [["news", "again", { n: 1 }]])
   assert.ok(!(await page.run(() => states)).includes("disconnected"))
+})
+
+const history = `${COMPRESSING}[[apps.history]]\nchannels = ["private-chat-*"]\nevents = 5000\nbytes = "4MiB"\n`
+
+withPage("a page loses nothing in 20 reconnects with the shim", history, async (page, server) => {
+  await page.run(() => new Promise((resolve, reject) => {
+    const script = document.createElement("script")
+    Object.assign(script, { src: "/polycast-resume.js", onload: resolve, onerror: reject })
+    document.head.append(script)
+  }))
+  await page.run(connect, DEMO.key, server.host, server.port)
+  await page.run(subscribe, "private-chat-1")
+  const publisher = server.publisher()
+  let count = 0
+  let isRunning = true
+  const load = (async () => {
+    while (isRunning) await publisher.trigger("private-chat-1", "number", ++count)
+  })()
+  load.catch(() => {})
+  try {
+    for (let n = 0; n < 20; n++) {
+      await page.run(async () => {
+        const channel = client.channel("private-chat-1")
+        const again = new Promise((resolve) => {
+          channel.bind("pusher:subscription_succeeded", function done() {
+            channel.unbind("pusher:subscription_succeeded", done)
+            resolve()
+          })
+        })
+        // After this code the library reconnects at once.
+        client.connection.connection.transport.socket.close(4200)
+        await again
+      })
+    }
+  } finally {
+    isRunning = false
+    await load
+  }
+  await publisher.trigger("private-chat-1", "last", 0)
+  const events = await page.run(async () => {
+    await until("the last event", () => seen.some(([, event]) => event === "last"))
+    return seen
+  })
+  const of = (name) => events.filter(([, event]) => event === name).map(([, , data]) => data)
+  assert.deepEqual(of("number"), Array.from({ length: count }, (_, n) => n + 1))
+  assert.ok(count > 20, `${count} events`)
+  assert.equal(of("polycast:recovered").length, 20)
+  assert.equal(of("polycast:gap").length, 0)
+  await page.run(() => client.disconnect())
 })
 
 const origins = (allowed) => COMPRESSING + `allowed_origins = ["${allowed}"]\n`

@@ -705,6 +705,30 @@ fn config_webhook_urls_and_ranges() {
 }
 
 #[test]
+fn config_history_channels_and_ranges() {
+    let history = |more: &str| format!("[[apps.history]]\n{more}");
+    for (more, refusal) in [
+        ("channels = ['chat-*']", ""),
+        ("", "5:1: apps[0].history[0].channels: the key is missing"),
+        ("channels = []", "6:1: apps[0].history[0].channels: "),
+        ("channels = ['a', '']", "6:18: apps[0].history[0].channels[1]: "),
+        ("channels = ['a']\nevents = 1\nbytes = 1024\nttl_s = 1\nrewind = 0", ""),
+        ("channels = ['a']\nevents = 10000\nbytes = '8MiB'\nttl_s = 86400\nrewind = 10000", ""),
+        ("channels = ['a']\nevents = 0", "7:1: apps[0].history[0].events: 0 is out of range"),
+        ("channels = ['a']\nevents = 10001", "7:1: apps[0].history[0].events: 10001 is out of"),
+        ("channels = ['a']\nbytes = 1023", "7:1: apps[0].history[0].bytes: 1023 is out of range"),
+        ("channels = ['a']\nbytes = 8388609", "7:1: apps[0].history[0].bytes: 8388609 is out"),
+        ("channels = ['a']\nttl_s = 0", "7:1: apps[0].history[0].ttl_s: 0 is out of range"),
+        ("channels = ['a']\nttl_s = 86401", "7:1: apps[0].history[0].ttl_s: 86401 is out of"),
+        ("channels = ['a']\nrewind = 10001", "7:1: apps[0].history[0].rewind: 10001 is out of"),
+        ("channels = ['a']\nclient_events = 1", "7:17: apps[0].history[0].client_events: "),
+        ("channels = ['a']\nevent = 1", "7:1: apps[0].history[0].event: "),
+    ] {
+        check_app(&[(&history(more), refusal)]);
+    }
+}
+
+#[test]
 fn config_node_urls_and_ranges() {
     check(&[
         ("zilliqa.node.urls = ['https://a.example/?key=b', 'http://[::1]:4201']", ""),

@@ -9,6 +9,7 @@ mod config;
 mod drain;
 mod forged;
 mod handshakes;
+mod history;
 mod live;
 mod machine;
 mod memory;

@@ -50,17 +50,20 @@ pub(crate) fn ingest(token: &str, body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// The query of a signed request. The query parameters of `path` are signed too, and must sort
-/// after the others.
+/// The query of a signed request. The query parameters of `path` are signed too.
 pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -> String {
-    let mut query = format!("auth_key={}&auth_timestamp={unix_s}&auth_version=1.0", APP.1);
+    let mut parameters = vec![
+        format!("auth_key={}", APP.1),
+        format!("auth_timestamp={unix_s}"),
+        "auth_version=1.0".to_owned(),
+    ];
     if !body.is_empty() {
-        query += &format!("&body_md5={}", hex::<16, 32>(&crypto::md5(body)));
+        parameters.push(format!("body_md5={}", hex::<16, 32>(&crypto::md5(body))));
     }
     let (path, more) = path.split_once('?').unwrap_or((path, ""));
-    if !more.is_empty() {
-        query += &format!("&{more}");
-    }
+    parameters.extend(more.split('&').filter(|it| !it.is_empty()).map(str::to_owned));
+    parameters.sort();
+    let query = parameters.join("&");
     let signature = sign(&[method, "\n", path, "\n", &query]);
     query + "&auth_signature=" + &signature
 }

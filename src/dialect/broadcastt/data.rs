@@ -35,7 +35,7 @@ pub static DATA: VendorData = VendorData {
         ("presence-", ChannelKind::Presence, false),
         ("private-", ChannelKind::Private, false),
     ],
-    own_events: ["broadcastt:", "broadcastt_internal:"],
+    own_events: ["broadcastt:", "broadcastt_internal:", "polycast:"],
     // Broadcastt documents only the three ranges of close codes; within them these are Pusher's.
     codes: Codes {
         tls_required: Closing::new(4000, "Application only accepts TLS connections"),
@@ -87,5 +87,6 @@ pub static DATA: VendorData = VendorData {
         ("channels", |_| Target::Channels),
         ("channel/*", |name| Target::Channel(name)),
         ("channels/*/users", |name| Target::Users(name)),
+        ("channels/*/events", |name| Target::History(name)),
     ],
 };

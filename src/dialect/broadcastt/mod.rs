@@ -74,7 +74,9 @@ impl Vendor for Broadcastt {
             | ProtocolError::Subscribed(_)
             | ProtocolError::NotSubscribed(_)
             | ProtocolError::SignedIn
-            | ProtocolError::LongWatchlist(_) => VendorResponse::Ignore,
+            | ProtocolError::LongWatchlist(_)
+            | ProtocolError::LateResume
+            | ProtocolError::ManyPositions(_) => VendorResponse::Ignore,
         }
     }
 

@@ -8,7 +8,7 @@ use super::reads::{self, Info};
 use super::reply::{self, ApiRefusal, empty, json_error};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
-use super::{batch, channel, signature};
+use super::{batch, channel, history, signature};
 use crate::codec::json::{MalformedJson, push_string};
 use crate::dialect::{Event, EventPayload};
 use crate::http::Request;
@@ -47,7 +47,7 @@ pub(super) fn answer<V: Vendor>(
         return Answered::Now(json_error::<V>(404, "The API has no such path"));
     };
     let method = match target {
-        Target::Channels | Target::Channel(_) | Target::Users(_) => "GET",
+        Target::Channels | Target::Channel(_) | Target::Users(_) | Target::History(_) => "GET",
         _ => "POST",
     };
     if request.method != method {
@@ -59,6 +59,7 @@ pub(super) fn answer<V: Vendor>(
         Target::Batch => batch::events::<V>(context, app, request.body),
         Target::Channels => reads::channels::<V>(context, app, request.query()),
         Target::Channel(name) => reads::channel::<V>(context, app, &name, request.query()),
+        Target::History(name) => history::events::<V>(context, app, &name, request.query()),
         Target::Users(name) => reads::users::<V>(context, app, &name),
         Target::ToUser(user) => to_user::<V>(context, app, &user, request.body),
         Target::Terminate(user) => terminate::<V>(context, app, &user),

@@ -5,12 +5,12 @@ use super::super::effects::Effect;
 use super::connection::{Connection, socket_id};
 use super::data::ChannelKind;
 use super::vendor::{BadEvent, ProtocolError, SubscribeRefusal, Vendor};
-use super::{channel, users};
+use super::{channel, history, positions, users};
 use crate::codec::json::{JsonText, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;
 use crate::dialect::{Event as Published, JoinRequest};
-use crate::hub::{ClientEvent, EventMask, SharedFrame};
+use crate::hub::{ClientEvent, EventMask, ResumeFrom, Retention, SharedFrame};
 use memchr::memmem;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ enum Command {
         user_data: String,
     },
     ClientEvent,
+    /// The positions by channel.
+    Resume(Vec<(String, ResumeFrom)>),
     /// An event whose name is no known command.
     Unsupported(String),
     /// A message that is malformed or incomplete.
@@ -46,6 +48,7 @@ pub(super) fn text<V: Vendor>(
     // Parsing modifies the text in place, but a client event is forwarded unchanged, so its text is
     // copied first.
     let kept = memmem::find(payload, b"client-").map(|_| payload.to_vec());
+    let is_first = !std::mem::replace(&mut conn.has_sent, true);
     let Ok(command) = context.json.parse(payload, read::<V>) else {
         return conn.protocol_error(context, ProtocolError::NotJson);
     };
@@ -59,6 +62,7 @@ pub(super) fn text<V: Vendor>(
         Command::Subscribe(subscription) => subscribe(conn, context, subscription),
         Command::Unsubscribe(name) => unsubscribe(conn, context, name),
         Command::SignIn { auth, user_data } => users::sign_in(conn, context, &auth, &user_data),
+        Command::Resume(positions) => history::resume(conn, context, positions, is_first),
         Command::ClientEvent => client_event(conn, context, kept.as_deref().unwrap_or(&[])),
         Command::Unsupported(event) => {
             conn.protocol_error(context, ProtocolError::Unsupported(&event));
@@ -79,6 +83,7 @@ enum Event {
     Subscribe,
     Unsubscribe,
     SignIn,
+    Resume,
 }
 
 fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
@@ -91,6 +96,7 @@ fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
         name if name == V::DATA.commands.subscribe => Event::Subscribe,
         name if name == V::DATA.commands.unsubscribe => Event::Unsubscribe,
         name if name == V::DATA.commands.sign_in && !name.is_empty() => Event::SignIn,
+        history::RESUME => Event::Resume,
         name if name.starts_with("client-") => return Read::Whole(Command::ClientEvent),
         name => return Read::Whole(Command::Unsupported(shorten(name))),
     };
@@ -123,6 +129,12 @@ fn fit(event: Event, data: JsonText<'_, '_>) -> Command {
             _ => Command::Wrong(ProtocolError::NoSignIn),
         };
     }
+    if let Event::Resume = event {
+        return match positions::read_positions(data) {
+            Some(positions) => Command::Resume(positions),
+            None => Command::Wrong(ProtocolError::DataNotAnObject),
+        };
+    }
     let Some(channel) = data.get("channel").and_then(|channel| channel.text()) else {
         return Command::Wrong(ProtocolError::NoChannel);
     };
@@ -133,7 +145,7 @@ fn fit(event: Event, data: JsonText<'_, '_>) -> Command {
             auth: text("auth").unwrap_or_default(),
             channel_data: text("channel_data"),
         }),
-        Event::Unsubscribe | Event::SignIn => Command::Unsubscribe(channel),
+        Event::Unsubscribe | Event::SignIn | Event::Resume => Command::Unsubscribe(channel),
     }
 }
 
@@ -189,7 +201,13 @@ fn subscribe<V: Vendor>(
             }
         }
     };
-    context.effects.push(Effect::Join { app: conn.app, name, max, request, positioned: false });
+    let resume = conn.resume_request(context, &name);
+    let positioned = resume.is_some();
+    let request = match resume {
+        Some(_) => Some(JoinRequest { resume, ..request.unwrap_or_default() }),
+        None => request,
+    };
+    context.effects.push(Effect::Join { app: conn.app, name, max, request, positioned });
 }
 
 fn unsubscribe<V: Vendor>(
@@ -299,7 +317,10 @@ fn client_event<V: Vendor>(
     });
     let except = Some(context.conn);
     let shared = SharedFrame { frame, compressed };
-    let event = Published { except, notify, ..shared.into() };
+    let history = app.history_of(&name).filter(|history| history.client_events);
+    let retain =
+        history.map_or(Retention::Nothing, |it| Retention::History(positions::limit_of(it)));
+    let event = Published { except, notify, retain, ..shared.into() };
     let name = name.into_owned();
     context.effects.push(Effect::PublishIfSubscribed { app: conn.app, name, event });
 }

@@ -23,6 +23,8 @@ pub struct Connection<V> {
     pub(super) error_second: u16,
     pub(super) errors: u8,
     pub(super) binaries: u8,
+    /// Whether the client has sent a text message.
+    pub(super) has_sent: bool,
     /// The client events of the client.
     pub(super) client_events: RateLimit,
     /// The fill level of the token bucket that limits the rate of subscriptions, and the second in
@@ -46,6 +48,7 @@ impl<V: Vendor> Connection<V> {
             error_second: 0,
             errors: 0,
             binaries: 0,
+            has_sent: false,
             client_events: RateLimit::default(),
             begun: 0,
             begun_second: 0,

@@ -21,7 +21,7 @@ pub struct VendorData {
     /// longest come first. The dash is part of the prefix, so that `privateer` is a public channel.
     pub prefixes: &'static [(&'static str, ChannelKind, bool)],
     /// Event name prefixes that are reserved for the server.
-    pub own_events: [&'static str; 2],
+    pub own_events: [&'static str; 3],
     /// The close codes with their reasons.
     pub codes: Codes,
     /// Closes of the session, which have a code of RFC 6455, and the code that the vendor has for
@@ -205,6 +205,8 @@ pub enum Target<'p> {
     Channel(Cow<'p, str>),
     /// Query the users of this presence channel.
     Users(Cow<'p, str>),
+    /// Read the history of this channel.
+    History(Cow<'p, str>),
     /// Publish an event to this signed-in user.
     ToUser(Cow<'p, str>),
     /// Close the connections of this signed-in user.

@@ -14,10 +14,10 @@ use super::connection::{Connection, end, socket_id};
 use super::data::ChannelKind;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
-use super::{api, channel, commands, links, messages, watch};
+use super::{api, channel, commands, links, messages, positions, watch};
 use crate::dialect::Event;
 use crate::http;
-use crate::hub::{Answer, JoinReply};
+use crate::hub::{Answer, JoinReply, ResumeOutcome, ResumeReply};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -125,7 +125,8 @@ impl<V: Vendor> Dialect for Connection<V> {
             0 => Deadline::NEVER,
             by_s => Deadline(u64::from(by_s) * 1000),
         };
-        at(self.authorise_by_s).min(at(self.inactive_by_s()))
+        let first = at(self.authorise_by_s).min(at(self.inactive_by_s()));
+        first.min(at(self.positions_until_s()))
     }
 
     fn closing(why: Why) -> Closing {
@@ -243,6 +244,9 @@ impl<V: Vendor> Connection<V> {
         if is_due(self.inactive_by_s()) {
             return self.end(context, V::DATA.codes.inactive.clone());
         }
+        if is_due(self.positions_until_s()) {
+            self.drop_positions();
+        }
         if is_due(self.authorise_by_s) {
             self.authorise_by_s = 0;
             self.end(context, V::DATA.codes.unauthorised.clone());
@@ -254,7 +258,16 @@ impl<V: Vendor> Connection<V> {
 /// miss.
 fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, reply: JoinReply) {
     let data = reply.users.map_or(b"{}".to_vec(), |users| V::roster(&users));
-    context.send_text(&messages::subscribed(V::DATA, name, &data));
+    let mut message = messages::subscribed(V::DATA, name, &data);
+    if let Some(resumed) = &reply.resumed {
+        positions::push_resumed(&mut message, resumed);
+    }
+    context.send_text(&message);
+    let has_recovered = |it: &ResumeReply| it.outcome == ResumeOutcome::Recovered;
+    if reply.resumed.as_deref().is_some_and(has_recovered) {
+        // The client has got the cached event, or gets it as one of the missed events.
+        return;
+    }
     match reply.cached {
         Some(Some(frame)) => {
             if let Some((_, text)) = ws::frame::split(&frame) {

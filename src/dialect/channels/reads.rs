@@ -3,10 +3,10 @@
 use super::super::context::DialectContext;
 use super::super::effects::Effect;
 use super::super::reply::Answered;
-use super::channel;
 use super::data::ChannelKind;
 use super::reply::{json_error, ok};
 use super::vendor::Vendor;
+use super::{channel, positions};
 use crate::codec::json::push_string;
 use crate::http::query;
 use crate::hub::{Answer, ChannelInfo, Query};
@@ -18,6 +18,7 @@ pub(super) struct Info {
     pub(super) user_count: bool,
     pub(super) subscription_count: bool,
     cache: bool,
+    position: bool,
 }
 
 impl Info {
@@ -32,6 +33,7 @@ impl Info {
                 "user_count" => info.user_count = true,
                 "subscription_count" => info.subscription_count = true,
                 "cache" if V::DATA.prefixes.iter().any(|(.., cached)| *cached) => info.cache = true,
+                "position" => info.position = true,
                 unknown => return Err(unknown.chars().take(50).collect()),
             }
         }
@@ -74,6 +76,9 @@ impl Info {
         if self.cache && channel::is_cached(V::DATA, name) {
             push_cache(out, channel_info);
         }
+        if self.position {
+            positions::push_position(out, channel_info.position);
+        }
     }
 }
 
@@ -104,7 +109,7 @@ fn is_hidden(name: &str) -> bool {
     name.starts_with('#')
 }
 
-fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
+pub(super) fn parameter<'q, V: Vendor>(text: &'q str, name: &str) -> Cow<'q, str> {
     let raw = query::get(text, name).unwrap_or("");
     query::decode(raw, V::DATA.signing.plus()).unwrap_or(Cow::Borrowed(raw))
 }
@@ -123,8 +128,9 @@ pub(super) fn channels<V: Vendor>(
     if info.user_count && !prefix.starts_with("presence-") {
         return refuse::<V>("user_count needs filter_by_prefix to begin with presence-");
     }
-    if info.cache {
-        return refuse::<V>("info cache is for one channel");
+    if info.cache || info.position {
+        let attribute = if info.cache { "cache" } else { "position" };
+        return refuse::<V>(&format!("info {attribute} is for one channel"));
     }
     let config = &context.env.apps.get(app).config;
     let (max, counts) = (config.limits.listed_channels, config.counts_in_reads);
@@ -179,6 +185,9 @@ pub(super) fn channel<V: Vendor>(
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
+    if info.position && context.env.apps.get(app).config.history_of(name).is_none() {
+        return refuse::<V>("this channel has no position");
+    }
     let counts = context.env.apps.get(app).config.counts_in_reads;
     let info = if counts { info.with_counts() } else { info };
     let asked = Query::Channel { app, name: name.into() };
@@ -195,7 +204,11 @@ pub(super) fn channel<V: Vendor>(
 }
 
 /// Why `name` is not a valid channel name, if the vendor checks names in queries.
-fn bad_name<V: Vendor>(context: &DialectContext<'_>, app: u32, name: &str) -> Option<String> {
+pub(super) fn bad_name<V: Vendor>(
+    context: &DialectContext<'_>,
+    app: u32,
+    name: &str,
+) -> Option<String> {
     let max = V::settings(context.env, &context.env.apps.get(app).config).name_length;
     V::DATA.quirks.checks_names.then(|| channel::check(V::DATA, name, max).err()).flatten()
 }
@@ -246,11 +259,12 @@ pub(super) fn refuse<V: Vendor>(message: &str) -> Answered {
 mod tests {
     use super::super::super::pusher::Pusher;
     use super::*;
+    use crate::hub::StreamPosition;
 
     #[test]
     fn reads_info_and_what_does_not_apply() {
         let read = |list| Info::read::<Pusher>(list);
-        let both = Info { user_count: true, subscription_count: true, cache: false };
+        let both = Info { user_count: true, subscription_count: true, ..Info::default() };
         assert_eq!(read(""), Ok(Info::default()));
         assert_eq!(read("user_count, subscription_count"), Ok(both));
         assert_eq!(read("user_count,nonsense"), Err("nonsense".to_owned()));
@@ -262,10 +276,17 @@ mod tests {
         assert_eq!(inapplicable("subscription_count", "news"), None);
         assert_eq!(inapplicable("cache", "news"), Some("cache"));
         assert_eq!(inapplicable("cache", "cache-a"), None);
-        let channel_info = ChannelInfo { subscriptions: 3, users: 2, kept: None };
+        let channel_info = ChannelInfo { subscriptions: 3, users: 2, ..ChannelInfo::default() };
         let counts = br#"{"user_count":2,"subscription_count":3}"#;
         assert_eq!(object::<Pusher>(both, "presence-a", &channel_info), counts);
         assert_eq!(object::<Pusher>(both, "news", &channel_info), br#"{"subscription_count":3}"#);
         assert_eq!(object::<Pusher>(Info::default(), "news", &channel_info), b"{}");
+        let position = read("position").expect("it is known");
+        let none = br#"{"stream_id":null,"serial":null}"#;
+        assert_eq!(object::<Pusher>(position, "news", &channel_info), none);
+        let at = StreamPosition { stream: 11, serial: 3 };
+        let kept = ChannelInfo { position: Some(at), ..channel_info };
+        let some = br#"{"stream_id":"000000000000000b","serial":3}"#;
+        assert_eq!(object::<Pusher>(position, "news", &kept), some);
     }
 }

@@ -3,12 +3,12 @@
 use super::super::context::freeze_text;
 use super::super::effects::Effect;
 use super::super::env::Env;
-use super::channel;
 use super::data::ChannelKind;
 use super::messages::push_event;
 use super::reads::Info;
 use super::reply::ApiRefusal;
 use super::vendor::Vendor;
+use super::{channel, positions};
 use crate::codec::json::JsonText;
 use crate::config;
 use crate::dialect::{Event, EventPayload};
@@ -86,13 +86,20 @@ pub(super) fn published<V: Vendor>(
 ) -> Event {
     let mut scratch = Vec::with_capacity(64 + data.len() + data.len() / 4);
     let frame = freeze_text(&mut scratch, |out| push_event(out, event, name, data));
-    let retain = match channel::is_cached(V::DATA, name) {
-        true => Retention::Cache(Arc::new(CacheEntry {
-            ttl_ms: env.apps.get(app).config.limits.cache_ttl_s * 1000,
+    let config = &env.apps.get(app).config;
+    let cache_entry = || {
+        Arc::new(CacheEntry {
+            ttl_ms: config.limits.cache_ttl_s * 1000,
             event: event.into(),
             data: data.into(),
-        })),
-        false => Retention::Nothing,
+        })
+    };
+    let limit = config.history_of(name).map(positions::limit_of);
+    let retain = match (channel::is_cached(V::DATA, name), limit) {
+        (true, None) => Retention::Cache(cache_entry()),
+        (true, Some(limit)) => Retention::CacheAndHistory(cache_entry(), limit),
+        (false, Some(limit)) => Retention::History(limit),
+        (false, None) => Retention::Nothing,
     };
     let compressed = env.compresses.then(Default::default);
     let payload = EventPayload::Frame(SharedFrame { frame, compressed });
@@ -110,11 +117,12 @@ fn event_name<'t, V: Vendor>(
         Some(name) if name.len() > max => {
             Err((400, format!("name is longer than {max} characters").into()))
         }
-        Some(name) if V::DATA.own_events.iter().any(|own| name.starts_with(own)) => {
-            let [own, _] = V::DATA.own_events;
-            Err((400, format!("names that begin with {own} are the server's own").into()))
-        }
-        Some(name) => Ok(name),
+        Some(name) => match V::DATA.own_events.iter().find(|own| name.starts_with(**own)) {
+            Some(own) => {
+                Err((400, format!("names that begin with {own} are the server's own").into()))
+            }
+            None => Ok(name),
+        },
     }
 }
 

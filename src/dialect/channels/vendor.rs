@@ -147,6 +147,10 @@ pub enum ProtocolError<'m> {
     SignedIn,
     /// The watchlist has more users than this limit; only the first ones are used.
     LongWatchlist(usize),
+    /// The connection resumes after it has sent another message.
+    LateResume,
+    /// The message has more positions than this limit; only so many are used.
+    ManyPositions(usize),
     /// The client event is refused; with the channel that it names.
     Event(BadEvent, Option<&'m str>),
 }

@@ -1,5 +1,6 @@
 //! The part of a connection's state that most clients do not have: who the client is.
 
+use super::positions::Resuming;
 use std::collections::HashMap;
 
 /// The part of a connection's state that most clients do not have.
@@ -15,6 +16,8 @@ pub(super) struct Who {
     pub(super) asked: HashMap<u16, String>,
     pub(super) questions: u16,
     pub(super) silence: Option<Silence>,
+    /// The positions of the client, if it receives positions.
+    pub(super) resuming: Option<Box<Resuming>>,
 }
 
 /// The inactivity timeout of a client without pings: the second of its last message, and the

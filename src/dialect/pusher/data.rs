@@ -37,7 +37,7 @@ pub static DATA: VendorData = VendorData {
         ("cache-", ChannelKind::Public, true),
         (USER, ChannelKind::User, false),
     ],
-    own_events: ["pusher:", "pusher_internal:"],
+    own_events: ["pusher:", "pusher_internal:", "polycast:"],
     codes: Codes {
         tls_required: Closing::new(
             4000,
@@ -90,13 +90,15 @@ pub static DATA: VendorData = VendorData {
     },
     ping: Some(br#"{"event":"pusher:ping","data":{}}"#),
     pong: br#"{"event":"pusher:pong","data":{}}"#,
-    // `POST /users/{id}/events` is an addition of Vask's HTTP API.
+    // `POST /users/{id}/events` is an addition of Vask's HTTP API, and the path of the history an
+    // addition of this server.
     paths: &[
         ("events", |_| Target::Events),
         ("batch_events", |_| Target::Batch),
         ("channels", |_| Target::Channels),
         ("channels/*", |name| Target::Channel(name)),
         ("channels/*/users", |name| Target::Users(name)),
+        ("channels/*/events", |name| Target::History(name)),
         ("users/*/events", |name| Target::ToUser(name)),
         ("users/*/terminate_connections", |name| Target::Terminate(name)),
     ],

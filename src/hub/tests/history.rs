@@ -9,7 +9,7 @@ const NAME: &str = "group";
 const MAX_BYTES: u32 = 3;
 
 fn event(text: &str) -> Event {
-    let retain = Retention::History(HistoryLimit { max: MAX_BYTES, bytes: 1000 });
+    let retain = Retention::History(HistoryLimit { max: MAX_BYTES, ttl_s: 0, bytes: 1000 });
     Event { retain, ..Frozen::new(text.as_bytes()).into() }
 }
 
@@ -45,7 +45,7 @@ fn reply(hub: &mut Hub, mail: &mut OutgoingMail, index: u32) -> Vec<String> {
 }
 
 fn publish(hub: &mut Hub, mail: &mut OutgoingMail, text: &str) {
-    hub.publish(0, NAME, &event(text), None, NOW_MS, mail);
+    hub.publish(0, NAME, &mut event(text), None, NOW_MS, mail);
 }
 
 #[test]
@@ -175,9 +175,9 @@ impl Cores {
 
     fn publish(&mut self, core: u16) {
         self.client_event += 1;
-        let event = event(&self.client_event.to_string());
+        let mut event = event(&self.client_event.to_string());
         let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
-        if let Published::Ordered(_) = hub.publish(0, NAME, &event, None, NOW_MS, mail) {
+        if let Published::Ordered(_) = hub.publish(0, NAME, &mut event, None, NOW_MS, mail) {
             self.ordered(&event);
             self.deliver(core, &event);
         }

@@ -22,7 +22,7 @@ impl Alone {
     }
 
     fn publish(&mut self, name: &str, ttl_ms: u64, now_ms: u64) {
-        self.hub.publish(0, name, &event(ttl_ms), None, now_ms, &mut self.mail);
+        self.hub.publish(0, name, &mut event(ttl_ms), None, now_ms, &mut self.mail);
     }
 
     fn is_kept(&self, name: &str, now_ms: u64) -> bool {

@@ -51,7 +51,7 @@ fn alone(kept_max: usize) -> (Hub, OutgoingMail) {
 }
 
 fn publish(hub: &mut Hub, mail: &mut OutgoingMail, name: &str, event: &Event) -> Published {
-    hub.publish(0, name, event, None, NOW_MS, mail)
+    hub.publish(0, name, &mut event.clone(), None, NOW_MS, mail)
 }
 
 /// The picture that a subscriber gets now; the subscriber leaves again.
@@ -251,7 +251,8 @@ impl Cores {
             self.ordered(event);
         }
         let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
-        if let Published::Ordered(_) = hub.publish(0, NAME, event, None, NOW_MS, mail) {
+        if let Published::Ordered(_) = hub.publish(0, NAME, &mut event.clone(), None, NOW_MS, mail)
+        {
             self.deliver(core, event);
         }
     }

@@ -76,7 +76,7 @@ fn channels_that_only_keep_an_event_are_not_counted() {
     let mut it = Alone::new(&[1]);
     let keep = CacheEntry { ttl_ms: 100, event: "e".into(), data: "d".into() };
     let event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
-    it.hub.publish(0, "cache-a", &event, None, 0, &mut it.mail);
+    it.hub.publish(0, "cache-a", &mut event.clone(), None, 0, &mut it.mail);
     assert!(it.is_let_in(1, "private-a", false));
     assert!(!it.is_let_in(1, "cache-a", false), "nobody is in it");
     assert!(it.listed(0, "").iter().eq(["private-a"]));
@@ -158,7 +158,7 @@ fn channel_tables_shrink_while_some_channels_stay() {
         if n % 1000 == 999 {
             it.join(2, 0, &format!("stays-{n}"), true);
             it.join(3, 0, &format!("stays-{n}"), true);
-            it.hub.publish(0, &format!("cache-{n}"), &event, None, 0, &mut it.mail);
+            it.hub.publish(0, &format!("cache-{n}"), &mut event.clone(), None, 0, &mut it.mail);
         }
     }
     it.hub.leave_all(slot(1), &mut it.mail);

@@ -1,6 +1,7 @@
 //! One simulated client: chooses its actions at random and checks what it receives.
 
 use super::history::{CHANNELS, History, Span};
+use super::positions::Positions;
 use crate::peer::{ClientReader, Received, auth, framed, handshake, signed, text};
 use fastrand::Rng;
 use polycast::ws::Opcode;
@@ -49,6 +50,8 @@ pub(super) struct Client {
     asked: VecDeque<Asked>,
     channels: Vec<Place>,
     past: Vec<Span>,
+    /// The positions of a client that resumes, perhaps those of an earlier connection.
+    pub(super) positions: Option<Positions>,
     pings: u64,
     /// Whether the client reads slowly.
     sluggish: bool,
@@ -58,7 +61,7 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(number: u64, rng: &mut Rng) -> Client {
+    pub(super) fn new(number: u64, rng: &mut Rng, history: &mut History) -> Client {
         Client {
             number,
             place: (0, 0),
@@ -68,6 +71,7 @@ impl Client {
             asked: VecDeque::new(),
             channels: CHANNELS.iter().map(|_| Place::default()).collect(),
             past: Vec::new(),
+            positions: history.log.of_new_client(rng),
             pings: 0,
             sluggish: rng.u32(0..6) == 0,
             is_socket: false,
@@ -280,7 +284,7 @@ impl Client {
             let id = rest.split('\\').next().unwrap_or("").to_owned();
             history.sockets.push(id.clone());
             self.socket_id = Some(id);
-            return Vec::new();
+            return self.positions.as_mut().map(|it| text(&it.resume())).unwrap_or_default();
         }
         if message.contains(r#""event":"pusher:ping""#) {
             return text(r#"{"event":"pusher:pong"}"#);
@@ -290,14 +294,27 @@ impl Client {
         };
         let name = rest.split('"').next().unwrap_or("");
         let channel = CHANNELS.iter().position(|it| *it == name).expect("a channel of the run");
+        let log = &mut history.log;
+        if message.contains("stream_id") && self.positions.is_none() {
+            panic!("client {} has not asked for positions: {message}", self.number);
+        }
         if message.contains(r#""event":"e""#) {
             let data = rest.split_once(r#""data":""#).expect("an event has data").1;
             let id = data.split(':').next().and_then(|id| id.parse().ok()).expect("a number");
+            if let Some(positions) = &mut self.positions {
+                positions.event(channel, message, id, log);
+            }
             self.event(channel, id, history);
         } else if message.contains("subscription_succeeded") {
+            if let Some(positions) = &mut self.positions {
+                positions.succeeded(channel, message);
+            }
             self.succeeded(channel, now);
         } else if message.contains("subscription_error") {
             self.channels[channel].joining = false;
+            if let Some(positions) = &mut self.positions {
+                positions.refused(channel);
+            }
         } else {
             panic!("client {} receives {message}", self.number);
         }

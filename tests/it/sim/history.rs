@@ -1,6 +1,7 @@
 //! The events that were published and received in one run, and the rules of their order.
 
 use super::client::{Client, Life};
+use super::positions::Log;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The channels of a run. Only the first one has publishes that exclude a connection.
@@ -44,6 +45,8 @@ pub(super) struct History {
     /// Whether the slow consumer policy drops events.
     drops: bool,
     received: u64,
+    /// The positions of events in the channels with a history.
+    pub(super) log: Log,
 }
 
 impl History {
@@ -57,6 +60,7 @@ impl History {
             last: HashMap::new(),
             drops,
             received: 0,
+            log: Log::new(drops),
         }
     }
 

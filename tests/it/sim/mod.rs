@@ -12,6 +12,7 @@
 mod client;
 mod history;
 mod hostile;
+mod positions;
 
 use crate::machine::{SWEEP_MS, UNIX_S, common, config};
 use client::{Client, Life};
@@ -47,16 +48,20 @@ fn simulation_delivers_every_event_exactly_once() {
         Some(seed) => seed..seed + 1,
         None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
     };
-    let mut received = 0;
+    let (mut received, mut recovered) = (0, 0);
     for seed in seeds {
         let run = std::panic::catch_unwind(|| World::new(seed).run(steps));
         match run {
-            Ok(count) => received += count,
+            Ok(counts) => {
+                received += counts.0;
+                recovered += counts.1;
+            }
             Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
         }
     }
     // In a single run it may happen that no client subscribes before an event is published.
     assert!(received > 0 || one.is_some(), "no event was received in any run");
+    assert!(recovered > 0 || one.is_some(), "no run has recovered a position with missed events");
 }
 
 /// One simulated process.
@@ -118,7 +123,9 @@ impl World {
         let mut config = config(
             "[apps.limits]\nsubscriptions_per_connection = 3\n\
              [limits]\nwrite_queue_bytes = 65536\ncontrol_frames_per_s = 60000\n\
-             [timeouts]\nsend_ms = 20000\nmessage_ms = 3600000\n",
+             [timeouts]\nsend_ms = 20000\nmessage_ms = 3600000\n\
+             [[apps.history]]\nchannels = ['one', 'four']\nevents = 30\nbytes = 20000\n\
+             ttl_s = 20\n",
         );
         if drops {
             config.slow_consumer = SlowConsumer::Drop;
@@ -149,8 +156,9 @@ impl World {
         }
     }
 
-    /// Runs the simulation. Returns the number of received events.
-    fn run(mut self, steps: u64) -> u64 {
+    /// Runs the simulation. Returns the numbers of received events, and of positions that were
+    /// recovered with missed events.
+    fn run(mut self, steps: u64) -> (u64, u64) {
         for _ in 0..steps {
             self.step();
         }
@@ -160,7 +168,7 @@ impl World {
         }
         self.history.check_order();
         self.end();
-        self.history.received()
+        (self.history.received(), self.history.log.recovered)
     }
 
     fn step(&mut self) {
@@ -192,6 +200,7 @@ impl World {
             self.take_mail(at);
             if self.now.ms >= self.next_sweep_ms {
                 self.cores[at].shard.sweep(self.now);
+                self.history.log.check_bounds(&self.cores[at].counters);
             }
             self.hand_over_mail(at);
             self.flush(at);
@@ -212,7 +221,7 @@ impl World {
         // A new client takes the place of a closed one.
         let core = self.rng.usize(0..self.cores.len());
         let Some(index) = self.cores[core].free.take() else { return };
-        let client = Client::new(self.opened, &mut self.rng);
+        let client = Client::new(self.opened, &mut self.rng, &mut self.history);
         self.opened += 1;
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let slot = self.cores[core].shard.open(index, peer, self.now);
@@ -248,6 +257,7 @@ impl World {
 
     /// Removes a closed client from the list.
     fn replace(&mut self, number: usize) {
+        self.history.log.forget_client(self.clients[number].positions.take());
         let last = self.clients.len() - 1;
         self.clients.swap_remove(number);
         if number != last {

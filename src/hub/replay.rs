@@ -1,0 +1,154 @@
+//! Requests to resume the history of a channel after a position, and what they find.
+
+use super::event::HistoryLimit;
+use super::forms::{EventForms, StreamPosition};
+use super::frames::SharedFrame;
+use super::history::{History, HistoryEntry};
+use std::sync::Arc;
+
+/// A request to resume the history of a channel, in the join request of a subscriber that receives
+/// positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResumeRequest {
+    /// Where to resume.
+    pub from: ResumeFrom,
+    /// The limit of the history, which begins with this request if it has not begun.
+    pub limit: HistoryLimit,
+}
+
+/// Where a subscriber resumes the history of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeFrom {
+    /// At the present position.
+    Present,
+    /// After this position.
+    Position(StreamPosition),
+    /// Before the last events, up to this number.
+    Rewind(u32),
+    /// At a position that cannot be read.
+    Malformed,
+}
+
+/// What a request to resume has found.
+#[derive(Clone, Debug)]
+pub struct ResumeReply {
+    /// The position after which [`ResumeReply::missed`] and all later events follow, without a gap
+    /// and without a repetition.
+    pub position: StreamPosition,
+    /// Whether `position` is the requested one.
+    pub outcome: ResumeOutcome,
+    /// The events between `position` and the first event that is delivered; the oldest is first.
+    pub missed: Vec<MissedEvent>,
+}
+
+/// An event that a subscriber has missed.
+#[derive(Clone, Debug)]
+pub struct MissedEvent {
+    /// The frame as it was published.
+    pub shared: SharedFrame,
+    /// The other forms of the event, with its position.
+    pub forms: Arc<EventForms>,
+}
+
+/// The outcome of a request to resume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResumeOutcome {
+    /// Nothing was to be resumed.
+    Present,
+    /// The requested events follow.
+    Recovered,
+    /// The position could not be read.
+    Malformed,
+    /// The position is one of another stream.
+    OtherStream,
+    /// The position has not been reached.
+    Future,
+    /// Events after the position are not kept any more.
+    Expired,
+    /// The events do not fit the write queue of the connection.
+    TooLarge,
+}
+
+impl ResumeReply {
+    /// Gives up the replay, which the connection has no room for: the connection begins at the
+    /// present position.
+    pub fn give_up(&mut self) {
+        self.position.serial += self.missed.len() as u64;
+        self.missed = Vec::new();
+        self.outcome = ResumeOutcome::TooLarge;
+    }
+}
+
+/// A part of a channel's history, as the answer to a query.
+#[derive(Clone, Debug)]
+pub struct HistoryPage {
+    /// The events, with their serial numbers; the oldest is first.
+    pub events: Vec<(u64, SharedFrame)>,
+    /// The position of the last of these events; without any, that of the last event of the
+    /// channel.
+    pub position: StreamPosition,
+    /// Whether no event is missing between the position of the query and `position`.
+    pub complete: bool,
+}
+
+impl History {
+    /// The position to begin at, and what that says of the request.
+    fn locate(&self, from: ResumeFrom) -> (StreamPosition, ResumeOutcome) {
+        let present = self.position();
+        match from {
+            ResumeFrom::Present => (present, ResumeOutcome::Present),
+            ResumeFrom::Malformed => (present, ResumeOutcome::Malformed),
+            ResumeFrom::Rewind(count) => {
+                let serial = self.before_last(count);
+                (StreamPosition { serial, ..present }, ResumeOutcome::Recovered)
+            }
+            ResumeFrom::Position(it) if it.stream != present.stream => {
+                (present, ResumeOutcome::OtherStream)
+            }
+            ResumeFrom::Position(it) if it.serial > present.serial => {
+                (present, ResumeOutcome::Future)
+            }
+            ResumeFrom::Position(it) if !self.reaches(it.serial) => {
+                (present, ResumeOutcome::Expired)
+            }
+            ResumeFrom::Position(it) => (it, ResumeOutcome::Recovered),
+        }
+    }
+
+    pub(super) fn resume(&self, from: ResumeFrom, now_ms: u64) -> ResumeReply {
+        let (position, outcome) = self.locate(from);
+        let replayed = |(position, entry): (StreamPosition, &HistoryEntry)| MissedEvent {
+            shared: entry.shared.clone(),
+            forms: entry.forms(position),
+        };
+        let missed = self.after(position.serial, now_ms).map(replayed).collect();
+        ResumeReply { position, outcome, missed }
+    }
+
+    pub(super) fn page(
+        &self,
+        after: Option<StreamPosition>,
+        max: usize,
+        now_ms: u64,
+    ) -> HistoryPage {
+        let present = self.position();
+        let (from, complete) = match after {
+            None => (0, self.reaches(0)),
+            Some(after) if after.stream == present.stream => {
+                (after.serial, self.reaches(after.serial))
+            }
+            Some(_) => (0, false),
+        };
+        let found = self.after(from, now_ms).take(max);
+        let events: Vec<_> = found.map(|(at, entry)| (at.serial, entry.shared.clone())).collect();
+        // An event that has expired, but was not swept yet, may be the first after the position.
+        let whole = events.first().is_none_or(|(first, _)| complete && *first == from + 1);
+        let all_expired = events.is_empty() && from != present.serial;
+        let serial = events.last().map_or(present.serial, |(last, _)| *last);
+        HistoryPage {
+            complete: complete && whole && !all_expired,
+            position: StreamPosition { serial, ..present },
+            events,
+        }
+    }
+}

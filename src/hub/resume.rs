@@ -1,0 +1,205 @@
+//! Histories with positions at their home: appending, resuming after a position, and expiry.
+//!
+//! The home orders the events of a channel and the requests to resume, so a subscriber gets each
+//! event either by its join reply or by a later delivery. A sweep examines only the histories that
+//! are due, regardless of the number of histories.
+
+use super::cache;
+use super::event::{Event, EventPayload, HistoryLimit};
+use super::forms::{EventForms, StreamPosition};
+use super::history::History;
+use super::name::ChannelName;
+use super::replay::{HistoryPage, ResumeReply, ResumeRequest};
+use super::{Hub, HubMessage};
+use std::sync::Arc;
+
+/// The maximum amount of work of one sweep: each history that is examined counts 1, and each event
+/// that is removed.
+const EXPIRED_PER_SWEEP: usize = 10_000;
+
+impl<M: HubMessage> Hub<M> {
+    /// Appends an event to the history of a channel, and gives it its position if a subscriber may
+    /// need that.
+    pub(super) fn append_history(
+        &mut self,
+        at: u32,
+        event: &mut Event<M>,
+        limit: HistoryLimit,
+        now_ms: u64,
+    ) {
+        let EventPayload::Frame(shared) = &event.payload else { return };
+        self.change_history(at, limit, now_ms, |history, positioned| {
+            if limit.ttl_s > 0 && positioned {
+                event.forms = Some(Arc::new(EventForms::new(Some(history.next()))));
+            }
+            history.push(shared.clone(), event.forms.clone(), limit, now_ms)
+        });
+        self.make_room();
+    }
+
+    /// Carries out a request to resume the history of a channel.
+    pub(super) fn resume(
+        &mut self,
+        at: u32,
+        request: ResumeRequest,
+        now_ms: u64,
+    ) -> Option<Box<ResumeReply>> {
+        let channel = self.channels[at as usize].as_mut()?;
+        channel.home.get_or_insert_default().positioned = true;
+        let mut reply = None;
+        self.change_history(at, request.limit, now_ms, |history, _| {
+            history.idle_ms = None;
+            history.expire(now_ms, usize::MAX);
+            let lost = history.trim(request.limit);
+            reply = Some(Box::new(history.resume(request.from, now_ms)));
+            lost
+        });
+        // Making room could release the channel, which has no subscriber yet. The next sweep does
+        // it.
+        reply
+    }
+
+    /// Changes the history of a channel, which begins if there is none, and then what the hub knows
+    /// of it: its bytes, its losses, and when it must be examined. `change` learns whether
+    /// subscribers need positions, and returns the number of lost events.
+    fn change_history(
+        &mut self,
+        at: u32,
+        limit: HistoryLimit,
+        now_ms: u64,
+        change: impl FnOnce(&mut History, bool) -> u64,
+    ) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let is_idle = channel.subscribers.is_empty() && channel.interest.is_empty();
+        let home = channel.home.get_or_insert_default();
+        let before = home.history.as_ref().map_or((0, 0), |it| (it.memory(), it.len()));
+        let kept = &mut self.kept;
+        let history = home.history.get_or_insert_with(|| {
+            kept.began += 1;
+            kept.pictures.insert(kept.began, channel.name.clone());
+            let overhead = if limit.ttl_s > 0 { cache::overhead::<M>(&channel.name) } else { 0 };
+            History::new(kept.began, kept.stream(), limit.ttl_ms(), overhead)
+        });
+        history.idle_ms = is_idle.then_some(now_ms);
+        kept.losses.elements += change(history, home.positioned);
+        kept.bytes = kept.bytes + history.memory() - before.0;
+        if history.outlives() {
+            kept.history_events = kept.history_events + history.len() - before.1;
+            kept.history_bytes = kept.history_bytes + history.memory() - before.0;
+            let due_ms = history.next_look(now_ms).unwrap_or(now_ms);
+            // An examination that comes too early sets the time again.
+            if due_ms < history.look_ms {
+                kept.look_at(history.since, &mut history.look_ms, due_ms);
+            }
+        }
+    }
+
+    /// Notes that a channel has no subscriber any more.
+    pub(super) fn note_idle(&mut self, at: u32) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let Some(home) = &mut channel.home else { return };
+        home.positioned = false;
+        let Some(history) = home.history.as_mut().filter(|history| history.outlives()) else {
+            return;
+        };
+        let now_ms = self.kept.now_ms;
+        history.idle_ms = Some(now_ms);
+        let due_ms = history.next_look(now_ms).unwrap_or(now_ms);
+        if due_ms < history.look_ms {
+            self.kept.look_at(history.since, &mut history.look_ms, due_ms);
+        }
+    }
+
+    /// Takes a history that is dropped out of what the hub knows. Returns its bytes.
+    pub(super) fn note_history_dropped(&mut self, history: &History) -> usize {
+        if history.outlives() {
+            self.kept.history_events -= history.len();
+            self.kept.history_bytes -= history.memory();
+        }
+        self.kept.expiries.remove(&(history.look_ms, history.since));
+        self.kept.pictures.remove(&history.since);
+        history.memory()
+    }
+
+    /// Drops what has expired of histories. Does at most [`EXPIRED_PER_SWEEP`] units of work.
+    pub(super) fn sweep_histories(&mut self, now_ms: u64) {
+        self.kept.now_ms = now_ms;
+        let mut left = EXPIRED_PER_SWEEP;
+        while left > 0 {
+            let Some((look_ms, since)) = self.kept.expiries.first().copied() else { return };
+            if look_ms > now_ms {
+                return;
+            }
+            self.kept.expiries.pop_first();
+            self.kept.examined += 1;
+            left -= 1;
+            if let Some(name) = self.kept.pictures.get(&since).cloned() {
+                left -= self.examine_history(&name, now_ms, left);
+            }
+        }
+    }
+
+    /// Removes at most `max` expired events of a channel's history, and drops a history that is
+    /// over. Returns the number of removed events.
+    fn examine_history(&mut self, name: &ChannelName, now_ms: u64, max: usize) -> usize {
+        let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return 0 };
+        let Some(channel) = &mut self.channels[at as usize] else { return 0 };
+        let is_idle = channel.subscribers.is_empty() && channel.interest.is_empty();
+        let Some(home) = &mut channel.home else { return 0 };
+        let Some(history) = &mut home.history else { return 0 };
+        history.idle_ms = history.idle_ms.filter(|_| is_idle);
+        let before = history.memory();
+        let expired = history.expire(now_ms, max);
+        self.kept.bytes = self.kept.bytes + history.memory() - before;
+        self.kept.history_bytes = self.kept.history_bytes + history.memory() - before;
+        self.kept.history_events -= expired;
+        match history.next_look(now_ms) {
+            Some(due_ms) => self.kept.look_at(history.since, &mut history.look_ms, due_ms),
+            None => self.drop_history(at),
+        }
+        expired
+    }
+
+    /// Drops the history of a channel, and the channel if that was all it had.
+    fn drop_history(&mut self, at: u32) {
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let Some(history) = channel.home.as_mut().and_then(|home| home.history.take()) else {
+            return;
+        };
+        self.kept.bytes -= self.note_history_dropped(&history);
+        self.release_if_empty(at);
+    }
+
+    /// Drops the histories with positions of an application, after its configuration has changed:
+    /// events may be published that its histories would lack. A client that resumes is not told
+    /// that it has recovered, because the next history is another stream.
+    pub fn end_histories(&mut self, app: u32) {
+        let names = self.kept.pictures.values().filter(|name| name.app() == app);
+        for name in names.cloned().collect::<Vec<_>>() {
+            let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
+            let home = self.channels[at as usize].as_ref().and_then(|it| it.home.as_ref());
+            if home.and_then(|home| home.history.as_ref()).is_some_and(History::outlives) {
+                self.drop_history(at);
+            }
+        }
+    }
+
+    /// A part of the history of a channel of which this core is the home.
+    pub(super) fn history_page(
+        &self,
+        at: Option<u32>,
+        after: Option<StreamPosition>,
+        max: usize,
+        now_ms: u64,
+    ) -> Option<Box<HistoryPage>> {
+        let home = self.channels[at? as usize].as_ref()?.home.as_ref()?;
+        let history = home.history.as_ref().filter(|history| history.outlives())?;
+        Some(Box::new(history.page(after, max, now_ms)))
+    }
+
+    /// The number of events in histories with positions of which this core is the home, and the
+    /// bytes of these histories.
+    pub fn history_totals(&self) -> (usize, usize) {
+        (self.kept.history_events, self.kept.history_bytes)
+    }
+}

@@ -1,0 +1,615 @@
+//! Tests of histories with positions: what a subscriber that resumes gets, on one core and on
+//! several, and when a history ends.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+
+const NAME: &str = "chat-1";
+const LIMIT: HistoryLimit = HistoryLimit { max: 5, ttl_s: 10, bytes: 1000 };
+
+fn event(text: &str) -> Event {
+    Event { retain: Retention::History(LIMIT), ..Frozen::new(text.as_bytes()).into() }
+}
+
+fn join(index: u32, from: ResumeFrom) -> Join<'static> {
+    let resume = Some(ResumeRequest { from, limit: LIMIT });
+    Join {
+        slot: slot(index),
+        app: 0,
+        name: NAME,
+        max: 100,
+        is_public: false,
+        request: Some(JoinRequest { resume, ..JoinRequest::default() }),
+        form: Form { view: 0, positioned: true },
+    }
+}
+
+fn text_of(event: &Event) -> String {
+    String::from_utf8_lossy(event.frame().expect("a frame")).into_owned()
+}
+
+fn position_of(event: &Event) -> StreamPosition {
+    event.forms.as_ref().and_then(|forms| forms.position).expect("a position")
+}
+
+/// A missed event as a live one.
+fn as_event(missed: &MissedEvent) -> Event {
+    Event { forms: Some(missed.forms.clone()), ..missed.shared.clone().into() }
+}
+
+/// A process with one core.
+struct Alone {
+    hub: Hub,
+    mail: OutgoingMail,
+    now_ms: u64,
+}
+
+impl Alone {
+    fn new(kept_max: usize) -> Alone {
+        let hub = Hub::new(0, 1, Hasher::new(1), kept_max);
+        Alone { hub, mail: OutgoingMail::new(1), now_ms: 0 }
+    }
+
+    fn resume(&mut self, index: u32, from: ResumeFrom) -> ResumeReply {
+        match self.hub.join(join(index, from), self.now_ms, &mut self.mail) {
+            Joined::Now(Some(JoinReply { resumed: Some(resumed), .. })) => *resumed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The outcome of a request to resume, with the serial numbers at which it begins and of the
+    /// missed events.
+    fn outcome(&mut self, index: u32, from: ResumeFrom) -> (ResumeOutcome, u64, Vec<u64>) {
+        let reply = self.resume(index, from);
+        let missed = reply.missed.iter().map(|it| position_of(&as_event(it)).serial).collect();
+        self.leave(index);
+        (reply.outcome, reply.position.serial, missed)
+    }
+
+    fn leave(&mut self, index: u32) {
+        assert!(self.hub.leave(slot(index), 0, NAME, &mut self.mail));
+    }
+
+    fn publish(&mut self, text: &str) -> Event {
+        let mut event = event(text);
+        self.hub.publish(0, NAME, &mut event, None, self.now_ms, &mut self.mail);
+        event
+    }
+
+    fn sweep(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.hub.sweep(now_ms);
+    }
+}
+
+#[test]
+fn resume_begins_a_stream_and_gives_positions_to_later_events() {
+    let mut it = Alone::new(1 << 20);
+    let ResumeReply { position, outcome, missed } = it.resume(0, ResumeFrom::Present);
+    assert_eq!((position.serial, outcome, missed.len()), (0, ResumeOutcome::Present, 0));
+    for serial in 1..=3 {
+        let event = it.publish("x");
+        assert_eq!(position_of(&event), StreamPosition { serial, ..position });
+    }
+    assert_eq!(it.hub.history_totals().0, 3);
+    let info = it.hub.channel_info(&it.hub.name(0, NAME), 0);
+    assert_eq!(info.position, Some(StreamPosition { serial: 3, ..position }));
+}
+
+#[test]
+fn resume_gives_no_positions_to_channels_whose_subscribers_have_none() {
+    let mut it = Alone::new(1 << 20);
+    it.hub.join(Join { request: None, ..join(0, ResumeFrom::Present) }, 0, &mut it.mail);
+    assert!(it.publish("x").forms.is_none());
+    let reply = it.resume(1, ResumeFrom::Rewind(9));
+    assert_eq!(
+        position_of(&as_event(&reply.missed[0])).serial,
+        1,
+        "kept, and given its position now"
+    );
+    assert_eq!(position_of(&it.publish("y")).serial, 2);
+}
+
+#[test]
+fn resume_outcomes_on_both_sides_of_what_is_kept() {
+    use ResumeOutcome::{Expired, Future, Malformed, OtherStream, Present, Recovered};
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    let at = |serial| ResumeFrom::Position(StreamPosition { serial, ..start });
+    assert_eq!(it.outcome(1, at(0)), (Recovered, 0, vec![]));
+    assert_eq!(it.outcome(1, at(1)), (Future, 0, vec![]));
+    (1..=3).for_each(|_| _ = it.publish("x"));
+    assert_eq!(it.outcome(1, at(0)), (Recovered, 0, vec![1, 2, 3]), "the whole stream is kept");
+    (4..=8).for_each(|_| _ = it.publish("x"));
+    assert_eq!(it.outcome(1, at(0)), (Expired, 8, vec![]));
+    assert_eq!(it.outcome(1, at(3)), (Expired, 8, vec![]));
+    assert_eq!(it.outcome(1, at(4)), (Recovered, 4, vec![5, 6, 7, 8]));
+    assert_eq!(it.outcome(1, at(7)), (Recovered, 7, vec![8]));
+    assert_eq!(it.outcome(1, at(8)), (Recovered, 8, vec![]));
+    assert_eq!(it.outcome(1, at(9)), (Future, 8, vec![]));
+    let other = StreamPosition { stream: start.stream ^ 1, serial: 8 };
+    assert_eq!(it.outcome(1, ResumeFrom::Position(other)), (OtherStream, 8, vec![]));
+    assert_eq!(it.outcome(1, ResumeFrom::Malformed), (Malformed, 8, vec![]));
+    assert_eq!(it.outcome(1, ResumeFrom::Present), (Present, 8, vec![]));
+    assert_eq!(it.outcome(1, ResumeFrom::Rewind(0)), (Recovered, 8, vec![]));
+    assert_eq!(it.outcome(1, ResumeFrom::Rewind(2)), (Recovered, 6, vec![7, 8]));
+    assert_eq!(it.outcome(1, ResumeFrom::Rewind(99)), (Recovered, 3, vec![4, 5, 6, 7, 8]));
+}
+
+#[test]
+fn resume_after_events_have_expired_depends_on_the_last_one() {
+    use ResumeOutcome::{Expired, Recovered};
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    let at = |serial| ResumeFrom::Position(StreamPosition { serial, ..start });
+    for now_ms in [0, 1000, 2000] {
+        it.now_ms = now_ms;
+        it.publish("x");
+    }
+    it.now_ms = 9_999;
+    assert_eq!(it.outcome(1, at(1)).0, Recovered);
+    // Not swept yet, and already treated as expired.
+    it.now_ms = 10_000;
+    assert_eq!(it.outcome(1, at(1)), (Expired, 3, vec![]));
+    assert_eq!(it.outcome(1, at(2)), (Recovered, 2, vec![3]));
+    it.sweep(12_000);
+    assert_eq!(it.hub.history_totals().0, 0);
+    assert_eq!(it.outcome(1, at(2)), (Expired, 3, vec![]));
+    assert_eq!(it.outcome(1, at(3)), (Recovered, 3, vec![]), "nothing follows the last event");
+}
+
+#[test]
+fn resume_stream_outlives_the_last_subscriber_for_its_time_only() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    it.sweep(60_000);
+    assert_eq!(it.hub.history_totals().0, 0);
+    it.leave(0);
+    it.sweep(69_999);
+    let at = ResumeFrom::Position(start);
+    assert_eq!(it.outcome(0, at).0, ResumeOutcome::Recovered, "a quiet channel has no event");
+    it.sweep(70_000);
+    assert_eq!(it.hub.channel_count(), 1, "the time has begun again");
+    it.sweep(79_998);
+    assert_eq!((it.hub.channel_count(), it.hub.picture_count()), (1, 1));
+    it.sweep(79_999);
+    assert_eq!((it.hub.channel_count(), it.hub.picture_count(), it.hub.kept_bytes()), (0, 0, 0));
+    assert_eq!((it.hub.history_totals(), it.hub.kept.expiries.len()), ((0, 0), 0));
+    let reply = it.resume(0, at);
+    assert_eq!(reply.outcome, ResumeOutcome::OtherStream);
+    assert_ne!(reply.position.stream, start.stream);
+}
+
+#[test]
+fn resume_history_is_kept_while_nobody_is_there() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    it.leave(0);
+    it.publish("a");
+    it.sweep(9_000);
+    it.publish("b");
+    let reply = it.resume(1, ResumeFrom::Position(start));
+    assert_eq!(
+        reply.missed.iter().map(|it| text_of(&as_event(it))).collect::<Vec<_>>(),
+        ["a", "b"]
+    );
+    it.leave(1);
+    it.sweep(19_000);
+    assert_eq!(it.hub.channel_count(), 0);
+}
+
+/// A subscriber without positions keeps the stream as well.
+#[test]
+fn resume_stream_lives_while_any_subscriber_is_there() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    it.hub.join(Join { request: None, ..join(1, ResumeFrom::Present) }, 0, &mut it.mail);
+    it.publish("a");
+    it.leave(0);
+    (0..200).for_each(|n| it.sweep(n * 1000));
+    let at = StreamPosition { serial: 1, ..start };
+    assert_eq!(it.resume(0, ResumeFrom::Position(at)).outcome, ResumeOutcome::Recovered);
+}
+
+#[test]
+fn resume_shares_the_forms_of_live_events() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    let live = it.publish("a");
+    let again = it.resume(1, ResumeFrom::Position(start));
+    let both = [live.forms.expect("forms"), again.missed[0].forms.clone()];
+    assert!(Arc::ptr_eq(&both[0], &both[1]));
+}
+
+#[test]
+fn resume_bounds_are_the_configured_ones_of_now() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    (0..4).for_each(|_| _ = it.publish("0123456789"));
+    let resume = |bytes, serial| {
+        let from = ResumeFrom::Position(StreamPosition { serial, ..start });
+        let limit = HistoryLimit { bytes, ..LIMIT };
+        let request =
+            JoinRequest { resume: Some(ResumeRequest { from, limit }), ..Default::default() };
+        Join { request: Some(request), ..join(1, from) }
+    };
+    for (bytes, serial, outcome) in [
+        (40, 1, ResumeOutcome::Recovered),
+        (39, 1, ResumeOutcome::Expired),
+        (39, 2, ResumeOutcome::Recovered),
+    ] {
+        let joined = it.hub.join(resume(bytes, serial), 0, &mut it.mail);
+        let Joined::Now(Some(reply)) = joined else { panic!("{joined:?}") };
+        assert_eq!(reply.resumed.expect("a reply").outcome, outcome, "{bytes} {serial}");
+        it.leave(1);
+    }
+}
+
+#[test]
+fn resume_histories_share_the_kept_bytes_and_the_oldest_go_first() {
+    let mut it = Alone::new(1 << 20);
+    let publish = |it: &mut Alone, n: u32| {
+        let mut event = event(&"x".repeat(100));
+        it.hub.publish(0, &format!("chat-{n}"), &mut event, None, 0, &mut it.mail);
+    };
+    publish(&mut it, 0);
+    let each = it.hub.kept_bytes();
+    it.hub.kept.max_bytes = each * 4;
+    (1..6).for_each(|n| publish(&mut it, n));
+    assert_eq!((it.hub.losses().kept, it.hub.history_totals()), (2, (4, each * 4)));
+    let is_kept = |it: &Alone, n: u32| {
+        it.hub.channel_info(&it.hub.name(0, &format!("chat-{n}")), 0).position.is_some()
+    };
+    assert_eq!([0, 1, 2, 5].map(|n| is_kept(&it, n)), [false, false, true, true]);
+    assert_eq!(it.hub.channel_count(), 4);
+}
+
+/// Sweeps examine none of 100 000 histories that are not due.
+#[test]
+fn resume_histories_that_are_not_due_are_not_looked_at() {
+    let mut it = Alone::new(usize::MAX);
+    for n in 0..100_000 {
+        it.hub.publish(0, &format!("chat-{n}"), &mut event("x"), None, 0, &mut it.mail);
+    }
+    (0..10_000).step_by(250).for_each(|now_ms| it.sweep(now_ms));
+    assert_eq!((it.hub.kept.examined, it.hub.channel_count()), (0, 100_000));
+    // Each costs two units of work: it is examined, and loses an event.
+    it.sweep(10_000);
+    assert_eq!((it.hub.kept.examined, it.hub.channel_count()), (5_000, 95_000));
+    (0..19).for_each(|_| it.sweep(10_000));
+    assert_eq!((it.hub.kept_bytes(), it.hub.channel_count()), (0, 0));
+}
+
+#[test]
+fn resume_sweep_removes_a_bounded_number_of_events() {
+    let mut it = Alone::new(usize::MAX);
+    let limit = HistoryLimit { max: 20_000, ttl_s: 10, bytes: 1 << 20 };
+    for _ in 0..15_000 {
+        let mut event = Event { retain: Retention::History(limit), ..event("x") };
+        it.hub.publish(0, NAME, &mut event, None, 0, &mut it.mail);
+    }
+    it.sweep(10_000);
+    assert_eq!(it.hub.history_totals().0, 15_000 - 9_999);
+    it.sweep(10_000);
+    assert_eq!(it.hub.history_totals().0, 0);
+}
+
+#[test]
+fn resume_histories_end_when_their_application_is_configured_anew() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    it.publish("a");
+    it.hub.publish(7, NAME, &mut event("other"), None, 0, &mut it.mail);
+    it.hub.end_histories(0);
+    assert_eq!((it.hub.history_totals().0, it.hub.picture_count()), (1, 1));
+    let event = it.publish("b");
+    assert_eq!(position_of(&event).serial, 1, "its subscriber still gets positions");
+    assert_ne!(position_of(&event).stream, start.stream);
+}
+
+#[test]
+fn resume_pages_of_a_history() {
+    let mut it = Alone::new(1 << 20);
+    let query = |it: &Alone, after: Option<StreamPosition>, max| {
+        let query = Query::History { app: 0, name: NAME.into(), after, max };
+        let Answer::History(page) = it.hub.answer_query(&query, it.now_ms) else { panic!() };
+        let page = page?;
+        let serials = page.events.iter().map(|(serial, _)| *serial).collect::<Vec<_>>();
+        Some((serials, page.position.serial, page.complete))
+    };
+    assert_eq!(query(&it, None, 9), None);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    let at = |serial| Some(StreamPosition { serial, ..start });
+    assert_eq!(query(&it, None, 9), Some((vec![], 0, true)));
+    (0..3).for_each(|_| _ = it.publish("x"));
+    assert_eq!(query(&it, None, 9), Some((vec![1, 2, 3], 3, true)));
+    assert_eq!(query(&it, None, 2), Some((vec![1, 2], 2, true)));
+    assert_eq!(query(&it, at(2), 2), Some((vec![3], 3, true)));
+    assert_eq!(query(&it, at(3), 2), Some((vec![], 3, true)));
+    assert_eq!(query(&it, at(4), 2), Some((vec![], 3, false)));
+    (0..4).for_each(|_| _ = it.publish("x"));
+    assert_eq!(query(&it, None, 9), Some((vec![3, 4, 5, 6, 7], 7, false)));
+    assert_eq!(query(&it, at(2), 9), Some((vec![3, 4, 5, 6, 7], 7, false)));
+    assert_eq!(query(&it, at(3), 9), Some((vec![4, 5, 6, 7], 7, true)));
+    let other = Some(StreamPosition { stream: !start.stream, serial: 3 });
+    assert_eq!(query(&it, other, 1), Some((vec![3], 3, false)));
+    it.now_ms = 10_000;
+    assert_eq!(query(&it, at(3), 9), Some((vec![], 7, false)), "expired, and not swept yet");
+    assert_eq!(query(&it, at(7), 9), Some((vec![], 7, true)));
+}
+
+/// Several cores; the test delivers the mail between them one message at a time, from any of the
+/// lanes. Clients reconnect with the last position that they have got.
+struct Cores {
+    hubs: Vec<Hub>,
+    outgoing: Vec<OutgoingMail>,
+    /// What each client has: its last position, and whether its join was answered.
+    clients: HashMap<(u16, u32), Client>,
+    /// The events in the order of the home, by position.
+    ordered: BTreeMap<(u64, u64), String>,
+    published: u32,
+    now_ms: u64,
+    recovered: u32,
+}
+
+#[derive(Default)]
+struct Client {
+    last: Option<StreamPosition>,
+    is_joined: bool,
+    is_active: bool,
+    /// Whether the client has got no event since it joined.
+    is_fresh: bool,
+}
+
+/// The index of the clients that do not ask for positions.
+const PLAIN: u32 = 2;
+
+impl Client {
+    fn on_reply(&mut self, reply: JoinReply) -> Vec<Event> {
+        let resumed = reply.resumed.expect("a reply to the request");
+        if resumed.outcome == ResumeOutcome::Recovered {
+            assert_eq!(Some(resumed.position), self.last);
+        } else {
+            assert!(resumed.missed.is_empty());
+        }
+        self.last = Some(resumed.position);
+        self.is_active = true;
+        resumed.missed.iter().map(as_event).collect()
+    }
+
+    fn receive(&mut self, event: &Event, ordered: &BTreeMap<(u64, u64), String>) {
+        assert!(self.is_active, "before its join is answered");
+        let (last, position) = (self.last.expect("a position"), position_of(event));
+        if position.stream == last.stream {
+            assert_eq!(position.serial, last.serial + 1, "no gap and no repetition");
+        }
+        assert_eq!(ordered[&(position.stream, position.serial)], text_of(event));
+        self.last = Some(position);
+    }
+}
+
+impl Cores {
+    fn new(cores: u16, seed: u64) -> Cores {
+        let hasher = Hasher::new(seed);
+        let hub = |core| Hub::new(core, cores, hasher.clone(), 1 << 20);
+        Cores {
+            hubs: (0..cores).map(hub).collect(),
+            outgoing: (0..cores).map(|_| OutgoingMail::new(cores)).collect(),
+            clients: HashMap::new(),
+            ordered: BTreeMap::new(),
+            published: 0,
+            now_ms: 0,
+            recovered: 0,
+        }
+    }
+
+    fn toggle(&mut self, core: u16, index: u32) {
+        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let client = self.clients.entry((core, index)).or_default();
+        let is_plain = index == PLAIN;
+        if client.is_joined {
+            assert!(hub.leave(slot(index), 0, NAME, mail));
+            (client.is_joined, client.is_active) = (false, false);
+            return;
+        }
+        (client.is_joined, client.is_fresh) = (true, true);
+        let from = client.last.map_or(ResumeFrom::Present, ResumeFrom::Position);
+        let request = join(index, from).request.filter(|_| !is_plain);
+        match hub.join(Join { request, ..join(index, from) }, self.now_ms, mail) {
+            Joined::Now(None) => client.is_active = true,
+            Joined::Now(reply) => self.on_reply(core, index, reply.expect("a reply")),
+            Joined::Later => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn on_reply(&mut self, core: u16, index: u32, reply: JoinReply) {
+        let client = self.clients.get_mut(&(core, index)).expect("a client");
+        if index == PLAIN {
+            return client.is_active = true;
+        }
+        let is_recovered = reply.resumed.as_ref().map(|it| it.outcome);
+        self.recovered += u32::from(is_recovered == Some(ResumeOutcome::Recovered));
+        for event in client.on_reply(reply) {
+            client.receive(&event, &self.ordered);
+        }
+    }
+
+    fn publish(&mut self, core: u16) {
+        self.published += 1;
+        let mut event = event(&self.published.to_string());
+        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        if let Published::Ordered(_) = hub.publish(0, NAME, &mut event, None, self.now_ms, mail) {
+            self.order(core, &event);
+        }
+    }
+
+    /// Notes an event that its home has ordered, and delivers it there.
+    fn order(&mut self, home: u16, event: &Event) {
+        let name = self.hubs[home as usize].name(0, NAME);
+        let info = self.hubs[home as usize].channel_info(&name, self.now_ms);
+        let at = info.position.expect("a position after an event");
+        assert_eq!(self.ordered.insert((at.stream, at.serial), text_of(event)), None);
+        self.deliver(home, event);
+    }
+
+    fn deliver(&mut self, core: u16, event: &Event) {
+        let at = self.position_of_text(event);
+        let hub = &self.hubs[core as usize];
+        let name = hub.name(0, NAME);
+        for it in hub.subscribers(&name).iter().filter(|it| it.is_active()) {
+            let client = self.clients.get_mut(&(core, it.slot)).expect("a client");
+            match it.slot == PLAIN {
+                true => {
+                    assert!(client.is_active, "before its join is answered");
+                    client.is_fresh = false;
+                    client.last = at;
+                }
+                false => client.receive(event, &self.ordered),
+            }
+        }
+    }
+
+    /// Delivers the first message of one lane, which `pick` selects. Returns false if all lanes are
+    /// empty.
+    fn carry(&mut self, pick: usize) -> bool {
+        let cores = self.hubs.len() as u16;
+        let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
+        let mut full = Vec::new();
+        for (from, to) in pairs {
+            let lanes = self.outgoing[from as usize].to(to);
+            full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
+            full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
+        }
+        let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
+        let lanes = self.outgoing[from as usize].to(to);
+        if is_up {
+            let up = lanes.up.pop_front().expect("a request");
+            let mail = &mut self.outgoing[to as usize];
+            let ordered = self.hubs[to as usize].request(from, up, self.now_ms, mail);
+            if let Some((_, event)) = ordered {
+                self.order(to, &event);
+            }
+            return true;
+        }
+        match lanes.down.pop_front().expect("an answer") {
+            Down::Deliver { event, .. } => self.deliver(to, &event),
+            Down::JoinReply { request_id, slot, name, reply } => {
+                let mail = &mut self.outgoing[to as usize];
+                if self.hubs[to as usize].on_join_reply(request_id, slot, &name, true, mail) {
+                    self.on_reply(to, slot.index, reply.expect("room"));
+                }
+            }
+            Down::Interested { request_id, name, granted } => {
+                assert!(granted);
+                for it in self.hubs[to as usize].interested(request_id, &name) {
+                    assert_eq!(it.slot, PLAIN);
+                    self.clients.get_mut(&(to, PLAIN)).expect("a client").is_active = true;
+                }
+            }
+            other => panic!("{other:?}"),
+        }
+        true
+    }
+
+    fn position_of_text(&self, event: &Event) -> Option<StreamPosition> {
+        let text = text_of(event);
+        let ((stream, serial), _) = self.ordered.iter().find(|(_, it)| **it == text)?;
+        Some(StreamPosition { stream: *stream, serial: *serial })
+    }
+
+    fn sweep(&mut self, ms: u64) {
+        self.now_ms += ms;
+        self.hubs.iter_mut().for_each(|hub| hub.sweep(self.now_ms));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Toggle(u16, u32),
+    Publish(u16),
+    Carry(usize),
+    Sweep(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (0..3_u16, 0..3_u32).prop_map(|(core, at)| Step::Toggle(core, at)),
+        4 => (0..3_u16).prop_map(Step::Publish),
+        9 => any::<usize>().prop_map(Step::Carry),
+        1 => (0..6000_u64).prop_map(Step::Sweep),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+fn run(cores: u16, seed: u64, steps: Vec<Step>) -> u32 {
+    let mut world = Cores::new(cores, seed);
+    for step in steps {
+        match step {
+            Step::Toggle(core, at) => world.toggle(core % cores, at),
+            Step::Publish(core) => world.publish(core % cores),
+            Step::Sweep(ms) => world.sweep(ms),
+            Step::Carry(pick) => _ = world.carry(pick),
+        }
+    }
+    while world.carry(0) {}
+    // At rest everybody who is there has reached the end of the stream.
+    let name = world.hubs[0].name(0, NAME);
+    let end = world.hubs.iter().find_map(|hub| hub.channel_info(&name, world.now_ms).position);
+    for ((_, index), client) in world.clients.iter().filter(|(_, client)| client.is_joined) {
+        let is_quiet = *index == PLAIN && client.is_fresh;
+        assert!(client.is_active);
+        // A client without positions has got the last event, or none since it joined.
+        assert!(client.last == end || is_quiet, "{:?} of {end:?}", client.last);
+    }
+    for hub in &world.hubs {
+        let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
+        let held: Vec<_> = homes.filter_map(|home| home.history.as_ref()).collect();
+        let bytes = held.iter().map(|it| it.memory()).sum::<usize>();
+        let events = held.iter().map(|it| it.len()).sum::<usize>();
+        assert_eq!((hub.kept.bytes, hub.history_totals()), (bytes, (events, bytes)));
+        assert!(events <= LIMIT.max as usize);
+    }
+    for (core, at) in world.clients.keys().copied().collect::<Vec<_>>() {
+        if world.clients[&(core, at)].is_joined {
+            world.toggle(core, at);
+        }
+    }
+    while world.carry(0) {}
+    (0..4).for_each(|_| world.sweep(10_000));
+    for hub in &world.hubs {
+        assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
+        assert!(hub.kept.expiries.is_empty() && hub.kept.pictures.is_empty());
+    }
+    world.recovered
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn resume_on_several_cores_has_no_gap_and_no_repetition(
+        cores in 1..4_u16,
+        seed in 0..8_u64,
+        steps in steps(),
+    ) {
+        run(cores, seed, steps);
+    }
+}
+
+/// The random steps above do recover positions, also over cores.
+#[test]
+fn resume_on_several_cores_recovers() {
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut recovered = 0;
+    for seed in 0..50 {
+        let steps = (0..200).map(|_| match random.u8(..6) {
+            0 | 1 => Step::Toggle(random.u16(..3), random.u32(..3)),
+            2 => Step::Publish(random.u16(..3)),
+            _ => Step::Carry(random.usize(..)),
+        });
+        recovered += run(3, seed, steps.collect());
+    }
+    assert!(recovered > 100, "{recovered}");
+}

@@ -1,0 +1,125 @@
+//! Clients that resume after a reconnect, and the rules of positions: an event has one position,
+//! and a client that has recovered gets every later event once, from the position that it sent.
+
+use super::history::CHANNELS;
+use fastrand::Rng;
+use polycast::stats::Counters;
+use std::collections::HashMap;
+
+/// The number of events of a channel's history, and of its channels, in the configuration of a run.
+const EVENTS: u64 = 30;
+const BYTES: u64 = 20_000;
+const HISTORIES: u64 = 2;
+/// The memory of one history besides its frames: two frames for an event, with tables.
+const TABLES: u64 = 2048 + EVENTS * 512;
+
+type Position = (String, u64);
+
+/// What the clients of a run have learnt of positions.
+pub(super) struct Log {
+    events: HashMap<Position, usize>,
+    /// The positions of clients that are gone, for those that come.
+    pool: Vec<[Option<Position>; CHANNELS.len()]>,
+    /// Whether the slow consumer policy drops events.
+    drops: bool,
+    pub(super) recovered: u64,
+}
+
+impl Log {
+    pub(super) fn new(drops: bool) -> Log {
+        Log { events: HashMap::new(), pool: Vec::new(), drops, recovered: 0 }
+    }
+
+    /// The state of a new client: half of the clients resume, and most of these continue for an
+    /// earlier one.
+    pub(super) fn of_new_client(&mut self, rng: &mut Rng) -> Option<Positions> {
+        if rng.bool() {
+            return None;
+        }
+        let mut last = match self.pool.is_empty() || rng.u32(0..5) == 0 {
+            true => Default::default(),
+            false => self.pool.swap_remove(rng.usize(0..self.pool.len())),
+        };
+        if rng.u32(0..8) == 0 {
+            last[1] = Some(("0123456789abcdef".to_owned(), 3));
+        }
+        Some(Positions { last, ..Positions::default() })
+    }
+
+    /// Takes back the positions of a client that is gone.
+    pub(super) fn forget_client(&mut self, positions: Option<Positions>) {
+        self.pool.extend(positions.map(|it| it.last));
+    }
+
+    /// Checks the bounds of the histories of one core after a sweep.
+    pub(super) fn check_bounds(&self, counters: &Counters) {
+        assert!(counters.history_events.get() <= HISTORIES * EVENTS);
+        assert!(counters.history_bytes.get() <= HISTORIES * (2 * BYTES + TABLES));
+        assert!(counters.history_bytes.get() <= counters.kept_bytes.get());
+    }
+}
+
+/// The positions of one client.
+#[derive(Default)]
+pub(super) struct Positions {
+    /// The last position of each channel.
+    last: [Option<Position>; CHANNELS.len()],
+    /// What the client has sent, until the subscription is answered.
+    sent: [Option<Position>; CHANNELS.len()],
+    /// Whether the client continues at the position that it sent, and has missed nothing.
+    continues: [bool; CHANNELS.len()],
+}
+
+impl Positions {
+    /// The first message of the client.
+    pub(super) fn resume(&mut self) -> String {
+        self.sent = self.last.clone();
+        let sent = self.sent.iter().zip(CHANNELS).filter_map(|(it, name)| {
+            let (stream, serial) = it.as_ref()?;
+            Some(format!(r#""{name}":{{"stream_id":"{stream}","serial":{serial}}}"#))
+        });
+        let positions = sent.collect::<Vec<_>>().join(",");
+        format!(r#"{{"event":"polycast:resume","data":{{"channel_positions":{{{positions}}}}}}}"#)
+    }
+
+    pub(super) fn succeeded(&mut self, channel: usize, message: &str) {
+        let sent = self.sent[channel].take();
+        let has_history = ["one", "four"].contains(&CHANNELS[channel]);
+        assert_eq!(message.contains("stream_id"), has_history, "{message}");
+        if !has_history {
+            return;
+        }
+        let recovered = message.ends_with(r#","recovered":true}"#);
+        let position = position(message);
+        assert!(!recovered || sent == position, "{sent:?}: {message}");
+        self.continues[channel] = recovered;
+        self.last[channel] = position;
+    }
+
+    pub(super) fn refused(&mut self, channel: usize) {
+        self.sent[channel] = None;
+    }
+
+    pub(super) fn event(&mut self, channel: usize, message: &str, id: usize, log: &mut Log) {
+        let Some((stream, serial)) = position(message) else {
+            let has_history = ["one", "four"].contains(&CHANNELS[channel]);
+            return assert!(!has_history, "no position: {message}");
+        };
+        let known = *log.events.entry((stream.clone(), serial)).or_insert(id);
+        assert_eq!(known, id, "two events have the position {stream}:{serial}");
+        let (last, before) = self.last[channel].as_ref().expect("the subscription has a position");
+        if *last == stream && !log.drops {
+            assert_eq!(serial, before + 1, "a gap or a repetition at {message}");
+        }
+        log.recovered += u64::from(std::mem::take(&mut self.continues[channel]));
+        self.last[channel] = Some((stream, serial));
+    }
+}
+
+/// The position at the end of a message.
+fn position(message: &str) -> Option<Position> {
+    let (stream, rest) = message.split_once(r#","stream_id":""#)?.1.split_once('"')?;
+    let serial = rest.strip_prefix(r#","serial":"#)?;
+    let end = serial.find(|it: char| !it.is_ascii_digit())?;
+    Some((stream.to_owned(), serial[..end].parse().ok()?))
+}
