@@ -340,7 +340,7 @@ fn resume_pages_of_a_history() {
 }
 
 /// Several cores; the test delivers the mail between them one message at a time, from any of the
-/// lanes. Clients reconnect with the last position that they have got.
+/// queues. Clients reconnect with the last position that they have got.
 struct Cores {
     hubs: Vec<Hub>,
     outgoing: Vec<OutgoingMail>,
@@ -471,21 +471,21 @@ impl Cores {
         }
     }
 
-    /// Delivers the first message of one lane, which `pick` selects. Returns false if all lanes are
+    /// Delivers the first message of one lane, which `pick` selects. Returns false if all queues are
     /// empty.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
         let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
         let mut full = Vec::new();
         for (from, to) in pairs {
-            let lanes = self.outgoing[from as usize].to(to);
-            full.extend((!lanes.up.is_empty()).then_some((from, to, true)));
-            full.extend((!lanes.down.is_empty()).then_some((from, to, false)));
+            let queues = self.outgoing[from as usize].to(to);
+            full.extend((!queues.up.is_empty()).then_some((from, to, true)));
+            full.extend((!queues.down.is_empty()).then_some((from, to, false)));
         }
         let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let lanes = self.outgoing[from as usize].to(to);
+        let queues = self.outgoing[from as usize].to(to);
         if is_up {
-            let up = lanes.up.pop_front().expect("a request");
+            let up = queues.up.pop_front().expect("a request");
             let mail = &mut self.outgoing[to as usize];
             let ordered = self.hubs[to as usize].request(from, up, self.now_ms, mail);
             if let Some((_, event)) = ordered {
@@ -493,7 +493,7 @@ impl Cores {
             }
             return true;
         }
-        match lanes.down.pop_front().expect("an answer") {
+        match queues.down.pop_front().expect("an answer") {
             Down::Deliver { event, .. } => self.deliver(to, &event),
             Down::JoinReply { request_id, slot, name, reply } => {
                 let mail = &mut self.outgoing[to as usize];
