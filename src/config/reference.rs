@@ -125,7 +125,7 @@ pub fn example() -> String {
     let config = Config { apps: vec![example_app()], ..Config::default() };
     let route = &config.routes[0];
     let mut file = Vec::new();
-    let top = Table::of("", &config).without(&["listeners", "guards", "routes", "apps", "links"]);
+    let top = Table::of("", &config).without(&["listeners", "guards", "routes", "apps"]);
     file.extend(comment(&paragraphs(&HEADER.lines().collect::<Vec<_>>())));
     push(&mut file, top.toml());
     push(&mut file, guards());

@@ -498,7 +498,7 @@ fn config_refuses_malformed_words_sizes_and_addresses() {
             "routes = [{ endpoint = 'pipe' }]",
             "1:24: routes[0].endpoint",
             "`pipe` is not accepted; accepted: echo, reflect, proxy, console, metrics, health, \
-             apps, zilliqa, zenith, reject",
+             apps, channel, zilliqa, zenith, reject",
         ),
         (
             "listeners = [{ address = 'localhost:1' }]",

@@ -57,15 +57,17 @@ pub struct TurnTime {
     pub period: u16,
 }
 
-/// How much a connection has used of its share of one turn, and how much in one period. When the
-/// low bits of an old number return, a connection waits a little longer than others, once.
+/// How much a connection has used of its share of one turn, and how much in one period, in four
+/// bytes. When the low bits of an old number return, a connection waits a little longer than
+/// others, once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Share {
-    at: TurnTime,
-    /// The used part of the turn's share, in units of 1/[`Share::WHOLE`].
-    used: u16,
-    /// What was used in the period, in the same units.
-    recent: u16,
+    /// The used part of the turn's share, in units of 1/[`Share::WHOLE`], and above it the low bits
+    /// of the turn's number.
+    turn: u16,
+    /// What was used in the period, in the same units, and above it the low bits of the period's
+    /// number.
+    period: u16,
 }
 
 impl Share {
@@ -75,25 +77,38 @@ impl Share {
     const WORK: u64 = work::CONNECTION_WORK / Share::WHOLE as u64;
     const LIGHT: u16 = Share::WHOLE / work::LIGHT as u16;
 
+    /// The bits of the two amounts; the rest of each field is a number.
+    const TURN_BITS: u32 = 11;
+    const PERIOD_BITS: u32 = 7;
+
     /// Counts one step that took `bytes` bytes and cost `work` units of work.
     pub(super) fn add(&mut self, at: TurnTime, bytes: usize, work: u64) {
         let used = Share::MESSAGE + (bytes / Share::BYTES) as u64 + work / Share::WORK;
-        let used = used.min(u16::MAX.into()) as u16;
-        let in_turn = if self.at.turn == at.turn { self.used } else { 0 };
-        let recent = if self.at.period == at.period { self.recent } else { 0 };
-        let (in_turn, recent) = (in_turn.saturating_add(used), recent.saturating_add(used));
-        *self = Share { at, used: in_turn, recent };
+        let used = used.min(Share::WHOLE.into()) as u16;
+        let in_turn = amount(self.turn, at.turn, Share::TURN_BITS) + used;
+        let recent = amount(self.period, at.period, Share::PERIOD_BITS) + used;
+        self.turn = (at.turn << Share::TURN_BITS) | in_turn.min(Share::WHOLE);
+        self.period = (at.period << Share::PERIOD_BITS) | recent.min(Share::LIGHT);
     }
 
     pub(super) fn is_used_up(self, at: TurnTime) -> bool {
-        self.at.turn == at.turn && self.used >= Share::WHOLE
+        amount(self.turn, at.turn, Share::TURN_BITS) >= Share::WHOLE
     }
 
     /// Whether little was used in the period.
     pub(super) fn is_light(self, at: TurnTime) -> bool {
-        self.at.period != at.period || self.recent < Share::LIGHT
+        amount(self.period, at.period, Share::PERIOD_BITS) < Share::LIGHT
     }
 }
+
+/// The amount in the low `bits` of a field, if the bits above are those of `number`; else 0.
+fn amount(field: u16, number: u16, bits: u32) -> u16 {
+    let is_now = field >> bits == (number << bits) >> bits;
+    if is_now { field & ((1 << bits) - 1) } else { 0 }
+}
+
+const _: () = assert!(Share::WHOLE < 1 << Share::TURN_BITS);
+const _: () = assert!(Share::LIGHT < 1 << Share::PERIOD_BITS);
 
 #[cfg(test)]
 mod tests {

@@ -27,10 +27,10 @@ pub struct Connection<V> {
     pub(super) has_sent: bool,
     /// The client events of the client.
     pub(super) client_events: RateLimit,
-    /// The fill level of the token bucket that limits the rate of subscriptions, and the second in
-    /// which it was last updated.
+    /// The fill level of the token bucket that limits the rate of subscriptions, and the low bits of
+    /// the second in which it was last updated.
     pub(super) begun: u32,
-    pub(super) begun_second: u32,
+    pub(super) begun_second: u16,
     /// The second by which the client must have signed in or joined a channel that is not public; 0
     /// if it has, or if the application has no such limit.
     pub(super) authorise_by_s: u32,
@@ -93,8 +93,8 @@ impl<V: Vendor> Connection<V> {
     /// refilled at `subscriptions_per_s`. A rate of 0 is no limit.
     pub(super) fn may_subscribe(&mut self, now: Now, limits: &AppLimits) -> bool {
         let rate = u32::from(limits.subscriptions_per_s);
-        let second = (now.ms / 1000) as u32;
-        let passed = second.wrapping_sub(self.begun_second);
+        let second = (now.ms / 1000) as u16;
+        let passed = second.wrapping_sub(self.begun_second).into();
         self.begun = self.begun.saturating_sub(rate.saturating_mul(passed));
         self.begun_second = second;
         if rate == 0 {
