@@ -100,6 +100,8 @@ pub struct Opening<'a> {
     pub headers: &'a http::Headers<'a>,
     /// The claims of the client's token or certificate, if a guard has read one.
     pub claims: Option<&'a Claims>,
+    /// Whether messages go to the client as server-sent events.
+    pub receives_events: bool,
 }
 
 /// The HTTP error that refuses a WebSocket before its handshake is answered.

@@ -30,6 +30,27 @@ impl Env {
         }
     }
 
+    /// The number of the application whose channels a path names as server-sent events: a path of
+    /// its WebSockets, followed by `/events`. Where such a path may be one of the HTTP API, too,
+    /// only requests that read are for events.
+    ///
+    /// # Errors
+    /// The path is not one of events, or no application has the key.
+    pub fn app_of_events(&self, path: &str, method: &str) -> Result<u32, PathError> {
+        let socket = path.strip_suffix("/events").filter(|socket| !socket.ends_with('/'));
+        let socket = socket.ok_or(PathError::NoSuchPath)?;
+        let found = self.app_of_socket(socket);
+        if self.key_below("/app/", socket).is_some() {
+            return found;
+        }
+        let is_api = self.api_target(path).is_some();
+        match (found, method) {
+            (Ok(app), "GET" | "HEAD") => Ok(app),
+            (found, "GET" | "HEAD" | "OPTIONS") if !is_api => found,
+            _ => Err(PathError::NoSuchPath),
+        }
+    }
+
     /// The dialect that owns a WebSocket path besides `/app/{key}`, and the path's key.
     fn owner_of_socket<'p>(&self, path: &'p str) -> Option<(DialectKind, &'p str)> {
         let owned = DialectKind::ALL.iter().flat_map(|kind| {
@@ -120,6 +141,22 @@ pub enum SharedWith {
     Everybody,
     /// This origin.
     Origin(String),
+}
+
+/// Whether application `app` admits a request for server-sent events by its origin. A browser names
+/// no origin if the page has the origin of the request itself.
+pub fn admits_events(env: &Env, app: u32, request: &http::Request<'_>) -> bool {
+    let origins = &env.apps.get(app).config.allowed_origins;
+    let is_allowed = |origin: &str| origins.iter().any(|allowed| allowed.matches(origin));
+    let own = || {
+        let is_own = request.header("sec-fetch-site") == Some("same-origin");
+        let authority = request.authority().filter(|_| is_own);
+        // Behind a proxy that terminates TLS, the scheme is not known.
+        authority.is_some_and(|host| {
+            ["https", "http"].iter().any(|scheme| is_allowed(&format!("{scheme}://{host}")))
+        })
+    };
+    origins.is_empty() || request.header("origin").map_or_else(own, is_allowed)
 }
 
 /// The web origin that may read the response to a request of the HTTP API, by `cors_origins` of the

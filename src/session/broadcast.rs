@@ -14,7 +14,7 @@ use crate::mem::{Frozen, Handle};
 use crate::stats::Counters;
 use crate::work::{self, WorkKind};
 use crate::ws::output::{BITS, Channel, Codecs};
-use crate::ws::record::{FRAMINGS, RecordFraming};
+use crate::ws::record::{EventId, FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
 
 /// The maximum number of bytes that a position adds to a frame: its members, and a longer header.
@@ -24,6 +24,8 @@ const POSITION_BYTES: usize = 80;
 /// connections that receive it.
 pub struct Broadcast<'e> {
     content: BroadcastContent<'e>,
+    /// The id of the event for streams of events, if its channel has a history.
+    id: Option<EventId>,
     /// The other forms of the event; `None` if it has none.
     others: Option<Box<OtherForms<'e>>>,
 }
@@ -70,8 +72,16 @@ struct Wrapped<'e> {
     shared: Option<&'e CompressedFrames>,
     plain: Handle,
     compressed: [Option<Handle>; BITS],
-    /// The message as a record of each framing, made on this core. Boxed because streams are rare.
-    records: Option<Box<[Option<Handle>; FRAMINGS]>>,
+    /// The message as records, made on this core. Boxed because streams are rare.
+    records: Option<Box<SharedRecords>>,
+}
+
+/// The records of one message, which all HTTP streams on a core share.
+#[derive(Default)]
+struct SharedRecords {
+    of_framings: [Option<Handle>; FRAMINGS],
+    /// The record with the id of the event.
+    with_id: Option<Handle>,
 }
 
 impl<'e> Broadcast<'e> {
@@ -88,7 +98,9 @@ impl<'e> Broadcast<'e> {
             .forms
             .as_deref()
             .map(|forms| Box::new(OtherForms { event, name, forms, env, wrapped: Vec::new() }));
-        Some(Broadcast { content, others })
+        let position = event.forms.as_ref().and_then(|forms| forms.position);
+        let id = position.map(|it| EventId { stream: it.stream, serial: it.serial });
+        Some(Broadcast { content, id, others })
     }
 
     /// The encoding for a subscriber.
@@ -96,7 +108,7 @@ impl<'e> Broadcast<'e> {
     /// # Errors
     /// Why the subscriber does not receive the event.
     fn encoded(&mut self, form: Form, format: Format) -> Result<&mut Wrapped<'e>, DeliveryOutcome> {
-        let is_published = form.view == 0 && !(form.positioned && self.has_position());
+        let is_published = form.view == 0 && !(form.positioned && self.id.is_some());
         let encoded = match (&mut self.content, &mut self.others) {
             (BroadcastContent::Frame(frame), _) if is_published => frame,
             (BroadcastContent::Value(formed), _) if is_published => formed.encoded(format),
@@ -108,10 +120,6 @@ impl<'e> Broadcast<'e> {
             true if form.view == 0 => Err(DeliveryOutcome::NotMeant),
             true => Err(DeliveryOutcome::NotInView),
         }
-    }
-
-    fn has_position(&self) -> bool {
-        self.others.as_ref().is_some_and(|others| others.forms.position.is_some())
     }
 }
 
@@ -170,11 +178,16 @@ impl<'e> Wrapped<'e> {
         Handle::new(Frozen::new(&own))
     }
 
-    /// The frame's message as a record; empty if the framing cannot carry it.
-    fn record(&mut self, framing: RecordFraming) -> Handle {
+    /// The frame's message as a record; empty if the framing cannot carry it. `id` is the id of the
+    /// event for a peer that receives ids.
+    fn record(&mut self, framing: RecordFraming, id: Option<EventId>) -> Handle {
         let records = self.records.get_or_insert_default();
-        let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame)));
-        records[framing.index()].get_or_insert_with(reframe).clone()
+        let record = match id {
+            Some(_) => &mut records.with_id,
+            None => &mut records.of_framings[framing.index()],
+        };
+        let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame, id)));
+        record.get_or_insert_with(reframe).clone()
     }
 
     /// The frame compressed for peers with a window of `bits` bits.
@@ -218,6 +231,10 @@ impl Session {
         bound: usize,
         now_ms: u64,
     ) -> Result<DeliveryOutcome, QueueFull> {
+        // An event of a stream of events has its position beside its data.
+        let events = self.stage.is_event_stream();
+        let id = broadcast.id.filter(|_| events && form.positioned);
+        let form = Form { positioned: form.positioned && !events, ..form };
         let encoded = match broadcast.encoded(form, self.stage.format()) {
             Ok(encoded) => encoded,
             Err(outcome) => return Ok(outcome),
@@ -234,8 +251,10 @@ impl Session {
                 queue.push(&frame, usize::MAX, now_ms)?;
             }
             Framing::Records(framing) => {
-                let record = encoded.record(framing);
-                if record.is_empty() {
+                let record = encoded.record(framing, id);
+                // A message of many short lines may make an event that is longer than any queue:
+                // its receivers must not count as slow for that.
+                if record.is_empty() || record.len() > bound {
                     return Ok(DeliveryOutcome::NotInFraming);
                 }
                 queue.push(&record, bound, now_ms)?;
@@ -301,7 +320,7 @@ impl Session {
         let frame = match self.stage.framing() {
             Framing::Plain => encoded.plain.clone(),
             Framing::Compressed(channel) => encoded.for_channel(channel, cx.codecs),
-            Framing::Records(framing) => encoded.record(framing),
+            Framing::Records(framing) => encoded.record(framing, None),
         };
         if frame.is_empty() {
             return cx.counters.http_streams_unsaid.add(1);
@@ -335,7 +354,7 @@ mod tests {
     }
 
     fn of_value(encodings: &Encodings) -> Broadcast<'_> {
-        Broadcast { content: BroadcastContent::of_value(encodings), others: None }
+        Broadcast { content: BroadcastContent::of_value(encodings), id: None, others: None }
     }
 
     fn formed<'b, 'e>(broadcast: &'b mut Broadcast<'e>) -> &'b mut Formed<'e> {
@@ -378,10 +397,75 @@ mod tests {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
         let shared = SharedFrame { frame, compressed: None };
         let mut broadcast = Wrapped::of(&shared);
-        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Json));
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Json, None));
         assert_eq!((&*one, one.as_ptr()), (&b"4\r\n{ }\n\r\n"[..], two.as_ptr()));
-        assert!(broadcast.record(RecordFraming::Lines).is_empty());
-        assert_eq!(&*broadcast.record(RecordFraming::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
+        assert!(broadcast.record(RecordFraming::Lines, None).is_empty());
+        assert_eq!(&*broadcast.record(RecordFraming::Lengths, None), b"7\r\n\0\0\0\x03{\n}\r\n");
+    }
+
+    #[test]
+    fn broadcast_record_with_an_id_is_for_those_who_receive_ids() {
+        let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{}"));
+        let shared = SharedFrame { frame, compressed: None };
+        let mut broadcast = Wrapped::of(&shared);
+        let id = Some(EventId { stream: 1, serial: 2 });
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Events, id));
+        assert_eq!(&*one, b"21\r\nid: 0000000000000001:2\ndata: {}\n\n\r\n");
+        assert_eq!(one.as_ptr(), two.as_ptr());
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Events, None));
+        assert_eq!((&*one, one.as_ptr()), (&b"a\r\ndata: {}\n\n\r\n"[..], two.as_ptr()));
+    }
+
+    /// An event of a channel with a history, whose payload is a text message.
+    fn positioned(payload: &str) -> Event {
+        let frame = Frozen::new(&frame::frozen(Opcode::Text, payload.as_bytes()));
+        let forms = EventForms::new(Some(StreamPosition { stream: 0x2a, serial: 41 }));
+        Event { forms: Some(Arc::new(forms)), ..Event::from(frame) }
+    }
+
+    #[test]
+    fn broadcast_event_is_shared_by_a_thousand_streams() {
+        let mut core = Core::new();
+        let event = positioned("{\"event\":\"e\"}");
+        let env = Env::new(Config::demo(), 1);
+        let mut broadcast = Broadcast::new(&event, "news", &env).expect("a frame");
+        let mut deliver = |positioned, core: &mut Core| {
+            let mut session = core.session();
+            session.stage = Stage::event_stream();
+            let form = Form { view: 0, positioned };
+            let queued = session.deliver(&mut broadcast, form, &mut core.codecs, 1 << 20, 0);
+            assert_eq!(queued, Ok(DeliveryOutcome::Queued));
+            let batch = session.link.take_batch(&mut Vec::new()).expect("a batch");
+            let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
+            (batch[0].as_ptr(), String::from_utf8(bytes).expect("text"))
+        };
+        for (positioned, id) in [(true, "id: 000000000000002a:41\n"), (false, "")] {
+            let first = deliver(positioned, &mut core);
+            // The position stands beside the data, which is that of every other subscriber.
+            let event = format!("{id}data: {{\"event\":\"e\"}}\n\n");
+            assert_eq!(first.1, format!("{:x}\r\n{event}\r\n", event.len()));
+            for _ in 0..1000 {
+                assert_eq!(deliver(positioned, &mut core).0, first.0);
+            }
+        }
+    }
+
+    #[test]
+    fn broadcast_event_that_fits_no_queue_does_not_close_its_receivers() {
+        let mut core = Core::new();
+        let event = positioned(&"\n".repeat(100));
+        let env = Env::new(Config::demo(), 1);
+        let mut broadcast = Broadcast::new(&event, "news", &env).expect("a frame");
+        let mut session = core.session();
+        session.stage = Stage::event_stream();
+        let bytes = "2c4\r\n".len() + 101 * "data: \n".len() + "\n\r\n".len();
+        let mut deliver = |bound| {
+            let form = Form::PUBLISHED;
+            session.deliver(&mut broadcast, form, &mut core.codecs, bound, 0)
+        };
+        assert_eq!(deliver(bytes - 1), Ok(DeliveryOutcome::NotInFraming));
+        assert_eq!(deliver(bytes), Ok(DeliveryOutcome::Queued));
+        assert_eq!(deliver(bytes), Err(QueueFull), "the first one waits");
     }
 
     /// What a session needs, for a core without any other connection.

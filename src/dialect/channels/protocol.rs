@@ -9,12 +9,12 @@ use super::super::effects::JoinOutcome;
 use super::super::env::Env;
 use super::super::message::DialectMessage;
 use super::super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
-use super::super::reply::Answered;
+use super::super::reply::{Answered, HttpReply};
 use super::connection::{Connection, end, socket_id};
 use super::data::ChannelKind;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
-use super::{api, channel, commands, links, messages, positions, watch};
+use super::{api, channel, commands, links, listen, messages, positions, watch};
 use crate::dialect::Event;
 use crate::http;
 use crate::hub::{Answer, JoinReply, ResumeOutcome, ResumeReply};
@@ -145,6 +145,14 @@ impl<V: Vendor> DialectApi for Connection<V> {
             true => Err(Rejection { status: 404, text: "nothing is served at this path".into() }),
             false => Ok(None),
         }
+    }
+
+    fn listen(
+        context: &mut DialectContext<'_>,
+        app: u32,
+        opening: &Opening<'_>,
+    ) -> Result<Connection<V>, HttpReply> {
+        listen::listen(context, app, opening)
     }
 
     fn is_public(name: &str) -> bool {
