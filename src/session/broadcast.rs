@@ -98,9 +98,7 @@ impl<'e> Broadcast<'e> {
             .forms
             .as_deref()
             .map(|forms| Box::new(OtherForms { event, name, forms, env, wrapped: Vec::new() }));
-        let position = event.forms.as_ref().and_then(|forms| forms.position);
-        let id = position.map(|it| EventId { stream: it.stream, serial: it.serial });
-        Some(Broadcast { content, id, others })
+        Some(Broadcast { content, id: id_of(event), others })
     }
 
     /// The encoding for a subscriber.
@@ -204,6 +202,11 @@ impl<'e> Wrapped<'e> {
     }
 }
 
+/// The id of an event in a stream of events: its position, if its channel has a history.
+fn id_of(event: &Event) -> Option<EventId> {
+    event.forms.as_ref()?.position.map(EventId::from)
+}
+
 /// Counts a request to resume, unless it has only asked for the present position.
 fn count_resume(outcome: ResumeOutcome, counters: &Counters) {
     let counter = match outcome {
@@ -269,13 +272,14 @@ impl Session {
     /// consumers.
     pub fn show(&mut self, picture: &Encodings, cx: &mut Context<'_>) {
         let format = self.stage.format();
-        self.queue_encoded(Wrapped::new(picture.encoded(format), picture.compressed(format)), cx);
+        let encoded = Wrapped::new(picture.encoded(format), picture.compressed(format));
+        self.queue_encoded(encoded, None, cx);
     }
 
     /// Queues the history of a channel as replies, the oldest event first.
     pub fn recall(&mut self, history: &[SharedFrame], cx: &mut Context<'_>) {
         for entry in history {
-            self.queue_encoded(Wrapped::of(entry), cx);
+            self.queue_encoded(Wrapped::of(entry), None, cx);
         }
     }
 
@@ -302,14 +306,27 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         let (format, env) = (self.stage.format(), cx.env);
+        let events = self.stage.is_event_stream();
+        let form = Form { positioned: form.positioned && !events, ..form };
         for MissedEvent { shared, forms } in missed {
             let event = Event { forms: Some(forms.clone()), ..Event::from(shared) };
+            let id = id_of(&event).filter(|_| events);
             let make = || dialect::make_form(env, name, &event, form, format);
-            self.queue_encoded(Wrapped::of(forms.get(form, format, make)), cx);
+            let frame = match &event.payload {
+                EventPayload::Frame(shared) if form == Form::PUBLISHED => shared,
+                _ => forms.get(form, format, make),
+            };
+            self.queue_encoded(Wrapped::of(frame), id, cx);
         }
     }
 
-    fn queue_encoded(&mut self, mut encoded: Wrapped<'_>, cx: &mut Context<'_>) {
+    /// Queues a message as a reply; `id` is its id in a stream of events.
+    fn queue_encoded(
+        &mut self,
+        mut encoded: Wrapped<'_>,
+        id: Option<EventId>,
+        cx: &mut Context<'_>,
+    ) {
         if !self.is_open_socket() || encoded.plain.is_empty() {
             return;
         }
@@ -320,7 +337,7 @@ impl Session {
         let frame = match self.stage.framing() {
             Framing::Plain => encoded.plain.clone(),
             Framing::Compressed(channel) => encoded.for_channel(channel, cx.codecs),
-            Framing::Records(framing) => encoded.record(framing, None),
+            Framing::Records(framing) => encoded.record(framing, id),
         };
         if frame.is_empty() {
             return cx.counters.http_streams_unsaid.add(1);
@@ -427,7 +444,7 @@ mod tests {
     fn broadcast_event_is_shared_by_a_thousand_streams() {
         let mut core = Core::new();
         let event = positioned("{\"event\":\"e\"}");
-        let env = Env::new(Config::demo(), 1);
+        let env = Env::new(Config::demo(), 1).expect("sound");
         let mut broadcast = Broadcast::new(&event, "news", &env).expect("a frame");
         let mut deliver = |positioned, core: &mut Core| {
             let mut session = core.session();
@@ -454,7 +471,7 @@ mod tests {
     fn broadcast_event_that_fits_no_queue_does_not_close_its_receivers() {
         let mut core = Core::new();
         let event = positioned(&"\n".repeat(100));
-        let env = Env::new(Config::demo(), 1);
+        let env = Env::new(Config::demo(), 1).expect("sound");
         let mut broadcast = Broadcast::new(&event, "news", &env).expect("a frame");
         let mut session = core.session();
         session.stage = Stage::event_stream();

@@ -169,7 +169,12 @@ impl fmt::Display for EventId {
 
 /// Appends a message as one event in one chunk; false if it is binary. Each of CR LF, CR and LF
 /// ends a line of data.
-fn push_event(out: &mut Vec<u8>, kind: MessageKind, payload: &[u8], id: Option<EventId>) -> bool {
+pub(super) fn push_event(
+    out: &mut Vec<u8>,
+    kind: MessageKind,
+    payload: &[u8],
+    id: Option<EventId>,
+) -> bool {
     if kind == MessageKind::Binary {
         return false;
     }

@@ -39,8 +39,9 @@
 //! ```
 //!
 //! A letter before `>` or `<` names one of several connections. `*` in what the server sends
-//! matches any run of characters. `$socket` is the connection's socket id and `$A.socket` that of
-//! another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription,
+//! matches any run of characters. `$A.stream` is the part before the colon of the id of the last
+//! event that a stream of events has received. `$socket` is the connection's socket id and
+//! `$A.socket` that of another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription,
 //! `$QUERY(method,path,body)` is a signed query, `$JWT({...})` is a token with these claims, signed
 //! with the secret of the peer module, and `$REPEAT(a,3)` is `aaa`.
 //!
@@ -161,6 +162,8 @@ struct Actor {
     wire: usize,
     socket: String,
     head: String,
+    /// The stream of the last event with an id.
+    stream: String,
 }
 
 impl Stage {
@@ -330,6 +333,7 @@ impl Stage {
         for (other, actor) in &self.names {
             if !other.is_empty() {
                 line = line.replace(&format!("${other}.socket"), &actor.socket);
+                line = line.replace(&format!("${other}.stream"), &actor.stream);
             }
         }
         let socket = self.names.get(name).map_or("", |actor| actor.socket.as_str());
@@ -374,6 +378,9 @@ impl Stage {
                 let received = wire.received.remove(0);
                 if let Received::Answer { head, .. } = &received {
                     actor.head = head.clone();
+                }
+                if let Received::Event(id, _) = &received {
+                    actor.stream = id.split(':').next().unwrap_or_default().to_owned();
                 }
                 if let Received::Text(text) = &received
                     && let Some(socket) = socket_of(text)

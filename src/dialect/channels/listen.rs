@@ -7,17 +7,22 @@
 //! | `channel` | the name of one more channel, which may have commas; may occur several times |
 //! | `socket_id` | any socket id of the client's choice, for which private channels are signed |
 //! | `auth` | `key:signature` of one private channel; once for each, in the order of the channels |
+//! | `lastEventId` | the id of the last event that was received, if `Last-Event-ID` has none |
+//!
+//! A stream of one channel that has a history resumes after the last event. Its events have their
+//! positions as ids.
 
 use super::super::context::{DialectContext, Opening};
 use super::super::effects::Effect;
 use super::super::reply::HttpReply;
 use super::connection::Connection;
 use super::data::ChannelKind;
+use super::positions::limit_of;
 use super::reply::{ApiRefusal, json_error};
 use super::vendor::{SubscribeRefusal, Vendor};
 use super::{channel, commands};
 use crate::http::query::{self, PlusSign};
-use crate::hub::JoinRequest;
+use crate::hub::{JoinRequest, ResumeFrom, ResumeRequest};
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -42,17 +47,30 @@ pub(super) fn listen<V: Vendor>(
         return Err(refuse((503, V::DATA.codes.over_quota.reason.clone())));
     }
     // Of several channels, one id could not hold the positions.
-    let positioned = query.channels.len() == 1;
+    let is_single = query.channels.len() == 1;
     let max = entry.config.limits.subscriptions_per_connection;
     for name in query.channels {
         let cached = channel::is_cached(V::DATA, &name);
-        let request = cached.then_some(JoinRequest { cached, ..JoinRequest::default() });
+        let history = entry.config.history_of(&name).filter(|_| is_single);
+        let resume = history.map(|it| ResumeRequest { from: from(opening), limit: limit_of(it) });
+        let positioned = resume.is_some();
+        let request = JoinRequest { cached, resume, ..JoinRequest::default() };
+        let request = (cached || positioned).then_some(request);
         let name = name.into_owned();
         context.effects.push(Effect::Join { app, name, max, request, positioned });
     }
     let mut conn = Connection::new(app, 0, context.now);
     conn.who().listens = true;
     Ok(conn)
+}
+
+/// Where the client resumes the history of its channel.
+fn from(opening: &Opening<'_>) -> ResumeFrom {
+    match opening.last_event_id() {
+        None => ResumeFrom::Present,
+        Some(Ok(id)) => ResumeFrom::Position(id.into()),
+        Some(Err(_)) => ResumeFrom::Malformed,
+    }
 }
 
 /// Checks what does not depend on the channels, as for a WebSocket.
@@ -67,7 +85,7 @@ fn admit<V: Vendor>(
         return Err((503, codes.draining.reason.clone()));
     }
     if env.is_overloaded() {
-        if let Some(counters) = env.counters.get(usize::from(context.conn.core)) {
+        if let Some(counters) = env.runtime.counters.get(usize::from(context.conn.core)) {
             counters.refused_overload.add(1);
         }
         return Err((503, codes.overloaded.reason.clone()));
@@ -180,7 +198,7 @@ fn check_signatures(
             continue;
         }
         context.work.fail(address, now_s);
-        if let Some(counters) = context.env.counters.get(usize::from(context.conn.core)) {
+        if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
             counters.event_streams_unsigned.add(1);
         }
         return Err((401, SubscribeRefusal::Signature.text(name).into_owned().into()));

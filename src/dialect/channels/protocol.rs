@@ -269,8 +269,10 @@ fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, repl
     let mut message = messages::subscribed(V::DATA, name, &data);
     if let Some(resumed) = &reply.resumed {
         positions::push_resumed(&mut message, resumed);
+        context.out.text_with_id(resumed.position.into(), &message);
+    } else {
+        context.send_text(&message);
     }
-    context.send_text(&message);
     let has_recovered = |it: &ResumeReply| it.outcome == ResumeOutcome::Recovered;
     if reply.resumed.as_deref().is_some_and(has_recovered) {
         // The client has got the cached event, or gets it as one of the missed events.

@@ -167,7 +167,7 @@ fn open_channels(
     room: Option<&mut Vec<u8>>,
     cx: &mut Context<'_>,
 ) -> Result<Reply, Transition> {
-    let RouteMatch { route, leases, claims, .. } = entry;
+    let RouteMatch { route, number, leases, claims, .. } = entry;
     let mut opening = opening(route, request, claims.as_ref(), cx);
     opening.receives_events = true;
     let before = cx.effects.len();
@@ -189,7 +189,7 @@ fn open_channels(
     push_head(request, framing, &fields, out);
     out.extend_from_slice(b"\r\n");
     begin_stream(Some(framing), out, cx);
-    let policy = ConnectionPolicy::new(route.rules.get().cloned(), leases);
+    let policy = ConnectionPolicy::new(cx.env.runtime.route(number).rules.clone(), leases);
     let input = Input::Records(Box::new(Records::none()));
     let channel = Some(Box::new(Channel::of_records(framing)));
     let endpoint = Endpoint::Dialect(connection);
