@@ -2,6 +2,7 @@
 
 const assert = require("node:assert/strict")
 const fs = require("node:fs")
+const net = require("node:net")
 const path = require("node:path")
 const { after, before, test } = require("node:test")
 const { serve } = require("./chromium")
@@ -382,4 +383,43 @@ withPage("a page connects again to server-sent events after a drain", COMPRESSIN
       return heard[1]
     })
     assert.deepEqual([again.event, JSON.parse(again.data)], ["again", { n: 1 }])
+  })
+
+const remembering = `${COMPRESSING}[[apps.history]]\nchannels = ["chat-*"]\n`
+
+withPage("a page resumes server-sent events after a broken connection", remembering,
+  async (page, server) => {
+    const sockets = new Set()
+    const detour = net.createServer((client) => {
+      const upstream = net.connect(server.port, server.host)
+      for (const [one, other] of [[client, upstream], [upstream, client]]) {
+        sockets.add(one)
+        one.pipe(other)
+        one.on("error", () => {})
+        one.on("close", () => other.destroy())
+      }
+    })
+    await new Promise((resolve) => detour.listen(0, "127.0.0.1", resolve))
+    const url = eventsUrl(server, { channels: "chat-1" }).replace(server.port, detour.address().port)
+    assert.equal(await page.run(listen, url, 1), 1)
+    const publisher = server.publisher()
+    const trigger = (number) => publisher.trigger("chat-1", "n", `${number}`)
+    await trigger(0)
+    await page.run(() => until("the first event", () => heard.length === 2))
+    sockets.forEach((socket) => socket.destroy())
+    await trigger(1)
+    await trigger(2)
+    await page.run(() => until("the missed events", () => heard.length === 5, 28000))
+    await trigger(3)
+    const heard = await page.run(async () => {
+      await until("the live event", () => heard.length === 6)
+      source.close()
+      return heard
+    })
+    sockets.forEach((socket) => socket.destroy())
+    detour.close()
+    const [first, zero, again, ...rest] = heard
+    assert.deepEqual([first.recovered, again.recovered], [false, true])
+    assert.deepEqual([zero, ...rest].map(({ data }) => data), ["0", "1", "2", "3"])
+    assert.match(heard.at(-1).id, /^[0-9a-f]{16}:4$/)
   })

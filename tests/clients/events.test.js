@@ -1,6 +1,7 @@
 // Server-sent events of channels, with an EventSource for Node and with Node's own fetch.
 
 const assert = require("node:assert/strict")
+const net = require("node:net")
 const { test } = require("node:test")
 const { EventSource } = require("eventsource")
 const { DEMO, Server, app, within, withServer } = require("./support")
@@ -8,7 +9,10 @@ const { DEMO, Server, app, within, withServer } = require("./support")
 const CONFIG = `
 [pusher]
 activity_timeout_s = 1
-${app()}`
+${app()}
+[[apps.history]]
+channels = ["chat-*"]
+`
 
 const url = (server, query) =>
   `${server.url(`/app/${DEMO.key}/events`).replace(/^ws/, "http")}?${new URLSearchParams(query)}`
@@ -86,6 +90,56 @@ test("an EventSource connects again after a restart", { timeout: 60000 }, async 
     await next.stop()
   }
 })
+
+/** A port of its own that leads to the server. `cut` breaks its connections. */
+async function detour(server) {
+  const sockets = new Set()
+  const listener = net.createServer((client) => {
+    const upstream = net.connect(server.port, server.host)
+    for (const [one, other] of [[client, upstream], [upstream, client]]) {
+      sockets.add(one)
+      one.pipe(other)
+      one.on("error", () => {})
+      one.on("close", () => {
+        sockets.delete(one)
+        other.destroy()
+      })
+    }
+  })
+  await new Promise((resolve) => listener.listen(0, "127.0.0.1", resolve))
+  return {
+    port: listener.address().port,
+    cut: () => sockets.forEach((socket) => socket.destroy()),
+    stop: () => listener.close(),
+  }
+}
+
+withServer("an EventSource resumes after each of ten broken connections", { config: CONFIG, threads: 2 },
+  async (server) => {
+    const way = await detour(server)
+    const heard = []
+    const source = new EventSource(url(server, { channels: "chat-1" }).replace(server.port, way.port))
+    source.onmessage = ({ data, lastEventId }) => heard.push({ ...JSON.parse(data), lastEventId })
+    const succeeded = () => heard.filter(({ event }) => event.includes("subscription_succeeded"))
+    const numbers = () => heard.filter(({ event }) => event === "n").map(({ data }) => Number(data))
+    const publisher = server.publisher()
+    let next = 0
+    for (let round = 0; round < 10; round += 1) {
+      await until("the subscription", () => succeeded().length === round + 1)
+      for (const _ of [1, 2]) await publisher.trigger("chat-1", "n", `${next++}`)
+      await until("the live events", () => numbers().length === next)
+      way.cut()
+      // It is published while nobody listens.
+      for (const _ of [1, 2, 3]) await publisher.trigger("chat-1", "n", `${next++}`)
+      await until("the missed events", () => numbers().length === next)
+    }
+    source.close()
+    way.cut()
+    way.stop()
+    assert.deepEqual(numbers(), Array.from({ length: next }, (_, number) => number))
+    assert.deepEqual(succeeded().map(({ recovered }) => recovered), [false, ...Array(10).fill(true)])
+    assert.match(heard.at(-1).lastEventId, /^[0-9a-f]{16}:50$/)
+  })
 
 withServer("fetch reads the bytes of a stream", { config: CONFIG }, async (server) => {
   const response = await fetch(url(server, { channels: "news" }))
