@@ -239,6 +239,45 @@ mod tests {
     }
 
     #[test]
+    fn apps_events_path_names_the_application_and_leaves_the_api_its_own() {
+        use config::AppDialect::{Broadcastt, Pusher};
+        let (unknown, none) = (Err(PathError::UnknownApp), Err(PathError::NoSuchPath));
+        let mixed = two(Pusher, Broadcastt);
+        for (path, method, expected) in [
+            ("/app/app-key/events", "GET", Ok(0)),
+            ("/app/app-key/events", "POST", Ok(0)),
+            ("/app/second/events", "GET", Ok(1)),
+            ("/app/other/events", "GET", unknown),
+            ("/app/app-key/events/", "GET", none),
+            ("/app/app-key//events", "GET", none),
+            ("/app/events", "GET", none),
+            ("/app/app-key", "GET", none),
+            ("/apps/second/events", "GET", Ok(1)),
+            ("/apps/second/events", "HEAD", Ok(1)),
+            ("/apps/second/events", "OPTIONS", Ok(1)),
+            ("/apps/second/events", "POST", none),
+            ("/apps/app-key/events", "GET", none),
+            // The path of the HTTP API, by the id of an application.
+            ("/apps/1/events", "GET", none),
+            ("/apps/2/events", "OPTIONS", none),
+            ("/apps/other/events", "GET", unknown),
+            ("/apps/2/channels/a/events", "GET", none),
+        ] {
+            assert_eq!(mixed.app_of_events(path, method), expected, "{method} {path}");
+        }
+        // An id that is a key, too: what reads is for events, everything else is for the API.
+        let mut config = Config::demo();
+        let app = &mut config.apps[0];
+        (app.id, app.dialect) = (app.key.clone(), Broadcastt);
+        let same = Env::new(config, 0).unwrap();
+        for (method, expected) in
+            [("GET", Ok(0)), ("HEAD", Ok(0)), ("OPTIONS", none), ("POST", none)]
+        {
+            assert_eq!(same.app_of_events("/apps/app-key/events", method), expected, "{method}");
+        }
+    }
+
+    #[test]
     fn apps_api_path_names_the_application_by_id_or_key() {
         let env = env("");
         assert_eq!(env.api_target("/apps/1/events"), Some((0, "/events")));
