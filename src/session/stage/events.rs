@@ -15,7 +15,7 @@ use super::route::{self, opening, push_head};
 use super::transition::Transition;
 use super::websocket::WebSocket;
 use crate::config::{EndpointKind, Route};
-use crate::dialect::{self, Connection, ConnectionEnd, HttpReply, PathError};
+use crate::dialect::{self, Connection, ConnectionEnd, HttpReply, PathError, Rejection};
 use crate::gateway::{RouteMatch, RouteRefusal};
 use crate::http::{HttpVersion, Request, Response};
 use crate::session::Context;
@@ -133,7 +133,7 @@ fn open(
     room: Option<&mut Vec<u8>>,
     cx: &mut Context<'_>,
 ) -> Result<Reply, Transition> {
-    let refused = |status, text| Ok(Reply::Refused(error(status, text)));
+    let refused = |status, text: &str| Ok(Reply::Refused(error(status, text)));
     if cors::is_preflight(request) {
         return Ok(Reply::Preflight);
     }
@@ -150,12 +150,28 @@ fn open(
     match (wanted, room) {
         (Wanted::Channels(None), _) => refused(404, "no application has this key"),
         (Wanted::Channels(Some(app)), room) => open_channels(app, entry, request, room, cx),
+        (Wanted::Endpoint, _)
+            if let Some(Rejection { status, text }) = rejection(&entry, request, cx) =>
+        {
+            refused(status, &text)
+        }
         (Wanted::Endpoint, None) => Ok(Reply::Head),
         (Wanted::Endpoint, Some(out)) => {
             let (records, framing) = (Records::none(), RecordFraming::Events);
             Err(route::begin(request, entry, records, framing, out, cx))
         }
     }
+}
+
+/// Why the endpoint of a route refuses a request, as it would refuse a WebSocket.
+fn rejection(
+    entry: &RouteMatch<'_, '_>,
+    request: &Request<'_>,
+    cx: &Context<'_>,
+) -> Option<Rejection> {
+    let opening = opening(entry.route, request, entry.claims.as_ref(), cx);
+    let is_dialect = entry.route.endpoint != EndpointKind::Proxy;
+    Connection::subprotocol(cx.env, &opening).err().filter(|_| is_dialect)
 }
 
 /// Opens a connection to channels of application `app`; without `room`, only checks that one could
