@@ -32,7 +32,7 @@ const OLD_VERSION: &str = "a stream of events needs HTTP/1.1";
 
 /// What a request for server-sent events is for.
 #[derive(Clone, Copy)]
-pub(super) enum Wanted {
+pub(super) enum EventsTarget {
     /// The channels of an application; `None` if no application has the key.
     Channels(Option<u32>),
     /// An endpoint with streams.
@@ -40,16 +40,21 @@ pub(super) enum Wanted {
 }
 
 /// Whether a request is for server-sent events, and what for.
-pub(super) fn wanted(route: &Route, request: &Request<'_>, cx: &Context<'_>) -> Option<Wanted> {
+pub(super) fn target(
+    route: &Route,
+    request: &Request<'_>,
+    cx: &Context<'_>,
+) -> Option<EventsTarget> {
     match route.endpoint {
         EndpointKind::Apps => match cx.env.app_of_events(request.path(), request.method) {
             Err(PathError::NoSuchPath) => None,
-            found => Some(Wanted::Channels(found.ok())),
+            found => Some(EventsTarget::Channels(found.ok())),
         },
         EndpointKind::Echo => None,
         _ => {
             let reads = matches!(request.method, "GET" | "HEAD");
-            (route.stream && reads && route::accepts_events(request)).then_some(Wanted::Endpoint)
+            (route.stream && reads && route::accepts_events(request))
+                .then_some(EventsTarget::Endpoint)
         }
     }
 }
@@ -71,7 +76,7 @@ enum Reply {
 /// # Errors
 /// The stream that was opened.
 pub(super) fn answer(
-    wanted: Wanted,
+    target: EventsTarget,
     entry: RouteMatch<'_, '_>,
     request: &Request<'_>,
     room: Option<&mut Vec<u8>>,
@@ -79,10 +84,10 @@ pub(super) fn answer(
 ) -> Result<(Vec<u8>, bool), Transition> {
     let head_only = request.method == "HEAD";
     let mut bytes = Vec::new();
-    let refuses_origin = refuses_origin(wanted, request, cx);
+    let refuses_origin = refuses_origin(target, request, cx);
     let reply = match refuses_origin {
         true => None,
-        false => Some(open(wanted, entry, request, room, cx)?),
+        false => Some(open(target, entry, request, room, cx)?),
     };
     let (connection, last) = unless_failed(request.connection(), cx);
     let shared_with = cors::reader(request);
@@ -117,17 +122,17 @@ pub(super) fn answer(
 }
 
 /// Whether the listener, or the application, does not admit the request's origin.
-fn refuses_origin(wanted: Wanted, request: &Request<'_>, cx: &Context<'_>) -> bool {
+fn refuses_origin(target: EventsTarget, request: &Request<'_>, cx: &Context<'_>) -> bool {
     let admits = router(cx).listener.admits(request.header("origin"), request.authority());
-    let app_admits = match wanted {
-        Wanted::Channels(Some(app)) => dialect::admits_events(cx.env, app, request),
-        Wanted::Channels(None) | Wanted::Endpoint => true,
+    let app_admits = match target {
+        EventsTarget::Channels(Some(app)) => dialect::admits_events(cx.env, app, request),
+        EventsTarget::Channels(None) | EventsTarget::Endpoint => true,
     };
     !admits || !app_admits
 }
 
 fn open(
-    wanted: Wanted,
+    target: EventsTarget,
     entry: RouteMatch<'_, '_>,
     request: &Request<'_>,
     room: Option<&mut Vec<u8>>,
@@ -147,16 +152,16 @@ fn open(
             return Ok(Reply::Refused(reply));
         }
     };
-    match (wanted, room) {
-        (Wanted::Channels(None), _) => refused(404, "no application has this key"),
-        (Wanted::Channels(Some(app)), room) => open_channels(app, entry, request, room, cx),
-        (Wanted::Endpoint, _)
+    match (target, room) {
+        (EventsTarget::Channels(None), _) => refused(404, "no application has this key"),
+        (EventsTarget::Channels(Some(app)), room) => open_channels(app, entry, request, room, cx),
+        (EventsTarget::Endpoint, _)
             if let Some(Rejection { status, text }) = rejection(&entry, request, cx) =>
         {
             refused(status, &text)
         }
-        (Wanted::Endpoint, None) => Ok(Reply::Head),
-        (Wanted::Endpoint, Some(out)) => {
+        (EventsTarget::Endpoint, None) => Ok(Reply::Head),
+        (EventsTarget::Endpoint, Some(out)) => {
             let (records, framing) = (Records::none(), RecordFraming::Events);
             Err(route::begin(request, entry, records, framing, out, cx))
         }

@@ -345,9 +345,9 @@ fn answer(
     }
     let found = router.page(request);
     match found {
-        Ok(entry) => match events::wanted(entry.route, request, cx) {
-            Some(wanted) => {
-                let (bytes, last) = events::answer(wanted, entry, request, room, cx)?;
+        Ok(entry) => match events::target(entry.route, request, cx) {
+            Some(target) => {
+                let (bytes, last) = events::answer(target, entry, request, room, cx)?;
                 Ok(PendingReply::bytes(bytes, last))
             }
             None => Ok(answer_page(Some(entry.route), request, cx)),
