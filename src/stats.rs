@@ -258,10 +258,16 @@ counters! {
     http_bodies_unread,
     /// Upgrades to WebSocket.
     upgrades,
-    /// HTTP requests that use streamed bodies in place of a WebSocket.
+    /// HTTP requests that use streamed bodies in place of a WebSocket, with those for server-sent
+    /// events.
     http_streams,
-    /// Messages not delivered to an HTTP stream because its framing has no record for them.
+    /// Messages not delivered to an HTTP stream because its framing has no record for them, or
+    /// because the record would be longer than its write queue.
     http_streams_unsaid,
+    /// Streams of server-sent events open now.
+    event_streams,
+    /// Requests for server-sent events refused because a signature was missing or wrong.
+    event_streams_unsigned,
     /// Events not published because they came through a view of a linked channel that may not
     /// publish, or that the source's dialect cannot express.
     link_refused,

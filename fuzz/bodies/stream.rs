@@ -2,8 +2,8 @@
 
 use super::pieces;
 use polycast::http::{self, Body, BodyChunk};
-use polycast::ws::FrameLimits;
 use polycast::ws::record::{Reader, RecordEvent, RecordFraming};
+use polycast::ws::{FrameLimits, MessageKind};
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&[flags, seed], stream)) = data.split_first_chunk::<2>() else { return };
@@ -34,6 +34,24 @@ pub(crate) fn run(data: &[u8]) {
     let _ = unchunked(stream, seed);
 }
 
+/// Checks that an event has the lines of the message, and that nothing in the message is a field of
+/// its own.
+fn check_event(kind: MessageKind, payload: &[u8]) {
+    let mut record = Vec::new();
+    let is_text = kind == MessageKind::Text;
+    assert_eq!(RecordFraming::Events.push(&mut record, kind, payload), is_text);
+    if !is_text {
+        return;
+    }
+    let record = String::from_utf8(record).expect("text");
+    let (_, event) = record.split_once("\r\n").expect("a chunk");
+    let event = event.strip_suffix("\n\n\r\n").expect("the end of an event");
+    let lines = event.split('\n').map(|line| line.strip_prefix("data: ").expect("data"));
+    let text = std::str::from_utf8(payload).expect("text");
+    let breaks = text.replace("\r\n", "\n").replace('\r', "\n");
+    assert_eq!(lines.collect::<Vec<_>>().join("\n"), breaks);
+}
+
 /// What is told: messages, signs of life, what is wrong. Each message is said back.
 fn message(framing: RecordFraming, limits: &FrameLimits, pieces: &[&[u8]]) -> Vec<String> {
     let mut reader = Reader::new(framing);
@@ -50,6 +68,7 @@ fn message(framing: RecordFraming, limits: &FrameLimits, pieces: &[&[u8]]) -> Ve
                     let mut record = Vec::new();
                     let output = framing.push(&mut record, kind, payload);
                     assert!(output || payload.contains(&b'\r'), "{payload:?}");
+                    check_event(kind, payload);
                 }
                 RecordEvent::Violation(_) => {
                     message.push(format!("{found:?}"));

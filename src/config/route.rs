@@ -90,6 +90,9 @@ section! {
         /// silence. The end of the request body ends the response of "echo"; with the other
         /// endpoints the client continues to receive. If the server ends the stream with a close
         /// code, the trailer field Polycast-Close has the code and the reason.
+        ///
+        /// If Accept names text/event-stream, the response of all but "echo" has server-sent
+        /// events, and a GET opens a stream that only receives: see docs/sse.md.
         #[serde(default)]
         pub stream: bool;
         /// The groups of the endpoint "reflect".

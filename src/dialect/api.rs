@@ -5,7 +5,7 @@ use super::content::Content;
 use super::context::{DialectContext, Opening, Rejection};
 use super::effects::Effects;
 use super::env::Env;
-use super::reply::{Answered, no_such_target};
+use super::reply::{Answered, HttpReply, no_such_target};
 use crate::dialect::DialectMessage;
 use crate::dialect::Event;
 use crate::http;
@@ -21,6 +21,21 @@ pub trait DialectApi: Sized {
     /// supported.
     fn subprotocol<'a>(_env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         Ok(None)
+    }
+
+    /// Opens a connection of a client that only receives, for a request whose path names
+    /// application `app` and whose response is a stream of server-sent events. The connection
+    /// receives nothing from its peer. The response begins after this call, so that nothing may be
+    /// sent yet.
+    ///
+    /// # Errors
+    /// The reply that refuses the request.
+    fn listen(
+        _context: &mut DialectContext<'_>,
+        _app: u32,
+        opening: &Opening<'_>,
+    ) -> Result<Self, HttpReply> {
+        Err(no_such_target(opening.path))
     }
 
     /// Whether a client may subscribe to a channel of this name without authorisation.

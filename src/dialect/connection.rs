@@ -8,7 +8,7 @@ use super::effects::Effects;
 use super::entry::DialectKind;
 use super::env::Env;
 use super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
-use super::reply::{Answered, no_such_target};
+use super::reply::{Answered, HttpReply, no_such_target};
 use crate::codec::Format;
 use crate::config::{self, SlowConsumer};
 use crate::dialect::DialectMessage;
@@ -61,6 +61,23 @@ macro_rules! connections {
                 match context.env.dialect_kind(opening.route.endpoint, opening.path) {
                     $($(#[$cfg])* DialectKind::$name => {
                         super::$module::Connection::open(context, opening).map(Connection::$name)
+                    })*
+                }
+            }
+
+            /// As in [`DialectApi::listen`].
+            ///
+            /// # Errors
+            /// The reply that refuses the request.
+            pub fn listen(
+                context: &mut DialectContext<'_>,
+                app: u32,
+                opening: &Opening<'_>,
+            ) -> Result<Connection, HttpReply> {
+                match context.env.dialect_of(app) {
+                    $($(#[$cfg])* DialectKind::$name => {
+                        super::$module::Connection::listen(context, app, opening)
+                            .map(Connection::$name)
                     })*
                 }
             }

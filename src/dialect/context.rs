@@ -8,11 +8,13 @@ use crate::claims::Claims;
 use crate::codec::json::Scratch;
 use crate::config;
 use crate::http;
+use crate::http::query::{self, PlusSign};
 use crate::hub::ConnId;
 use crate::mem::{Frozen, Handle};
 use crate::time::Now;
 use crate::work::Meter;
 use crate::ws::output::Output;
+use crate::ws::record::EventId;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -47,6 +49,27 @@ pub struct DialectContext<'a> {
     /// Whether the server is being shut down.
     pub draining: bool,
 }
+
+impl Opening<'_> {
+    /// What the client sends of the last event that it has received: the header field
+    /// `Last-Event-ID`, which a browser sends when it connects again, or else `lastEventId` of the
+    /// query. `None` if it has received no event with an id.
+    pub fn last_event_id(&self) -> Option<Result<EventId, MalformedId>> {
+        let field = self.headers.first("last-event-id").map(|it| str::from_utf8(it).unwrap_or("?"));
+        let text = match field.filter(|text| !text.is_empty()) {
+            Some(text) => Cow::Borrowed(text),
+            None => {
+                let value = query::get(self.query, "lastEventId")?;
+                query::decode(value, PlusSign::Literal).unwrap_or("?".into())
+            }
+        };
+        (!text.is_empty()).then(|| EventId::read(&text).ok_or(MalformedId))
+    }
+}
+
+/// The text is not the id of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MalformedId;
 
 impl DialectContext<'_> {
     /// Sends one text message to this peer.
@@ -100,6 +123,8 @@ pub struct Opening<'a> {
     pub headers: &'a http::Headers<'a>,
     /// The claims of the client's token or certificate, if a guard has read one.
     pub claims: Option<&'a Claims>,
+    /// Whether messages go to the client as server-sent events.
+    pub receives_events: bool,
 }
 
 /// The HTTP error that refuses a WebSocket before its handshake is answered.

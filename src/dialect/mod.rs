@@ -37,7 +37,7 @@ pub mod zilliqa;
 
 pub use api::DialectApi;
 pub use app::App;
-pub use apps::Apps;
+pub use apps::{Apps, PathError};
 pub use channels::ids::SocketIds;
 pub use closing::{Closing, Why};
 pub use connection::{Connection, count, is_public, needs_body, on_undelivered, request};
@@ -52,7 +52,7 @@ pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
     OutgoingMail, Up, UserStatus,
 };
-pub use paths::{SharedWith, shared_with};
+pub use paths::{SharedWith, admits_events, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};
 pub use webhooks::{EventText, SignatureFields, WebhookFormat};

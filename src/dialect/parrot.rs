@@ -126,6 +126,7 @@ mod tests {
         let route = crate::config::Route::to(EndpointKind::Apps);
         with(env, &format!("GET {path}"), |context, request| {
             let opening = Opening {
+                receives_events: false,
                 now: context.now,
                 conn: context.conn,
                 peer: context.peer,

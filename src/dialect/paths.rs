@@ -30,6 +30,27 @@ impl Env {
         }
     }
 
+    /// The number of the application whose channels a path names as server-sent events: a path of
+    /// its WebSockets, followed by `/events`. Where such a path may be one of the HTTP API, too,
+    /// only requests that read are for events.
+    ///
+    /// # Errors
+    /// The path is not one of events, or no application has the key.
+    pub fn app_of_events(&self, path: &str, method: &str) -> Result<u32, PathError> {
+        let socket = path.strip_suffix("/events").filter(|socket| !socket.ends_with('/'));
+        let socket = socket.ok_or(PathError::NoSuchPath)?;
+        let found = self.app_of_socket(socket);
+        if self.key_below("/app/", socket).is_some() {
+            return found;
+        }
+        let is_api = self.api_target(path).is_some();
+        match (found, method) {
+            (Ok(app), "GET" | "HEAD") => Ok(app),
+            (found, "GET" | "HEAD" | "OPTIONS") if !is_api => found,
+            _ => Err(PathError::NoSuchPath),
+        }
+    }
+
     /// The dialect that owns a WebSocket path besides `/app/{key}`, and the path's key.
     fn owner_of_socket<'p>(&self, path: &'p str) -> Option<(DialectKind, &'p str)> {
         let owned = DialectKind::ALL.iter().flat_map(|kind| {
@@ -122,6 +143,22 @@ pub enum SharedWith {
     Origin(String),
 }
 
+/// Whether application `app` admits a request for server-sent events by its origin. A browser names
+/// no origin if the page has the origin of the request itself.
+pub fn admits_events(env: &Env, app: u32, request: &http::Request<'_>) -> bool {
+    let origins = &env.apps.get(app).config.allowed_origins;
+    let is_allowed = |origin: &str| origins.iter().any(|allowed| allowed.matches(origin));
+    let own = || {
+        let is_own = request.header("sec-fetch-site") == Some("same-origin");
+        let authority = request.authority().filter(|_| is_own);
+        // Behind a proxy that terminates TLS, the scheme is not known.
+        authority.is_some_and(|host| {
+            ["https", "http"].iter().any(|scheme| is_allowed(&format!("{scheme}://{host}")))
+        })
+    };
+    origins.is_empty() || request.header("origin").map_or_else(own, is_allowed)
+}
+
 /// The web origin that may read the response to a request of the HTTP API, by `cors_origins` of the
 /// application that the path names. `None` if the request's origin may not.
 pub fn shared_with(env: &Env, request: &http::Request<'_>) -> Option<SharedWith> {
@@ -199,6 +236,45 @@ mod tests {
         assert_eq!(mixed.api_target("/apps/app-key/event"), Some((0, "/event")));
         assert_eq!(mixed.api_target("/apps/second/event"), None);
         assert_eq!(mixed.api_target("/apps/2/event"), Some((1, "/event")));
+    }
+
+    #[test]
+    fn apps_events_path_names_the_application_and_leaves_the_api_its_own() {
+        use config::AppDialect::{Broadcastt, Pusher};
+        let (unknown, none) = (Err(PathError::UnknownApp), Err(PathError::NoSuchPath));
+        let mixed = two(Pusher, Broadcastt);
+        for (path, method, expected) in [
+            ("/app/app-key/events", "GET", Ok(0)),
+            ("/app/app-key/events", "POST", Ok(0)),
+            ("/app/second/events", "GET", Ok(1)),
+            ("/app/other/events", "GET", unknown),
+            ("/app/app-key/events/", "GET", none),
+            ("/app/app-key//events", "GET", none),
+            ("/app/events", "GET", none),
+            ("/app/app-key", "GET", none),
+            ("/apps/second/events", "GET", Ok(1)),
+            ("/apps/second/events", "HEAD", Ok(1)),
+            ("/apps/second/events", "OPTIONS", Ok(1)),
+            ("/apps/second/events", "POST", none),
+            ("/apps/app-key/events", "GET", none),
+            // The path of the HTTP API, by the id of an application.
+            ("/apps/1/events", "GET", none),
+            ("/apps/2/events", "OPTIONS", none),
+            ("/apps/other/events", "GET", unknown),
+            ("/apps/2/channels/a/events", "GET", none),
+        ] {
+            assert_eq!(mixed.app_of_events(path, method), expected, "{method} {path}");
+        }
+        // An id that is a key, too: what reads is for events, everything else is for the API.
+        let mut config = Config::demo();
+        let app = &mut config.apps[0];
+        (app.id, app.dialect) = (app.key.clone(), Broadcastt);
+        let same = Env::new(config, 0).unwrap();
+        for (method, expected) in
+            [("GET", Ok(0)), ("HEAD", Ok(0)), ("OPTIONS", none), ("POST", none)]
+        {
+            assert_eq!(same.app_of_events("/apps/app-key/events", method), expected, "{method}");
+        }
     }
 
     #[test]

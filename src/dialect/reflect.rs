@@ -9,7 +9,7 @@ use super::{
 use crate::config::{EndpointKind, Grouping, Reflect, Route};
 use crate::dialect::{Event, JoinRequest};
 use crate::http::NormalPath;
-use crate::hub::{HistoryLimit, Retention, SharedFrame};
+use crate::hub::{HistoryLimit, ResumeFrom, ResumeRequest, Retention, SharedFrame};
 use crate::mem::Frozen;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;
@@ -62,6 +62,13 @@ fn history_limit(group: &Reflect) -> Option<HistoryLimit> {
     (group.history > 0).then_some(limit)
 }
 
+/// The request of a member that receives server-sent events: for what it has missed since its last
+/// event, or, as any new member, for the whole history.
+fn resume(opening: &Opening<'_>, limit: HistoryLimit) -> ResumeRequest {
+    let last = opening.last_event_id().and_then(Result::ok);
+    ResumeRequest { from: ResumeFrom::Kept(last.map(Into::into)), limit }
+}
+
 impl Dialect for Connection {
     fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection> {
         if context.draining {
@@ -72,15 +79,13 @@ impl Dialect for Connection {
         let (app, name) = (APP, group.to_string());
         let Reflect { exclude_sender, .. } = opening.route.reflect;
         let history_limit = history_limit(&opening.route.reflect);
-        let request =
-            history_limit.map(|_| JoinRequest { history: true, ..JoinRequest::default() });
-        context.effects.push(Effect::Join {
-            app,
-            name,
-            max: usize::MAX,
-            request,
-            positioned: false,
+        let receives_events = opening.receives_events;
+        let request = history_limit.map(|limit| match receives_events {
+            true => JoinRequest { resume: Some(resume(opening, limit)), ..JoinRequest::default() },
+            false => JoinRequest { history: true, ..JoinRequest::default() },
         });
+        let positioned = receives_events && history_limit.is_some();
+        context.effects.push(Effect::Join { app, name, max: usize::MAX, request, positioned });
         Some(Connection(Box::new(Member { group, exclude_sender, history_limit })))
     }
 

@@ -18,8 +18,9 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 14] = [
+const GAUGES: [&str; 15] = [
     "connections",
+    "event_streams",
     "upstreams",
     "channels",
     "subscriptions",

@@ -16,6 +16,9 @@ enum State {
 }
 
 impl Body {
+    /// The body of a request that has none, or whose body is not read in pieces.
+    pub const EMPTY: Body = Body(State::Length(0));
+
     pub(super) fn new(framing: BodyFraming) -> Body {
         Body(match framing {
             BodyFraming::Length(length) => State::Length(length),

@@ -199,7 +199,7 @@ pub struct HistoryLimit {
     /// Number of events.
     pub max: u32,
     /// How long an event is kept, in seconds, also while the channel has no subscriber. 0 keeps
-    /// events until the last subscriber leaves; they have no positions.
+    /// events until the last subscriber leaves.
     pub ttl_s: u32,
     /// Bytes of their frames.
     pub bytes: usize,

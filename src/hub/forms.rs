@@ -7,6 +7,7 @@
 
 use super::frames::SharedFrame;
 use crate::codec::Format;
+use crate::ws::record::EventId;
 use std::sync::OnceLock;
 
 /// The form in which a subscriber receives the events of a channel.
@@ -32,6 +33,18 @@ pub struct StreamPosition {
     pub stream: u64,
     /// The serial number of the event, from 1, rising by one for each event.
     pub serial: u64,
+}
+
+impl From<StreamPosition> for EventId {
+    fn from(position: StreamPosition) -> EventId {
+        EventId { stream: position.stream, serial: position.serial }
+    }
+}
+
+impl From<EventId> for StreamPosition {
+    fn from(id: EventId) -> StreamPosition {
+        StreamPosition { stream: id.stream, serial: id.serial }
+    }
 }
 
 /// The forms of one event that have been made, in a list that only grows.

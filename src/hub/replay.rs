@@ -25,6 +25,9 @@ pub enum ResumeFrom {
     Position(StreamPosition),
     /// Before the last events, up to this number.
     Rewind(u32),
+    /// After this position, or before all events that are kept if there is no position or it cannot
+    /// be resumed.
+    Kept(Option<StreamPosition>),
     /// At a position that cannot be read.
     Malformed,
 }
@@ -101,6 +104,15 @@ impl History {
             ResumeFrom::Rewind(count) => {
                 let serial = self.before_last(count);
                 (StreamPosition { serial, ..present }, ResumeOutcome::Recovered)
+            }
+            ResumeFrom::Kept(from) => {
+                let found = from.map(|it| self.locate(ResumeFrom::Position(it)));
+                let all = StreamPosition { serial: self.before_last(u32::MAX), ..present };
+                match found {
+                    None => (all, ResumeOutcome::Present),
+                    Some((at, ResumeOutcome::Recovered)) => (at, ResumeOutcome::Recovered),
+                    Some((_, outcome)) => (all, outcome),
+                }
             }
             ResumeFrom::Position(it) if it.stream != present.stream => {
                 (present, ResumeOutcome::OtherStream)

@@ -29,7 +29,7 @@ impl<M: HubMessage> Hub<M> {
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
         self.change_history(at, limit, now_ms, |history, positioned| {
-            if limit.ttl_s > 0 && positioned {
+            if positioned {
                 event.forms = Some(Arc::new(EventForms::new(Some(history.next()))));
             }
             history.push(shared.clone(), event.forms.clone(), limit, now_ms)

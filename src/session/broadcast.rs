@@ -14,7 +14,7 @@ use crate::mem::{Frozen, Handle};
 use crate::stats::Counters;
 use crate::work::{self, WorkKind};
 use crate::ws::output::{BITS, Channel, Codecs};
-use crate::ws::record::{FRAMINGS, RecordFraming};
+use crate::ws::record::{EventId, FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
 
 /// The maximum number of bytes that a position adds to a frame: its members, and a longer header.
@@ -24,6 +24,8 @@ const POSITION_BYTES: usize = 80;
 /// connections that receive it.
 pub struct Broadcast<'e> {
     content: BroadcastContent<'e>,
+    /// The id of the event for streams of events, if its channel has a history.
+    id: Option<EventId>,
     /// The other forms of the event; `None` if it has none.
     others: Option<Box<OtherForms<'e>>>,
 }
@@ -70,8 +72,16 @@ struct Wrapped<'e> {
     shared: Option<&'e CompressedFrames>,
     plain: Handle,
     compressed: [Option<Handle>; BITS],
-    /// The message as a record of each framing, made on this core. Boxed because streams are rare.
-    records: Option<Box<[Option<Handle>; FRAMINGS]>>,
+    /// The message as records, made on this core. Boxed because streams are rare.
+    records: Option<Box<SharedRecords>>,
+}
+
+/// The records of one message, which all HTTP streams on a core share.
+#[derive(Default)]
+struct SharedRecords {
+    of_framings: [Option<Handle>; FRAMINGS],
+    /// The record with the id of the event.
+    with_id: Option<Handle>,
 }
 
 impl<'e> Broadcast<'e> {
@@ -88,7 +98,7 @@ impl<'e> Broadcast<'e> {
             .forms
             .as_deref()
             .map(|forms| Box::new(OtherForms { event, name, forms, env, wrapped: Vec::new() }));
-        Some(Broadcast { content, others })
+        Some(Broadcast { content, id: id_of(event), others })
     }
 
     /// The encoding for a subscriber.
@@ -96,7 +106,7 @@ impl<'e> Broadcast<'e> {
     /// # Errors
     /// Why the subscriber does not receive the event.
     fn encoded(&mut self, form: Form, format: Format) -> Result<&mut Wrapped<'e>, DeliveryOutcome> {
-        let is_published = form.view == 0 && !(form.positioned && self.has_position());
+        let is_published = form.view == 0 && !(form.positioned && self.id.is_some());
         let encoded = match (&mut self.content, &mut self.others) {
             (BroadcastContent::Frame(frame), _) if is_published => frame,
             (BroadcastContent::Value(formed), _) if is_published => formed.encoded(format),
@@ -108,10 +118,6 @@ impl<'e> Broadcast<'e> {
             true if form.view == 0 => Err(DeliveryOutcome::NotMeant),
             true => Err(DeliveryOutcome::NotInView),
         }
-    }
-
-    fn has_position(&self) -> bool {
-        self.others.as_ref().is_some_and(|others| others.forms.position.is_some())
     }
 }
 
@@ -170,11 +176,16 @@ impl<'e> Wrapped<'e> {
         Handle::new(Frozen::new(&own))
     }
 
-    /// The frame's message as a record; empty if the framing cannot carry it.
-    fn record(&mut self, framing: RecordFraming) -> Handle {
+    /// The frame's message as a record; empty if the framing cannot carry it. `id` is the id of the
+    /// event for a peer that receives ids.
+    fn record(&mut self, framing: RecordFraming, id: Option<EventId>) -> Handle {
         let records = self.records.get_or_insert_default();
-        let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame)));
-        records[framing.index()].get_or_insert_with(reframe).clone()
+        let record = match id {
+            Some(_) => &mut records.with_id,
+            None => &mut records.of_framings[framing.index()],
+        };
+        let reframe = || Handle::new(Frozen::new(&framing.reframe(self.frame, id)));
+        record.get_or_insert_with(reframe).clone()
     }
 
     /// The frame compressed for peers with a window of `bits` bits.
@@ -189,6 +200,11 @@ impl<'e> Wrapped<'e> {
         };
         encoded.get_or_insert_with(wrap).clone()
     }
+}
+
+/// The id of an event in a stream of events: its position, if its channel has a history.
+fn id_of(event: &Event) -> Option<EventId> {
+    event.forms.as_ref()?.position.map(EventId::from)
 }
 
 /// Counts a request to resume, unless it has only asked for the present position.
@@ -218,6 +234,10 @@ impl Session {
         bound: usize,
         now_ms: u64,
     ) -> Result<DeliveryOutcome, QueueFull> {
+        // An event of a stream of events has its position beside its data.
+        let events = self.stage.is_event_stream();
+        let id = broadcast.id.filter(|_| events && form.positioned);
+        let form = Form { positioned: form.positioned && !events, ..form };
         let encoded = match broadcast.encoded(form, self.stage.format()) {
             Ok(encoded) => encoded,
             Err(outcome) => return Ok(outcome),
@@ -234,8 +254,10 @@ impl Session {
                 queue.push(&frame, usize::MAX, now_ms)?;
             }
             Framing::Records(framing) => {
-                let record = encoded.record(framing);
-                if record.is_empty() {
+                let record = encoded.record(framing, id);
+                // A message of many short lines may make an event that is longer than any queue:
+                // its receivers must not count as slow for that.
+                if record.is_empty() || record.len() > bound {
                     return Ok(DeliveryOutcome::NotInFraming);
                 }
                 queue.push(&record, bound, now_ms)?;
@@ -250,13 +272,14 @@ impl Session {
     /// consumers.
     pub fn show(&mut self, picture: &Encodings, cx: &mut Context<'_>) {
         let format = self.stage.format();
-        self.queue_encoded(Wrapped::new(picture.encoded(format), picture.compressed(format)), cx);
+        let encoded = Wrapped::new(picture.encoded(format), picture.compressed(format));
+        self.queue_encoded(encoded, None, cx);
     }
 
     /// Queues the history of a channel as replies, the oldest event first.
     pub fn recall(&mut self, history: &[SharedFrame], cx: &mut Context<'_>) {
         for entry in history {
-            self.queue_encoded(Wrapped::of(entry), cx);
+            self.queue_encoded(Wrapped::of(entry), None, cx);
         }
     }
 
@@ -283,14 +306,27 @@ impl Session {
         cx: &mut Context<'_>,
     ) {
         let (format, env) = (self.stage.format(), cx.env);
+        let events = self.stage.is_event_stream();
+        let form = Form { positioned: form.positioned && !events, ..form };
         for MissedEvent { shared, forms } in missed {
             let event = Event { forms: Some(forms.clone()), ..Event::from(shared) };
+            let id = id_of(&event).filter(|_| events);
             let make = || dialect::make_form(env, name, &event, form, format);
-            self.queue_encoded(Wrapped::of(forms.get(form, format, make)), cx);
+            let frame = match &event.payload {
+                EventPayload::Frame(shared) if form == Form::PUBLISHED => shared,
+                _ => forms.get(form, format, make),
+            };
+            self.queue_encoded(Wrapped::of(frame), id, cx);
         }
     }
 
-    fn queue_encoded(&mut self, mut encoded: Wrapped<'_>, cx: &mut Context<'_>) {
+    /// Queues a message as a reply; `id` is its id in a stream of events.
+    fn queue_encoded(
+        &mut self,
+        mut encoded: Wrapped<'_>,
+        id: Option<EventId>,
+        cx: &mut Context<'_>,
+    ) {
         if !self.is_open_socket() || encoded.plain.is_empty() {
             return;
         }
@@ -301,7 +337,7 @@ impl Session {
         let frame = match self.stage.framing() {
             Framing::Plain => encoded.plain.clone(),
             Framing::Compressed(channel) => encoded.for_channel(channel, cx.codecs),
-            Framing::Records(framing) => encoded.record(framing),
+            Framing::Records(framing) => encoded.record(framing, id),
         };
         if frame.is_empty() {
             return cx.counters.http_streams_unsaid.add(1);
@@ -335,7 +371,7 @@ mod tests {
     }
 
     fn of_value(encodings: &Encodings) -> Broadcast<'_> {
-        Broadcast { content: BroadcastContent::of_value(encodings), others: None }
+        Broadcast { content: BroadcastContent::of_value(encodings), id: None, others: None }
     }
 
     fn formed<'b, 'e>(broadcast: &'b mut Broadcast<'e>) -> &'b mut Formed<'e> {
@@ -378,10 +414,75 @@ mod tests {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{\n}"));
         let shared = SharedFrame { frame, compressed: None };
         let mut broadcast = Wrapped::of(&shared);
-        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Json));
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Json, None));
         assert_eq!((&*one, one.as_ptr()), (&b"4\r\n{ }\n\r\n"[..], two.as_ptr()));
-        assert!(broadcast.record(RecordFraming::Lines).is_empty());
-        assert_eq!(&*broadcast.record(RecordFraming::Lengths), b"7\r\n\0\0\0\x03{\n}\r\n");
+        assert!(broadcast.record(RecordFraming::Lines, None).is_empty());
+        assert_eq!(&*broadcast.record(RecordFraming::Lengths, None), b"7\r\n\0\0\0\x03{\n}\r\n");
+    }
+
+    #[test]
+    fn broadcast_record_with_an_id_is_for_those_who_receive_ids() {
+        let frame = Frozen::new(&frame::frozen(Opcode::Text, b"{}"));
+        let shared = SharedFrame { frame, compressed: None };
+        let mut broadcast = Wrapped::of(&shared);
+        let id = Some(EventId { stream: 1, serial: 2 });
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Events, id));
+        assert_eq!(&*one, b"21\r\nid: 0000000000000001:2\ndata: {}\n\n\r\n");
+        assert_eq!(one.as_ptr(), two.as_ptr());
+        let [one, two] = [(); 2].map(|()| broadcast.record(RecordFraming::Events, None));
+        assert_eq!((&*one, one.as_ptr()), (&b"a\r\ndata: {}\n\n\r\n"[..], two.as_ptr()));
+    }
+
+    /// An event of a channel with a history, whose payload is a text message.
+    fn positioned(payload: &str) -> Event {
+        let frame = Frozen::new(&frame::frozen(Opcode::Text, payload.as_bytes()));
+        let forms = EventForms::new(Some(StreamPosition { stream: 0x2a, serial: 41 }));
+        Event { forms: Some(Arc::new(forms)), ..Event::from(frame) }
+    }
+
+    #[test]
+    fn broadcast_event_is_shared_by_a_thousand_streams() {
+        let mut core = Core::new();
+        let event = positioned("{\"event\":\"e\"}");
+        let env = Env::new(Config::demo(), 1).expect("sound");
+        let mut broadcast = Broadcast::new(&event, "news", &env).expect("a frame");
+        let mut deliver = |positioned, core: &mut Core| {
+            let mut session = core.session();
+            session.stage = Stage::event_stream();
+            let form = Form { view: 0, positioned };
+            let queued = session.deliver(&mut broadcast, form, &mut core.codecs, 1 << 20, 0);
+            assert_eq!(queued, Ok(DeliveryOutcome::Queued));
+            let batch = session.link.take_batch(&mut Vec::new()).expect("a batch");
+            let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
+            (batch[0].as_ptr(), String::from_utf8(bytes).expect("text"))
+        };
+        for (positioned, id) in [(true, "id: 000000000000002a:41\n"), (false, "")] {
+            let first = deliver(positioned, &mut core);
+            // The position stands beside the data, which is that of every other subscriber.
+            let event = format!("{id}data: {{\"event\":\"e\"}}\n\n");
+            assert_eq!(first.1, format!("{:x}\r\n{event}\r\n", event.len()));
+            for _ in 0..1000 {
+                assert_eq!(deliver(positioned, &mut core).0, first.0);
+            }
+        }
+    }
+
+    #[test]
+    fn broadcast_event_that_fits_no_queue_does_not_close_its_receivers() {
+        let mut core = Core::new();
+        let event = positioned(&"\n".repeat(100));
+        let env = Env::new(Config::demo(), 1).expect("sound");
+        let mut broadcast = Broadcast::new(&event, "news", &env).expect("a frame");
+        let mut session = core.session();
+        session.stage = Stage::event_stream();
+        let bytes = "2c4\r\n".len() + 101 * "data: \n".len() + "\n\r\n".len();
+        let mut deliver = |bound| {
+            let form = Form::PUBLISHED;
+            session.deliver(&mut broadcast, form, &mut core.codecs, bound, 0)
+        };
+        assert_eq!(deliver(bytes - 1), Ok(DeliveryOutcome::NotInFraming));
+        assert_eq!(deliver(bytes), Ok(DeliveryOutcome::Queued));
+        assert_eq!(deliver(bytes), Err(QueueFull), "the first one waits");
     }
 
     /// What a session needs, for a core without any other connection.

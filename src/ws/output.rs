@@ -6,7 +6,7 @@ use super::codecs::MESSAGE_WORK;
 use super::deflate::{Deflater, Inflater, Room, deflater_bytes};
 use super::extension::Agreed;
 use super::frame::{self, Opcode};
-use super::record::RecordFraming;
+use super::record::{EventId, RecordFraming, push_event};
 use super::unpack::{self, UnpackTarget, Unpacked, Unpacking};
 use super::{MessageKind, Violation, deflate, utf8};
 
@@ -47,6 +47,15 @@ impl<'a> Output<'a> {
             _ => frame::push(self.bytes, opcode, payload, self.mask),
         }
         true
+    }
+
+    /// Writes one text message; for a peer with server-sent events, as an event with this id.
+    pub fn text_with_id(&mut self, id: EventId, text: &[u8]) {
+        if self.records == Some(RecordFraming::Events) {
+            push_event(self.bytes, MessageKind::Text, text, Some(id));
+        } else {
+            self.message(MessageKind::Text, text);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Messages as records of HTTP bodies in place of WebSocket frames, for a request with a streamed
-//! body and its streamed response.
+//! body and its streamed response, or for a response that is a stream of server-sent events.
 
 use super::{FrameLimits, MessageKind, Violation, frame, utf8};
+use std::fmt;
 
 /// How the records of a body are delimited, by the body's media type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +17,24 @@ pub enum RecordFraming {
     /// number of bytes. The client's records are binary messages; both text and binary messages are
     /// sent to it.
     Lengths,
+    /// `text/event-stream`: each record is an event (WHATWG HTML, section 9.2), whose lines of
+    /// data are the lines of a text message. A binary message cannot be sent. Only messages to the
+    /// client have this framing.
+    Events,
 }
 
 /// The number of framings.
-pub const FRAMINGS: usize = 3;
+pub const FRAMINGS: usize = 4;
+
+/// The media type of server-sent events.
+pub const EVENT_STREAM: &str = "text/event-stream";
+
+/// The beginning of a stream of events: a comment, which makes proxies pass the head on, and the
+/// time in milliseconds after which the client connects again.
+const EVENTS_START: &[u8] = b": events\nretry: 1000\n\n";
+
+/// A heartbeat in a stream of events, which is a comment.
+const EVENTS_ALIVE: &[u8] = b": ping\n\n";
 
 /// The length value of a heartbeat, which is not a message, like an empty line in the other
 /// framings.
@@ -50,6 +65,7 @@ impl RecordFraming {
             RecordFraming::Json => "application/x-ndjson",
             RecordFraming::Lines => "text/plain; charset=utf-8",
             RecordFraming::Lengths => "application/octet-stream",
+            RecordFraming::Events => EVENT_STREAM,
         }
     }
 
@@ -60,10 +76,12 @@ impl RecordFraming {
 
     /// Appends a message as one record in one chunk. False if the framing has no record for the
     /// message: [`RecordFraming::Json`] and [`RecordFraming::Lines`] have none for a binary or
-    /// empty message, and [`RecordFraming::Lines`] none for one with a line break.
+    /// empty message, [`RecordFraming::Lines`] none for one with a line break, and
+    /// [`RecordFraming::Events`] none for a binary message.
     pub fn push(self, out: &mut Vec<u8>, kind: MessageKind, payload: &[u8]) -> bool {
         let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
         match self {
+            RecordFraming::Events => return push_event(out, kind, payload, None),
             RecordFraming::Lengths => {
                 let length = u32::try_from(payload.len()).unwrap_or(NO_MESSAGE);
                 if length == NO_MESSAGE {
@@ -87,24 +105,98 @@ impl RecordFraming {
         true
     }
 
-    /// The record of the message in a frozen frame; empty if the framing has no record for it.
-    pub fn reframe(self, frame: &[u8]) -> Vec<u8> {
+    /// The record of the message in a frozen frame; empty if the framing has no record for it. Of
+    /// the framings, only [`RecordFraming::Events`] writes the id.
+    pub fn reframe(self, frame: &[u8], id: Option<EventId>) -> Vec<u8> {
         let mut out = Vec::new();
-        if let Some((opcode, payload)) = frame::split(frame) {
-            let kind =
-                if opcode == super::Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
-            self.push(&mut out, kind, payload);
-        }
+        let Some((opcode, payload)) = frame::split(frame) else { return out };
+        let kind =
+            if opcode == super::Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
+        match self {
+            RecordFraming::Events => push_event(&mut out, kind, payload, id),
+            _ => self.push(&mut out, kind, payload),
+        };
         out
+    }
+
+    /// Appends what comes before the first message.
+    pub fn push_start(self, out: &mut Vec<u8>) {
+        if self == RecordFraming::Events {
+            push_chunk(out, &[EVENTS_START]);
+        }
     }
 
     /// Appends a heartbeat, which is not a message.
     pub fn push_alive(self, out: &mut Vec<u8>) {
         match self {
+            RecordFraming::Events => push_chunk(out, &[EVENTS_ALIVE]),
             RecordFraming::Json | RecordFraming::Lines => push_chunk(out, &[b"\n"]),
             RecordFraming::Lengths => push_chunk(out, &[&NO_MESSAGE.to_be_bytes()]),
         };
     }
+}
+
+/// The id of an event: the number of a stream of events, and the position in it. After a connection
+/// was lost, the client sends the id of the last event that it has received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventId {
+    /// The number of the stream.
+    pub stream: u64,
+    /// The serial number of the event.
+    pub serial: u64,
+}
+
+impl EventId {
+    /// Reads an id as [`EventId`] is displayed. `None` if `text` is not such an id.
+    pub fn read(text: &str) -> Option<EventId> {
+        let (stream, serial) = text.split_once(':')?;
+        let is_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        let is_number = serial.bytes().all(|byte| byte.is_ascii_digit())
+            && (serial.len() == 1 || !serial.starts_with('0'));
+        if stream.len() != 16 || !stream.bytes().all(is_hex) || !is_number {
+            return None;
+        }
+        let stream = u64::from_str_radix(stream, 16).ok()?;
+        Some(EventId { stream, serial: serial.parse().ok()? })
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}:{}", self.stream, self.serial)
+    }
+}
+
+/// Appends a message as one event in one chunk; false if it is binary. Each of CR LF, CR and LF
+/// ends a line of data.
+pub(super) fn push_event(
+    out: &mut Vec<u8>,
+    kind: MessageKind,
+    payload: &[u8],
+    id: Option<EventId>,
+) -> bool {
+    if kind == MessageKind::Binary {
+        return false;
+    }
+    const DATA: &[u8] = b"data: ";
+    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
+    let Some(first) = memchr::memchr2(b'\r', b'\n', payload) else {
+        push_chunk(out, &[id.as_bytes(), DATA, payload, b"\n\n"]);
+        return true;
+    };
+    let mut event = Vec::with_capacity(id.len() + DATA.len() + payload.len() + 64);
+    event.extend_from_slice(id.as_bytes());
+    let (mut rest, mut end) = (payload, Some(first));
+    while let Some(at) = end {
+        event.extend_from_slice(DATA);
+        event.extend_from_slice(&rest[..at]);
+        event.push(b'\n');
+        let length = if rest[at..].starts_with(b"\r\n") { 2 } else { 1 };
+        rest = &rest[at + length..];
+        end = memchr::memchr2(b'\r', b'\n', rest);
+    }
+    push_chunk(out, &[&event, DATA, rest, b"\n\n"]);
+    true
 }
 
 /// Appends the last chunk, and, if `code` is set, the trailer field with this close code (RFC 6455
@@ -209,8 +301,8 @@ impl Reader {
     pub fn next(&mut self, limits: &FrameLimits, piece: &[u8]) -> (usize, RecordEvent) {
         self.take_back();
         match self.framing {
-            RecordFraming::Json | RecordFraming::Lines => self.line(limits, piece),
             RecordFraming::Lengths => self.measured(limits, piece),
+            _ => self.line(limits, piece),
         }
     }
 
@@ -220,8 +312,8 @@ impl Reader {
         self.take_back();
         match self.framing {
             _ if self.buf.is_empty() => RecordEvent::Need,
-            RecordFraming::Json | RecordFraming::Lines => self.line(limits, b"\n").1,
             RecordFraming::Lengths => RecordEvent::Violation(Violation::CutRecord),
+            _ => self.line(limits, b"\n").1,
         }
     }
 
@@ -312,7 +404,7 @@ impl Reader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use RecordFraming::{Json, Lengths, Lines};
+    use RecordFraming::{Events, Json, Lengths, Lines};
 
     const LIMITS: FrameLimits =
         FrameLimits { frame_bytes: 8, message_bytes: 8, fragments: 1, allow_rsv1: false };
@@ -408,7 +500,8 @@ mod tests {
         } else {
             super::super::Opcode::Binary
         };
-        assert_eq!(framing.reframe(&frame::frozen(opcode, payload)), want.unwrap_or_default());
+        let id = (framing != Events).then_some(EventId { stream: 1, serial: 2 });
+        assert_eq!(framing.reframe(&frame::frozen(opcode, payload), id), want.unwrap_or_default());
     }
 
     #[test]
@@ -426,6 +519,66 @@ mod tests {
         check_push(Lengths, MessageKind::Text, b"", Some(b"4\r\n\0\0\0\0\r\n"));
     }
 
+    /// An event has one line of data for each line of the message, whichever line break ends it,
+    /// and the client joins the lines with LF.
+    #[test]
+    fn record_event_has_a_line_of_data_for_each_line() {
+        for (payload, data) in [
+            ("", "data: \n"),
+            ("one", "data: one\n"),
+            (" x:y", "data:  x:y\n"),
+            ("a\nb", "data: a\ndata: b\n"),
+            ("a\rb", "data: a\ndata: b\n"),
+            ("a\r\nb", "data: a\ndata: b\n"),
+            ("a\n\rb", "data: a\ndata: \ndata: b\n"),
+            ("a\r\r\nb", "data: a\ndata: \ndata: b\n"),
+            ("\n", "data: \ndata: \n"),
+            ("a\r\n", "data: a\ndata: \n"),
+            ("a\r", "data: a\ndata: \n"),
+            ("é\u{2028}\u{85}", "data: é\u{2028}\u{85}\n"),
+            ("id: 1\n\nevent: x", "data: id: 1\ndata: \ndata: event: x\n"),
+        ] {
+            let chunk = format!("{:x}\r\n{data}\n\r\n", data.len() + 1);
+            check_push(Events, MessageKind::Text, payload.as_bytes(), Some(chunk.as_bytes()));
+            let frame = frame::frozen(super::super::Opcode::Text, payload.as_bytes());
+            let id = "id: 000000000000002a:7\n";
+            let chunk = format!("{:x}\r\n{id}{data}\n\r\n", id.len() + data.len() + 1);
+            let record = Events.reframe(&frame, Some(EventId { stream: 42, serial: 7 }));
+            assert_eq!(String::from_utf8(record), Ok(chunk), "{payload:?}");
+        }
+        check_push(Events, MessageKind::Binary, b"x", None);
+        check_push(Events, MessageKind::Binary, b"", None);
+    }
+
+    #[test]
+    fn record_event_id_is_read_as_it_is_written() {
+        for id in [
+            EventId { stream: 0, serial: 0 },
+            EventId { stream: 0x2a, serial: 41 },
+            EventId { stream: u64::MAX, serial: u64::MAX },
+        ] {
+            assert_eq!(EventId::read(&id.to_string()), Some(id), "{id}");
+        }
+        assert_eq!(EventId { stream: 0x2a, serial: 41 }.to_string(), "000000000000002a:41");
+        for text in [
+            "",
+            ":",
+            "000000000000002a",
+            "000000000000002a:",
+            "00000000000002a:41",
+            "0000000000000002a:41",
+            "000000000000002A:41",
+            "+00000000000002a:41",
+            "000000000000002a:041",
+            "000000000000002a:+41",
+            "000000000000002a:18446744073709551616",
+            "000000000000002a:41 ",
+            "000000000000002a:4:1",
+        ] {
+            assert_eq!(EventId::read(text), None, "{text}");
+        }
+    }
+
     #[test]
     fn record_heartbeats_and_ends() {
         let written = |write: &dyn Fn(&mut Vec<u8>)| {
@@ -435,6 +588,10 @@ mod tests {
         };
         assert_eq!(written(&|out| Json.push_alive(out)), b"1\r\n\n\r\n");
         assert_eq!(written(&|out| Lengths.push_alive(out)), b"4\r\n\xff\xff\xff\xff\r\n");
+        assert_eq!(written(&|out| Events.push_alive(out)), b"8\r\n: ping\n\n\r\n");
+        let start = b"16\r\n: events\nretry: 1000\n\n\r\n";
+        assert_eq!(written(&|out| Events.push_start(out)), start);
+        assert_eq!(written(&|out| Json.push_start(out)), b"");
         assert_eq!(written(&|out| push_end(out, None, "")), b"0\r\n\r\n");
         assert_eq!(
             written(&|out| push_end(out, Some(1008), "a\r\nB: c")),
@@ -464,5 +621,7 @@ mod tests {
             assert_eq!(RecordFraming::of(framing.media_type()), Some(framing));
             assert!(framing.index() < FRAMINGS);
         }
+        assert!(Events.index() < FRAMINGS);
+        assert_eq!(Events.media_type(), EVENT_STREAM);
     }
 }

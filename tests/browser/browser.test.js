@@ -2,6 +2,7 @@
 
 const assert = require("node:assert/strict")
 const fs = require("node:fs")
+const net = require("node:net")
 const path = require("node:path")
 const { after, before, test } = require("node:test")
 const { serve } = require("./chromium")
@@ -318,3 +319,107 @@ withPage("an encrypted socket brings messages back", SECURE, async (page, server
   assert.deepEqual(back.texts, [0, 1, 20000, 1 << 20])
   assert.deepEqual([back.code, back.wasClean], [1000, true])
 })
+
+/**
+ * Runs in the page: opens an EventSource, and records its messages in `window.heard` and its errors
+ * in `window.errors`.
+ */
+async function listen(url, count) {
+  window.heard = []
+  window.errors = 0
+  window.source = new EventSource(url)
+  source.onmessage = ({ data, lastEventId }) => heard.push({ ...JSON.parse(data), id: lastEventId })
+  source.onerror = () => errors++
+  await until("the subscriptions", () => heard.length >= count || source.readyState === 2)
+  return source.readyState
+}
+
+const eventsUrl = (server, query) =>
+  server.url(`/app/${DEMO.key}/events?${new URLSearchParams(query)}`).replace(/^ws/, "http")
+
+// The page's origin is that of another port.
+withPage("a page of another origin receives server-sent events", (site) => origins(site.origin),
+  async (page, server) => {
+    const publisher = server.publisher()
+    const { auth } = publisher.authorizeChannel("1.1", "private-orders")
+    const query = { channels: "news,private-orders", socket_id: "1.1", auth }
+    assert.equal(await page.run(listen, eventsUrl(server, query), 2), 1)
+    const data = { text: "\u00e9 \u4e2d \u{1f600}\r\n", long: "x".repeat(5000) }
+    await publisher.trigger("private-orders", "paid", data)
+    await publisher.trigger("news", "end", "")
+    const heard = await page.run(async () => {
+      await until("two events", () => heard.length === 4)
+      source.close()
+      return heard.slice(2)
+    })
+    assert.deepEqual(heard.map(({ event, channel }) => [event, channel]).sort(),
+      [["end", "news"], ["paid", "private-orders"]])
+    const paid = heard.find(({ event }) => event === "paid")
+    assert.deepEqual(JSON.parse(paid.data), data)
+    assert.equal(await page.run(() => errors), 0)
+  })
+
+withPage("a page of an origin that is not allowed receives nothing", origins("https://example.com"),
+  async (page, server) => {
+    assert.equal(await page.run(listen, eventsUrl(server, { channels: "news" }), 1), 2)
+    assert.deepEqual(await page.run(() => [heard, errors]), [[], 1])
+  })
+
+withPage("a page connects again to server-sent events after a drain", COMPRESSING,
+  async (page, server, use) => {
+    await page.run(listen, eventsUrl(server, { channels: "news" }), 1)
+    await server.stop()
+    const [{ event, data }] = await page.run(async () => {
+      await until("the reason", () => heard.length >= 2)
+      return heard.splice(0).slice(1)
+    })
+    assert.deepEqual([event, data.code], ["pusher:error", 4200])
+    const next = await Server.start({ config: COMPRESSING, port: server.port })
+    use(next)
+    await page.run(() => until("the subscription", () => heard.length >= 1, 28000))
+    await next.publisher().trigger("news", "again", { n: 1 })
+    const again = await page.run(async () => {
+      await until("the event", () => heard.length >= 2)
+      return heard[1]
+    })
+    assert.deepEqual([again.event, JSON.parse(again.data)], ["again", { n: 1 }])
+  })
+
+const remembering = `${COMPRESSING}[[apps.history]]\nchannels = ["chat-*"]\n`
+
+withPage("a page resumes server-sent events after a broken connection", remembering,
+  async (page, server) => {
+    const sockets = new Set()
+    const detour = net.createServer((client) => {
+      const upstream = net.connect(server.port, server.host)
+      for (const [one, other] of [[client, upstream], [upstream, client]]) {
+        sockets.add(one)
+        one.pipe(other)
+        one.on("error", () => {})
+        one.on("close", () => other.destroy())
+      }
+    })
+    await new Promise((resolve) => detour.listen(0, "127.0.0.1", resolve))
+    const url = eventsUrl(server, { channels: "chat-1" }).replace(server.port, detour.address().port)
+    assert.equal(await page.run(listen, url, 1), 1)
+    const publisher = server.publisher()
+    const trigger = (number) => publisher.trigger("chat-1", "n", `${number}`)
+    await trigger(0)
+    await page.run(() => until("the first event", () => heard.length === 2))
+    sockets.forEach((socket) => socket.destroy())
+    await trigger(1)
+    await trigger(2)
+    await page.run(() => until("the missed events", () => heard.length === 5, 28000))
+    await trigger(3)
+    const heard = await page.run(async () => {
+      await until("the live event", () => heard.length === 6)
+      source.close()
+      return heard
+    })
+    sockets.forEach((socket) => socket.destroy())
+    detour.close()
+    const [first, zero, again, ...rest] = heard
+    assert.deepEqual([first.recovered, again.recovered], [false, true])
+    assert.deepEqual([zero, ...rest].map(({ data }) => data), ["0", "1", "2", "3"])
+    assert.match(heard.at(-1).id, /^[0-9a-f]{16}:4$/)
+  })

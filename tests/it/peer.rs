@@ -3,6 +3,7 @@
 
 use polycast::crypto::{self, HmacKey};
 use polycast::ws::deflate::Inflater;
+use polycast::ws::record::RecordFraming;
 use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, frame};
 
 /// The id, key and secret of the application that every test uses.
@@ -111,6 +112,10 @@ pub(crate) enum Received {
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>, String),
+    /// A server-sent event with an id: the id and the data.
+    Event(String, String),
+    /// The beginning of a stream of events, with the time in milliseconds before a reconnection.
+    Start(String),
     /// A keep-alive record of a stream, which is not a message.
     Alive,
     /// The end of a stream, with its trailer field.
@@ -124,8 +129,8 @@ pub(crate) enum Received {
 #[derive(Default)]
 pub(crate) struct ClientReader {
     bytes: Vec<u8>,
-    /// Whether the records of a stream are lines.
-    stream: Option<bool>,
+    /// The framing of a stream's records.
+    stream: Option<RecordFraming>,
     socket: Option<Reader>,
     /// The decompressor, once the server has agreed to compress.
     inflater: Option<Inflater>,
@@ -150,8 +155,8 @@ impl ClientReader {
     }
 
     fn next(&mut self) -> Option<Received> {
-        if let Some(lines) = self.stream {
-            return self.chunk(lines);
+        if let Some(framing) = self.stream {
+            return self.chunk(framing);
         }
         let Some(reader) = &mut self.socket else { return self.answer() };
         let mut bytes = std::mem::take(&mut self.bytes);
@@ -188,11 +193,17 @@ impl ClientReader {
         if self.bytes.len() < end + length {
             return None;
         }
+        let was_head_only = self.head_only;
         self.head_only &= status == 100;
         let body = String::from_utf8_lossy(&self.bytes[end..end + length]).into_owned();
         self.bytes.drain(..end + length);
-        if head.contains("\r\nTransfer-Encoding: chunked\r\n") {
-            self.stream = Some(!head.contains("\r\nContent-Type: application/octet-stream\r\n"));
+        if head.contains("\r\nTransfer-Encoding: chunked\r\n") && !was_head_only {
+            let has_type = |name| head.contains(&format!("\r\nContent-Type: {name}\r\n"));
+            self.stream = Some(match () {
+                () if has_type("application/octet-stream") => RecordFraming::Lengths,
+                () if has_type("text/event-stream") => RecordFraming::Events,
+                () => RecordFraming::Lines,
+            });
         }
         if status == 101 {
             self.socket = Some(Reader::new());
@@ -206,7 +217,7 @@ impl ClientReader {
 
 impl ClientReader {
     /// Parses one chunk, which the server writes for each record.
-    fn chunk(&mut self, lines: bool) -> Option<Received> {
+    fn chunk(&mut self, framing: RecordFraming) -> Option<Received> {
         let line = self.bytes.windows(2).position(|two| two == b"\r\n")?;
         let size = String::from_utf8_lossy(&self.bytes[..line]).into_owned();
         let Ok(size) = usize::from_str_radix(&size, 16) else {
@@ -225,15 +236,16 @@ impl ClientReader {
         let (start, end) = (line + 2, line + 2 + size);
         let record = self.bytes.get(start..end + 2)?[..size].to_vec();
         self.bytes.drain(..end + 2);
-        Some(match lines {
-            true => match record.strip_suffix(b"\n") {
+        Some(match framing {
+            RecordFraming::Events => event(&record),
+            RecordFraming::Json | RecordFraming::Lines => match record.strip_suffix(b"\n") {
                 Some(b"") => Received::Alive,
                 Some(line) if !line.contains(&b'\n') => {
                     Received::Text(String::from_utf8_lossy(line).into_owned())
                 }
                 _ => Received::Broken(format!("{record:?}")),
             },
-            false => match record.split_first_chunk::<4>() {
+            RecordFraming::Lengths => match record.split_first_chunk::<4>() {
                 Some((&[0xff, 0xff, 0xff, 0xff], b"")) => Received::Alive,
                 Some((length, payload))
                     if u32::from_be_bytes(*length) as usize == payload.len() =>
@@ -243,6 +255,35 @@ impl ClientReader {
                 _ => Received::Broken(format!("{record:?}")),
             },
         })
+    }
+}
+
+/// Interprets the lines of one server-sent event as WHATWG HTML section 9.2.6 says.
+fn event(record: &[u8]) -> Received {
+    let broken = || Received::Broken(String::from_utf8_lossy(record).into_owned());
+    let Ok(text) = std::str::from_utf8(record) else { return broken() };
+    let Some(lines) = text.strip_suffix("\n\n") else { return broken() };
+    let (mut data, mut id, mut retry, mut comments) = (None::<String>, None, None, 0);
+    for line in lines.split('\n') {
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "" if !line.is_empty() => comments += 1,
+            "data" if !value.contains('\r') => {
+                let before = data.take().map(|data| data + "\n").unwrap_or_default();
+                data = Some(before + value);
+            }
+            "id" => id = Some(value.to_owned()),
+            "retry" => retry = Some(value.to_owned()),
+            _ => return broken(),
+        }
+    }
+    match (data, id, retry, comments) {
+        (Some(data), None, None, 0) => Received::Text(data),
+        (Some(data), Some(id), None, 0) => Received::Event(id, data),
+        (None, None, Some(retry), 1) => Received::Start(retry),
+        (None, None, None, 1) => Received::Alive,
+        _ => broken(),
     }
 }
 

@@ -99,6 +99,37 @@ fn proxy_stream_records_are_messages_at_every_cut() {
     }
 }
 
+/// A client that accepts server-sent events gets the messages of the upstream's WebSocket, and
+/// sends nothing.
+#[test]
+fn proxy_stream_events_are_messages_of_the_upstream() {
+    let mut bench = bench();
+    let client = bench.open();
+    let accept = "Accept: text/event-stream\r\nLast-Event-ID: 1\r\n";
+    let request = format!("GET /group?a=b HTTP/1.1\r\nHost: localhost\r\n{accept}\r\n");
+    bench.receive(client, request.as_bytes());
+    bench.connected(UPSTREAM, Ok(()));
+    let request = bench.text(UPSTREAM);
+    assert!(request.starts_with("GET /group?a=b HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("\r\nUpgrade: websocket\r\n"), "{request}");
+    assert_eq!(bench.text(client), "", "the answer waits");
+    let open = answer(&request, "");
+    bench.receive(UPSTREAM, &[open, plain(Opcode::Text, b"one\r\ntwo")].concat());
+    let mut reader = ClientReader::default();
+    let mut begun = reader.hear(&bench.taken(client)).into_iter();
+    assert!(matches!(begun.next(), Some(Received::Answer { status: 200, .. })));
+    assert_eq!(begun.next(), Some(Received::Start("1000".to_owned())));
+    assert_eq!(begun.next(), Some(Received::Text("one\ntwo".to_owned())));
+    assert_eq!((begun.next(), bench.counters.event_streams.get()), (None, 1));
+    bench.receive(client, b"POST / HTTP/1.1\r\n\r\n");
+    bench.receive(UPSTREAM, &plain(Opcode::Binary, b"x"));
+    assert_eq!(bench.replies(UPSTREAM), []);
+    assert_eq!(bench.counters.http_streams_unsaid.get(), 1);
+    bench.receive(UPSTREAM, &plain(Opcode::Close, b"\x0f\xa0enough"));
+    let end = Received::End("Polycast-Close: 4000 enough".to_owned());
+    assert_eq!(received(&mut bench, &mut reader), [end]);
+}
+
 #[test]
 fn proxy_stream_writes_records_of_both_message_kinds() {
     let mut bench = bench();

@@ -12,6 +12,8 @@
 //! > BYTES 81 05                  bytes as they are, in hex
 //! > STREAM /echo | Field: value  the head of a request whose body is streamed
 //! > CHUNK {"a":1}\n              a chunk of that body; an empty one is the last
+//! > LISTEN /app/app-key/events?channels=a | Field: value   a request for server-sent events
+//! > SOCKET 1.2                   a socket id of the client's choice, for `$socket`
 //! > RAW GET / HTTP/1.1\r\n\r\n   bytes as they are, in text
 //! > BEARER token POST /path {...}  a request with a token
 //! > BSON {"json":1}              a binary message with the same content; also MSGPACK
@@ -26,6 +28,8 @@
 //! < TEXT a literal               also BINARY, PING, PONG; CLOSE code reason
 //! < EXACT {"json":1}             a text message, compared byte by byte
 //! < BSON {"json":1}              a binary message with the same content; also MSGPACK
+//! < START 1000                   the first record of a stream of events, with its `retry`
+//! < EVENT id data                a server-sent event with this id
 //! < ALIVE                        a keep-alive record of a stream
 //! < END 1009 reason              the end of a stream, with its reason unless the client ended it
 //! < SHUT                         the server has ended its side
@@ -35,8 +39,9 @@
 //! ```
 //!
 //! A letter before `>` or `<` names one of several connections. `*` in what the server sends
-//! matches any run of characters. `$socket` is the connection's socket id and `$A.socket` that of
-//! another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription,
+//! matches any run of characters. `$A.stream` is the part before the colon of the id of the last
+//! event that a stream of events has received. `$socket` is the connection's socket id and
+//! `$A.socket` that of another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription,
 //! `$QUERY(method,path,body)` is a signed query, `$JWT({...})` is a token with these claims, signed
 //! with the secret of the peer module, and `$REPEAT(a,3)` is `aaa`.
 //!
@@ -157,6 +162,8 @@ struct Actor {
     wire: usize,
     socket: String,
     head: String,
+    /// The stream of the last event with an id.
+    stream: String,
 }
 
 impl Stage {
@@ -214,6 +221,12 @@ impl Stage {
         let (word, rest) = what.split_once(' ').unwrap_or((&what, ""));
         let bytes = match word {
             "FROM" => return Ok(()),
+            "SOCKET" => {
+                if let Some(actor) = self.names.get_mut(name) {
+                    actor.socket = rest.to_owned();
+                }
+                return Ok(());
+            }
             "EOF" => {
                 let last = self.held.pop_if(|(at, _)| *at == wire);
                 self.flush();
@@ -236,6 +249,13 @@ impl Stage {
                 let fields: String = parts.map(|field| format!("{field}\r\n")).collect();
                 let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{fields}");
                 format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes()
+            }
+            "LISTEN" => {
+                let mut parts = rest.split(" | ");
+                let target = parts.next().unwrap_or("");
+                let fields: String = parts.map(|field| format!("{field}\r\n")).collect();
+                let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{fields}");
+                format!("{head}Accept: text/event-stream\r\n\r\n").into_bytes()
             }
             "CHUNK" => {
                 let data = unescape(rest);
@@ -313,6 +333,7 @@ impl Stage {
         for (other, actor) in &self.names {
             if !other.is_empty() {
                 line = line.replace(&format!("${other}.socket"), &actor.socket);
+                line = line.replace(&format!("${other}.stream"), &actor.stream);
             }
         }
         let socket = self.names.get(name).map_or("", |actor| actor.socket.as_str());
@@ -357,6 +378,9 @@ impl Stage {
                 let received = wire.received.remove(0);
                 if let Received::Answer { head, .. } = &received {
                     actor.head = head.clone();
+                }
+                if let Received::Event(id, _) = &received {
+                    actor.stream = id.split(':').next().unwrap_or_default().to_owned();
                 }
                 if let Received::Text(text) = &received
                     && let Some(socket) = socket_of(text)
@@ -409,6 +433,11 @@ fn says(line: &str, word: &str, rest: &str, received: &Received) -> bool {
             let code = code.map(|code| code.to_string()).unwrap_or_default();
             word == "CLOSE" && want == code && glob(text, reason)
         }
+        Received::Event(id, data) => {
+            let (want, text) = rest.split_once(' ').unwrap_or((rest, ""));
+            word == "EVENT" && glob(want, id) && same_json(text, data)
+        }
+        Received::Start(retry) => word == "START" && rest == retry,
         Received::Alive => word == "ALIVE",
         Received::End(trailer) => {
             let replies = trailer.strip_prefix("Polycast-Close: ").unwrap_or(trailer);

@@ -1,5 +1,6 @@
 //! Messages of clients over the WebSocket: parses them into commands and executes those.
 
+use super::super::app::App;
 use super::super::context::{DialectContext, freeze_text};
 use super::super::effects::Effect;
 use super::connection::{Connection, socket_id};
@@ -248,15 +249,21 @@ impl<V: Vendor> Connection<V> {
         auth: &str,
         parts: &[&[u8]],
     ) -> bool {
-        let Some((key, given)) = auth.split_once(':') else { return false };
-        let keys = &context.env.apps.get(self.app).keys;
-        let Some(key) = keys.iter().find(|candidate| *candidate.text == *key) else { return false };
         let socket = socket_id(context.env, context.conn);
-        let mut signed: Vec<&[u8]> = vec![socket.as_bytes()];
-        signed.extend_from_slice(parts);
-        let expected: [u8; 64] = crypto::hex(&key.secret.sign(&signed));
-        crypto::constant_time_eq(&expected, given.as_bytes())
+        is_signed_for(context.env.apps.get(self.app), &socket, auth, parts)
     }
+}
+
+/// Whether `auth` is `key:signature`, where the key is one of the application's and the signature
+/// is the HMAC-SHA256 of a socket id followed by `parts`.
+pub(super) fn is_signed_for(app: &App, socket: &str, auth: &str, parts: &[&[u8]]) -> bool {
+    let Some((key, given)) = auth.split_once(':') else { return false };
+    let key = app.keys.iter().find(|candidate| *candidate.text == *key);
+    let Some(key) = key else { return false };
+    let mut signed: Vec<&[u8]> = vec![socket.as_bytes()];
+    signed.extend_from_slice(parts);
+    let expected: [u8; 64] = crypto::hex(&key.secret.sign(&signed));
+    crypto::constant_time_eq(&expected, given.as_bytes())
 }
 
 /// Publishes a client event (`client-*`) to the other subscribers of its channel, with its `data`

@@ -35,7 +35,7 @@ pub struct Connection<V> {
     /// if it has, or if the application has no such limit.
     pub(super) authorise_by_s: u32,
     /// State that most clients do not have: a signed-in user, presence channels, an inactivity
-    /// timeout.
+    /// timeout, or a stream of events in place of a WebSocket.
     pub(super) who: Option<Box<Who>>,
     pub(super) vendor: PhantomData<V>,
 }
@@ -71,14 +71,17 @@ impl<V: Vendor> Connection<V> {
         end::<V>(context, closing, sends_error);
     }
 
-    /// Whether the application's `error_before_close` requests an error event before this close.
+    /// Whether an error event comes before this close: if the application's `error_before_close`
+    /// requests that, or if the client receives server-sent events, which cannot read the close
+    /// code.
     pub(super) fn sends_error_before_close(
         &self,
         context: &DialectContext<'_>,
         closing: &Closing,
     ) -> bool {
         let is_own = (4000..4300).contains(&closing.code);
-        is_own && context.env.apps.get(self.app).config.error_before_close
+        let listens = self.who.as_ref().is_some_and(|who| who.listens);
+        is_own && (listens || context.env.apps.get(self.app).config.error_before_close)
     }
 
     /// Counts a client event. Returns false if there are now more than `max` in this second; `max`

@@ -15,6 +15,7 @@ pub mod data;
 mod history;
 pub mod ids;
 mod links;
+mod listen;
 pub(super) mod messages;
 mod positions;
 mod protocol;

@@ -9,12 +9,12 @@ use super::super::effects::JoinOutcome;
 use super::super::env::Env;
 use super::super::message::DialectMessage;
 use super::super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
-use super::super::reply::Answered;
+use super::super::reply::{Answered, HttpReply};
 use super::connection::{Connection, end, socket_id};
 use super::data::ChannelKind;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
-use super::{api, channel, commands, links, messages, positions, watch};
+use super::{api, channel, commands, links, listen, messages, positions, watch};
 use crate::dialect::Event;
 use crate::http;
 use crate::hub::{Answer, JoinReply, ResumeOutcome, ResumeReply};
@@ -147,6 +147,14 @@ impl<V: Vendor> DialectApi for Connection<V> {
         }
     }
 
+    fn listen(
+        context: &mut DialectContext<'_>,
+        app: u32,
+        opening: &Opening<'_>,
+    ) -> Result<Connection<V>, HttpReply> {
+        listen::listen(context, app, opening)
+    }
+
     fn is_public(name: &str) -> bool {
         channel::kind(V::DATA, name) == ChannelKind::Public && !name.starts_with('#')
     }
@@ -261,8 +269,10 @@ fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, repl
     let mut message = messages::subscribed(V::DATA, name, &data);
     if let Some(resumed) = &reply.resumed {
         positions::push_resumed(&mut message, resumed);
+        context.out.text_with_id(resumed.position.into(), &message);
+    } else {
+        context.send_text(&message);
     }
-    context.send_text(&message);
     let has_recovered = |it: &ResumeReply| it.outcome == ResumeOutcome::Recovered;
     if reply.resumed.as_deref().is_some_and(has_recovered) {
         // The client has got the cached event, or gets it as one of the missed events.

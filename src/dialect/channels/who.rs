@@ -18,6 +18,8 @@ pub(super) struct Who {
     pub(super) silence: Option<Silence>,
     /// The positions of the client, if it receives positions.
     pub(super) resuming: Option<Box<Resuming>>,
+    /// Whether the client only receives, by server-sent events.
+    pub(super) listens: bool,
 }
 
 /// The inactivity timeout of a client without pings: the second of its last message, and the

@@ -17,6 +17,7 @@ use crate::time::{Deadline, Now};
 use crate::upstream::{Chosen, Tried};
 use crate::ws::Role;
 use crate::ws::output::{Channel, Codecs};
+use crate::ws::record::RecordFraming;
 use std::sync::Arc;
 
 const TOO_LATE: &str = "no upstream has answered in time";
@@ -159,7 +160,8 @@ impl PendingUpstream {
         let input = match records {
             Some(records) => {
                 upgrade::finish(out, protocol.as_deref(), None);
-                count_stream(cx);
+                let framing = channel.as_ref().and_then(|channel| channel.records());
+                begin_stream(framing, out, cx);
                 Input::Records(records)
             }
             None => {
@@ -235,8 +237,12 @@ impl PendingUpstream {
     }
 }
 
-/// Counts an HTTP stream that was opened.
-pub(super) fn count_stream(cx: &Context<'_>) {
+/// Writes what comes before the first record of an HTTP stream, and counts the stream.
+pub(super) fn begin_stream(framing: Option<RecordFraming>, out: &mut Vec<u8>, cx: &Context<'_>) {
     cx.counters.http_requests.add(1);
     cx.counters.http_streams.add(1);
+    if let Some(framing) = framing {
+        framing.push_start(out);
+        cx.counters.event_streams.add((framing == RecordFraming::Events).into());
+    }
 }

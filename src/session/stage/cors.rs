@@ -5,7 +5,7 @@ use crate::dialect::SharedWith;
 use crate::http::Request;
 
 /// How long a browser may cache the response to a preflight, in seconds.
-const MAX_AGE_S: &str = "600";
+pub(super) const MAX_AGE_S: &str = "600";
 
 /// Whether a request is a CORS preflight.
 pub(super) fn is_preflight(request: &Request<'_>) -> bool {
@@ -20,6 +20,11 @@ pub(super) fn fields(origin: &SharedWith) -> Vec<(&str, &str)> {
             vec![("Access-Control-Allow-Origin", origin), ("Vary", "Origin")]
         }
     }
+}
+
+/// The origin that may read a stream of events, for a request whose origin was admitted.
+pub(super) fn reader(request: &Request<'_>) -> Option<SharedWith> {
+    Some(SharedWith::Origin(request.header("origin")?.to_owned()))
 }
 
 /// The header fields of the response to a preflight.

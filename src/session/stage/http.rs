@@ -1,9 +1,9 @@
 //! The HTTP stage: pipelined requests and their responses in the same order, up to a WebSocket
 //! handshake or a stream.
 
-use super::respond::{REJECTED, ResponseOptions, error, push, refuse, router, send};
+use super::respond::{REJECTED, ResponseOptions, error, push, refuse, router, send, unless_failed};
 use super::transition::Transition;
-use super::{cors, route, upgrade};
+use super::{cors, events, route, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Finish, SharedWith};
 use crate::gateway;
@@ -125,8 +125,11 @@ impl Requests {
             }
             RequestEvent::Request(mut request) => {
                 self.had_request = true;
-                let reply = answer(&mut request, cx);
-                self.replies.push_back(reply);
+                let room = self.replies.is_empty().then_some(&mut *out);
+                match answer(&mut request, room, cx) {
+                    Ok(reply) => self.replies.push_back(reply),
+                    Err(opened) => return (taken, opened),
+                }
                 Progress::Again
             }
             RequestEvent::Bad(error) => {
@@ -162,7 +165,8 @@ impl Requests {
             refuse(refusal, http::Connection::Close, false, &mut bytes, cx);
             PendingReply::bytes(bytes, true)
         } else {
-            answer(&mut request, cx)
+            let Ok(reply) = answer(&mut request, None, cx) else { return Progress::Again };
+            reply
         };
         cx.counters.http_bodies_unread.add(1);
         self.had_request = true;
@@ -315,7 +319,16 @@ fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
     })
 }
 
-fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
+/// Answers a request. `room` is where the response is written if it is a stream of events, which
+/// begins only while no earlier request waits for its response.
+///
+/// # Errors
+/// The stream that has begun in place of a reply.
+fn answer(
+    request: &mut Request<'_>,
+    room: Option<&mut Vec<u8>>,
+    cx: &mut Context<'_>,
+) -> Result<PendingReply, Transition> {
     let connection = request.connection();
     let head_only = request.method == "HEAD";
     let router = router(cx);
@@ -328,19 +341,35 @@ fn answer(request: &mut Request<'_>, cx: &mut Context<'_>) -> PendingReply {
             }
             Err(refusal) => refuse(refusal, connection, head_only, &mut bytes, cx),
         }
-        return PendingReply::bytes(bytes, last);
+        return Ok(PendingReply::bytes(bytes, last));
     }
     let found = router.page(request);
-    let (connection, last) = unless_failed(connection, cx);
-    let route = match found {
-        Ok(entry) => Some(entry.route),
-        Err(gateway::RouteRefusal::NoRoute) => None,
+    match found {
+        Ok(entry) => match events::target(entry.route, request, cx) {
+            Some(target) => {
+                let (bytes, last) = events::answer(target, entry, request, room, cx)?;
+                Ok(PendingReply::bytes(bytes, last))
+            }
+            None => Ok(answer_page(Some(entry.route), request, cx)),
+        },
+        Err(gateway::RouteRefusal::NoRoute) => Ok(answer_page(None, request, cx)),
         Err(refusal) => {
+            let (connection, last) = unless_failed(connection, cx);
             let mut bytes = Vec::new();
             refuse(refusal, connection, head_only, &mut bytes, cx);
-            return PendingReply::bytes(bytes, last);
+            Ok(PendingReply::bytes(bytes, last))
         }
-    };
+    }
+}
+
+/// Answers a request that is neither for a WebSocket nor for a stream.
+fn answer_page(
+    route: Option<&config::Route>,
+    request: &mut Request<'_>,
+    cx: &mut Context<'_>,
+) -> PendingReply {
+    let head_only = request.method == "HEAD";
+    let (connection, last) = unless_failed(request.connection(), cx);
     let endpoint = route.map(|route| route.endpoint);
     if let Some(page) = endpoint.and_then(|endpoint| page(endpoint, request, cx)) {
         let mut bytes = Vec::new();
@@ -399,15 +428,6 @@ fn dispatch(
             Answered::Now(error(426, "a WebSocket is served here"))
         }
         _ => Answered::Now(error(404, "nothing is served at this path")),
-    }
-}
-
-/// Whether the connection closes after this response, as a `Connection` value and as a flag. It
-/// always closes after too many tokens that were not accepted.
-fn unless_failed(connection: http::Connection, cx: &Context<'_>) -> (http::Connection, bool) {
-    match cx.has_failed_too_often() {
-        true => (http::Connection::Close, true),
-        false => (connection, connection == http::Connection::Close),
     }
 }
 

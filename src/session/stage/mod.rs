@@ -8,6 +8,7 @@ mod connecting;
 mod cors;
 mod dialling;
 mod endpoint;
+mod events;
 mod heartbeat;
 mod http;
 mod inbound;
@@ -41,6 +42,7 @@ use crate::mem::Slot;
 use crate::time::Deadline;
 use crate::ws::close;
 use crate::ws::output::Codecs;
+use crate::ws::record::RecordFraming;
 use connecting::PendingUpstream;
 use dialling::Dialling;
 
@@ -70,6 +72,15 @@ impl Stage {
     pub(super) fn echo() -> Stage {
         let endpoint = endpoint::Endpoint::Echo(0);
         Stage::WebSocket(WebSocket::new(records::Input::FRAMES, endpoint, None, None, 0))
+    }
+
+    /// A stream of events whose client does not send, for tests.
+    #[cfg(test)]
+    pub(super) fn event_stream() -> Stage {
+        let input = records::Input::Records(Box::new(records::Records::none()));
+        let channel = crate::ws::output::Channel::of_records(RecordFraming::Events);
+        let endpoint = endpoint::Endpoint::Echo(0);
+        Stage::WebSocket(WebSocket::new(input, endpoint, Some(Box::new(channel)), None, 0))
     }
 
     // --- what it is ---
@@ -129,6 +140,11 @@ impl Stage {
             Stage::WebSocket(socket) => socket.endpoint.format(),
             _ => Format::Json,
         }
+    }
+
+    /// Whether messages to the peer are server-sent events.
+    pub(super) fn is_event_stream(&self) -> bool {
+        self.websocket().is_some_and(|socket| socket.records() == Some(RecordFraming::Events))
     }
 
     /// What messages to the peer look like on the wire.

@@ -6,6 +6,9 @@
 //! WebSocket, and the output writes messages in the stream's framing. Endpoints, models, token
 //! leases, queues and deadlines are those of a WebSocket. To the upstream of a proxy route it is a
 //! WebSocket.
+//!
+//! The client of a stream of server-sent events has sent a request without a body, and only
+//! receives.
 
 use crate::http::Body;
 use crate::ws::record::{self, RecordEvent, RecordFraming};
@@ -128,6 +131,12 @@ impl Records {
     ) -> Records {
         let reader = record::Reader::new(framing);
         Records { body, reader, max_overhead, half_open, stage: Stage::Body }
+    }
+
+    /// A reader that discards everything, for a client that only receives.
+    pub(super) fn none() -> Records {
+        let records = Records::new(RecordFraming::Lines, Body::EMPTY, 0, true);
+        Records { stage: Stage::Over, ..records }
     }
 
     fn keeps_nothing(&self) -> bool {

@@ -23,6 +23,7 @@ pub(super) fn push(
 ) {
     let own: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
+        (429, _) => &[("Retry-After", "1")],
         (426, _) => {
             &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
         }
@@ -78,4 +79,16 @@ pub(super) fn refuse(
     let body = error(refusal.status(), refusal.text()).body;
     let response = Response::json(refusal.status(), &body).headers(refusal.fields());
     send(refusal.status(), &response.connection(connection).head_only(head_only), out, cx);
+}
+
+/// Whether the connection closes after this response, as a `Connection` value and as a flag. It
+/// always closes after too many tokens that were not accepted.
+pub(super) fn unless_failed(
+    connection: http::Connection,
+    cx: &Context<'_>,
+) -> (http::Connection, bool) {
+    match cx.has_failed_too_often() {
+        true => (http::Connection::Close, true),
+        false => (connection, connection == http::Connection::Close),
+    }
 }

@@ -1,6 +1,7 @@
 //! From a request to a WebSocket or to an HTTP stream: the router, the handshake, and the endpoint.
 
-use super::connecting::{PendingUpstream, UpstreamRequest, count_stream};
+use super::connecting::{PendingUpstream, UpstreamRequest, begin_stream};
+use super::cors;
 use super::endpoint::Endpoint;
 use super::policy::ConnectionPolicy;
 use super::records::{Input, Records};
@@ -18,7 +19,7 @@ use crate::session::Context;
 use crate::session::context::context;
 use crate::ws::extension::{self, Agreed, Compression};
 use crate::ws::output::Channel;
-use crate::ws::record::{self, RecordFraming};
+use crate::ws::record::{self, EVENT_STREAM, RecordFraming};
 
 /// Handles a WebSocket handshake. All earlier requests must have been answered.
 pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Transition {
@@ -90,7 +91,7 @@ pub(super) fn open_stream(
     out: &mut Vec<u8>,
     cx: &mut Context<'_>,
 ) -> Transition {
-    let RouteMatch { route, number, leases, claims, .. } = match entry {
+    let entry = match entry {
         Ok(entry) => entry,
         Err(refusal) => {
             respond::refuse(refusal, http::Connection::Close, false, out, cx);
@@ -101,14 +102,35 @@ pub(super) fn open_stream(
         let text = "a stream is application/x-ndjson, application/octet-stream or text";
         return bad(415, text, out, cx);
     };
-    let channel = Some(Box::new(Channel::of_records(framing)));
-    let half_open = route.endpoint != config::EndpointKind::Echo;
+    let half_open = entry.route.endpoint != config::EndpointKind::Echo;
     let max_overhead = cx.env.config.limits.http_head_bytes;
-    let records = Box::new(Records::new(framing, body, max_overhead, half_open));
+    let records = Records::new(framing, body, max_overhead, half_open);
+    let framing = match accepts_events(request) {
+        true => RecordFraming::Events,
+        false => framing,
+    };
+    begin(request, entry, records, framing, out, cx)
+}
+
+/// Opens an HTTP stream whose records to the client have a framing.
+pub(super) fn begin(
+    request: &Request<'_>,
+    entry: RouteMatch<'_, '_>,
+    records: Records,
+    framing: RecordFraming,
+    out: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Transition {
+    let RouteMatch { route, number, leases, claims, .. } = entry;
+    let is_events = framing == RecordFraming::Events;
+    let shared_with = cors::reader(request).filter(|_| is_events);
+    let fields = shared_with.as_ref().map(cors::fields).unwrap_or_default();
+    let records = Box::new(records);
+    let channel = Some(Box::new(Channel::of_records(framing)));
     let LiveRoute { rules, upstreams } = cx.env.runtime.route(number);
     if let Some(upstreams) = upstreams {
         let mut head = Vec::new();
-        push_head(request, framing, &mut head);
+        push_head(request, framing, &fields, &mut head);
         let policy = ConnectionPolicy::new(rules.clone(), leases);
         let upgrade = UpstreamRequest { head, records: Some(records), channel, policy };
         let waiting = PendingUpstream::begin(upstreams, request, upgrade, cx);
@@ -117,12 +139,21 @@ pub(super) fn open_stream(
             Err((status, text)) => bad(status, text, out, cx),
         };
     }
-    let opening = opening(route, request, claims.as_ref(), cx);
-    push_head(request, framing, out);
+    let mut opening = opening(route, request, claims.as_ref(), cx);
+    opening.receives_events = is_events;
+    push_head(request, framing, &fields, out);
     out.extend_from_slice(b"\r\n");
-    count_stream(cx);
+    begin_stream(Some(framing), out, cx);
     let policy = ConnectionPolicy::new(rules.clone(), leases);
     enter(Input::Records(records), channel, policy, &opening, out, cx)
+}
+
+/// Whether the client names `text/event-stream` among the types that it accepts.
+pub(super) fn accepts_events(request: &Request<'_>) -> bool {
+    request.headers.tokens("accept").any(|range| {
+        let essence = range.split(';').next().unwrap_or_default();
+        essence.trim().eq_ignore_ascii_case(EVENT_STREAM)
+    })
 }
 
 fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> Transition {
@@ -137,7 +168,12 @@ fn bad(status: u16, text: &str, out: &mut Vec<u8>, cx: &Context<'_>) -> Transiti
 /// Writes the head of the response, without its final blank line. If the request has `Expect:
 /// 100-continue`, a 100 response comes first, because not every client accepts a final response in
 /// its place (RFC 9110 section 10.1.1).
-fn push_head(request: &Request<'_>, framing: RecordFraming, out: &mut Vec<u8>) {
+pub(super) fn push_head(
+    request: &Request<'_>,
+    framing: RecordFraming,
+    fields: &[(&str, &str)],
+    out: &mut Vec<u8>,
+) {
     if request.headers.has_token("Expect", "100-continue") {
         out.extend_from_slice(http::CONTINUE);
     }
@@ -146,11 +182,18 @@ fn push_head(request: &Request<'_>, framing: RecordFraming, out: &mut Vec<u8>) {
     push_field(out, "Transfer-Encoding", "chunked");
     push_field(out, "Trailer", record::TRAILER);
     push_field(out, "Cache-Control", "no-store");
+    if framing == RecordFraming::Events {
+        // Tells nginx not to gather the response before it forwards it.
+        push_field(out, "X-Accel-Buffering", "no");
+    }
+    for (name, value) in fields {
+        push_field(out, name, value);
+    }
     push_field(out, "Connection", "close");
 }
 
 /// The facts about a new connection by which its dialect opens it.
-fn opening<'o>(
+pub(super) fn opening<'o>(
     route: &'o config::Route,
     request: &'o Request<'_>,
     claims: Option<&'o Claims>,
@@ -167,6 +210,7 @@ fn opening<'o>(
         secure: cx.secure,
         headers: &request.headers,
         claims,
+        receives_events: false,
     }
 }
 

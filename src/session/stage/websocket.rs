@@ -510,6 +510,8 @@ impl WebSocket {
 
     /// Counts how the WebSocket has ended, if it was counted.
     pub(crate) fn count_end(&self, counters: &Counters, listener: u16) {
+        let is_event_stream = self.records() == Some(RecordFraming::Events);
+        counters.event_streams.sub(is_event_stream.into());
         if !self.counted {
             return;
         }

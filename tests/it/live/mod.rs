@@ -5,6 +5,7 @@ mod basics;
 mod child;
 mod compress;
 mod confined;
+mod events;
 mod guard;
 mod heavy;
 mod links;
