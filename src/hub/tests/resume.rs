@@ -471,8 +471,8 @@ impl Cores {
         }
     }
 
-    /// Delivers the first message of one lane, which `pick` selects. Returns false if all queues are
-    /// empty.
+    /// Delivers the first message of one queue, which `pick` selects. Returns false if all queues
+    /// are empty.
     fn carry(&mut self, pick: usize) -> bool {
         let cores = self.hubs.len() as u16;
         let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
