@@ -18,7 +18,7 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 14] = [
+const GAUGES: [&str; 15] = [
     "connections",
     "upstreams",
     "channels",
@@ -32,6 +32,7 @@ const GAUGES: [&str; 14] = [
     "memory_limit_bytes",
     "memory_input_bytes",
     "memory_frames_bytes",
+    "idempotency_keys",
     "last_epoch",
 ];
 /// Counters with one sample for each core: a channel with subscribers on two cores is counted by
