@@ -7,6 +7,7 @@
 //! a folder of their own.
 
 mod api;
+mod authenticate;
 mod batch;
 pub(super) mod channel;
 mod commands;
@@ -20,6 +21,7 @@ pub(super) mod messages;
 mod positions;
 mod protocol;
 mod publish;
+mod publisher;
 mod reads;
 mod reply;
 pub mod signature;

@@ -1,6 +1,7 @@
 //! The part of a connection's state that most clients do not have: who the client is.
 
 use super::positions::Resuming;
+use super::publisher::Publisher;
 use std::collections::HashMap;
 
 /// The part of a connection's state that most clients do not have.
@@ -18,6 +19,8 @@ pub(super) struct Who {
     pub(super) silence: Option<Silence>,
     /// The positions of the client, if it receives positions.
     pub(super) resuming: Option<Box<Resuming>>,
+    /// The state of a publisher, if the connection has authenticated as one.
+    pub(super) publisher: Option<Box<Publisher>>,
 }
 
 /// The inactivity timeout of a client without pings: the second of its last message, and the
