@@ -253,6 +253,18 @@ counters! {
     http_errors,
     /// HTTP API requests refused because their auth_timestamp was too far from the server's time.
     requests_stale,
+    /// Publishes answered with the answer to an earlier publish with the same idempotency key.
+    idempotent_replays,
+    /// Publishes refused because their idempotency key was used for another publish, or by one that
+    /// was not answered yet.
+    idempotency_refused,
+    /// Idempotency keys held now, at the last sweep.
+    idempotency_keys,
+    /// Idempotency keys removed before their two minutes were over, because their application had
+    /// limits.idempotency_keys or limits.idempotency_bytes.
+    idempotency_dropped,
+    /// Publishes of publishers on WebSockets that were refused.
+    publishes_refused,
     /// HTTP requests answered after their head, with their body discarded, because no endpoint
     /// would read it.
     http_bodies_unread,

@@ -17,6 +17,7 @@ mod bare;
 mod blocks;
 mod child;
 mod load;
+mod publisher;
 mod ring;
 mod rows;
 mod table;

@@ -57,6 +57,13 @@ pub const ROWS: &[Row] = &[
         run: publish,
     },
     Row {
+        name: "publish",
+        what: "publish by a WebSocket, 8 connections x 16 deep",
+        unit: "us",
+        target: Target::RatioAtMost(0.5),
+        run: super::publisher::publish,
+    },
+    Row {
         name: "echo-tls",
         what: "echo through TLS 1.3, 512 B, 100 connections",
         unit: "us",
@@ -152,7 +159,7 @@ pub fn rates(samples: &[Sample]) -> String {
 }
 
 /// How much each of `counters` has grown for each count of `unit`.
-fn per(
+pub(super) fn per(
     before: &std::collections::HashMap<String, u64>,
     after: &std::collections::HashMap<String, u64>,
     unit: &str,
@@ -247,7 +254,7 @@ fn subscriber(server: &Child, channel: &str) -> io::Result<TcpStream> {
 }
 
 /// A connection that has published once, and the length of the response.
-fn publisher(server: &Child, request: &[u8]) -> io::Result<(TcpStream, usize)> {
+pub(super) fn publisher(server: &Child, request: &[u8]) -> io::Result<(TcpStream, usize)> {
     let mut stream = connect(server.address)?;
     let answer = ask(&mut stream, request, ends_with("{}"))?;
     match answer.starts_with(b"HTTP/1.1 200 ") {

@@ -54,17 +54,34 @@ pub fn subscribe(channel: &str) -> Vec<u8> {
 /// The frames of a signed subscription to a private channel and of its end, for a connection that
 /// has received the greeting `hello`.
 pub fn subscribe_private(hello: &[u8], channel: &str) -> [Vec<u8>; 2] {
-    let hello = String::from_utf8_lossy(hello);
-    let after = hello.split(r#"socket_id\":\""#).nth(1).unwrap_or_default();
-    let socket = after.split('\\').next().unwrap_or_default();
-    let text = format!("{socket}:{channel}");
-    let signature = hex::<32, 64>(&HmacKey::new(b"app-secret").sign(&[text.as_bytes()]));
-    let auth = format!("app-key:{}", String::from_utf8_lossy(&signature));
+    let auth = sign(hello, channel);
     let begin = format!(r#"{{"channel":"{channel}","auth":"{auth}"}}"#);
     let end = format!(r#"{{"channel":"{channel}"}}"#);
     [("subscribe", begin), ("unsubscribe", end)].map(|(verb, data)| {
         masked(format!(r#"{{"event":"pusher:{verb}","data":{data}}}"#).as_bytes())
     })
+}
+
+/// The signature of `text` for a connection that has received the greeting `hello`, with the key.
+fn sign(hello: &[u8], text: &str) -> String {
+    let hello = String::from_utf8_lossy(hello);
+    let after = hello.split(r#"socket_id\":\""#).nth(1).unwrap_or_default();
+    let socket = after.split('\\').next().unwrap_or_default();
+    let text = format!("{socket}:{text}");
+    let signature = hex::<32, 64>(&HmacKey::new(b"app-secret").sign(&[text.as_bytes()]));
+    format!("app-key:{}", String::from_utf8_lossy(&signature))
+}
+
+/// The frame by which a connection that has received the greeting `hello` becomes a publisher.
+pub fn authenticate(hello: &[u8]) -> Vec<u8> {
+    let data = format!(r#"{{"auth":"{}","role":"publisher"}}"#, sign(hello, "polycast:publisher"));
+    masked(format!(r#"{{"event":"polycast:authenticate","data":{data}}}"#).as_bytes())
+}
+
+/// The frame with which a publisher publishes what [`publish`] does.
+pub fn publish_frame(channel: &str, data: &str) -> Vec<u8> {
+    let event = format!(r#""name":"{EVENT}","channels":["{channel}"],"data":"{data}""#);
+    masked(format!(r#"{{"event":"polycast:publish","data":{{"id":1,{event}}}}}"#).as_bytes())
 }
 
 /// A signed HTTP request that publishes `data`, which must need no JSON escapes, on `channel`.

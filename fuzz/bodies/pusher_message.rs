@@ -3,6 +3,7 @@
 
 use super::vendors::{VENDORS, Vendor, is_json};
 use crate::peer::{Received, handshake, text};
+use polycast::codec::json::Scratch;
 
 pub(crate) fn run(data: &[u8]) {
     let Some((&shape, rest)) = data.split_first() else { return };
@@ -11,6 +12,7 @@ pub(crate) fn run(data: &[u8]) {
     for vendor in &VENDORS {
         match shape % 16 {
             14 => relay(vendor, &given),
+            15 => publish(vendor, &given),
             shape => say(vendor, shape, &given),
         }
     }
@@ -68,5 +70,25 @@ fn relay(vendor: &Vendor, given: &str) {
     let plain = given.starts_with('"') && is_json(given) && !given.contains('\\');
     assert!(!plain || given.len() > 10_240 || received.len() == 1, "{given}");
     vendor.check(received);
+    machine.end();
+}
+
+/// Data of any kind in a publish of an authenticated publisher, which is answered once.
+fn publish(vendor: &Vendor, given: &str) {
+    let mut machine = vendor.machine();
+    let hears = vendor.subscriber(&mut machine, "private-a");
+    let at = vendor.publisher(&mut machine);
+    let message = format!(r#"{{"event":"polycast:publish","data":{given}}}"#);
+    let before = machine.wire(at).received.len();
+    machine.receive(at, &text(&message));
+    let received = &machine.wire(at).received[before..];
+    let is_answer = |text: &str| is_json(text) && text.starts_with(r#"{"event":"polycast:publish"#);
+    let answered = |it: &Received| matches!(it, Received::Text(text) if is_answer(text));
+    // Otherwise `given` ends the data early, and makes another message of it.
+    if Scratch::default().parse(&mut given.as_bytes().to_vec(), |_| ()).is_ok() {
+        assert!(received.len() == 1 && received.iter().all(answered), "{given}: {received:?}");
+    }
+    let published = &machine.wire(hears).received;
+    vendor.check(&published[1..]);
     machine.end();
 }

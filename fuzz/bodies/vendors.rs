@@ -50,17 +50,27 @@ impl Vendor {
     pub(crate) fn subscriber(&self, machine: &mut Machine, channel: &str) -> usize {
         let at = machine.open();
         machine.receive(at, &handshake("/app/app-key", ""));
-        let Some(Received::Text(first)) = machine.wire(at).received.last() else {
-            panic!("{:?}", machine.wire(at).received);
-        };
-        let socket = first.split(r#"socket_id\":\""#).nth(1).and_then(|it| it.split('\\').next());
-        let auth = auth(socket.expect("a socket id"), channel, None);
+        let auth = auth(&socket_of(machine, at), channel, None);
         let data = format!(r#"{{"channel":"{channel}","auth":"{auth}"}}"#);
         machine.receive(at, &text(&self.says("subscribe", &data)));
         let received = machine.wire(at).received.last();
         let joined =
             |it: &Received| matches!(it, Received::Text(text) if text.contains("succeeded"));
         assert!(received.is_some_and(joined), "{received:?}");
+        at
+    }
+
+    /// Opens a WebSocket that has authenticated as a publisher.
+    pub(crate) fn publisher(&self, machine: &mut Machine) -> usize {
+        let at = machine.open();
+        machine.receive(at, &handshake("/app/app-key", ""));
+        let auth = auth(&socket_of(machine, at), "polycast:publisher", None);
+        let data = format!(r#"{{"auth":"{auth}","role":"publisher"}}"#);
+        machine
+            .receive(at, &text(&format!(r#"{{"event":"polycast:authenticate","data":{data}}}"#)));
+        let received = machine.wire(at).received.last();
+        let expected = r#"{"event":"polycast:authenticated","data":{"role":"publisher"}}"#;
+        assert!(matches!(received, Some(Received::Text(text)) if text == expected), "{received:?}");
         at
     }
 
@@ -75,6 +85,15 @@ impl Vendor {
             }
         }
     }
+}
+
+/// The socket id in the first message of a connection.
+fn socket_of(machine: &mut Machine, at: usize) -> String {
+    let Some(Received::Text(first)) = machine.wire(at).received.last() else {
+        panic!("{:?}", machine.wire(at).received);
+    };
+    let socket = first.split(r#"socket_id\":\""#).nth(1).and_then(|it| it.split('\\').next());
+    socket.expect("a socket id").to_owned()
 }
 
 #[derive(serde::Deserialize)]

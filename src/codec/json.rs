@@ -92,6 +92,11 @@ impl<'t, 'i> JsonText<'t, 'i> {
         self.0.as_i64()
     }
 
+    /// Whether this is a number.
+    pub fn is_number(&self) -> bool {
+        self.0.is_number()
+    }
+
     /// Whether this is an object.
     pub fn is_object(&self) -> bool {
         self.0.is_object()

@@ -55,6 +55,14 @@ section! {
         pub watchlist_length: usize = 100, count(1..=1000);
         /// Maximum number of events that one client may publish per second. 0 is unlimited.
         pub client_events_per_s: u16 = 10, count(0..=60_000);
+        /// Maximum number of idempotency keys that are kept; a key is kept for two minutes after
+        /// its first publish. Beyond it the oldest are removed, and a publish that is repeated with
+        /// such a key is published again.
+        pub idempotency_keys: usize = 100_000, count(1..=1 << 24);
+        /// Maximum size of all answers that are kept for idempotency keys; beyond it the oldest
+        /// keys are removed. An answer takes room only if the publish asked for info.
+        #[serde(deserialize_with = "size::memory")]
+        pub idempotency_bytes: usize = 16 * 1024 * 1024, bytes(1024..=GIB);
         /// How long a cache channel keeps its last event.
         pub cache_ttl_s: u64 = 1800, seconds(1..=DAY_S);
     }

@@ -1,5 +1,6 @@
 //! One application: its configuration, its keys and its counters.
 
+use super::channels::idempotency::IdempotencyKeys;
 use super::channels::signature;
 use crate::config;
 use std::sync::Arc;
@@ -26,6 +27,16 @@ pub(super) struct Tally {
     hooks_dropped: AtomicU64,
     /// When the log last reported requests with a stale timestamp, in milliseconds; 0 is never.
     stale_logged_ms: AtomicU64,
+    idempotency: Arc<IdempotencyKeys>,
+}
+
+impl Tally {
+    /// The counters of a new application; `all_bytes` is the memory of all applications'
+    /// idempotency keys.
+    pub(super) fn new(all_bytes: &Arc<AtomicUsize>) -> Arc<Tally> {
+        let idempotency = Arc::new(IdempotencyKeys::new(all_bytes.clone()));
+        Arc::new(Tally { idempotency, ..Tally::default() })
+    }
 }
 
 /// The interval at which the log reports requests of an application with a stale timestamp.
@@ -36,6 +47,11 @@ impl App {
         let keys = config.key_pairs();
         let keys = keys.map(|(key, secret)| signature::AppKey::new(key, secret.expose())).collect();
         App { keys, config, tally, all }
+    }
+
+    /// The application's idempotency keys.
+    pub fn idempotency(&self) -> &Arc<IdempotencyKeys> {
+        &self.tally.idempotency
     }
 
     /// Counts events that were dropped instead of sent to the application's webhooks.

@@ -1,6 +1,7 @@
 //! The applications, which all cores share.
 
-use super::app::App;
+use super::app::{App, Tally};
+use super::channels::idempotency::IdempotencyCounts;
 use crate::config;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,19 +24,28 @@ pub struct Apps {
     by_id: HashMap<String, u32>,
     /// The number of connections of all applications, on all cores.
     open: Arc<AtomicUsize>,
+    /// The memory of the idempotency keys of all applications, in bytes.
+    idempotency_bytes: Arc<AtomicUsize>,
 }
 
 impl Apps {
     pub(super) fn new(configs: &[config::AppConfig]) -> Apps {
-        let open = Arc::<AtomicUsize>::default();
-        let list = configs.iter().map(|app| App::new(app.clone(), Arc::default(), open.clone()));
-        Apps::of(list.collect(), configs.len(), open)
+        let (open, bytes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let new = |app: &config::AppConfig| App::new(app.clone(), Tally::new(&bytes), open.clone());
+        let list = configs.iter().map(new).collect();
+        Apps::of(list, configs.len(), open, bytes)
     }
 
     /// Creates the look-up tables of `list`. Removed applications are not found by key or id;
     /// `present` is the number of the others.
-    fn of(list: Vec<App>, present: usize, open: Arc<AtomicUsize>) -> Apps {
-        let mut apps = Apps { list, by_key: HashMap::new(), by_id: HashMap::new(), open };
+    fn of(
+        list: Vec<App>,
+        present: usize,
+        open: Arc<AtomicUsize>,
+        idempotency_bytes: Arc<AtomicUsize>,
+    ) -> Apps {
+        let (by_key, by_id) = (HashMap::new(), HashMap::new());
+        let mut apps = Apps { list, by_key, by_id, open, idempotency_bytes };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
             if !app.is_gone() {
@@ -65,9 +75,9 @@ impl Apps {
         }
         let is_new = |app: &&config::AppConfig| self.list.iter().all(|old| old.config.id != app.id);
         let added = configs.iter().filter(is_new);
-        let open = &self.open;
-        list.extend(added.map(|app| App::new(app.clone(), Arc::default(), open.clone())));
-        Apps::of(list, configs.len(), open.clone())
+        let (open, bytes) = (&self.open, &self.idempotency_bytes);
+        list.extend(added.map(|app| App::new(app.clone(), Tally::new(bytes), open.clone())));
+        Apps::of(list, configs.len(), open.clone(), bytes.clone())
     }
 
     /// All applications, with their numbers.
@@ -100,6 +110,20 @@ impl Apps {
     /// The number of open connections of all applications, on all cores.
     pub(super) fn open_count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// The memory of the idempotency keys of all applications, in bytes.
+    pub fn idempotency_bytes(&self) -> usize {
+        self.idempotency_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Removes the idempotency keys whose time is over. Returns the counts of all applications.
+    pub fn sweep_idempotency(&self, now_ms: u64) -> IdempotencyCounts {
+        let mut counts = IdempotencyCounts::default();
+        for app in &self.list {
+            counts += app.idempotency().sweep(now_ms);
+        }
+        counts
     }
 
     /// The number of the application with this key.

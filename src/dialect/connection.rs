@@ -116,6 +116,21 @@ macro_rules! connections {
                 }
             }
 
+            /// See [`Dialect::is_full`].
+            #[inline]
+            pub fn is_full(&self) -> bool {
+                match self {
+                    $($(#[$cfg])* Connection::$name(it) => it.is_full(),)*
+                }
+            }
+
+            /// See [`Dialect::held_bytes`].
+            pub fn held_bytes(&self) -> usize {
+                match self {
+                    $($(#[$cfg])* Connection::$name(it) => it.held_bytes(),)*
+                }
+            }
+
             /// See [`Dialect::deadline`].
             pub fn deadline(&self) -> Deadline {
                 match self {

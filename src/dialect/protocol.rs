@@ -39,6 +39,16 @@ pub trait Dialect: DialectApi {
     /// The limits and timeouts of the connection.
     fn policy(&self, env: &Env) -> DialectPolicy;
 
+    /// Whether no further message of the peer is read until events have answered earlier ones.
+    fn is_full(&self) -> bool {
+        false
+    }
+
+    /// Heap bytes that the connection holds for messages of the peer which are not answered yet.
+    fn held_bytes(&self) -> usize {
+        0
+    }
+
     /// The time at which the connection is to get [`DialectEvent::Deadline`].
     fn deadline(&self) -> Deadline {
         Deadline::NEVER

@@ -18,7 +18,7 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 15] = [
+const GAUGES: [&str; 16] = [
     "connections",
     "event_streams",
     "upstreams",
@@ -33,6 +33,7 @@ const GAUGES: [&str; 15] = [
     "memory_limit_bytes",
     "memory_input_bytes",
     "memory_frames_bytes",
+    "idempotency_keys",
     "last_epoch",
 ];
 /// Counters with one sample for each core: a channel with subscribers on two cores is counted by

@@ -42,7 +42,9 @@ impl Shard {
         let kept = self.hub.kept_bytes() + self.hub.channel_event_bytes();
         let inflated = self.codecs.held_bytes();
         let frames = mem::frame_bytes();
-        self.account.sessions + channels + subscriptions + (kept + inflated + frames) as u64
+        // All cores share the idempotency keys, so each counts an equal part.
+        let keys = self.env.apps.idempotency_bytes() / usize::from(self.cores.max(1));
+        self.account.sessions + channels + subscriptions + (kept + inflated + frames + keys) as u64
     }
 
     /// This core's share of the memory limit of the process, in bytes.

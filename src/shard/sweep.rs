@@ -46,8 +46,21 @@ impl Shard {
         let (events, bytes) = self.hub.history_totals();
         self.counters.history_events.set(events as u64);
         self.counters.history_bytes.set(bytes as u64);
+        if self.core == 0 {
+            self.report_idempotency(now);
+        }
         self.warnings.look(self.core, &self.counters, now);
         self.drain_slice(now);
+    }
+
+    /// Removes the idempotency keys whose time is over, and sets their counters. One core does so
+    /// for all, because all cores share the keys.
+    fn report_idempotency(&self, now: Now) {
+        let counts = self.env.apps.sweep_idempotency(now.ms);
+        self.counters.idempotency_keys.set(counts.keys);
+        self.counters.idempotent_replays.set(counts.replays);
+        self.counters.idempotency_refused.set(counts.refused);
+        self.counters.idempotency_dropped.set(counts.dropped);
     }
 
     /// Installs a configuration that was reloaded.

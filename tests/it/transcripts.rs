@@ -19,6 +19,7 @@
 //! > BSON {"json":1}              a binary message with the same content; also MSGPACK
 //! > INGEST token {...}           a back end's request to /Zenith/ingest
 //! > SIGNED POST /path {...}      a signed request; SIGNED-601 is signed 601 seconds ago
+//! > KEYED key POST /path {...}   a signed request with an X-Idempotency-Key
 //! > EOF                          the client ends its side
 //! > FROM 192.0.2.1               the client's address; it comes before its other lines
 //! < 101                          an HTTP response; `< 200 {"json":1}` compares its body, too
@@ -279,6 +280,10 @@ impl Stage {
                 peer::framed(Opcode::Close, &payload)
             }
             "BEARER" => bearer(rest),
+            "KEYED" => {
+                let (key, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                keyed(key, &self.signed("", rest)?)
+            }
             word if word.starts_with("SIGNED") => self.signed(&word["SIGNED".len()..], rest)?,
             _ => peer::text(&what),
         };
@@ -517,6 +522,13 @@ fn call<'l>(line: &'l str, name: &str) -> Option<(&'l str, &'l str, &'l str)> {
 }
 
 /// The request with a token for the words `token method path body`.
+/// The request with an idempotency key in its head.
+fn keyed(key: &str, request: &[u8]) -> Vec<u8> {
+    let line = request.windows(2).position(|two| two == b"\r\n").map_or(0, |at| at + 2);
+    let field = format!("X-Idempotency-Key: {key}\r\n");
+    [&request[..line], field.as_bytes(), &request[line..]].concat()
+}
+
 fn bearer(rest: &str) -> Vec<u8> {
     let mut words = rest.splitn(4, ' ');
     let mut word = || words.next().unwrap_or("");

@@ -4,16 +4,15 @@ use super::super::context::DialectContext;
 use super::super::effects::Effect;
 use super::super::reply::{Answered, HttpReply};
 use super::data::{Target, USER};
-use super::reads::{self, Info};
-use super::reply::{self, ApiRefusal, empty, json_error};
+use super::publish::{Accepted, PublishReply, PublishSource};
+use super::reply::{ApiRefusal, empty, json_error};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
-use super::{batch, channel, history, signature};
-use crate::codec::json::{MalformedJson, push_string};
+use super::{channel, history, idempotency, reads, signature};
+use crate::codec::json::MalformedJson;
 use crate::dialect::{Event, EventPayload};
 use crate::http::Request;
 use crate::http::query;
-use crate::hub::Answer;
 
 /// The largest difference between `auth_timestamp` and the server's clock, in seconds.
 const TOLERANCE_S: u64 = 600;
@@ -55,8 +54,8 @@ pub(super) fn answer<V: Vendor>(
         return Answered::Now(HttpReply { allow: Some(method), ..json_error::<V>(405, &message) });
     }
     match target {
-        Target::Events => events::<V>(context, app, request.body),
-        Target::Batch => batch::events::<V>(context, app, request.body),
+        Target::Events => publish::<V>(context, app, false, request),
+        Target::Batch => publish::<V>(context, app, true, request),
         Target::Channels => reads::channels::<V>(context, app, request.query()),
         Target::Channel(name) => reads::channel::<V>(context, app, &name, request.query()),
         Target::History(name) => history::events::<V>(context, app, &name, request.query()),
@@ -128,24 +127,30 @@ fn check<V: Vendor>(
     signature::verify(&signed, V::DATA.signing, &entry.keys, context.now.unix_s, tolerance)
 }
 
-/// `POST /events`: publishes one event on one or several channels.
-fn events<V: Vendor>(context: &mut DialectContext<'_>, app: u32, body: &mut [u8]) -> Answered {
-    let env = context.env;
+/// Publishes one event on one or several channels, or a batch of events.
+fn publish<V: Vendor>(
+    context: &mut DialectContext<'_>,
+    app: u32,
+    is_batch: bool,
+    request: &mut Request<'_>,
+) -> Answered {
+    let mut keys = request.headers.values(idempotency::HEADER);
+    let key = keys.next();
+    if keys.next().is_some() {
+        return reads::refuse::<V>("X-Idempotency-Key is given more than once");
+    }
+    let (env, now_ms) = (context.env, context.now.ms);
+    let skipped = &[idempotency::MEMBER];
+    let source = PublishSource { env, app, now_ms, first_part: 0, key, skipped };
     let before = context.effects.mark();
     let effects = &mut context.effects;
-    let triggered = context.json.parse(body, |body| {
-        let trigger = Trigger::read::<V>(env, app, body)?;
-        let names: Vec<String> = trigger.channels.iter().map(|&name| name.to_owned()).collect();
-        for (part, name) in names.iter().enumerate() {
-            effects.push(trigger.publish::<V>(env, app, name, part as u16));
-        }
-        Ok((trigger.info, names))
+    let done = context.json.parse(request.body, |body| match is_batch {
+        true => source.batch::<V>(body, effects),
+        false => source.event::<V>(body, effects),
     });
-    match triggered {
-        Ok(Ok((None, _))) => Answered::Now(empty()),
-        Ok(Ok((Some(info), names))) => {
-            Answered::Later(Box::new(move |answers| trigger_reply::<V>(info, &names, &answers)))
-        }
+    match done {
+        Ok(Ok(Accepted { reply: PublishReply::Now(reply), .. })) => Answered::Now(reply),
+        Ok(Ok(Accepted { reply: PublishReply::Later(finish), .. })) => Answered::Later(finish),
         refused => Answered::Now(settled::<V>(context, before, refused.map(|it| it.map(drop)))),
     }
 }
@@ -164,21 +169,6 @@ fn settled<V: Vendor>(
     };
     context.effects.truncate(before);
     refused
-}
-
-fn trigger_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]) -> HttpReply {
-    let mut out = br#"{"channels":{"#.to_vec();
-    for (part, name) in names.iter().enumerate() {
-        if part > 0 {
-            out.push(b',');
-        }
-        push_string(&mut out, name);
-        out.push(b':');
-        let channel_info = reads::channel_info_of(answers, part as u16);
-        out.extend_from_slice(&reads::object::<V>(info, name, &channel_info));
-    }
-    out.extend_from_slice(b"}}");
-    reply::ok(out)
 }
 
 /// Publishes one event to all connections of a signed-in user.

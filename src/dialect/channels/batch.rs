@@ -1,34 +1,43 @@
-//! `POST` of a batch: publishes several events in one request, either all of them or none.
+//! Requests to publish a batch: several events in one request, either all of them or none.
 
-use super::super::context::DialectContext;
-use super::super::reply::{Answered, HttpReply};
+use super::super::effects::Effects;
+use super::super::reply::{Finish, HttpReply};
+use super::idempotency::{KeyLookup, MEMBER};
+use super::publish::{Accepted, PublishSource};
 use super::reads::{self, Info};
-use super::reply::{self, ApiRefusal, json_error};
+use super::reply::{self, ApiRefusal};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
+use crate::codec::json::JsonText;
 use crate::hub::Answer;
-use std::borrow::Cow;
 
 /// One event of the batch in the reply: its channel, and the channel attributes that were
 /// requested.
 type Entry = (String, Option<Info>);
 
-pub(super) fn events<V: Vendor>(
-    context: &mut DialectContext<'_>,
-    app: u32,
-    body: &mut [u8],
-) -> Answered {
-    let env = context.env;
-    let max = V::settings(env, &env.apps.get(app).config).batch_events;
-    let before = context.effects.mark();
-    let effects = &mut context.effects;
-    let read = context.json.parse(body, |body| -> Result<Vec<Entry>, ApiRefusal> {
+impl PublishSource<'_> {
+    /// Publishes the events of a batch.
+    ///
+    /// # Errors
+    /// The request is refused. The effects that were added are to be removed.
+    pub(super) fn batch<V: Vendor>(
+        &self,
+        body: JsonText<'_, '_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<Accepted, ApiRefusal> {
+        let (env, app) = (self.env, self.app);
+        let max = V::settings(env, &env.apps.get(app).config).batch_events;
         let bare = if V::DATA.quirks.bare_batch { body.elements() } else { None };
         let named = || body.get("batch").and_then(|batch| batch.elements());
         let Some(batch) = bare.or_else(named) else {
             return Err((400, "batch must be an array of events".into()));
         };
-        let mut entries: Vec<Entry> = Vec::new();
+        let first = match self.look_up("batch", body)? {
+            Some(KeyLookup::Replay(reply)) => return Ok(Accepted::replay(reply)),
+            Some(KeyLookup::First(first)) => Some(first),
+            _ => None,
+        };
+        let (mut entries, mut asks): (Vec<Entry>, bool) = (Vec::new(), false);
         for event in batch {
             if entries.len() == max {
                 return Err((400, format!("Batch too large: more than {max} events").into()));
@@ -37,23 +46,20 @@ pub(super) fn events<V: Vendor>(
             let [name] = trigger.channels[..] else {
                 return Err((400, "an event of a batch has one channel".into()));
             };
-            effects.push(trigger.publish::<V>(env, app, name, entries.len() as u16));
+            if event.get(MEMBER).is_some() {
+                return Err((400, "idempotency_key belongs to the batch, not to an event".into()));
+            }
+            let part = self.first_part + entries.len() as u16;
+            effects.push(trigger.publish::<V>(env, app, name, part));
+            asks |= trigger.info.is_some();
             entries.push((name.to_owned(), trigger.info));
         }
-        Ok(entries)
-    });
-    match read {
-        Ok(Ok(entries)) if entries.iter().any(|(_, info)| info.is_some()) => {
-            Answered::Later(Box::new(move |answers| reply::<V>(&entries, &answers)))
-        }
-        Ok(Ok(_)) => {
-            Answered::Now(HttpReply { status: 200, body: Cow::Borrowed(b"{}"), allow: None })
-        }
-        Ok(Err((status, message))) => {
-            context.effects.truncate(before);
-            Answered::Now(json_error::<V>(status, &message))
-        }
-        Err(_) => Answered::Now(json_error::<V>(400, "The body is not valid JSON")),
+        let parts = entries.len();
+        let finish = asks.then(|| {
+            let finish: Finish = Box::new(move |answers| reply::<V>(&entries, &answers));
+            finish
+        });
+        Ok(Accepted::new(parts, first, finish))
     }
 }
 

@@ -5,9 +5,11 @@ use super::super::context::{DialectContext, freeze_text};
 use super::super::effects::Effect;
 use super::connection::{Connection, socket_id};
 use super::data::ChannelKind;
+use super::publish::PublishSource;
+use super::publisher::{self, PublishOutcome};
 use super::vendor::{BadEvent, ProtocolError, SubscribeRefusal, Vendor};
-use super::{channel, history, positions, users};
-use crate::codec::json::{JsonText, Scratch};
+use super::{authenticate, channel, history, positions, users};
+use crate::codec::json::{JsonText, MalformedJson, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;
 use crate::dialect::{Event as Published, JoinRequest};
@@ -29,6 +31,12 @@ enum Command {
     ClientEvent,
     /// The positions by channel.
     Resume(Vec<(String, ResumeFrom)>),
+    Authenticate {
+        auth: String,
+        role: String,
+    },
+    /// A publish by a connection that has not authenticated as a publisher.
+    Publish,
     /// An event whose name is no known command.
     Unsupported(String),
     /// A message that is malformed or incomplete.
@@ -50,12 +58,13 @@ pub(super) fn text<V: Vendor>(
     // copied first.
     let kept = memmem::find(payload, b"client-").map(|_| payload.to_vec());
     let is_first = !std::mem::replace(&mut conn.has_sent, true);
-    let Ok(command) = context.json.parse(payload, read::<V>) else {
+    let Ok(message) = parse(conn, context, payload) else {
         return conn.protocol_error(context, ProtocolError::NotJson);
     };
-    let command = match command {
+    let command = match message {
         Read::Whole(command) => command,
         Read::Inner(event, data) => read_inner(context.json, event, data),
+        Read::Published(outcome) => return answer_publish(context, &outcome),
     };
     match command {
         Command::Ping => context.send_text(V::DATA.pong),
@@ -65,6 +74,10 @@ pub(super) fn text<V: Vendor>(
         Command::SignIn { auth, user_data } => users::sign_in(conn, context, &auth, &user_data),
         Command::Resume(positions) => history::resume(conn, context, positions, is_first),
         Command::ClientEvent => client_event(conn, context, kept.as_deref().unwrap_or(&[])),
+        Command::Authenticate { auth, role } => {
+            authenticate::authenticate(conn, context, &auth, &role);
+        }
+        Command::Publish => authenticate::refuse_stranger(conn, context),
         Command::Unsupported(event) => {
             conn.protocol_error(context, ProtocolError::Unsupported(&event));
         }
@@ -77,6 +90,52 @@ enum Read {
     /// A command whose `data` is a string of JSON, which some client libraries send instead of an
     /// object.
     Inner(Event, String),
+    /// A publish of a publisher, which is carried out already.
+    Published(PublishOutcome),
+}
+
+/// Parses a message. A publish of a publisher is carried out while its text is borrowed, so that
+/// nothing of it is copied except into the frame.
+fn parse<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &mut DialectContext<'_>,
+    payload: &mut [u8],
+) -> Result<Read, MalformedJson> {
+    let Some(mut publisher) = conn.who.as_mut().and_then(|who| who.publisher.take()) else {
+        return context.json.parse(payload, read::<V>);
+    };
+    let (env, now_ms, is_draining) = (context.env, context.now.ms, context.draining);
+    let source =
+        PublishSource { env, app: conn.app, now_ms, first_part: 0, key: None, skipped: &[] };
+    let effects = &mut context.effects;
+    let mut publish =
+        |data: Option<JsonText<'_, '_>>| publisher.publish::<V>(source, data, is_draining, effects);
+    let mut parsed = context.json.parse(payload, |message| match publisher::is_publish(message) {
+        true => Read::Published(publish(message.get("data"))),
+        false => read::<V>(message),
+    });
+    if let Ok(Read::Published(PublishOutcome::Inner(data))) = &mut parsed {
+        let mut data = std::mem::take(data).into_bytes();
+        let object = |data: JsonText<'_, '_>| publish(data.is_object().then_some(data));
+        let inner = context.json.parse(&mut data, object);
+        parsed = Ok(Read::Published(inner.unwrap_or_else(|_| publish(None))));
+    }
+    conn.who().publisher = Some(publisher);
+    parsed
+}
+
+fn answer_publish(context: &mut DialectContext<'_>, outcome: &PublishOutcome) {
+    match outcome {
+        PublishOutcome::Pending | PublishOutcome::Inner(_) => {}
+        PublishOutcome::Answered(text) => context.send_text(text),
+        PublishOutcome::Refused(text) => {
+            context.send_text(text);
+            if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core))
+            {
+                counters.publishes_refused.add(1);
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -85,6 +144,7 @@ enum Event {
     Unsubscribe,
     SignIn,
     Resume,
+    Authenticate,
 }
 
 fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
@@ -98,6 +158,8 @@ fn read<V: Vendor>(message: JsonText<'_, '_>) -> Read {
         name if name == V::DATA.commands.unsubscribe => Event::Unsubscribe,
         name if name == V::DATA.commands.sign_in && !name.is_empty() => Event::SignIn,
         history::RESUME => Event::Resume,
+        authenticate::AUTHENTICATE => Event::Authenticate,
+        publisher::PUBLISH => return Read::Whole(Command::Publish),
         name if name.starts_with("client-") => return Read::Whole(Command::ClientEvent),
         name => return Read::Whole(Command::Unsupported(shorten(name))),
     };
@@ -136,6 +198,10 @@ fn fit(event: Event, data: JsonText<'_, '_>) -> Command {
             None => Command::Wrong(ProtocolError::DataNotAnObject),
         };
     }
+    if let Event::Authenticate = event {
+        let (auth, role) = (text("auth").unwrap_or_default(), text("role").unwrap_or_default());
+        return Command::Authenticate { auth, role };
+    }
     let Some(channel) = data.get("channel").and_then(|channel| channel.text()) else {
         return Command::Wrong(ProtocolError::NoChannel);
     };
@@ -146,7 +212,9 @@ fn fit(event: Event, data: JsonText<'_, '_>) -> Command {
             auth: text("auth").unwrap_or_default(),
             channel_data: text("channel_data"),
         }),
-        Event::Unsubscribe | Event::SignIn | Event::Resume => Command::Unsubscribe(channel),
+        Event::Unsubscribe | Event::SignIn | Event::Resume | Event::Authenticate => {
+            Command::Unsubscribe(channel)
+        }
     }
 }
 

@@ -7,18 +7,22 @@
 //! a folder of their own.
 
 mod api;
+mod authenticate;
 mod batch;
 pub(super) mod channel;
 mod commands;
 mod connection;
 pub mod data;
 mod history;
+pub mod idempotency;
 pub mod ids;
 mod links;
 mod listen;
 pub(super) mod messages;
 mod positions;
 mod protocol;
+mod publish;
+mod publisher;
 mod reads;
 mod reply;
 pub mod signature;

@@ -86,6 +86,8 @@ impl<V: Vendor> Dialect for Connection<V> {
             DialectEvent::Reload => {
                 if !context.env.apps.get(self.app).config.enabled {
                     self.end(context, V::DATA.codes.app_disabled.clone());
+                } else if self.is_revoked(context) {
+                    end::<V>(context, V::DATA.codes.bad_signature.clone(), true);
                 }
             }
             DialectEvent::Deadline => self.on_deadline(context),
@@ -111,7 +113,22 @@ impl<V: Vendor> Dialect for Connection<V> {
             true => NO_HEARTBEAT,
             false => V::settings(env, app).heartbeat,
         };
-        DialectPolicy { heartbeat, ..DialectPolicy::new(env, app.limits.message_bytes) }
+        let message_bytes = match self.publisher() {
+            Some(_) => {
+                let (limits, own) = (&env.config.limits, app.limits.message_bytes);
+                limits.message_bytes.min(limits.http_body_bytes as u64).max(own)
+            }
+            None => app.limits.message_bytes,
+        };
+        DialectPolicy { heartbeat, ..DialectPolicy::new(env, message_bytes) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.publisher().is_some_and(|publisher| publisher.is_full())
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.publisher().map_or(0, |publisher| publisher.held_bytes())
     }
 
     fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
@@ -240,6 +257,9 @@ impl<V: Vendor> Connection<V> {
     }
 
     fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, answer: Answer) {
+        if let Answer::Channel(_) = answer {
+            return self.acknowledged(context, part, answer);
+        }
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
         let (Some(name), Answer::Users(users)) = (name, answer) else { return };
         if self.who().present.contains_key(&name) {

@@ -1,6 +1,7 @@
 //! The part of a connection's state that most clients do not have: who the client is.
 
 use super::positions::Resuming;
+use super::publisher::Publisher;
 use std::collections::HashMap;
 
 /// The part of a connection's state that most clients do not have.
@@ -20,6 +21,8 @@ pub(super) struct Who {
     pub(super) resuming: Option<Box<Resuming>>,
     /// Whether the client only receives, by server-sent events.
     pub(super) listens: bool,
+    /// The state of a publisher, if the connection has authenticated as one.
+    pub(super) publisher: Option<Box<Publisher>>,
 }
 
 /// The inactivity timeout of a client without pings: the second of its last message, and the

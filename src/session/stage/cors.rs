@@ -32,7 +32,10 @@ pub(super) fn preflight(origin: &SharedWith) -> Vec<(&str, &str)> {
     let mut fields = fields(origin);
     fields.extend([
         ("Access-Control-Allow-Methods", "GET, POST"),
-        ("Access-Control-Allow-Headers", "Content-Type, X-Requested-With, X-Pusher-Library"),
+        (
+            "Access-Control-Allow-Headers",
+            "Content-Type, X-Requested-With, X-Pusher-Library, X-Idempotency-Key",
+        ),
         ("Access-Control-Max-Age", MAX_AGE_S),
     ]);
     fields

@@ -70,6 +70,20 @@ impl Endpoint {
         }
     }
 
+    /// Whether nothing more is read until the dialect has answered earlier messages.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        matches!(self, Endpoint::Dialect(it) if it.is_full())
+    }
+
+    /// Heap bytes that the dialect holds for messages which are not answered yet.
+    pub(super) fn held_bytes(&self) -> usize {
+        match self {
+            Endpoint::Dialect(it) => it.held_bytes(),
+            _ => 0,
+        }
+    }
+
     /// The dialect's own deadline.
     pub(super) fn deadline(&self) -> Deadline {
         match self {

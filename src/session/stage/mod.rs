@@ -229,7 +229,8 @@ impl Stage {
                     // that place: it goes on even if its peer does not read.
                     return spent || cx.congested;
                 }
-                let waits = spent || socket.awaits_place(cx) || socket.is_held(cx);
+                let parked = socket.is_held(cx) || socket.is_open() && socket.endpoint.is_full();
+                let waits = spent || socket.awaits_place(cx) || parked;
                 if starved {
                     return true;
                 }

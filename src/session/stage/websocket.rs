@@ -480,12 +480,12 @@ impl WebSocket {
         }
     }
 
-    /// Heap bytes of an unfinished or parked message.
+    /// Heap bytes of unfinished, parked and unanswered messages.
     pub(super) fn held_bytes(&self) -> usize {
         let parked = self.policy.as_ref().and_then(|policy| policy.parked.as_ref());
         let parked = parked.map_or(0, |it| it.payload.capacity());
         let channel = self.channel.as_ref().map_or(0, |channel| channel.compressed_bytes());
-        self.input.held_bytes() + parked + channel
+        self.input.held_bytes() + parked + channel + self.endpoint.held_bytes()
     }
 
     /// Frees all input: nothing more is read.

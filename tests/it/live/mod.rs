@@ -14,6 +14,7 @@ mod nodes;
 mod order;
 mod process;
 mod proxy;
+mod publish;
 mod pusher;
 mod reflect;
 mod rush;

@@ -5,7 +5,7 @@ use super::positions::Positions;
 use crate::peer::{ClientReader, Received, auth, framed, handshake, signed, text};
 use fastrand::Rng;
 use polycast::ws::Opcode;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
@@ -56,6 +56,11 @@ pub(super) struct Client {
     /// Whether the client reads slowly.
     sluggish: bool,
     is_socket: bool,
+    /// Whether the client publishes over its WebSocket, and whether it has authenticated for that.
+    is_publisher: bool,
+    is_authenticated: bool,
+    /// The publishes over the WebSocket without an answer.
+    unanswered: HashSet<usize>,
     /// Whether a 408 or a bad request has ended the client's requests.
     given_up: bool,
 }
@@ -75,6 +80,9 @@ impl Client {
             pings: 0,
             sluggish: rng.u32(0..6) == 0,
             is_socket: false,
+            is_publisher: rng.u32(0..3) == 0,
+            is_authenticated: false,
+            unanswered: HashSet::new(),
             given_up: false,
         }
     }
@@ -110,6 +118,10 @@ impl Client {
             return Vec::new();
         }
         match (self.is_socket, self.socket_id.clone()) {
+            (true, Some(_)) if self.is_authenticated && rng.bool() => {
+                let count = [1, 3, 12][rng.usize(0..3)];
+                (0..count).flat_map(|_| self.publishes_text(rng, history)).collect()
+            }
             (true, Some(id)) => self.talks(rng, &id),
             (true, None) => Vec::new(),
             (false, _) => self.requests(rng, history, unix_s),
@@ -150,6 +162,20 @@ impl Client {
     }
 
     fn publishes(&mut self, rng: &mut Rng, history: &mut History, unix_s: u64) -> Vec<u8> {
+        let (id, members) = self.event_of(rng, history);
+        self.asked.push_back(Asked::Publish(id));
+        signed("POST", "/apps/1/events", format!("{{{members}}}").as_bytes(), unix_s)
+    }
+
+    /// A publish over the WebSocket.
+    fn publishes_text(&mut self, rng: &mut Rng, history: &mut History) -> Vec<u8> {
+        let (id, members) = self.event_of(rng, history);
+        self.unanswered.insert(id);
+        text(&format!(r#"{{"event":"polycast:publish","data":{{"id":{id},{members}}}}}"#))
+    }
+
+    /// A new event: its number, and the members of its publish.
+    fn event_of(&mut self, rng: &mut Rng, history: &mut History) -> (usize, String) {
         let first = rng.usize(0..CHANNELS.len());
         let mut channels = vec![first];
         let mut except = None;
@@ -160,16 +186,14 @@ impl Client {
             except = rng.choice(history.sockets.iter()).cloned();
         }
         let id = history.publish(self.number, &channels, except.clone());
-        self.asked.push_back(Asked::Publish(id));
         let names: Vec<String> =
             channels.iter().map(|&channel| format!("\"{}\"", CHANNELS[channel])).collect();
         let except = except.map(|id| format!(",\"socket_id\":\"{id}\"")).unwrap_or_default();
         let padding = "x".repeat(if rng.bool() { 0 } else { rng.usize(0..3000) });
         let names = names.join(",");
-        let body = format!(
-            "{{\"name\":\"e\",\"channels\":[{names}],\"data\":\"{id}:{padding}\"{except}}}"
-        );
-        signed("POST", "/apps/1/events", body.as_bytes(), unix_s)
+        let members =
+            format!("\"name\":\"e\",\"channels\":[{names}],\"data\":\"{id}:{padding}\"{except}");
+        (id, members)
     }
 
     // --- as a subscriber ---
@@ -283,8 +307,25 @@ impl Client {
         if let Some((_, rest)) = message.split_once(r#"{\"socket_id\":\""#) {
             let id = rest.split('\\').next().unwrap_or("").to_owned();
             history.sockets.push(id.clone());
+            let auth = auth(&id, "polycast:publisher", None);
             self.socket_id = Some(id);
-            return self.positions.as_mut().map(|it| text(&it.resume())).unwrap_or_default();
+            let mut out = self.positions.as_mut().map(|it| text(&it.resume())).unwrap_or_default();
+            if self.is_publisher {
+                let data = format!(r#"{{"auth":"{auth}","role":"publisher"}}"#);
+                let event = "polycast:authenticate";
+                out.extend(text(&format!(r#"{{"event":"{event}","data":{data}}}"#)));
+            }
+            return out;
+        }
+        if message == r#"{"event":"polycast:authenticated","data":{"role":"publisher"}}"# {
+            self.is_authenticated = true;
+            return Vec::new();
+        }
+        if let Some(rest) = message.strip_prefix(r#"{"event":"polycast:published","data":{"id":"#) {
+            let id = rest.strip_suffix("}}").and_then(|id| id.parse().ok()).expect("a number");
+            assert!(self.unanswered.remove(&id), "client {} hears {id} again", self.number);
+            history.acked(id);
+            return Vec::new();
         }
         if message.contains(r#""event":"pusher:ping""#) {
             return text(r#"{"event":"pusher:pong"}"#);
@@ -390,6 +431,8 @@ impl Client {
             "client {number} waits for the responses to {:?}",
             self.asked
         );
+        let unanswered = &self.unanswered;
+        assert!(unanswered.is_empty(), "client {number} waits for the answers to {unanswered:?}");
         assert_eq!(self.reader.left(), 0, "client {number} has an incomplete message");
         let waits = self.channels.iter().any(|place| place.joining || place.left.is_some());
         assert!(!waits, "client {number} waits for a reply to a subscribe or unsubscribe");

@@ -1,0 +1,146 @@
+//! Requests to publish one event or a batch, which come from the HTTP API or from the WebSocket of
+//! a publisher. Both are validated and answered in the same way.
+
+use super::super::effects::Effects;
+use super::super::env::Env;
+use super::super::reply::{Finish, HttpReply};
+use super::idempotency::{self, Bounds, FirstRequest, KeyLookup, fingerprint, hash_key};
+use super::reads::{self, Info};
+use super::reply::{self, ApiRefusal, empty};
+use super::trigger::Trigger;
+use super::vendor::Vendor;
+use crate::codec::json::{JsonText, push_string};
+use crate::hub::Answer;
+
+/// Where a request to publish comes from.
+#[derive(Clone, Copy)]
+pub(super) struct PublishSource<'s> {
+    pub(super) env: &'s Env,
+    pub(super) app: u32,
+    pub(super) now_ms: u64,
+    /// The part of the first channel or event; the others follow.
+    pub(super) first_part: u16,
+    /// The idempotency key of the header, if there is one.
+    pub(super) key: Option<&'s [u8]>,
+    /// The members of the body that differ although the publish is the same.
+    pub(super) skipped: &'static [&'static str],
+}
+
+/// A request to publish that was accepted; its effects are in the list.
+pub(super) struct Accepted {
+    /// The number of events that are published, each as a part of its own.
+    pub(super) parts: u16,
+    pub(super) reply: PublishReply,
+}
+
+pub(super) enum PublishReply {
+    /// This reply, after the homes have acknowledged all parts.
+    Now(HttpReply),
+    /// A reply that is made when the homes have acknowledged all parts. The answers that it gets
+    /// are numbered from 0.
+    Later(Finish),
+}
+
+impl Accepted {
+    /// The reply to an earlier request with the same idempotency key. Nothing is published.
+    pub(super) fn replay(reply: HttpReply) -> Accepted {
+        Accepted { parts: 0, reply: PublishReply::Now(reply) }
+    }
+
+    /// A request without an idempotency key, or the first one with its key. `finish` makes the
+    /// reply, if it has attributes of channels.
+    pub(super) fn new(
+        parts: usize,
+        first: Option<FirstRequest>,
+        finish: Option<Finish>,
+    ) -> Accepted {
+        let reply = match (first, finish) {
+            (None, None) => PublishReply::Now(empty()),
+            (None, Some(finish)) => PublishReply::Later(finish),
+            (Some(first), finish) => PublishReply::Later(kept(first, finish)),
+        };
+        Accepted { parts: parts as u16, reply }
+    }
+}
+
+/// Makes the reply to the first request with an idempotency key, and keeps it for later ones.
+fn kept(mut first: FirstRequest, finish: Option<Finish>) -> Finish {
+    // The events are published from here on, so a later request must not publish them again, even
+    // if the connection of this one ends before the attributes of the channels have arrived.
+    first.accept(empty());
+    Box::new(move |answers| {
+        let reply = finish.map_or_else(empty, |finish| finish(answers));
+        first.complete(&reply);
+        reply
+    })
+}
+
+impl PublishSource<'_> {
+    /// Publishes one event on one or several channels.
+    ///
+    /// # Errors
+    /// The request is refused. The effects that were added are to be removed.
+    pub(super) fn event<V: Vendor>(
+        &self,
+        body: JsonText<'_, '_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<Accepted, ApiRefusal> {
+        let first = match self.look_up("events", body)? {
+            Some(KeyLookup::Replay(reply)) => return Ok(Accepted::replay(reply)),
+            Some(KeyLookup::First(first)) => Some(first),
+            _ => None,
+        };
+        let trigger = Trigger::read::<V>(self.env, self.app, body)?;
+        for (part, name) in trigger.channels.iter().enumerate() {
+            let part = self.first_part + part as u16;
+            effects.push(trigger.publish::<V>(self.env, self.app, name, part));
+        }
+        let finish = trigger.info.map(|info| {
+            let names = trigger.channels.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+            let finish: Finish = Box::new(move |answers| info_reply::<V>(info, &names, &answers));
+            finish
+        });
+        Ok(Accepted::new(trigger.channels.len(), first, finish))
+    }
+
+    /// Looks up the idempotency key of the request, if it has one.
+    ///
+    /// # Errors
+    /// The key is invalid (400), or it was used for another request, or for one in progress (409).
+    pub(super) fn look_up(
+        &self,
+        target: &str,
+        body: JsonText<'_, '_>,
+    ) -> Result<Option<KeyLookup>, ApiRefusal> {
+        let read = idempotency::read_key(self.key, body);
+        let Some(key) = read.map_err(|text| (400, text))? else { return Ok(None) };
+        let app = self.env.apps.get(self.app);
+        let limits = &app.config.limits;
+        let bounds = Bounds { keys: limits.idempotency_keys, bytes: limits.idempotency_bytes };
+        let published = fingerprint(target, body, self.skipped);
+        match app.idempotency().look_up(hash_key(key), published, self.now_ms, bounds) {
+            KeyLookup::Mismatch => {
+                Err((409, "the idempotency key was used for another request".into()))
+            }
+            KeyLookup::InProgress => {
+                Err((409, "a request with this idempotency key is in progress".into()))
+            }
+            found => Ok(Some(found)),
+        }
+    }
+}
+
+fn info_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]) -> HttpReply {
+    let mut out = br#"{"channels":{"#.to_vec();
+    for (part, name) in names.iter().enumerate() {
+        if part > 0 {
+            out.push(b',');
+        }
+        push_string(&mut out, name);
+        out.push(b':');
+        let channel_info = reads::channel_info_of(answers, part as u16);
+        out.extend_from_slice(&reads::object::<V>(info, name, &channel_info));
+    }
+    out.extend_from_slice(b"}}");
+    reply::ok(out)
+}
