@@ -27,8 +27,8 @@ pub struct Connection<V> {
     pub(super) has_sent: bool,
     /// The client events of the client.
     pub(super) client_events: RateLimit,
-    /// The fill level of the token bucket that limits the rate of subscriptions, and the low bits of
-    /// the second in which it was last updated.
+    /// The fill level of the token bucket that limits the rate of subscriptions, and the low bits
+    /// of the second in which it was last updated.
     pub(super) begun: u32,
     pub(super) begun_second: u16,
     /// The second by which the client must have signed in or joined a channel that is not public; 0
