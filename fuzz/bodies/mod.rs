@@ -15,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod hub;
 pub(crate) mod inflate;
 pub(crate) mod jwt_token;
+pub(crate) mod links;
 pub(crate) mod mask;
 pub(crate) mod message;
 pub(crate) mod negotiate;
@@ -48,7 +49,7 @@ macro_rules! every_target {
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
             zenith_ingest jwt_token route certificate schemas stream session_stream proxy
-            tls_upstream cost resume_message
+            tls_upstream cost resume_message links
         }
     };
 }

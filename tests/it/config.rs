@@ -1295,3 +1295,10 @@ fn config_links_that_meet_are_refused() {
         (&link("q-{a}", "app = '1'\nchannel = 'p-{a}'"), ""),
     ]);
 }
+
+#[test]
+fn config_links_of_the_example_are_accepted() {
+    let text = include_str!("../../examples/links.toml");
+    let config = Config::parse(text, FileFormat::Toml, "links.toml").expect("the example");
+    assert_eq!((config.links.len(), config.links[0].views.len()), (1, 3));
+}
