@@ -141,6 +141,7 @@ fn check_link<'l>(
     if link.views.is_empty() {
         return Err(Error::keyed("views", Problem::Empty));
     }
+    check_targets(link)?;
     for (index, view) in link.views.iter().enumerate() {
         check_view(view, &source, context, ends)
             .map_err(|error| error.under(&format!("views[{index}]")))?;
@@ -168,6 +169,22 @@ fn check_view<'l>(
         return Err(other(key, &problem));
     }
     add(view, &template, ends)
+}
+
+/// Refuses a second name in the same application or in Zenith: a connection could then subscribe to
+/// the same channel twice.
+fn check_targets(link: &ChannelLink) -> Result<(), Error> {
+    let mut taken = vec![link.source.target().0];
+    for (index, view) in link.views.iter().enumerate() {
+        let (target, key, _) = view.target();
+        let is_single = matches!(target, LinkTarget::App(_) | LinkTarget::Zenith);
+        if is_single && taken.contains(&target) {
+            let problem = "the link has a name in this application or protocol already";
+            return Err(other(key, problem).under(&format!("views[{index}]")));
+        }
+        taken.push(target);
+    }
+    Ok(())
 }
 
 /// Checks a source or view by itself.

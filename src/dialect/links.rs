@@ -103,27 +103,32 @@ impl Links {
 
     /// The source's channel, if `name` is a channel of a view.
     pub fn resolve(&self, app: u32, name: &str) -> Option<Resolved> {
-        self.ends_of(app).find_map(|(view, end)| {
-            let source = &self.ends[usize::from(end.source)];
-            let is_app = matches!(end.config.target().0, LinkTarget::App(_));
-            if end.source == view || !end.is_present || is_app && own_state(name).is_some() {
-                return None;
-            }
-            let captures = end.template.capture(name)?;
-            let mapped = source.template.fill(&captures);
-            // A name that the source would read differently belongs to no channel of the link.
-            let mut back = source.template.capture(&mapped)?;
-            let mut captures = captures;
-            back.sort_unstable();
-            captures.sort_unstable();
-            let found = Resolved {
-                app: source.app,
-                view,
-                publish: end.config.publish,
-                name: mapped.clone(),
-            };
-            (back == captures).then_some(found)
-        })
+        let mut present = self.ends_of(app).filter(|(_, end)| end.is_present);
+        present.find_map(|(view, end)| self.resolve_in(view, end, name))
+    }
+
+    /// The channels of all sources to which `name` leads or has led, also by links that the
+    /// configuration does not have any more.
+    pub fn resolve_past(&self, app: u32, name: &str) -> Vec<Resolved> {
+        self.ends_of(app).filter_map(|(view, end)| self.resolve_in(view, end, name)).collect()
+    }
+
+    fn resolve_in(&self, view: u16, end: &End, name: &str) -> Option<Resolved> {
+        let source = &self.ends[usize::from(end.source)];
+        let is_app = matches!(end.config.target().0, LinkTarget::App(_));
+        if end.source == view || is_app && own_state(name).is_some() {
+            return None;
+        }
+        let captures = end.template.capture(name)?;
+        let mapped = source.template.fill(&captures);
+        // A name that the source would read differently belongs to no channel of the link.
+        let mut back = source.template.capture(&mapped)?;
+        let mut captures = captures;
+        back.sort_unstable();
+        captures.sort_unstable();
+        let found =
+            Resolved { app: source.app, view, publish: end.config.publish, name: mapped.clone() };
+        (back == captures).then_some(found)
     }
 
     /// Whether events of the channel may be published under this name: it is not a channel of a
@@ -225,6 +230,8 @@ mod tests {
         let links = links.reloaded(&after, &place);
         assert_eq!(links.resolve(2, "z1-2").map(|it| it.view), Some(2));
         assert_eq!(links.resolve(1, "2.1.x"), None, "the view was removed");
+        let past = links.resolve_past(1, "2.1.x");
+        assert_eq!(past.iter().map(|it| (it.view, &*it.name)).collect::<Vec<_>>(), [(1, "q-1-2")]);
         assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"), "it has subscribers");
         assert_eq!(links.resolve(1, "y1.2").map(|it| it.view), Some(3));
         let links = links.reloaded(&Config::demo(), &place);

@@ -125,8 +125,7 @@ impl Shard {
                 }
             }
             Effect::Leave { app, name } => {
-                let (app, name, _) = self.source_of(app, &name);
-                if self.hub.leave(slot, app, &name, &mut self.mail) {
+                if self.leave(slot, app, &name) {
                     self.counters.subscriptions.sub(1);
                     self.deliver_local(now);
                 }
@@ -187,6 +186,23 @@ impl Shard {
             Some(resolved) => (resolved.app, Cow::Owned(resolved.name), resolved.view),
             None => (app, Cow::Borrowed(name), 0),
         }
+    }
+
+    /// Ends the subscription that a connection knows by this name. Returns false if there is none.
+    /// A reload may have added or removed a link since the connection has subscribed, so the name
+    /// is looked for among the views of all links, and then as that of a channel of its own.
+    fn leave(&mut self, slot: Slot, app: u32, name: &str) -> bool {
+        let sources = self.env.links.resolve_past(app, name);
+        let mut sources = sources.iter().map(|it| (it.app, it.name.as_str(), it.view));
+        let found = sources.find(|it| self.has_joined(slot, *it));
+        let (app, name, view) = found.unwrap_or((app, name, 0));
+        self.has_joined(slot, (app, name, view)) && self.hub.leave(slot, app, name, &mut self.mail)
+    }
+
+    /// Whether a connection has joined a channel through this view.
+    fn has_joined(&self, slot: Slot, (app, name, view): (u32, &str, u16)) -> bool {
+        let form = self.hub.form_of(slot, &self.hub.name(app, name));
+        form.is_some_and(|form| form.view == view)
     }
 
     fn query_of_source(&self, query: Query) -> Query {

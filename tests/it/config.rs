@@ -1252,7 +1252,12 @@ fn config_links_have_one_source_and_views() {
         (&view("zenith = 'Prices/{a}'"), ""),
         (&view("reflect = '/rooms/{a}'\npublish = true\nevent = 'said'"), ""),
         (&view("path = '/raw/{a}'"), ""),
-        (&view("app = '1'\nchannel = 'x-{a}'"), ""),
+        (&view("app = '1'\nchannel = 'x-{a}'"), "views[0].channel: the link has a name in this"),
+        (&view("path = '/raw/{a}'\n[[links.views]]\npath = '/raw/x/{a}'"), "could also be in"),
+        (
+            &view("zenith = 'P/{a}'\n[[links.views]]\nzenith = 'Q/{a}'"),
+            "views[1].zenith: the link has a name in this application or protocol already",
+        ),
         (&view(""), "17:1: links[0].views[0]: exactly one of `channel`, `zenith`"),
         (&view("zenith = 'P/{a}'\npath = '/raw/{a}'"), "links[0].views[0]: exactly one of"),
         (&view("app = '2'\npath = '/raw/{a}'"), "views[0].app: only `channel` belongs"),
@@ -1289,10 +1294,14 @@ fn config_links_that_meet_are_refused() {
         (&two("q-{a}", "path = '/raw/{a}'"), clash),
         (&two("q-special", "path = '/raw/special'"), clash),
         // A loop: the view of the second link is the source of the first one.
-        (&two("s-{a}", "app = '1'\nchannel = 'q-{a}'"), clash),
+        (
+            "[[links]]\nsource = { app = '1', channel = 'q-{a}' }\n\
+             views = [{ app = '2', channel = 'x-{a}' }]\n\
+             [[links]]\nsource = { app = '2', channel = 'x-{a}' }\n\
+             views = [{ app = '1', channel = 'q-{a}' }]",
+            "links[1].source.channel: a channel could also be in `x-{a}` of the links",
+        ),
         (&two("x-{a}", "app = '2'\nchannel = 'x-{a}-y'"), "could also be in `x-{a}` of the links"),
-        (&link("q-{a}", "app = '1'\nchannel = 'q-{a}'"), clash),
-        (&link("q-{a}", "app = '1'\nchannel = 'p-{a}'"), ""),
     ]);
 }
 

@@ -10,6 +10,7 @@ mod drain;
 mod forged;
 mod handshakes;
 mod history;
+mod links;
 mod live;
 mod machine;
 mod memory;
