@@ -270,8 +270,8 @@ fn links_order_is_one_over_all_views_and_cores() {
     let mut raws: Vec<Client> = (0..8).map(|_| Client::open(address, "/raw/ACME")).collect();
     let mut apps: Vec<Client> =
         (0..8).map(|_| Client::subscriber(address, "quotes-ACME")).collect();
-    // One of the publishers is a plain WebSocket. It stays open, because a connection that is closed
-    // with unread events would be reset.
+    // One of the publishers is a plain WebSocket. It stays open, because a connection that is
+    // closed with unread events would be reset.
     let mut sender = Client::open(address, "/in/ACME");
     let publishers: Vec<_> = (1..3)
         .map(|publisher| {
