@@ -1,16 +1,10 @@
 //! The content of an event apart from the dialect that it was published in, for the subscribers of
 //! linked channels, who read it in a dialect of their own.
 
-use super::env::Env;
 use crate::codec::json::Scratch;
 use crate::codec::value::{DecodeLimits, decode_json};
 use crate::codec::{self, Format, Value};
-use crate::dialect::Event;
-use crate::hub::SharedFrame;
-use crate::mem::Frozen;
-use crate::ws::{Opcode, frame};
 use std::borrow::Cow;
-use std::sync::Arc;
 
 /// What an event says.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,28 +55,6 @@ impl ContentData<'_> {
             ContentData::Binary(_) => None,
         }
     }
-}
-
-/// The content of a message without a protocol around it.
-pub(super) fn plain_content(event: &Event) -> Option<Content<'_>> {
-    let data = match frame::split(event.frame()?)? {
-        (Opcode::Text, payload) => ContentData::Text(str::from_utf8(payload).ok()?.into()),
-        (_, payload) => ContentData::Binary(payload),
-    };
-    Some(Content { event: None, data })
-}
-
-/// The message that has only the data of an event.
-pub(super) fn plain_event(env: &Env, content: &Content<'_>) -> Event {
-    let text = content.data.text();
-    let (opcode, payload) = match (&content.data, &text) {
-        (ContentData::Binary(payload), _) => (Opcode::Binary, *payload),
-        (_, text) => (Opcode::Text, text.as_deref().unwrap_or("").as_bytes()),
-    };
-    let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
-    let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
-    let compressed = env.compresses.then(Arc::default);
-    SharedFrame { frame: Frozen::new(frame), compressed }.into()
 }
 
 #[cfg(test)]

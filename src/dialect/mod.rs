@@ -10,6 +10,7 @@ mod table;
 mod api;
 mod app;
 mod apps;
+mod bare;
 pub mod broadcastt;
 pub mod channels;
 mod closing;

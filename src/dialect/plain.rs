@@ -2,32 +2,20 @@
 //! channel, without a protocol around it. The path of the request is the channel's name, which a
 //! link must map to its source.
 
-use super::content::{plain_content, plain_event};
 use super::{
     Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
-    Env, JoinOutcome, Opening, Rejection, Why,
+    Env, JoinOutcome, Opening, Rejection, Why, bare,
 };
 use crate::dialect::Event;
 use crate::http::NormalPath;
-use crate::hub::SharedFrame;
-use crate::mem::Frozen;
-use crate::ws::{self, Opcode, close, frame};
-use std::sync::Arc;
+use crate::ws::{self, close};
 
 /// The application number of all plain channels; no configured application has it.
 pub const APP: u32 = u32::MAX - 4;
 
-/// How many messages of the maximum size fit the write queue.
-const QUEUED: usize = 4;
-
 /// One subscriber; it holds the path by which it has subscribed.
 #[derive(Debug)]
 pub struct Connection(Box<str>);
-
-/// The maximum payload bytes of one message.
-fn max_bytes(env: &Env) -> usize {
-    (env.config.limits.write_queue_bytes / QUEUED).saturating_sub(frame::HEADER_BYTES)
-}
 
 impl Dialect for Connection {
     fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection> {
@@ -55,18 +43,10 @@ impl Dialect for Connection {
         if !context.env.links.may_publish(APP, &self.0) {
             return context.close(Closing::new(close::POLICY, "the channel accepts no messages"));
         }
-        if payload.len() > max_bytes(context.env) {
-            return context.close(Closing::new(close::TOO_BIG, "the message is too big"));
-        }
-        let opcode = match kind {
-            ws::MessageKind::Text => Opcode::Text,
-            ws::MessageKind::Binary => Opcode::Binary,
+        let event = match bare::published(context.env, kind, payload) {
+            Ok(event) => Event { except: Some(context.conn), ..event },
+            Err(closing) => return context.close(closing),
         };
-        let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
-        let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
-        let compressed = context.env.compresses.then(Arc::default);
-        let shared = SharedFrame { frame: Frozen::new(frame), compressed };
-        let event = Event { except: Some(context.conn), ..shared.into() };
         context.effects.push(Effect::Publish {
             app: APP,
             name: self.0.to_string(),
@@ -89,29 +69,21 @@ impl Dialect for Connection {
 
     #[inline]
     fn policy(&self, env: &Env) -> DialectPolicy {
-        let limits = &env.config.limits;
-        let max_bytes = max_bytes(env) as u64;
-        let mut policy = DialectPolicy::new(env, limits.message_bytes.min(max_bytes));
-        policy.frames.frame_bytes = limits.frame_bytes.min(max_bytes);
-        policy
+        bare::policy(env)
     }
 
     fn closing(why: Why) -> Closing {
-        match why {
-            Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
-            Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
-            Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
-        }
+        bare::closing(why)
     }
 }
 
 impl DialectApi for Connection {
     fn content(event: &Event) -> Option<Content<'_>> {
-        plain_content(event)
+        bare::content(event)
     }
 
     fn linked_event(env: &Env, _app: u32, _name: &str, content: &Content<'_>) -> Option<Event> {
-        Some(plain_event(env, content))
+        Some(bare::linked_event(env, content))
     }
 
     fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {

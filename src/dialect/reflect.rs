@@ -1,26 +1,19 @@
 //! Groups without a protocol: each message that a member sends is delivered unchanged to all
 //! members of its group, the sender included unless the route excludes it.
 
-use super::content::{plain_content, plain_event};
 use super::{
     Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
-    Env, Opening, Why,
+    Env, Opening, Why, bare,
 };
 use crate::config::{EndpointKind, Grouping, Reflect, Route};
 use crate::dialect::{Event, JoinRequest};
 use crate::http::NormalPath;
-use crate::hub::{HistoryLimit, ResumeFrom, ResumeRequest, Retention, SharedFrame};
-use crate::mem::Frozen;
-use crate::ws::{self, Opcode, close, frame};
-use std::sync::Arc;
+use crate::hub::{HistoryLimit, ResumeFrom, ResumeRequest, Retention};
+use crate::ws::{self, close};
 
 /// The application number of all groups, which are channels of the hub; no configured application
 /// has it.
 pub const APP: u32 = u32::MAX - 2;
-
-/// How many messages of the maximum size fit a member's write queue. If it were one, a member that
-/// has not yet read the previous message would be a slow consumer.
-const QUEUED: usize = 4;
 
 /// One member of a group.
 #[derive(Debug)]
@@ -31,11 +24,6 @@ struct Member {
     group: Box<str>,
     exclude_sender: bool,
     history_limit: Option<HistoryLimit>,
-}
-
-/// The maximum payload bytes of one message.
-fn max_bytes(env: &Env) -> usize {
-    (env.config.limits.write_queue_bytes / QUEUED).saturating_sub(frame::HEADER_BYTES)
 }
 
 /// The channel name of a group. It contains the route's listeners, conditions and guards instead of
@@ -95,25 +83,17 @@ impl Dialect for Connection {
         kind: ws::MessageKind,
         payload: &mut [u8],
     ) {
-        if payload.len() > max_bytes(context.env) {
-            // A schema model of the route may have made the payload longer than the frame limits
-            // allow.
-            return context.close(Closing::new(close::TOO_BIG, "the message is too big"));
-        }
         if !context.env.links.may_publish(APP, &self.0.group) {
             return context.close(Closing::new(close::POLICY, "the group accepts no messages"));
         }
-        let opcode = match kind {
-            ws::MessageKind::Text => Opcode::Text,
-            ws::MessageKind::Binary => Opcode::Binary,
+        let event = match bare::published(context.env, kind, payload) {
+            Ok(event) => event,
+            Err(closing) => return context.close(closing),
         };
-        let mut scratch = Vec::with_capacity(frame::HEADER_BYTES + payload.len());
-        let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
-        let compressed = context.env.compresses.then(Arc::default);
         let event = Event {
             except: self.0.exclude_sender.then_some(context.conn),
             retain: self.0.history_limit.map_or(Retention::Nothing, Retention::History),
-            ..SharedFrame { frame: Frozen::new(frame), compressed }.into()
+            ..event
         };
         let name = self.0.group.to_string();
         context.effects.push(Effect::Publish { app: APP, name, event, part: 0 });
@@ -123,26 +103,18 @@ impl Dialect for Connection {
 
     #[inline]
     fn policy(&self, env: &Env) -> DialectPolicy {
-        let limits = &env.config.limits;
-        let max_bytes = max_bytes(env) as u64;
-        let mut policy = DialectPolicy::new(env, limits.message_bytes.min(max_bytes));
-        policy.frames.frame_bytes = limits.frame_bytes.min(max_bytes);
-        policy
+        bare::policy(env)
     }
 
     fn closing(why: Why) -> Closing {
-        match why {
-            Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
-            Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
-            Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
-        }
+        bare::closing(why)
     }
 }
 
 // A group has no HTTP API.
 impl DialectApi for Connection {
     fn content(event: &Event) -> Option<Content<'_>> {
-        plain_content(event)
+        bare::content(event)
     }
 
     /// A message in the history of its group, if the route has one.
@@ -152,7 +124,7 @@ impl DialectApi for Connection {
         });
         let limit = route.and_then(|route| history_limit(&route.reflect));
         let retain = limit.map_or(Retention::Nothing, Retention::History);
-        Some(Event { retain, ..plain_event(env, content) })
+        Some(Event { retain, ..bare::linked_event(env, content) })
     }
 }
 
