@@ -45,6 +45,7 @@ section! {
         /// "path"`: "/rooms/{id}".
         pub reflect: String = String::new();
         /// The path of plain WebSockets of a route with the endpoint "channel": "/quotes/{symbol}".
+        /// Only for a view.
         pub path: String = String::new();
         /// The event's name for subscribers of `channel`, if the event comes from where events have
         /// no names.
@@ -94,6 +95,17 @@ pub fn own_state(name: &str) -> Option<&'static str> {
     OWN_STATE.into_iter().find(|own| name.starts_with(own))
 }
 
+/// Whether a name that a view maps to an application's channel `mapped` may lead there: the name is
+/// one that the application accepts, of at most `max` bytes, and the operator has written whatever
+/// makes the channel private or gives it state.
+pub fn may_lead_to(source: &NameTemplate, mapped: &str, max: usize) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-=@,.;".contains(&byte);
+    let mut kinds = OWN_STATE.iter().chain(["private-"].iter());
+    mapped.len() <= max
+        && mapped.bytes().all(allowed)
+        && kinds.all(|kind| !mapped.starts_with(kind) || source.prefix().starts_with(kind))
+}
+
 /// The routes whose groups have paths that the pattern of `reflect` can match.
 pub fn reflect_routes<'r>(
     routes: &'r [Route],
@@ -133,6 +145,10 @@ fn check_link<'l>(
     ends: &mut Vec<(&'l LinkEnd, Pattern)>,
 ) -> Result<(), Error> {
     let source = check_end(&link.source, context).map_err(|error| error.under("source"))?;
+    if link.source.target().0 == LinkTarget::Path {
+        return Err(other("path", "a plain path is no channel by itself; it can only be a view")
+            .under("source"));
+    }
     if link.source.publish {
         let problem = "only a view has this key; whoever may publish on the source still may";
         return Err(other("publish", problem).under("source"));

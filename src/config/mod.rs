@@ -72,7 +72,7 @@ pub use env::Lookup;
 pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
 pub use limits::Limits;
-pub use link::{ChannelLink, LinkEnd, LinkTarget, own_state, reflect_routes};
+pub use link::{ChannelLink, LinkEnd, LinkTarget, may_lead_to, own_state, reflect_routes};
 pub use listener::Listener;
 pub use log::{Log, LogFormat};
 pub use metrics::Metrics;

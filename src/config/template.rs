@@ -85,8 +85,8 @@ impl NameTemplate {
 
     /// The texts in the place of the placeholders, if `name` matches.
     pub fn capture<'t>(&'t self, name: &'t str) -> Option<Captures<'t>> {
-        let mut captures = Captures::with_capacity(self.parts.len());
         let mut rest = name.strip_prefix(self.prefix())?;
+        let mut captures = Captures::with_capacity(self.parts.len());
         if self.parts.is_empty() {
             return rest.is_empty().then_some(captures);
         }

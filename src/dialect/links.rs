@@ -4,7 +4,7 @@
 //! form of the events that it gets, so this table is all that knows of views by name. The numbers
 //! of views stay the same over a reload of the configuration, because subscriptions contain them.
 
-use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, own_state};
+use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, may_lead_to, own_state};
 use std::collections::HashMap;
 
 /// The sources and views of all links.
@@ -22,15 +22,18 @@ struct End {
     config: LinkEnd,
     app: u32,
     template: NameTemplate,
+    /// The maximum length of a name, in bytes.
+    max_length: usize,
     /// The position of the source; that of the end itself if it is one.
     source: u16,
     /// Whether the present configuration has it.
     is_present: bool,
 }
 
-/// The application number of a source or view, and the template of its names in the hub; `None` if
-/// it is nowhere, which the check of the configuration excludes.
-pub(super) type LinkPlace = Option<(u32, NameTemplate)>;
+/// The application number of a source or view, the template of its names in the hub, and their
+/// maximum length in bytes. `None` if its application or route does not exist, which the check of
+/// the configuration excludes.
+pub(super) type LinkPlace = Option<(u32, NameTemplate, usize)>;
 
 /// A channel of a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +78,7 @@ impl Links {
         source: Option<u16>,
         place: &impl Fn(&LinkEnd) -> LinkPlace,
     ) -> Option<u16> {
-        let (app, template) = place(end)?;
+        let (app, template, max_length) = place(end)?;
         let number = u16::try_from(self.ends.len()).ok()?;
         let is_same = |(at, other): (usize, &End)| {
             let same_source = other.source == source.unwrap_or(at as u16);
@@ -84,10 +87,11 @@ impl Links {
         let known = self.ends.iter().enumerate().position(is_same);
         if let Some(at) = known {
             self.ends[at].is_present = true;
+            self.ends[at].max_length = max_length;
             return Some(at as u16);
         }
         let (config, source) = (end.clone(), source.unwrap_or(number));
-        self.ends.push(End { config, app, template, source, is_present: true });
+        self.ends.push(End { config, app, template, max_length, source, is_present: true });
         Some(number)
     }
 
@@ -121,6 +125,13 @@ impl Links {
         }
         let captures = end.template.capture(name)?;
         let mapped = source.template.fill(&captures);
+        let is_accepted = match source.config.target().0 {
+            LinkTarget::App(_) => may_lead_to(&source.template, &mapped, source.max_length),
+            _ => mapped.len() <= source.max_length,
+        };
+        if !is_accepted {
+            return None;
+        }
         // A name that the source would read differently belongs to no channel of the link.
         let mut back = source.template.capture(&mapped)?;
         let mut captures = captures;
@@ -167,7 +178,7 @@ mod tests {
 
     /// Applications have the number before their id.
     fn place(end: &LinkEnd) -> LinkPlace {
-        Some((end.app.parse::<u32>().ok()? - 1, end.template()))
+        Some((end.app.parse::<u32>().ok()? - 1, end.template(), 20))
     }
 
     fn end(app: &str, channel: &str) -> LinkEnd {
@@ -204,6 +215,29 @@ mod tests {
         assert!(!links.is_source(1, "2.1.x"));
         assert!(links.may_publish(0, "q-1-2") && links.may_publish(1, "other"));
         assert!(!links.may_publish(1, "2.1.x"));
+    }
+
+    #[test]
+    fn links_lead_only_to_channels_of_the_written_kind() {
+        let mut config = config(&[("2", "{a}.{b}")]);
+        config.links[0].source = end("1", "{a}-{b}");
+        let links = Links::default().reloaded(&config, &place);
+        for (name, is_view) in [
+            ("some.thing", true),
+            ("private.thing", false),
+            ("presence.thing", false),
+            ("cache.thing", false),
+            ("privateer.thing", true),
+            ("some.123456789012345", true),
+            ("some.1234567890123456", false),
+            ("some.th/ing", false),
+        ] {
+            assert_eq!(links.resolve(1, name).is_some(), is_view, "{name}");
+        }
+        config.links[0].source = end("1", "private-{a}-{b}");
+        let links = Links::default().reloaded(&config, &place);
+        assert!(links.resolve(1, "some.thing").is_some());
+        assert!(links.resolve(1, "cache.thing").is_none());
     }
 
     #[test]

@@ -40,7 +40,8 @@ impl Dialect for Connection {
         kind: ws::MessageKind,
         payload: &mut [u8],
     ) {
-        if !context.env.links.may_publish(APP, &self.0) {
+        // The link may have been removed by a reload.
+        if !context.env.links.resolve(APP, &self.0).is_some_and(|it| it.publish) {
             return context.close(Closing::new(close::POLICY, "the channel accepts no messages"));
         }
         let event = match bare::published(context.env, kind, payload) {

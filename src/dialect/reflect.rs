@@ -50,6 +50,15 @@ fn history_limit(group: &Reflect) -> Option<HistoryLimit> {
     (group.history > 0).then_some(limit)
 }
 
+/// How much of the history of the group with this name is kept, by the present configuration.
+fn limit_of(env: &Env, group: &str) -> Option<HistoryLimit> {
+    let mut routes = env.config.routes.iter();
+    let route = routes.find(|route| {
+        route.endpoint == EndpointKind::Reflect && group.starts_with(&group_prefix(route))
+    });
+    route.and_then(|route| history_limit(&route.reflect))
+}
+
 /// The request of a member that receives server-sent events: for what it has missed since its last
 /// event, or, as any new member, for the whole history.
 fn resume(opening: &Opening<'_>, limit: HistoryLimit) -> ResumeRequest {
@@ -99,7 +108,11 @@ impl Dialect for Connection {
         context.effects.push(Effect::Publish { app: APP, name, event, part: 0 });
     }
 
-    fn on(&mut self, _context: &mut DialectContext<'_>, _event: DialectEvent<'_>) {}
+    fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
+        if let DialectEvent::Reload = event {
+            self.0.history_limit = limit_of(context.env, &self.0.group);
+        }
+    }
 
     #[inline]
     fn policy(&self, env: &Env) -> DialectPolicy {
@@ -119,10 +132,7 @@ impl DialectApi for Connection {
 
     /// A message in the history of its group, if the route has one.
     fn linked_event(env: &Env, _app: u32, name: &str, content: &Content<'_>) -> Option<Event> {
-        let route = env.config.routes.iter().find(|route| {
-            route.endpoint == EndpointKind::Reflect && name.starts_with(&group_prefix(route))
-        });
-        let limit = route.and_then(|route| history_limit(&route.reflect));
+        let limit = limit_of(env, name);
         let retain = limit.map_or(Retention::Nothing, Retention::History);
         Some(Event { retain, ..bare::linked_event(env, content) })
     }

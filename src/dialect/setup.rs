@@ -81,17 +81,21 @@ fn place(end: &LinkEnd, config: &Config, apps: &Apps) -> LinkPlace {
     let (target, _, text) = end.target();
     let template = end.template();
     match target {
-        LinkTarget::App(id) => Some((apps.by_id(id)?, template)),
-        LinkTarget::Path => Some((plain::APP, template)),
+        LinkTarget::App(id) => {
+            let app = apps.by_id(id)?;
+            Some((app, template, apps.get(app).config.limits.channel_name_length))
+        }
+        LinkTarget::Path => Some((plain::APP, template, usize::MAX)),
         LinkTarget::Zenith => {
             let (controller, topic) = text.split_once('/')?;
             let name = zenith::channel_name(controller, topic);
-            Some((zenith::APP, NameTemplate::parse(&name).ok()?))
+            let max = config.zenith.as_ref().map_or(0, |zenith| zenith.topic_length + 1);
+            Some((zenith::APP, NameTemplate::parse(&name).ok()?, max))
         }
         LinkTarget::Reflect => {
             let pattern = template.pattern();
             let route = reflect_routes(&config.routes, &pattern).next()?;
-            Some((reflect::APP, template.under(&reflect::group_prefix(route))))
+            Some((reflect::APP, template.under(&reflect::group_prefix(route)), usize::MAX))
         }
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct KeptStore {
     pub(super) keepers: Keepers,
     /// Channels with a picture or a history, by their number from `began`.
     pub(super) pictures: BTreeMap<u64, ChannelName>,
+    /// The histories that never had an event, which any client can begin: they are dropped first.
+    pub(super) empty: BTreeSet<u64>,
     /// The histories that a sweep must examine: the time in milliseconds, and the number in
     /// `pictures`.
     pub(super) expiries: BTreeSet<(u64, u64)>,

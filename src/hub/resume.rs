@@ -29,10 +29,13 @@ impl<M: HubMessage> Hub<M> {
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
         self.change_history(at, limit, now_ms, |history, positioned| {
+            // The forms for views of a linked channel are not kept: a replay does not need them.
+            let is_linked = event.forms.is_some();
             if positioned {
                 event.forms = Some(Arc::new(EventForms::new(Some(history.next()))));
             }
-            history.push(shared.clone(), event.forms.clone(), limit, now_ms)
+            let kept = event.forms.clone().filter(|_| !is_linked);
+            history.push(shared.clone(), kept, limit, now_ms)
         });
         self.make_room();
     }
@@ -82,6 +85,10 @@ impl<M: HubMessage> Hub<M> {
         });
         history.idle_ms = is_idle.then_some(now_ms);
         kept.losses.elements += change(history, home.positioned);
+        match history.position().serial {
+            0 => kept.empty.insert(history.since),
+            _ => kept.empty.remove(&history.since),
+        };
         kept.bytes = kept.bytes + history.memory() - before.0;
         if history.outlives() {
             kept.history_events = kept.history_events + history.len() - before.1;
@@ -118,6 +125,7 @@ impl<M: HubMessage> Hub<M> {
         }
         self.kept.expiries.remove(&(history.look_ms, history.since));
         self.kept.pictures.remove(&history.since);
+        self.kept.empty.remove(&history.since);
         history.memory()
     }
 
@@ -178,7 +186,7 @@ impl<M: HubMessage> Hub<M> {
         for name in names.cloned().collect::<Vec<_>>() {
             let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
             let home = self.channels[at as usize].as_ref().and_then(|it| it.home.as_ref());
-            if home.and_then(|home| home.history.as_ref()).is_some_and(History::outlives) {
+            if home.and_then(|home| home.history.as_ref()).is_some() {
                 self.drop_history(at);
             }
         }

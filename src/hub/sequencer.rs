@@ -165,6 +165,13 @@ impl<M: HubMessage> Hub<M> {
     /// Drops cached events, pictures and histories, the oldest first, until the rest has room.
     pub(super) fn make_room(&mut self) {
         while self.kept.bytes > self.kept.max_bytes {
+            if let Some(began) = self.kept.empty.pop_first() {
+                if let Some(name) = self.kept.pictures.remove(&began) {
+                    self.forget_picture(&name);
+                    self.kept.losses.kept += 1;
+                }
+                continue;
+            }
             let event = self.kept.keepers.oldest();
             let picture = self.kept.pictures.first_key_value().map(|(began, _)| *began);
             match (event, picture) {

@@ -16,9 +16,13 @@ use crate::work::{self, WorkKind};
 use crate::ws::output::{BITS, Channel, Codecs};
 use crate::ws::record::{EventId, FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
+use memchr::memchr2_iter;
 
 /// The maximum number of bytes that a position adds to a frame: its members, and a longer header.
 const POSITION_BYTES: usize = 80;
+
+/// The bytes that a line break adds to a server-sent event: the name of the field of the next line.
+const LINE_BYTES: usize = b"data: ".len();
 
 /// One event on one core, with its encodings. Each encoding is made into a handle once, for all
 /// connections that receive it.
@@ -239,6 +243,11 @@ impl Session {
         let id = broadcast.id.filter(|_| events && form.positioned);
         let form = Form { positioned: form.positioned && !events, ..form };
         let encoded = match broadcast.encoded(form, self.stage.format()) {
+            // Escapes may make the form of a view longer than any queue: its receivers must not
+            // count as slow for that.
+            Ok(encoded) if form.view != 0 && encoded.plain.len() > bound => {
+                return Ok(DeliveryOutcome::NotInView);
+            }
             Ok(encoded) => encoded,
             Err(outcome) => return Ok(outcome),
         };
@@ -286,7 +295,13 @@ impl Session {
     /// Takes the missed events out of a reply, for [`Session::replay`]. If they do not fit the
     /// replies that may wait for this peer, the reply says that nothing was resumed.
     pub fn take_replay(&mut self, resumed: &mut ResumeReply, cx: &Context<'_>) -> Vec<MissedEvent> {
-        let frame = |event: &MissedEvent| event.shared.frame.len() + POSITION_BYTES;
+        let is_stream = matches!(self.stage.framing(), Framing::Records(_));
+        let frame = |event: &MissedEvent| {
+            let frame = &event.shared.frame;
+            // A server-sent event begins each line anew.
+            let breaks = if is_stream { memchr2_iter(b'\n', b'\r', frame).count() } else { 0 };
+            frame.len() + POSITION_BYTES + LINE_BYTES * breaks
+        };
         let bytes: usize = resumed.missed.iter().map(frame).sum();
         if bytes > 0 && self.link.queue.replies() + bytes > REPLAY_BYTES {
             resumed.give_up();

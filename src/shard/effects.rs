@@ -98,12 +98,15 @@ impl Shard {
         self.work.charge(WorkKind::Effect, work::EFFECT);
         match effect {
             Effect::Join { app, name, max, request, positioned } => {
-                let is_public = is_public(&self.env, app, &name);
+                let mut is_free = is_public(&self.env, app, &name);
                 let (app, source, view) = self.source_of(app, &name);
+                // Through a view, too, a client can make up names of channels.
+                is_free |= view != 0;
                 // A view has no history of its own.
                 let form = Form { view, positioned: positioned && view == 0 };
                 let request = request.filter(|_| view == 0);
-                let join = Join { slot, app, name: &source, max, is_public, request, form };
+                let join =
+                    Join { slot, app, name: &source, max, is_public: is_free, request, form };
                 let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
                     Joined::Later => return self.counters.subscriptions.add(1),
                     Joined::Now(reply) => {

@@ -2,7 +2,8 @@
 
 use super::Shard;
 use super::drain::Drain;
-use crate::dialect::{Env, Why};
+use crate::config::{EndpointKind, Route};
+use crate::dialect::{Env, Why, reflect};
 use crate::time::Now;
 use std::sync::Arc;
 
@@ -73,6 +74,9 @@ impl Shard {
                 self.hub.end_histories(number);
             }
         }
+        if histories_of_groups(&env) != histories_of_groups(&self.env) {
+            self.hub.end_histories(reflect::APP);
+        }
         self.env = env;
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {
@@ -96,4 +100,10 @@ impl Shard {
             self.close_for(slot, Why::Draining, now);
         }
     }
+}
+
+/// The settings on which the histories of groups depend.
+fn histories_of_groups(env: &Env) -> Vec<&Route> {
+    let routes = env.config.routes.iter();
+    routes.filter(|route| route.endpoint == EndpointKind::Reflect).collect()
 }

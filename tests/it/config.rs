@@ -1277,6 +1277,10 @@ fn config_links_have_one_source_and_views() {
         (&view("path = '/rooms/{a}'"), "views[0].path: no route with"),
         ("[[links]]\nsource = { app = '1', channel = 'q' }", "links[0].views: "),
         (
+            "[[links]]\nsource = { path = '/raw/{a}' }\nviews = [{ zenith = 'P/{a}' }]",
+            "links[0].source.path: a plain path is no channel by itself",
+        ),
+        (
             "[[links]]\nsource = { app = '1', channel = 'q', publish = true }",
             "links[0].source.publish: only a view has this key",
         ),

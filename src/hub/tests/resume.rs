@@ -84,6 +84,25 @@ impl Alone {
 }
 
 #[test]
+fn resume_empty_histories_are_dropped_before_those_with_events() {
+    let mut it = Alone::new(20_000);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    it.publish("kept");
+    it.leave(0);
+    // A stranger makes up names that match the pattern.
+    for number in 0..1000 {
+        let name = format!("chat-x{number}");
+        let request = join(1, ResumeFrom::Present);
+        it.hub.join(Join { name: &name, ..request }, 0, &mut it.mail);
+        assert!(it.hub.leave(slot(1), 0, &name, &mut it.mail));
+        it.sweep(1);
+    }
+    assert!(it.hub.losses().kept > 900 && it.hub.kept_bytes() <= 20_000);
+    let reply = it.resume(0, ResumeFrom::Position(start));
+    assert_eq!((reply.outcome, reply.missed.len()), (ResumeOutcome::Recovered, 1));
+}
+
+#[test]
 fn resume_begins_a_stream_and_gives_positions_to_later_events() {
     let mut it = Alone::new(1 << 20);
     let ResumeReply { position, outcome, missed } = it.resume(0, ResumeFrom::Present);

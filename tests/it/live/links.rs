@@ -19,6 +19,11 @@ stream = true
 [routes.reflect]
 group = "path"
 [[routes]]
+when = [{ path = "/halls/*" }]
+endpoint = "reflect"
+[routes.reflect]
+group = "path"
+[[routes]]
 when = [{ path = "/raw/*" }, { path = "/in/*" }, { path = "/rate/*" }]
 endpoint = "channel"
 [[routes]]
@@ -51,6 +56,9 @@ views = [
     { path = "/raw/{symbol}" },
     { path = "/in/{symbol}", publish = true },
 ]
+[[links]]
+source = { reflect = "/halls/{hall}" }
+views = [{ app = "1", channel = "hall-{hall}" }]
 [[links]]
 source = { zenith = "Prices/Rate/{symbol}" }
 views = [
@@ -242,7 +250,7 @@ fn links_view_that_may_not_publish_is_refused_in_its_dialect() {
     // A path that no link maps.
     let mut nowhere = Client::connect(address);
     nowhere.send(handshake("/raw/EUR/more", "").as_bytes());
-    assert_eq!(nowhere.response().status, 101, "a placeholder may contain a slash");
+    assert_eq!(nowhere.response().status, 404, "no channel has such a name");
     let mut nowhere = Client::connect(address);
     nowhere.send(handshake("/in/", "").as_bytes());
     assert_eq!(nowhere.response().status, 404);
@@ -260,6 +268,30 @@ fn links_event_that_a_view_cannot_express_is_counted() {
     assert_eq!(pusher.text(), r#"{"event":"message","channel":"quotes-ACME","data":"text"}"#);
     // Presence and other events of the protocol itself stay with the source.
     pusher.sync();
+}
+
+#[test]
+fn links_message_that_a_view_cannot_carry_closes_nobody() {
+    let Some(server) = server() else { return };
+    let address = server.addresses()[0];
+    let mut pusher = Client::subscriber(address, "hall-A");
+    let mut quotes = Client::subscriber(address, "quotes-ACME");
+    let mut member = Client::open(address, "/halls/A");
+    // In JSON each of these characters takes six bytes, so that the event would not fit any queue.
+    let long = "\u{1}".repeat(250 * 1024);
+    member.send_text(&long);
+    assert_eq!(member.text(), long);
+    member.send_text("short");
+    assert_eq!(member.text(), "short");
+    let event = r#"{"event":"message","channel":"hall-A","data":"short"}"#;
+    assert_eq!(pusher.text(), event);
+    let mut room = Client::open(address, "/rooms/ACME");
+    room.send_text(&long);
+    room.send_text("short");
+    assert_eq!(room.text(), "short");
+    assert!(quotes.text().contains(r#""data":"short""#));
+    assert_eq!(server.count("link_unexpressed"), 1);
+    assert_eq!((server.count("link_refused"), server.count("slow_consumer_closed")), (1, 0));
 }
 
 #[test]
