@@ -51,34 +51,35 @@ pub struct Resolved {
 impl Links {
     /// The links of a new configuration, which has been checked. Sources and views that it does not
     /// have any more keep their numbers, for the subscriptions that exist, but no name leads to
-    /// them. `place` says where the channels of a source or view are.
+    /// them. `place` says where the channels of a source or view are. `None` if the process has had
+    /// more sources and views, over all reloads, than there are numbers.
     pub(super) fn reloaded(
         &self,
         config: &Config,
         place: &impl Fn(&LinkEnd) -> LinkPlace,
-    ) -> Links {
+    ) -> Option<Links> {
         let mut links = Links { ends: self.ends.clone(), by_app: HashMap::new() };
         links.ends.iter_mut().for_each(|end| end.is_present = false);
         for link in &config.links {
-            let Some(source) = links.add(&link.source, None, place) else { continue };
+            let source = links.add(&link.source, None, place(&link.source)?)?;
             for view in &link.views {
-                links.add(view, Some(source), place);
+                links.add(view, Some(source), place(view)?)?;
             }
         }
         for (at, end) in links.ends.iter().enumerate() {
             links.by_app.entry(end.app).or_default().push(at as u16);
         }
-        links
+        Some(links)
     }
 
-    /// Adds a source or a view, or finds it among those that exist.
+    /// Adds a source or a view, or finds it among those that exist. `None` if there is no number
+    /// for it.
     fn add(
         &mut self,
         end: &LinkEnd,
         source: Option<u16>,
-        place: &impl Fn(&LinkEnd) -> LinkPlace,
+        (app, template, max_length): (u32, NameTemplate, usize),
     ) -> Option<u16> {
-        let (app, template, max_length) = place(end)?;
         let number = u16::try_from(self.ends.len()).ok()?;
         let is_same = |(at, other): (usize, &End)| {
             let same_source = other.source == source.unwrap_or(at as u16);
@@ -200,7 +201,7 @@ mod tests {
     #[test]
     fn links_map_names_both_ways() {
         let config = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
-        let links = Links::default().reloaded(&config, &place);
+        let links = Links::default().reloaded(&config, &place).unwrap();
         let found = links.resolve(1, "2.1.x").expect("a view");
         assert_eq!((found.app, found.name.as_str(), found.view), (0, "q-1-2", 1));
         assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"));
@@ -221,7 +222,7 @@ mod tests {
     fn links_lead_only_to_channels_of_the_written_kind() {
         let mut config = config(&[("2", "{a}.{b}")]);
         config.links[0].source = end("1", "{a}-{b}");
-        let links = Links::default().reloaded(&config, &place);
+        let links = Links::default().reloaded(&config, &place).unwrap();
         for (name, is_view) in [
             ("some.thing", true),
             ("private.thing", false),
@@ -235,7 +236,7 @@ mod tests {
             assert_eq!(links.resolve(1, name).is_some(), is_view, "{name}");
         }
         config.links[0].source = end("1", "private-{a}-{b}");
-        let links = Links::default().reloaded(&config, &place);
+        let links = Links::default().reloaded(&config, &place).unwrap();
         assert!(links.resolve(1, "some.thing").is_some());
         assert!(links.resolve(1, "cache.thing").is_none());
     }
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn links_leave_out_channels_with_state_of_their_own() {
         let config = config(&[("2", "{a}-{b}"), ("3", "private-{a}-{b}")]);
-        let links = Links::default().reloaded(&config, &place);
+        let links = Links::default().reloaded(&config, &place).unwrap();
         for (app, name, is_view) in [
             (1, "some-thing", true),
             (1, "presence-thing", false),
@@ -259,17 +260,35 @@ mod tests {
     #[test]
     fn links_keep_the_numbers_of_views_over_a_reload() {
         let before = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
-        let links = Links::default().reloaded(&before, &place);
+        let links = Links::default().reloaded(&before, &place).unwrap();
         let after = config(&[("3", "z{a}-{b}"), ("2", "y{a}.{b}")]);
-        let links = links.reloaded(&after, &place);
+        let links = links.reloaded(&after, &place).unwrap();
         assert_eq!(links.resolve(2, "z1-2").map(|it| it.view), Some(2));
         assert_eq!(links.resolve(1, "2.1.x"), None, "the view was removed");
         let past = links.resolve_past(1, "2.1.x");
         assert_eq!(past.iter().map(|it| (it.view, &*it.name)).collect::<Vec<_>>(), [(1, "q-1-2")]);
         assert_eq!(links.name_in(1, "q-1-2").as_deref(), Some("2.1.x"), "it has subscribers");
         assert_eq!(links.resolve(1, "y1.2").map(|it| it.view), Some(3));
-        let links = links.reloaded(&Config::demo(), &place);
+        let links = links.reloaded(&Config::demo(), &place).unwrap();
         assert!(!links.is_empty() && links.is_source(0, "q-1-2"));
         assert_eq!(links.resolve(1, "y1.2"), None);
+    }
+
+    #[test]
+    fn links_are_refused_when_the_numbers_are_used_up() {
+        let spare = config(&[]).links[0].source.clone();
+        let one = End {
+            template: spare.template(),
+            config: spare,
+            app: 9,
+            max_length: 20,
+            source: 0,
+            is_present: false,
+        };
+        for (used, fits) in [(usize::from(u16::MAX) - 1, true), (usize::from(u16::MAX), false)] {
+            let links = Links { ends: vec![one.clone(); used], by_app: HashMap::new() };
+            let next = config(&[("2", "{b}.{a}.x")]);
+            assert_eq!(links.reloaded(&next, &place).is_some(), fits, "{used}");
+        }
     }
 }

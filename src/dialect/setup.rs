@@ -23,7 +23,8 @@ impl Env {
         let runtime = runtime::build(&config)?;
         let apps = Apps::new(&config.apps);
         let zenith = Directory::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
-        Ok(Env::with(config, runtime, apps, zenith, SocketIds::of_number(node)))
+        let links = links(&Links::default(), &config, &apps)?;
+        Ok(Env::with(config, runtime, apps, zenith, SocketIds::of_number(node), links))
     }
 
     fn with(
@@ -32,12 +33,12 @@ impl Env {
         apps: Apps,
         zenith: Directory,
         socket_ids: SocketIds,
+        links: Links,
     ) -> Env {
         let off = |route: &config::Route| route.compression == config::CompressionMode::Off;
         let compresses = !config.routes.iter().all(off);
         let streams = config.routes.iter().any(|route| route.stream);
         let (watched, zilliqa) = (watched(&apps), Arc::default());
-        let links = Links::default().reloaded(&config, &|end| place(end, &config, &apps));
         Env {
             config,
             runtime,
@@ -58,12 +59,12 @@ impl Env {
     /// # Errors
     /// As for [`runtime::build`]. This environment then stays in use.
     pub fn reloaded(&self, config: Config) -> Result<Env, config::Error> {
-        let runtime = self.runtime.reload(&self.config, &config)?;
         let apps = self.apps.reloaded(&config.apps);
+        let links = links(&self.links, &config, &apps)?;
+        let runtime = self.runtime.reload(&self.config, &config)?;
         let zenith = self.zenith.reloaded(config.zenith.as_deref());
-        let env = Env::with(config, runtime, apps, zenith, self.socket_ids.clone());
-        let links = self.links.reloaded(&env.config, &|end| place(end, &env.config, &env.apps));
-        Ok(Env { zilliqa: self.zilliqa.clone(), links, ..env })
+        let env = Env::with(config, runtime, apps, zenith, self.socket_ids.clone(), links);
+        Ok(Env { zilliqa: self.zilliqa.clone(), ..env })
     }
 }
 
@@ -74,6 +75,19 @@ fn watched(apps: &Apps) -> Arc<[EventMask]> {
         _ => EventMask::NONE,
     };
     apps.iter().map(|(_, app)| mask(app)).collect()
+}
+
+/// The links of a configuration, after those of the one before.
+fn links(before: &Links, config: &Config, apps: &Apps) -> Result<Links, config::Error> {
+    let links = before.reloaded(config, &|end| place(end, config, apps));
+    links.ok_or_else(|| config::Error {
+        source_name: String::new(),
+        position: None,
+        key: "links".to_owned(),
+        problem: Box::new(config::Problem::Other(
+            "the links have changed too often since the start; restart the server".to_owned(),
+        )),
+    })
 }
 
 /// The application number of a source or view, and the template of its names in the hub.
