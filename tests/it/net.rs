@@ -33,16 +33,26 @@ pub fn listener(address: &str) -> Listener {
     Listener { address: address.parse().unwrap(), ..Listener::default() }
 }
 
-/// Starts a server in this process; prints SKIPPED where io_uring cannot be used.
+/// Starts a server in this process; prints SKIPPED where io_uring cannot be used. The kernel frees
+/// the rings of earlier servers some time after their end, so a refusal for lack of memory may not
+/// last.
 pub fn start(config: Config) -> Option<Server> {
     let config = config.with(Overrides::default()).unwrap();
-    match Server::start(config) {
-        Ok(server) => Some(server),
-        Err(error @ Error::NoIoUring { .. }) => {
-            skip(&error.to_string());
-            None
+    let begun = Instant::now();
+    loop {
+        match Server::start(config.clone()) {
+            Ok(server) => return Some(server),
+            Err(error @ Error::NoIoUring { .. }) => {
+                let text = error.to_string();
+                if text.contains("Cannot allocate memory") && begun.elapsed() < PATIENCE {
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                }
+                skip(&text);
+                return None;
+            }
+            Err(error) => panic!("{error}"),
         }
-        Err(error) => panic!("{error}"),
     }
 }
 
