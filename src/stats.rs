@@ -449,7 +449,8 @@ counters! {
     log_dropped,
     /// Bytes of cached events, pictures and histories that this core keeps for later subscribers.
     kept_bytes,
-    /// Subscriptions that resumed at the position that the client had sent.
+    /// Subscriptions that resumed at the position that the client had sent, or before the last
+    /// events.
     history_recovered,
     /// Subscriptions that did not resume because the client's position could not be read.
     history_malformed,

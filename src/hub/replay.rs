@@ -60,6 +60,8 @@ pub enum ResumeOutcome {
     Present,
     /// The requested events follow.
     Recovered,
+    /// The last events were requested, and the history has none.
+    NoneKept,
     /// The position could not be read.
     Malformed,
     /// The position is one of another stream.
@@ -133,7 +135,11 @@ impl History {
             shared: entry.shared.clone(),
             forms: entry.forms(position),
         };
-        let missed = self.after(position.serial, now_ms).map(replayed).collect();
+        let missed: Vec<_> = self.after(position.serial, now_ms).map(replayed).collect();
+        let outcome = match from {
+            ResumeFrom::Rewind(_) if missed.is_empty() => ResumeOutcome::NoneKept,
+            _ => outcome,
+        };
         ResumeReply { position, outcome, missed }
     }
 
