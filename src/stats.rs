@@ -444,8 +444,8 @@ counters! {
     /// Cached events, pictures and histories of channels dropped because limits.cached_bytes were
     /// used up or a picture was too large.
     kept_dropped,
-    /// Elements dropped from pictures of the kind `log` at their limit, and messages dropped from
-    /// group histories at their limit in bytes.
+    /// Elements dropped from pictures of the kind `log` at their limit, and events dropped from the
+    /// histories of channels and groups at their limit in bytes.
     log_dropped,
     /// Bytes of cached events, pictures and histories that this core keeps for later subscribers.
     kept_bytes,
