@@ -1,4 +1,4 @@
-// Publishes over one authenticated WebSocket in place of one signed HTTP request for each event; see
+// Publishes over one authenticated WebSocket in place of a signed HTTP request for each event; see
 // docs/publishing.md. Node looks for `ws` beside this file: copy it into an empty folder, and there
 //   npm install ws && node publish.mjs [ws://127.0.0.1:6001/app/app-key [app-secret [count]]]
 

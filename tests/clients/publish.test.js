@@ -41,7 +41,7 @@ withServer("publisher example reports a wrong secret", {}, async (server) => {
   await assert.rejects(run, /invalid publisher signature/)
 })
 
-test("publisher example fails for the events that a lost connection leaves unanswered", async (t) => {
+test("publisher example fails for the events that a lost connection leaves open", async (t) => {
   const server = new WebSocketServer({ port: 0, host: "127.0.0.1" })
   t.after(() => server.close())
   server.on("connection", (socket) => {
