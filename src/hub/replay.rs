@@ -25,8 +25,8 @@ pub enum ResumeFrom {
     Position(StreamPosition),
     /// Before the last events: this number of them, or all that are kept if those are fewer.
     Rewind(u32),
-    /// After this position. Before all events that are kept if there is no position, or if events
-    /// after it are not kept any more.
+    /// After this position. Before all events that are kept if there is no position, or if the
+    /// replay cannot begin there: see [`ResumeOutcome`].
     Kept(Option<StreamPosition>),
     /// At a position that cannot be read.
     Malformed,

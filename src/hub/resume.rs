@@ -63,10 +63,10 @@ impl<M: HubMessage> Hub<M> {
         reply
     }
 
-    /// Calls `change` with the history of a channel, which begins if there is none, and then updates
-    /// the totals of all histories and the time of this history's next examination. The second
-    /// argument of `change` says whether subscribers need positions; its result is the number of
-    /// events that were removed because the history had too many bytes.
+    /// Calls `change` with the history of a channel, which begins if there is none, and then
+    /// updates the totals of all histories and the time of this history's next examination. The
+    /// second argument of `change` says whether subscribers need positions; its result is the
+    /// number of events that were removed because the history had too many bytes.
     fn change_history(
         &mut self,
         at: u32,

@@ -6,8 +6,9 @@ use crate::config::{Config, GuardConfig, GuardKind};
 use crate::jwt::{Guard, Remotes, Unverified};
 use std::sync::Arc;
 
-/// The guards of the configuration `new`, which replaces `old`. If a guard has changed, all are made again; each takes over the token
-/// holders of the old guard with the same name, so that their leases continue.
+/// The guards of the configuration `new`, which replaces `old`; `live` are the guards of `old`. If
+/// a guard has changed, all are made again; each takes over the token holders of the old guard with
+/// the same name, so that their leases continue.
 pub(super) fn next(
     live: &Arc<[Guard]>,
     old: &Config,

@@ -80,8 +80,9 @@ impl Runtime {
         })
     }
 
-    /// The acceptors of the configuration `new`. A listener keeps its place over a reload, and its acceptor while its
-    /// TLS settings and the content of their files are the same.
+    /// The acceptors of the configuration `new`, which replaces `old`. A listener keeps its place
+    /// over a reload, and its acceptor while its TLS settings and the content of their files are
+    /// the same.
     fn next_acceptors(&self, old: &Config, new: &Config) -> Result<Vec<Option<Acceptor>>, Error> {
         let next = new.listeners.iter().enumerate().map(|(index, listener)| {
             let is_same = old.listeners.get(index).is_some_and(|it| it.tls == listener.tls);

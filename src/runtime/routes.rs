@@ -23,8 +23,8 @@ pub struct Upstreams {
     pub proxy: Arc<Proxy>,
     /// The pool that servers are chosen from; its indexes are those of `proxy.upstreams`.
     pub pool: Pool,
-    /// Makes the TLS connections to the `wss` servers; `None` if no server is `wss`, or if the files
-    /// of the TLS settings have not been read.
+    /// Makes the TLS connections to the `wss` servers; `None` if no server is `wss`, or if the
+    /// files of the TLS settings have not been read.
     connector: Option<Connector>,
 }
 
