@@ -1,6 +1,6 @@
-// Publishes over one authenticated WebSocket in place of one signed HTTP request for each event:
+// Publishes over one authenticated WebSocket in place of a signed HTTP request for each event; see
+// docs/publishing.md. Node looks for `ws` beside this file: copy it into an empty folder, and there
 //   npm install ws && node publish.mjs [ws://127.0.0.1:6001/app/app-key [app-secret [count]]]
-// docs/publishing.md describes the messages.
 
 import { createHmac } from "node:crypto"
 import WebSocket from "ws"
@@ -16,6 +16,7 @@ const send = (event, data) => socket.send(JSON.stringify({ event, data }))
 
 /** Publishes an event; resolves when all its channels have it in their order. */
 function publish(event) {
+  if (socket.readyState !== WebSocket.OPEN) return Promise.reject(new Error("not connected"))
   const id = ++lastId
   send("polycast:publish", { id, ...event })
   return new Promise((resolve, reject) => unanswered.set(id, { resolve, reject }))
@@ -29,7 +30,11 @@ function answered(id) {
 
 const authenticated = new Promise((resolve, reject) => {
   socket.on("error", reject)
-  socket.on("close", (code) => reject(new Error(`closed with ${code}`)))
+  socket.on("close", (code) => {
+    // Whether an unanswered event was published is not known.
+    const lost = new Error(`the connection was closed with ${code}`)
+    for (const promise of [{ reject }, ...unanswered.values()]) promise.reject(lost)
+  })
   socket.on("message", (text) => {
     const { event, data } = JSON.parse(text)
     if (event === "pusher:connection_established") {
@@ -37,10 +42,10 @@ const authenticated = new Promise((resolve, reject) => {
       const signature = createHmac("sha256", secret).update(signed).digest("hex")
       send("polycast:authenticate", { auth: `${key}:${signature}`, role: "publisher" })
     } else if (event === "polycast:authenticated") resolve()
-    else if (event === "polycast:published") answered(data.id).resolve(data)
-    else if (event === "polycast:publish_failed") {
+    else if (event === "polycast:published") answered(data.id)?.resolve(data)
+    else if (event === "polycast:publish_failed")
       answered(data.id)?.reject(new Error(`${data.status} ${data.message}`))
-    } else if (event === "pusher:ping") send("pusher:pong", {})
+    else if (event === "pusher:ping") send("pusher:pong", {})
     else if (event === "pusher:error") reject(new Error(data.message))
   })
 })

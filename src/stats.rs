@@ -444,12 +444,13 @@ counters! {
     /// Cached events, pictures and histories of channels dropped because limits.cached_bytes were
     /// used up or a picture was too large.
     kept_dropped,
-    /// Elements dropped from pictures of the kind `log` at their limit, and messages dropped from
-    /// group histories at their limit in bytes.
+    /// Elements dropped from pictures of the kind `log` at their limit, and events dropped from the
+    /// histories of channels and groups at their limit in bytes.
     log_dropped,
     /// Bytes of cached events, pictures and histories that this core keeps for later subscribers.
     kept_bytes,
-    /// Subscriptions that resumed at the position that the client had sent.
+    /// Subscriptions that resumed at the position that the client had sent, or before the last
+    /// events.
     history_recovered,
     /// Subscriptions that did not resume because the client's position could not be read.
     history_malformed,

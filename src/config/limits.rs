@@ -48,8 +48,9 @@ section! {
         /// Maximum number of pings, pongs, empty messages and empty fragments from one client per
         /// second; the connection is closed beyond it (1008).
         pub control_frames_per_s: u16 = 2000, count(10..=60_000);
-        /// Maximum size of the cached last events of cache channels and of the pictures (merged
-        /// states) of topics on one reactor; beyond it the oldest are removed.
+        /// Maximum size of the cached last events of cache channels, the histories of channels and
+        /// groups, and the pictures (merged states) of topics on one reactor; beyond it the oldest
+        /// are removed.
         #[serde(deserialize_with = "size::memory")]
         pub cached_bytes: usize = 64 * 1024 * 1024, bytes(0..=64 * GIB);
         /// Number of receive buffers of one reactor.

@@ -2,8 +2,8 @@
 //! channel's history, and the frames for the subscribers of linked channels.
 //!
 //! A subscriber chooses its form when it joins. Each form is made at most once for each event, by
-//! the first core with a subscriber that needs it, and all cores share it. This module does not
-//! know how a form is made.
+//! the first core with a subscriber that needs it, and all cores share it. The caller of
+//! [`EventForms::get`] makes a form.
 
 use super::frames::SharedFrame;
 use crate::codec::Format;

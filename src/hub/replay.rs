@@ -19,14 +19,14 @@ pub struct ResumeRequest {
 /// Where a subscriber resumes the history of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeFrom {
-    /// At the present position.
+    /// After the last event of the channel: no earlier event is sent.
     Present,
-    /// After this position.
+    /// After this position, with all events that follow it.
     Position(StreamPosition),
-    /// Before the last events, up to this number.
+    /// Before the last events: this number of them, or all that are kept if those are fewer.
     Rewind(u32),
-    /// After this position, or before all events that are kept if there is no position or it cannot
-    /// be resumed.
+    /// After this position. Before all events that are kept if there is no position, or if the
+    /// replay cannot begin there: see [`ResumeOutcome`].
     Kept(Option<StreamPosition>),
     /// At a position that cannot be read.
     Malformed,
@@ -38,7 +38,7 @@ pub struct ResumeReply {
     /// The position after which [`ResumeReply::missed`] and all later events follow, without a gap
     /// and without a repetition.
     pub position: StreamPosition,
-    /// Whether `position` is the requested one.
+    /// Whether the request could be fulfilled, and if not, why.
     pub outcome: ResumeOutcome,
     /// The events between `position` and the first event that is delivered; the oldest is first.
     pub missed: Vec<MissedEvent>,
@@ -56,10 +56,12 @@ pub struct MissedEvent {
 /// The outcome of a request to resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResumeOutcome {
-    /// Nothing was to be resumed.
+    /// The request was for no earlier event.
     Present,
     /// The requested events follow.
     Recovered,
+    /// The last events were requested, and the history has none.
+    NoneKept,
     /// The position could not be read.
     Malformed,
     /// The position is one of another stream.
@@ -95,7 +97,7 @@ pub struct HistoryPage {
 }
 
 impl History {
-    /// The position to begin at, and what that says of the request.
+    /// The position after which the replay begins, and the outcome of the request.
     fn locate(&self, from: ResumeFrom) -> (StreamPosition, ResumeOutcome) {
         let present = self.position();
         match from {
@@ -127,16 +129,25 @@ impl History {
         }
     }
 
+    /// Answers a request to resume: a position, and copies of all events after it that have not
+    /// expired.
     pub(super) fn resume(&self, from: ResumeFrom, now_ms: u64) -> ResumeReply {
         let (position, outcome) = self.locate(from);
         let replayed = |(position, entry): (StreamPosition, &HistoryEntry)| MissedEvent {
             shared: entry.shared.clone(),
             forms: entry.forms(position),
         };
-        let missed = self.after(position.serial, now_ms).map(replayed).collect();
+        let missed: Vec<_> = self.after(position.serial, now_ms).map(replayed).collect();
+        let outcome = match from {
+            ResumeFrom::Rewind(_) if missed.is_empty() => ResumeOutcome::NoneKept,
+            _ => outcome,
+        };
         ResumeReply { position, outcome, missed }
     }
 
+    /// At most `max` events after the position `after`, or from the oldest event if there is none.
+    /// After a position of another stream the page begins with the oldest event, too, and is not
+    /// complete.
     pub(super) fn page(
         &self,
         after: Option<StreamPosition>,

@@ -40,7 +40,8 @@ impl<M: HubMessage> Hub<M> {
         self.make_room();
     }
 
-    /// Carries out a request to resume the history of a channel.
+    /// Carries out a request to resume the history of a channel. Returns `None` if the channel does
+    /// not exist.
     pub(super) fn resume(
         &mut self,
         at: u32,
@@ -57,14 +58,15 @@ impl<M: HubMessage> Hub<M> {
             reply = Some(Box::new(history.resume(request.from, now_ms)));
             lost
         });
-        // Making room could release the channel, which has no subscriber yet. The next sweep does
-        // it.
+        // `make_room` is not called here: it could release the channel, which has no subscriber
+        // yet. The next sweep calls it.
         reply
     }
 
-    /// Changes the history of a channel, which begins if there is none, and then what the hub knows
-    /// of it: its bytes, its losses, and when it must be examined. `change` learns whether
-    /// subscribers need positions, and returns the number of lost events.
+    /// Calls `change` with the history of a channel, which begins if there is none, and then
+    /// updates the totals of all histories and the time of this history's next examination. The
+    /// second argument of `change` says whether subscribers need positions; its result is the
+    /// number of events that were removed because the history had too many bytes.
     fn change_history(
         &mut self,
         at: u32,
@@ -117,7 +119,8 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// Takes a history that is dropped out of what the hub knows. Returns its bytes.
+    /// Takes a history that is dropped out of the totals and indexes of all histories. Returns its
+    /// bytes.
     pub(super) fn note_history_dropped(&mut self, history: &History) -> usize {
         if history.outlives() {
             self.kept.history_events -= history.len();
@@ -192,7 +195,8 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// A part of the history of a channel of which this core is the home.
+    /// At most `max` events of a channel's history, from the first one after the position `after`,
+    /// or from the oldest one. `None` if the channel has no history with positions.
     pub(super) fn history_page(
         &self,
         at: Option<u32>,

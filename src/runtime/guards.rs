@@ -6,18 +6,19 @@ use crate::config::{Config, GuardConfig, GuardKind};
 use crate::jwt::{Guard, Remotes, Unverified};
 use std::sync::Arc;
 
-/// The guards of `now`. If a guard has changed, all are made again; each takes over the token
-/// holders of the old guard with the same name, so that their leases continue.
+/// The guards of the configuration `new`, which replaces `old`; `live` are the guards of `old`. If
+/// a guard has changed, all are made again; each takes over the token holders of the old guard with
+/// the same name, so that their leases continue.
 pub(super) fn next(
-    old: &Arc<[Guard]>,
-    was: &Config,
-    now: &Config,
+    live: &Arc<[Guard]>,
+    old: &Config,
+    new: &Config,
     remotes: &Remotes,
 ) -> Arc<[Guard]> {
-    if was.guards == now.guards {
-        return old.clone();
+    if old.guards == new.guards {
+        return live.clone();
     }
-    let next: Arc<[Guard]> = now.guards.iter().map(|config| guard(config, old, remotes)).collect();
+    let next: Arc<[Guard]> = new.guards.iter().map(|config| guard(config, live, remotes)).collect();
     remotes.replace(next.iter().filter_map(|guard| guard.remote.clone()).collect());
     next
 }

@@ -56,20 +56,20 @@ pub fn build(config: &Config) -> Result<Runtime, Error> {
 }
 
 impl Runtime {
-    /// Makes the live objects of the configuration `now`, which replaces `was`, the one that these
+    /// Makes the live objects of the configuration `new`, which replaces `old`, the one that these
     /// objects were made from.
     ///
     /// # Errors
     /// As for [`build`]. These objects are then unchanged and stay in use.
-    pub fn reload(&self, was: &Config, now: &Config) -> Result<Runtime, Error> {
+    pub fn reload(&self, old: &Config, new: &Config) -> Result<Runtime, Error> {
         // All that can fail comes before the first change of shared state.
-        let acceptors = self.next_acceptors(was, now)?;
-        let rules = routes::next_rules(&self.routes, was, now)?;
-        let upstreams = routes::next_upstreams(&self.routes, now, &self.names)?;
+        let acceptors = self.next_acceptors(old, new)?;
+        let rules = routes::next_rules(&self.routes, old, new)?;
+        let upstreams = routes::next_upstreams(&self.routes, new, &self.names)?;
         rules.enter(&self.registries);
         Ok(Runtime {
             version: self.version.wrapping_add(1),
-            guards: guards::next(&self.guards, was, now, &self.remotes),
+            guards: guards::next(&self.guards, old, new, &self.remotes),
             remotes: self.remotes.clone(),
             names: self.names.clone(),
             registries: self.registries.clone(),
@@ -80,11 +80,12 @@ impl Runtime {
         })
     }
 
-    /// The acceptors of `now`. A listener keeps its place over a reload, and its acceptor while its
-    /// TLS settings and the content of their files are the same.
-    fn next_acceptors(&self, was: &Config, now: &Config) -> Result<Vec<Option<Acceptor>>, Error> {
-        let next = now.listeners.iter().enumerate().map(|(index, listener)| {
-            let is_same = was.listeners.get(index).is_some_and(|old| old.tls == listener.tls);
+    /// The acceptors of the configuration `new`, which replaces `old`. A listener keeps its place
+    /// over a reload, and its acceptor while its TLS settings and the content of their files are
+    /// the same.
+    fn next_acceptors(&self, old: &Config, new: &Config) -> Result<Vec<Option<Acceptor>>, Error> {
+        let next = new.listeners.iter().enumerate().map(|(index, listener)| {
+            let is_same = old.listeners.get(index).is_some_and(|it| it.tls == listener.tls);
             match self.acceptors.get(index).filter(|_| is_same) {
                 Some(acceptor) => Ok(acceptor.clone()),
                 None => {

@@ -23,7 +23,8 @@ pub struct Upstreams {
     pub proxy: Arc<Proxy>,
     /// The pool that servers are chosen from; its indexes are those of `proxy.upstreams`.
     pub pool: Pool,
-    /// How to connect to those that are `wss`; `None` if none is, or the files have not been read.
+    /// Makes the TLS connections to the `wss` servers; `None` if no server is `wss`, or if the
+    /// files of the TLS settings have not been read.
     connector: Option<Connector>,
 }
 
@@ -54,7 +55,8 @@ pub(super) struct NextRules {
 }
 
 impl NextRules {
-    /// Applies the rules: from now on `registries` keeps the schemas fetched that the new ones use.
+    /// Applies the rules: from now on `registries` fetches the schemas that the new rules use, and
+    /// no longer those that only the retired rules used.
     pub(super) fn enter(&self, registries: &Registries) {
         // The new ones come first, so that schemas that both use are kept.
         self.new.iter().for_each(|rules| rules.bind(registries));
@@ -62,35 +64,37 @@ impl NextRules {
     }
 }
 
-/// The rules of `now`. A route keeps those of an old route with equal models and catalogs.
+/// The rules of the routes of the configuration `new`, which replaces `old`. `live` are the live
+/// parts of the routes of `old`. A new route keeps the rules of an old route with equal models and
+/// catalogs.
 pub(super) fn next_rules(
-    old: &[LiveRoute],
-    was: &Config,
-    now: &Config,
+    live: &[LiveRoute],
+    old: &Config,
+    new: &Config,
 ) -> Result<NextRules, Error> {
     let with_rules = |(live, route)| Some((Option::clone(live)?, route));
-    let live = old.iter().map(|live| &live.rules).zip(&was.routes);
-    let mut left: Vec<(Arc<ModelRules>, &Route)> = live.filter_map(with_rules).collect();
-    let (mut by_route, mut new) = (Vec::new(), Vec::new());
-    for (index, route) in now.routes.iter().enumerate() {
-        let is_same = |(_, old): &(_, &Route)| {
-            old.model == route.model && catalogs(old, was) == catalogs(route, now)
+    let rules = live.iter().map(|live| &live.rules).zip(&old.routes);
+    let mut left: Vec<(Arc<ModelRules>, &Route)> = rules.filter_map(with_rules).collect();
+    let (mut by_route, mut fresh) = (Vec::new(), Vec::new());
+    for (index, route) in new.routes.iter().enumerate() {
+        let is_same = |(_, it): &(_, &Route)| {
+            it.model == route.model && catalogs(it, old) == catalogs(route, new)
         };
         let kept = left.iter().position(is_same).map(|at| left.remove(at).0);
         let rules = match kept {
             Some(kept) => Some(kept),
             None => {
-                let made = route.compile_models(&now.catalogs);
+                let made = route.compile_models(&new.catalogs);
                 let made = made.map_err(|error| error.under(&format!("routes[{index}]")))?;
                 let made = made.map(Arc::new);
-                new.extend(made.clone());
+                fresh.extend(made.clone());
                 made
             }
         };
         by_route.push(rules);
     }
     let retired = left.into_iter().map(|(rules, _)| rules).collect();
-    Ok(NextRules { by_route, new, retired })
+    Ok(NextRules { by_route, new: fresh, retired })
 }
 
 /// The catalogs that the models of a route use.
@@ -99,18 +103,19 @@ fn catalogs<'c>(route: &Route, config: &'c Config) -> Vec<&'c Catalog> {
     names.filter_map(|name| config.catalogs.iter().find(|it| it.name == *name)).collect()
 }
 
-/// The upstream servers of the routes of `now`. A route with equal settings keeps them; another one
-/// takes over the state of the servers that both have, and the TLS sessions if the TLS settings are
-/// the same.
+/// The upstream servers of the routes of the configuration `new`. `live` are the live parts of the
+/// old routes. A new route keeps the upstream servers of an old route with equal settings. If there
+/// is none, it takes over from an old route with some of its servers what is known of their state,
+/// and the TLS sessions if the TLS settings are equal.
 pub(super) fn next_upstreams(
-    old: &[LiveRoute],
-    now: &Config,
+    live: &[LiveRoute],
+    new: &Config,
     names: &Names,
 ) -> Result<Vec<Option<Arc<Upstreams>>>, Error> {
     let mut left: Vec<Arc<Upstreams>> =
-        old.iter().filter_map(|route| route.upstreams.clone()).collect();
+        live.iter().filter_map(|route| route.upstreams.clone()).collect();
     let mut next = Vec::new();
-    for (index, route) in now.routes.iter().enumerate() {
+    for (index, route) in new.routes.iter().enumerate() {
         let Some(proxy) = &route.proxy else {
             next.push(None);
             continue;

@@ -215,7 +215,7 @@ fn id_of(event: &Event) -> Option<EventId> {
 fn count_resume(outcome: ResumeOutcome, counters: &Counters) {
     let counter = match outcome {
         ResumeOutcome::Present => return,
-        ResumeOutcome::Recovered => &counters.history_recovered,
+        ResumeOutcome::Recovered | ResumeOutcome::NoneKept => &counters.history_recovered,
         ResumeOutcome::Malformed => &counters.history_malformed,
         ResumeOutcome::OtherStream => &counters.history_other_stream,
         ResumeOutcome::Future => &counters.history_future,

@@ -3,10 +3,12 @@
 use crate::mem::Slot;
 
 /// Connections with reading paused that wait for a later turn, because of congestion or because a
-/// share of work is used up. Each is on one of the lists.
+/// share of work is used up. Each is on one of the lists. A connection is light if it has caused
+/// little work in the present period of 64 ms ([`crate::work::LIGHT`] says how little). Light
+/// connections are served first, so that they do not wait for those that keep the core busy.
 #[derive(Default)]
 pub(super) struct PausedConnections {
-    /// Those that have caused little work lately.
+    /// The light ones.
     pub(super) light: Vec<Slot>,
     /// The others.
     pub(super) busy: Vec<Slot>,

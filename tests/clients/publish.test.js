@@ -3,7 +3,9 @@
 const assert = require("node:assert/strict")
 const { execFile } = require("node:child_process")
 const path = require("node:path")
+const test = require("node:test")
 const { promisify } = require("node:util")
+const { WebSocketServer } = require("ws")
 const { DEMO, next, within, withServer } = require("./support")
 
 const COUNT = 3000
@@ -37,4 +39,22 @@ withServer("publisher example publishes in order", { threads: 2 }, async (server
 withServer("publisher example reports a wrong secret", {}, async (server) => {
   const run = example(server.url(`/app/${DEMO.key}`), "another-secret", "1")
   await assert.rejects(run, /invalid publisher signature/)
+})
+
+test("publisher example fails for the events that a lost connection leaves open", async (t) => {
+  const server = new WebSocketServer({ port: 0, host: "127.0.0.1" })
+  t.after(() => server.close())
+  server.on("connection", (socket) => {
+    const send = (event, data) => socket.send(JSON.stringify({ event, data }))
+    send("pusher:connection_established", JSON.stringify({ socket_id: "1.1" }))
+    socket.on("message", (text) => {
+      const { event, data } = JSON.parse(text)
+      if (event === "polycast:authenticate") send("polycast:authenticated", { role: data.role })
+      else if (data.id === 1) send("polycast:published", { id: 1 })
+      else socket.terminate()
+    })
+  })
+  await new Promise((resolve) => server.on("listening", resolve))
+  const run = example(`ws://127.0.0.1:${server.address().port}/app/app-key`, "app-secret", "3")
+  await assert.rejects(run, { code: 1, message: /the connection was closed with 1006/ })
 })

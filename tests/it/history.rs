@@ -327,3 +327,33 @@ fn history_of_private_channels_needs_their_signature() {
     assert_eq!(machine.now.unix_s, UNIX_S);
     machine.end();
 }
+
+/// A rewind whose events have expired has nothing to replay, so a cache channel sends its cached
+/// event, which lives longer. Otherwise the cached event is in the replay, or the client has it.
+#[test]
+fn history_rewind_on_a_cache_channel_sends_the_cached_event_once() {
+    const CACHE: &str = "[[apps.history]]\nchannels = ['cache-*']\nttl_s = 1\nrewind = 5\n";
+    let mut machine = Machine::new(config(CACHE));
+    publish(&mut machine, "cache-a", "d1");
+    let ask = |machine: &mut Machine, positions: &str| {
+        let at = connect(machine, positions);
+        subscribe(machine, at, "cache-a");
+        let mut messages = texts(machine, at);
+        machine.hang_up(at);
+        let answer = read(&messages.remove(0)).expect("a position");
+        let datas = messages.iter().map(|it| it.contains(r#""data":"d1""#)).collect::<Vec<_>>();
+        (answer, datas)
+    };
+    let rewind = r#"{"cache-a":{"rewind":5}}"#;
+    let ((start, recovered), datas) = ask(&mut machine, rewind);
+    assert_eq!((start.serial, recovered, datas), (0, true, vec![true]), "in the replay");
+    let last = Position { serial: 1, ..start };
+    let (answer, datas) = ask(&mut machine, &at_position("cache-a", &last));
+    assert_eq!((answer, datas), ((last, true), vec![]), "the client has it");
+    machine.wait(2_000);
+    let ((_, recovered), datas) = ask(&mut machine, rewind);
+    assert_eq!((recovered, datas), (true, vec![true]), "expired in the history");
+    let (answer, datas) = ask(&mut machine, "{}");
+    assert_eq!((answer.1, datas), (false, vec![true]), "no position");
+    machine.end();
+}

@@ -64,7 +64,8 @@ impl Resuming {
 /// Adds the position of a subscription, and whether it has been resumed, to its acknowledgement.
 pub(super) fn push_resumed(message: &mut Vec<u8>, resumed: &ResumeReply) {
     if message.pop() == Some(b'}') {
-        let recovered = resumed.outcome == ResumeOutcome::Recovered;
+        let recovered =
+            matches!(resumed.outcome, ResumeOutcome::Recovered | ResumeOutcome::NoneKept);
         push_position(message, Some(resumed.position));
         message.extend_from_slice(format!(r#","recovered":{recovered}}}"#).as_bytes());
     }

@@ -295,7 +295,8 @@ fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, repl
     }
     let has_recovered = |it: &ResumeReply| it.outcome == ResumeOutcome::Recovered;
     if reply.resumed.as_deref().is_some_and(has_recovered) {
-        // The client has got the cached event, or gets it as one of the missed events.
+        // The client has got the cached event, or gets it as one of the missed events. It has and
+        // gets none if it has asked for the last events and none is kept any more.
         return;
     }
     match reply.cached {

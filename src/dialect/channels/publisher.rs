@@ -4,6 +4,10 @@
 //! any number of publishes without waiting for their answers. Each publish has an id that its
 //! answer repeats. A publish is answered when the homes of all its channels have ordered it, so
 //! answers may come in another order than the publishes.
+//!
+//! A publish has one part for each event on each channel. A part is the number of 16 bits by which
+//! the channel's home acknowledges that event. The parts of a connection are numbered from 1, and
+//! after the highest numbers they begin with 1 again.
 
 use super::super::effects::Effects;
 use super::super::reply::Finish;
@@ -28,12 +32,15 @@ const ID_LENGTH: usize = 64;
 const MAX_UNANSWERED: usize = 1024;
 /// The maximum number of events of one publish: the largest `limits.channels_per_trigger`.
 const MAX_PARTS: u16 = 10_000;
-/// The number of parts, counted in the same way, above which nothing more is read. Two parts that
-/// are in use at once must differ in 16 bits, also when numbers are left out before 0.
+/// The number of parts, counted from the first part of the oldest publish without an answer, above
+/// which nothing more is read. No number may be given to a second part while the first one is not
+/// acknowledged. One more publish may follow a count just below this limit, and before the numbers
+/// begin again up to [`MAX_PARTS`] are left out: see the assertion below.
 const MAX_SPAN: u16 = 40_000;
-/// The estimated memory of unanswered publishes that ask for `info` above which nothing more is
-/// read, and of one channel of such a publish, in bytes.
+/// The estimated memory of unanswered publishes that ask for `info`, in bytes, above which nothing
+/// more is read.
 const MAX_HELD_BYTES: usize = 1024 * 1024;
+/// The estimated memory of one part of such a publish, in bytes.
 const PART_BYTES: usize = 320;
 
 const _: () = assert!(MAX_SPAN as u32 + 2 * MAX_PARTS as u32 <= u16::MAX as u32);
@@ -44,7 +51,8 @@ pub(super) struct Publisher {
     pub(super) auth: Box<str>,
     /// The publishes since the oldest one without an answer, in the order of their parts.
     unanswered: VecDeque<Unanswered>,
-    /// The next free part; 0 is left out because it is not acknowledged.
+    /// The part that the next publish begins with. It is never 0, which means that no
+    /// acknowledgement is wanted.
     next_part: u16,
     /// The estimated memory of what waits for answers about channels, in bytes.
     held: usize,
@@ -166,7 +174,8 @@ impl Publisher {
         self.unanswered.capacity() * size_of::<Unanswered>() + self.held
     }
 
-    /// Handles the data of a publish. `source` needs no part.
+    /// Handles the data of a publish. [`PublishSource::first_part`] and [`PublishSource::skipped`]
+    /// of `source` are replaced.
     pub(super) fn publish<V: Vendor>(
         &mut self,
         source: PublishSource<'_>,

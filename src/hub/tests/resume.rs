@@ -132,7 +132,7 @@ fn resume_gives_no_positions_to_channels_whose_subscribers_have_none() {
 
 #[test]
 fn resume_outcomes_on_both_sides_of_what_is_kept() {
-    use ResumeOutcome::{Expired, Future, Malformed, OtherStream, Present, Recovered};
+    use ResumeOutcome::{Expired, Future, Malformed, NoneKept, OtherStream, Present, Recovered};
     let mut it = Alone::new(1 << 20);
     let start = it.resume(0, ResumeFrom::Present).position;
     let at = |serial| ResumeFrom::Position(StreamPosition { serial, ..start });
@@ -151,7 +151,7 @@ fn resume_outcomes_on_both_sides_of_what_is_kept() {
     assert_eq!(it.outcome(1, ResumeFrom::Position(other)), (OtherStream, 8, vec![]));
     assert_eq!(it.outcome(1, ResumeFrom::Malformed), (Malformed, 8, vec![]));
     assert_eq!(it.outcome(1, ResumeFrom::Present), (Present, 8, vec![]));
-    assert_eq!(it.outcome(1, ResumeFrom::Rewind(0)), (Recovered, 8, vec![]));
+    assert_eq!(it.outcome(1, ResumeFrom::Rewind(0)), (NoneKept, 8, vec![]));
     assert_eq!(it.outcome(1, ResumeFrom::Rewind(2)), (Recovered, 6, vec![7, 8]));
     assert_eq!(it.outcome(1, ResumeFrom::Rewind(99)), (Recovered, 3, vec![4, 5, 6, 7, 8]));
 }

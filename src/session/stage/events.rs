@@ -1,6 +1,7 @@
-//! Server-sent events (WHATWG HTML, section 9.2): a GET whose response is a stream of events. It
-//! leads to the channels of an application, by a path of its own, or to an endpoint with streams,
-//! if the client accepts `text/event-stream`.
+//! Server-sent events (WHATWG HTML, section 9.2): a GET request whose response is a stream of
+//! events. The request is either for channels of an application, at the path for events of that
+//! application, or for an endpoint of a route with `stream`, with an `Accept` that names
+//! `text/event-stream`.
 //!
 //! Everything is checked before the response begins, so that a client gets an HTTP error. After
 //! that the connection is that of any other HTTP stream, except that its client sends nothing.
@@ -69,12 +70,13 @@ enum Reply {
     Refused(HttpReply),
 }
 
-/// Answers a request for server-sent events. `room` is where the response is written if a stream is
-/// opened; `None` if none may be opened now. Returns the bytes of any other response, and whether
-/// the connection ends after it.
+/// Answers a request for server-sent events. If a stream is opened, the head of its response is
+/// written to `room`, and the result is `Err` with the transition of the connection to that stream.
+/// Any other response is returned as bytes, with whether the connection ends after it. Without
+/// `room`, no stream may be opened now, and a GET is refused.
 ///
 /// # Errors
-/// The stream that was opened.
+/// The transition to the stream, which is no failure.
 pub(super) fn answer(
     target: EventsTarget,
     entry: RouteMatch<'_, '_>,
