@@ -47,8 +47,9 @@ section! {
         /// The path of plain WebSockets of a route with the endpoint "channel": "/quotes/{symbol}".
         /// Only for a view.
         pub path: String = String::new();
-        /// The event's name for subscribers of `channel`, if the event comes from where events have
-        /// no names.
+        /// The name of events that come from where events have no names: of a view, for its
+        /// subscribers; of the source, for what is published through views. Other sources and views
+        /// than those of `channel` have no use for it.
         pub event: String = "message".to_owned();
         /// Whether events may be published through this view. Events that are published through the
         /// source need no permission.

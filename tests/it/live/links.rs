@@ -52,7 +52,7 @@ views = [
     { app = "2", channel = "q-{symbol}" },
     { app = "3", channel = "private-{symbol}-quotes", publish = true },
     { zenith = "Prices/Quote/{symbol}" },
-    { reflect = "/rooms/{symbol}", event = "said", publish = true },
+    { reflect = "/rooms/{symbol}", publish = true },
     { path = "/raw/{symbol}" },
     { path = "/in/{symbol}", publish = true },
 ]
