@@ -357,3 +357,31 @@ fn history_rewind_on_a_cache_channel_sends_the_cached_event_once() {
     assert_eq!((answer.1, datas), (false, vec![true]), "no position");
     machine.end();
 }
+
+/// A member that was connected before a reload publishes into the history that the reload began.
+#[test]
+fn history_of_a_group_begins_with_the_reload_that_configures_it() {
+    let group = |history: u32| {
+        config(&format!(
+            "[[routes]]\nwhen = [{{ path = '/group' }}]\nendpoint = 'reflect'\n\
+             reflect.history = {history}\n[[routes]]\nendpoint = 'apps'\n"
+        ))
+    };
+    let mut machine = Machine::new(group(0));
+    let mut env = Arc::new(Env::new(group(0), 7).unwrap());
+    let member = machine.open();
+    machine.receive(member, &handshake("/group", ""));
+    for (history, kept) in [(0, 0), (5, 1), (0, 0)] {
+        env = Arc::new(env.reloaded(group(history)).unwrap());
+        machine.shard.renew(env.clone(), machine.now);
+        machine.settle();
+        machine.receive(member, &text("message"));
+        let newcomer = machine.open();
+        machine.receive(newcomer, &handshake("/group", ""));
+        machine.settle();
+        let received = &machine.wire(newcomer).received[1..];
+        assert_eq!(received.len(), kept, "{history}: {received:?}");
+        machine.hang_up(newcomer);
+    }
+    machine.end();
+}
