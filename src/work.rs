@@ -47,7 +47,8 @@ pub const CONNECTION_BYTES: usize = 64 * 1024;
 /// one period of [`LIGHT_MS`]: 16 messages, 4 KiB, 64 us of work. A connection that has used more
 /// is busy until the next period.
 pub const LIGHT: u64 = 16;
-/// The length of the periods in which light connections are told from busy ones, in milliseconds.
+/// The length of the periods by which light connections are distinguished from busy ones, in
+/// milliseconds.
 pub const LIGHT_MS: u64 = 64;
 
 /// The cost of a step of a connection, in ns. The table in the module's documentation explains all

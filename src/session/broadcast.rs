@@ -41,7 +41,7 @@ enum BroadcastContent<'e> {
     Value(Box<Formed<'e>>),
 }
 
-/// What became of an event for one subscriber.
+/// The outcome of the delivery of an event to one subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// It is in the write queue.

@@ -1,6 +1,7 @@
-//! Places for accepts in flight. Each place has its own memory for the peer's address. Multishot
-//! accepts are not used, because they have one memory for the addresses of all connections, so the
-//! addresses could not be told apart, and the peer of a direct descriptor cannot be queried later.
+//! Accept operations in flight, each with its own memory for the peer's address. Multishot accepts
+//! are not used, because they have one memory for the addresses of all connections, so the
+//! addresses could not be distinguished, and the peer of a direct descriptor cannot be queried
+//! later.
 
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
