@@ -32,6 +32,11 @@ section! {
         /// Names of the trusted entries of a PKCS#12 client_ca. Empty is all that the file marks as
         /// trusted.
         pub client_ca_aliases: Vec<String> = Vec::new();
+        /// PEM files of certificate revocation lists (CRL) for clients. With at least one, each
+        /// certificate of a client's chain must be covered by a list of its authority that is in
+        /// date, and not be in it. A certificate that is itself in client_ca is not looked up. Open
+        /// connections stay when a list changes.
+        pub client_crls: Vec<String> = Vec::new();
         /// Minimum TLS version: "1.2" or "1.3".
         pub min_version: TlsVersion = TlsVersion::default();
         /// Protocols that are offered by ALPN: "http/1.1" is the only one. Empty disables ALPN.
@@ -97,6 +102,7 @@ impl Tls {
     pub fn files(&self, folder: &Path) -> Vec<PathBuf> {
         let of_pair = |it: &Certificate| [it.cert.clone(), it.key.clone(), it.pkcs12.clone()];
         let names = self.certificates.iter().flat_map(of_pair).chain([self.client_ca.clone()]);
+        let names = names.chain(self.client_crls.iter().cloned());
         names.filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
 
@@ -116,7 +122,14 @@ impl Tls {
             _ => {
                 let (password, aliases) = (&self.client_ca_password, &self.client_ca_aliases);
                 let roots = read_roots(&folder.join(&self.client_ca), password, aliases);
-                Some(roots.map_err(in_file("client_ca"))?)
+                let mut roots = roots.map_err(in_file("client_ca"))?;
+                for (index, list) in self.client_crls.iter().enumerate() {
+                    let read = roots.revoked_by(&folder.join(list));
+                    roots = read.map_err(|error| {
+                        Error::keyed(format!("client_crls[{index}]"), Problem::File(error))
+                    })?;
+                }
+                Some(roots)
             }
         };
         self.content = Some(Arc::new(TlsFiles { pairs, client_ca }));
@@ -190,6 +203,10 @@ pub(super) fn check(tls: &Tls) -> Result<(), Error> {
     if !has_ca && !tls.client_ca_password.expose().is_empty() {
         let words = "no value, because `client_ca` is not set";
         return Err(Error::keyed("client_ca_password", Problem::Needed(words)));
+    }
+    if !has_ca && !tls.client_crls.is_empty() {
+        let words = "no value, because `client_ca` is not set";
+        return Err(Error::keyed("client_crls", Problem::Needed(words)));
     }
     check_aliases("client_ca_aliases", &tls.client_ca_aliases, &tls.client_ca_password)?;
     if !tls.is_on() && tls.mutual != Mutual::None {

@@ -3,7 +3,9 @@
 use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::{self, Read};
@@ -65,6 +67,12 @@ pub enum FileKind {
     /// A certificate cannot be used as a trust anchor.
     #[error("contains a certificate that cannot be used: {0}")]
     BadCertificate(rustls::Error),
+    /// The file has no certificate revocation list.
+    #[error("contains no certificate revocation list (`-----BEGIN X509 CRL-----`)")]
+    NoRevocationList,
+    /// A certificate revocation list cannot be read.
+    #[error("contains a certificate revocation list that cannot be read: {0}")]
+    BadRevocationList(String),
     /// No verifier can be made from the certificates.
     #[error("cannot be used to verify the peer: {0}")]
     Verifier(rustls::server::VerifierBuilderError),
@@ -113,6 +121,8 @@ pub struct Roots {
     /// The certificates of the file. A peer may show one of these as its own; those of the system
     /// are used as authorities only.
     pub(super) listed: Vec<CertificateDer<'static>>,
+    /// The revocation lists of the authorities; if there is none, revocation is not checked.
+    pub(super) revoked: Vec<CertificateRevocationListDer<'static>>,
     pub(super) digest: [u8; 32],
     pub(super) file: PathBuf,
 }
@@ -135,7 +145,8 @@ impl Roots {
     /// The system's certificate authorities, or Mozilla's if the system has none.
     pub fn of_system() -> Roots {
         let file = PathBuf::from("the system's certificates");
-        Roots { store: system_roots(), listed: Vec::new(), digest: [0; 32], file }
+        let store = system_roots();
+        Roots { store, listed: Vec::new(), revoked: Vec::new(), digest: [0; 32], file }
     }
 
     /// Adds the system's certificate authorities.
@@ -273,7 +284,8 @@ fn make_roots(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result
         return Err(Error::new(path, FileKind::NoCertificate));
     }
     let digest = digest.finalize().into();
-    Ok(Roots { store, listed: certificates, digest, file: path.to_owned() })
+    let (revoked, file) = (Vec::new(), path.to_owned());
+    Ok(Roots { store, listed: certificates, revoked, digest, file })
 }
 
 /// The system's certificate authorities, or Mozilla's if the system has none.
@@ -292,7 +304,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     found.map_err(|error| Error::new(path, FileKind::Pem(error.to_string())))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     let opened = std::fs::File::open(path);
     let got = opened.and_then(|file| file.take(FILE_BYTES + 1).read_to_end(&mut bytes));

@@ -97,6 +97,7 @@ pub(super) fn client_verifier(
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
     let store = Arc::new(roots.store);
     let builder = WebPkiClientVerifier::builder_with_provider(store, provider.clone());
+    let builder = builder.with_crls(roots.revoked).enforce_revocation_expiration();
     let builder = if optional { builder.allow_unauthenticated() } else { builder };
     let chains = builder.build()?;
     Ok(Arc::new(ClientVerifier { listed: Listed::new(roots.listed, provider), chains }))

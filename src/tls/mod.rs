@@ -15,6 +15,7 @@ mod failure;
 mod files;
 mod holder;
 mod listed;
+mod revocation;
 mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, TlsVersion};

@@ -28,6 +28,7 @@ mod tls;
 mod tls_client;
 mod tls_files;
 mod tls_listed;
+mod tls_revoked;
 mod transcripts;
 mod work;
 mod zenith;

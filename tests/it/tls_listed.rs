@@ -25,13 +25,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 /// The certificate chain that a peer presents, and the key that it signs with.
-struct Identity {
+pub(crate) struct Identity {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 }
 
 impl Identity {
-    fn of(leaf: &Leaf) -> Identity {
+    pub(crate) fn of(leaf: &Leaf) -> Identity {
         Identity { chain: vec![leaf.cert.der().clone()], key: leaf.key_der() }
     }
 
@@ -41,7 +41,7 @@ impl Identity {
         Identity { chain, key: PrivateKeyDer::from_pem_file(fixture(key)).unwrap() }
     }
 
-    fn resolver(&self) -> Arc<SingleCertAndKey> {
+    pub(crate) fn resolver(&self) -> Arc<SingleCertAndKey> {
         let provider = rustls::crypto::ring::default_provider();
         let key = provider.key_provider.load_private_key(self.key.clone_key()).unwrap();
         // It is not checked that the key belongs to the certificate: a test presents a stolen
@@ -79,7 +79,10 @@ fn roots(folder: &Path, listed: &[String]) -> tls::Roots {
 
 /// Exchanges records. Returns whether our end has completed the handshake, and its error if it has
 /// failed with one.
-fn exchange(ours: &mut Filter, peer: &mut Connection) -> Result<(), Option<rustls::Error>> {
+pub(crate) fn exchange(
+    ours: &mut Filter,
+    peer: &mut Connection,
+) -> Result<(), Option<rustls::Error>> {
     let (mut opened, mut failed, mut peers) = (false, None, None);
     loop {
         let records = ours.take_records();
