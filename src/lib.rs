@@ -21,10 +21,13 @@
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every limit; the clock types; counters |
 //! | 0 | [`claims`] | what an accepted token or certificate says of its client |
+//! | 0 | [`parts`] | the optional parts of the server, which are cargo features |
 //! | 0 | [`work`] | the estimated cost of operations, and the limits of one turn |
 
 #![deny(unsafe_code, unsafe_op_in_unsafe_fn, clippy::undocumented_unsafe_blocks)]
 #![warn(missing_docs, rust_2018_idioms, unreachable_pub)]
+// A build without an optional part has helpers that only that part calls.
+#![cfg_attr(not(feature = "default"), allow(dead_code))]
 
 // Before all others, because `config` expands the table of dialects, too.
 #[macro_use]
@@ -42,6 +45,7 @@ pub mod jwt;
 pub mod limits;
 pub mod mem;
 pub mod model;
+pub mod parts;
 pub mod reactor;
 pub mod runtime;
 pub mod server;

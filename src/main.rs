@@ -14,11 +14,12 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use polycast::config::{self, Config, LogFormat, Overrides};
-use polycast::server;
+use polycast::{parts, server};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,7 +50,7 @@ Exit codes:
 
 /// Publishes an event once and delivers it to every WebSocket subscriber.
 #[derive(Parser)]
-#[command(version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(version = version(), after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -120,6 +121,13 @@ fn main() -> ExitCode {
         }
         Some(Command::Doctor { restrictions }) => doctor(restrictions),
     }
+}
+
+/// The version of the server and its optional parts, for `--version`.
+fn version() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), parts::listed()));
+    &TEXT
 }
 
 fn serve(arguments: Serve) -> ExitCode {

@@ -14,13 +14,15 @@
 //! not have, are refused. A JSON number whose text would change if it were one of these keeps its
 //! text in [`Value::Number`]: `10.10` stays `10.10` from JSON to JSON, and is 10.1 as a double.
 
-mod bson;
+#[cfg_attr(not(feature = "zenith"), path = "value/binary/absent.rs")]
+mod binary;
 mod json;
-mod msgpack;
+#[cfg(feature = "zenith")]
 #[cfg(test)]
 mod tests;
 
 use super::json::Scratch;
+use binary::{bson, msgpack};
 use std::collections::{HashSet, VecDeque};
 
 /// The format of messages.
@@ -136,6 +138,9 @@ pub enum Error {
     /// A date outside of the years 0 to 9999.
     #[error("a date is out of range")]
     Date,
+    /// A binary format, if this build has none.
+    #[error("the format is not compiled in")]
+    Absent,
 }
 
 /// Reads one message: one map, to its last byte. `bytes` serves as working memory, so its content
@@ -418,27 +423,6 @@ impl Budget {
         self.depth += 1;
         result
     }
-}
-
-const NANOS: u32 = 1_000_000_000;
-
-/// The ISO 8601 text, in UTC, of a time since 1970-01-01.
-fn date(seconds: i64, nanos: u32) -> Result<Box<str>, Error> {
-    /// From the beginning of the year 0 to the end of the year 9999.
-    const YEARS: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
-    if !YEARS.contains(&seconds) {
-        return Err(Error::Date);
-    }
-    let whole = ::bson::DateTime::from_millis(seconds * 1000).try_to_rfc3339_string();
-    let mut text = whole.map_err(|_| Error::Date)?;
-    if nanos > 0 {
-        let fraction = format!("{nanos:09}");
-        text.truncate(text.trim_end_matches('Z').len());
-        text.push('.');
-        text.push_str(fraction.trim_end_matches('0'));
-        text.push('Z');
-    }
-    Ok(text.into())
 }
 
 fn check_key(key: &str) -> Result<(), Error> {

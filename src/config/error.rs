@@ -1,5 +1,6 @@
 //! Errors of a configuration, with their position.
 
+use crate::parts::AbsentPart;
 use std::fmt;
 
 /// A position in a configuration file; line and column count from 1.
@@ -127,6 +128,9 @@ pub enum Problem {
     /// A file that the configuration names cannot be used.
     #[error("{0}")]
     File(crate::tls::Error),
+    /// The key uses a part that is not compiled into this build.
+    #[error("{0}")]
+    Absent(AbsentPart),
     /// `${NAME}` names a variable that is not set, and has no default.
     #[error("the environment variable `{0}` is not set; set it, or write ${{{0}:-default}}")]
     Environment(String),

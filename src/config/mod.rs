@@ -29,6 +29,7 @@ mod log;
 mod metrics;
 mod model;
 mod outgoing;
+mod parts;
 mod pattern;
 mod process;
 mod profile;
@@ -45,6 +46,7 @@ mod secret;
 mod section;
 mod size;
 mod template;
+#[cfg(all(feature = "models", feature = "yaml", feature = "zenith"))]
 #[cfg(test)]
 mod tests;
 mod text;
@@ -52,6 +54,8 @@ mod timeouts;
 mod tls;
 mod tree;
 mod webhook;
+#[cfg_attr(not(feature = "yaml"), path = "yaml/absent.rs")]
+mod yaml;
 mod zenith;
 mod zilliqa;
 mod zilliqa_node;
@@ -176,17 +180,21 @@ impl Config {
         let parse = || {
             let mut tree = match format {
                 FileFormat::Toml => tree::from_toml(text)?,
-                FileFormat::Yaml => tree::from_yaml(text)?,
+                FileFormat::Yaml => yaml::from_yaml(text)?,
             };
             profile::apply(&mut tree, lookup);
-            let is_zilla = format == FileFormat::Yaml && import::zilla::is_zilla(&tree);
+            let is_zilla = format == FileFormat::Yaml && import::is_zilla(&tree);
             let mut config: Config = match is_zilla {
                 true => import::zilla::read(&tree, lookup, name)?,
                 false => read::read(&tree, lookup)?,
             };
-            config.complete();
-            let checked = config.check().and_then(|()| config.prepare(folder));
-            checked.map_err(|error| {
+            let mut finish = || {
+                parts::check(&config)?;
+                config.complete();
+                config.check()?;
+                config.prepare(folder)
+            };
+            finish().map_err(|error| {
                 let origin = is_zilla.then(|| import::zilla::origin(&config, &error.key)).flatten();
                 let position = tree.locate(origin.as_deref().unwrap_or(&error.key));
                 error.or_at(position)

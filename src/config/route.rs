@@ -12,6 +12,7 @@ use crate::http::NormalPath;
 use crate::http::query::{self, PlusSign};
 use crate::limits::WS_CONTROL_BYTES;
 use crate::model::spec::Governance;
+use crate::parts::OptionalPart;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -107,8 +108,8 @@ section! {
     }
 }
 
-/// Defines [`EndpointKind`], with the dialects that the table says routes choose. The first of them
-/// stands beside `echo`: the order is that of error messages.
+/// Defines [`EndpointKind`], with the dialects that the table says routes choose, in every build.
+/// The first of them stands beside `echo`: the order is that of error messages.
 macro_rules! endpoints {
     (
         applications { $($applications:tt)* }
@@ -118,9 +119,14 @@ macro_rules! endpoints {
                 about: $first_about:tt,
                 section: $first_section:expr,
                 has_api: $first_has_api:tt,
+                part: $first_part:expr,
             }
             $($(#[$cfg:meta])* $Name:ident in $folder:ident {
-                name: $name:tt, about: $about:tt, section: $section:expr, has_api: $has_api:tt,
+                name: $name:tt,
+                about: $about:tt,
+                section: $section:expr,
+                has_api: $has_api:tt,
+                part: $part:expr,
             })*
         }
     ) => {
@@ -132,7 +138,6 @@ macro_rules! endpoints {
             Echo,
             #[doc = $first_about]
             #[serde(rename = $first_name)]
-            $(#[$first_cfg])*
             $First,
             /// A WebSocket that is forwarded to an upstream server: see the section `proxy`.
             Proxy,
@@ -148,7 +153,6 @@ macro_rules! endpoints {
             $(
                 #[doc = $about]
                 #[serde(rename = $name)]
-                $(#[$cfg])*
                 $Name,
             )*
             /// No endpoint: the request is answered with the route's `status`.
@@ -159,9 +163,8 @@ macro_rules! endpoints {
             /// Whether the endpoint is a dialect that routes choose.
             pub fn is_dialect(self) -> bool {
                 match self {
-                    $(#[$first_cfg])*
                     EndpointKind::$First => true,
-                    $($(#[$cfg])* EndpointKind::$Name => true,)*
+                    $(EndpointKind::$Name => true,)*
                     _ => false,
                 }
             }
@@ -170,10 +173,18 @@ macro_rules! endpoints {
             pub fn has_api(self) -> bool {
                 match self {
                     EndpointKind::Apps => true,
-                    $(#[$first_cfg])*
                     EndpointKind::$First => $first_has_api,
-                    $($(#[$cfg])* EndpointKind::$Name => $has_api,)*
+                    $(EndpointKind::$Name => $has_api,)*
                     _ => false,
+                }
+            }
+
+            /// The optional part that the endpoint is, if it is one.
+            pub fn part(self) -> Option<OptionalPart> {
+                match self {
+                    EndpointKind::$First => $first_part,
+                    $(EndpointKind::$Name => $part,)*
+                    _ => None,
                 }
             }
         }

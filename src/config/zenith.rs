@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::error::{Error, Problem};
 use super::range::{GIB, at_most};
@@ -98,8 +100,8 @@ section! {
 impl ZenithToken {
     /// The expiry as a Unix timestamp in seconds; `None` if the token does not expire.
     pub fn expires_unix_s(&self) -> Option<u64> {
-        let at = bson::DateTime::parse_rfc3339_str(&self.expires).ok()?;
-        u64::try_from(at.timestamp_millis() / 1000).ok()
+        let at = OffsetDateTime::parse(&self.expires, &Rfc3339).ok()?;
+        u64::try_from(at.unix_timestamp()).ok()
     }
 }
 

@@ -18,8 +18,10 @@ mod job;
 mod jwks;
 mod results;
 mod schedule;
+#[cfg(feature = "models")]
 mod schemas;
 mod webhooks;
+#[cfg(feature = "zilliqa")]
 mod zilliqa;
 
 use crate::dialect::Env;
@@ -40,7 +42,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
 
 /// All jobs, in the order of their turns.
-const JOBS: &[JobKind] = &[webhooks::JOB, jwks::JOB, dns::JOB, schemas::JOB, zilliqa::job::JOB];
+const JOBS: &[JobKind] = &[
+    webhooks::JOB,
+    jwks::JOB,
+    dns::JOB,
+    #[cfg(feature = "models")]
+    schemas::JOB,
+    #[cfg(feature = "zilliqa")]
+    zilliqa::job::JOB,
+];
 /// The longest sleep between two turns, in milliseconds. It bounds the delay after a missed
 /// wake-up.
 const IDLE_MS: u64 = 1000;

@@ -2,13 +2,11 @@
 //! algorithm without the generic types of its crate. Holds no keys and no policy.
 
 mod base64;
-mod curve;
 mod digest;
 mod hmac;
 mod permutation;
 
 pub use self::base64::{decode_base64, encode_base64, websocket_accept};
-pub use self::curve::{keccak256, uncompressed_point};
 pub use self::digest::{hex, md5, sha1, sha256};
 pub use self::hmac::{HmacKey, hmac_sha256};
 pub use self::permutation::Permutation;

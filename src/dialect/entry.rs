@@ -54,7 +54,11 @@ macro_rules! entries {
         )* }
         routes { $(
             $(#[$cfg:meta])* $Name:ident in $folder:ident {
-                name: $name:tt, about: $about:tt, section: $section:expr, has_api: $has_api:tt,
+                name: $name:tt,
+                about: $about:tt,
+                section: $section:expr,
+                has_api: $has_api:tt,
+                part: $part:expr,
             }
         )* }
     ) => {

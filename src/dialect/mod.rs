@@ -33,7 +33,9 @@ pub mod reflect;
 mod reply;
 mod setup;
 mod webhooks;
+#[cfg_attr(not(feature = "zenith"), path = "zenith/absent.rs")]
 pub mod zenith;
+#[cfg_attr(not(feature = "zilliqa"), path = "zilliqa/absent.rs")]
 pub mod zilliqa;
 
 pub use api::DialectApi;

@@ -8,7 +8,7 @@ use super::env::Env;
 use super::links::{LinkPlace, Links};
 use super::zenith::{self, Directory};
 use super::{plain, reflect};
-use crate::config::{self, Config, LinkEnd, LinkTarget, NameTemplate, reflect_routes};
+use crate::config::{self, Config, LinkEnd, LinkTarget, reflect_routes};
 use crate::hub::EventMask;
 use crate::runtime::{self, Runtime};
 use std::sync::Arc;
@@ -100,12 +100,7 @@ fn place(end: &LinkEnd, config: &Config, apps: &Apps) -> LinkPlace {
             Some((app, template, apps.get(app).config.limits.channel_name_length))
         }
         LinkTarget::Path => Some((plain::APP, template, usize::MAX)),
-        LinkTarget::Zenith => {
-            let (controller, topic) = text.split_once('/')?;
-            let name = zenith::channel_name(controller, topic);
-            let max = config.zenith.as_ref().map_or(0, |zenith| zenith.topic_length + 1);
-            Some((zenith::APP, NameTemplate::parse(&name).ok()?, max))
-        }
+        LinkTarget::Zenith => zenith::link_place(config, text),
         LinkTarget::Reflect => {
             let pattern = template.pattern();
             let route = reflect_routes(&config.routes, &pattern).next()?;

@@ -19,6 +19,10 @@
 //! | `api_by_key` | whether a path of the HTTP API may name an application by its key, too |
 //! | `webhooks` | how channel events are sent to the webhooks of its applications, if they are |
 //! | `has_api` | whether it answers HTTP requests; a route's dialect owns the paths of its routes |
+//! | `part` | the optional part that the dialect is, if it is one |
+//!
+//! An optional dialect has a `cfg` attribute. It applies to everything but the names that the
+//! configuration knows: a configuration that uses a dialect that is not compiled in is refused.
 
 /// Calls the macro `$expand` with the entries of the table.
 macro_rules! dialects {
@@ -57,24 +61,30 @@ macro_rules! dialects {
                     about: "Groups: each message is sent to all members of the sender's group.",
                     section: None,
                     has_api: false,
+                    part: None,
                 }
                 Channel in plain {
                     name: "channel",
                     about: "Plain WebSockets that receive the data of a linked channel's events.",
                     section: None,
                     has_api: false,
+                    part: None,
                 }
+                #[cfg(feature = "zilliqa")]
                 Zilliqa in zilliqa {
                     name: "zilliqa",
                     about: "The Zilliqa WebSocket Server protocol.",
                     section: Some("zilliqa"),
                     has_api: true,
+                    part: Some(crate::parts::OptionalPart::Zilliqa),
                 }
+                #[cfg(feature = "zenith")]
                 Zenith in zenith {
                     name: "zenith",
                     about: "Zenith: subscriptions with a picture, calls, and back ends.",
                     section: Some("zenith"),
                     has_api: true,
+                    part: Some(crate::parts::OptionalPart::Zenith),
                 }
             }
         }

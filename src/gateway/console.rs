@@ -141,6 +141,7 @@ mod tests {
         assert!(text(&config).ends_with(r#""apps":[]}"#));
     }
 
+    #[cfg(feature = "zenith")]
     #[test]
     fn console_page_has_the_zenith_path() {
         let page = |more: &str| {

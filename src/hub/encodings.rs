@@ -109,6 +109,7 @@ pub(super) fn freeze(format: Format, envelope: &Envelope, body: &EnvelopeBody<'_
     }
 }
 
+#[cfg(feature = "zenith")]
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -259,5 +259,6 @@ fn is_clear(element: &Value, clears: Clears) -> bool {
     matches!(element, Value::Map(_)) && clears.iter().any(says)
 }
 
+#[cfg(feature = "zenith")]
 #[cfg(test)]
 pub(super) mod tests;

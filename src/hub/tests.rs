@@ -7,6 +7,7 @@ use std::sync::Arc;
 mod channel_events;
 mod history;
 mod kept;
+#[cfg(feature = "zenith")]
 mod pictures;
 mod resume;
 mod rooms;

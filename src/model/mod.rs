@@ -4,24 +4,22 @@
 //! A [`Model`] is compiled from the text of a schema and keeps no state. [`ModelRules`] are the
 //! models of one route. [`spec`] has the configuration keys that describe them.
 
-mod avro;
+#[cfg_attr(not(feature = "models"), path = "compiled/absent.rs")]
+mod compiled;
 mod invalid;
 mod json;
-mod pattern;
 mod plain;
 mod prefix;
-mod protobuf;
 mod registry;
 mod rules;
 mod source;
 pub mod spec;
 
-pub use avro::Avro;
+pub use compiled::{Avro, JsonSchema, Protobuf};
 pub use invalid::{BadSchema, Invalid};
 pub use json::JsonModel;
 pub use plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 pub use prefix::{Prefix, SchemaId};
-pub use protobuf::Protobuf;
 pub use registry::{
     Doc, FetchFailure, Find, Registries, RegistryHandle, Schema, SchemaFetch, SchemaLookup,
     SchemaRef, Shape,

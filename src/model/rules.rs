@@ -541,5 +541,6 @@ impl Spec {
     }
 }
 
+#[cfg(feature = "models")]
 #[cfg(test)]
 mod tests;

@@ -239,8 +239,19 @@ pub struct Governance {
 impl Governance {
     /// All models.
     pub fn specs(&self) -> impl Iterator<Item = &Spec> {
+        self.places().map(|(_, spec)| spec)
+    }
+
+    /// All models, each with its key.
+    pub fn places(&self) -> impl Iterator<Item = (&'static str, &Spec)> {
         let Governance { received, sent, .. } = self;
-        [&received.text, &received.binary, &sent.text, &sent.binary].into_iter().flatten()
+        let all = [
+            ("received.text", &received.text),
+            ("received.binary", &received.binary),
+            ("sent.text", &sent.text),
+            ("sent.binary", &sent.binary),
+        ];
+        all.into_iter().filter_map(|(key, spec)| Some((key, spec.as_ref()?)))
     }
 }
 

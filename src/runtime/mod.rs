@@ -8,6 +8,7 @@
 
 mod guards;
 mod routes;
+#[cfg(feature = "models")]
 #[cfg(test)]
 mod tests;
 

@@ -396,6 +396,7 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "zenith")]
     #[test]
     fn broadcast_is_encoded_and_compressed_by_the_first_core_that_needs_it() {
         let event = event(true);
@@ -415,6 +416,7 @@ mod tests {
         assert_eq!(frames[0].1[0], 0xc1, "compressed and text");
     }
 
+    #[cfg(feature = "zenith")]
     #[test]
     fn broadcast_without_compression_has_one_encoding() {
         let event = event(false);

@@ -1,11 +1,10 @@
-//! Reads certificates and keys from files: PEM (PKCS#1, PKCS#8, SEC1) and PKCS#12.
+//! Reads certificates and keys from files in PEM: PKCS#1, PKCS#8, SEC1. The types also hold what is
+//! read from other files.
 
-use p12_keystore::{KeyStore, KeyStoreEntry, Pkcs12ImportPolicy};
+use crate::parts::AbsentPart;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{
-    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer,
-};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::io::{self, Read};
@@ -57,6 +56,9 @@ pub enum FileKind {
     /// The file is not PKCS#12, or the password is wrong.
     #[error("is not PKCS#12, or the password is wrong: {0}")]
     Pkcs12(String),
+    /// The file is PKCS#12, which this build does not read.
+    #[error("is PKCS#12, and {0}")]
+    Absent(AbsentPart),
     /// The PKCS#12 file has no private key with its certificate.
     #[error("contains no private key with its certificate")]
     NoPair,
@@ -194,76 +196,6 @@ pub fn pem_chain(file: &Path) -> Result<CertificateChain, Error> {
     }
 }
 
-/// Reads a private key and its certificate chain from a PKCS#12 file: those of the entry `alias`,
-/// or of the first entry with both if `alias` is empty.
-///
-/// # Errors
-/// The file cannot be read or has no such entry, or the password is wrong.
-pub fn pkcs12_pair(path: &Path, password: &str, alias: &str) -> Result<Pair, Error> {
-    let store = pkcs12(path, password, Pkcs12ImportPolicy::Strict)?;
-    let found = store.entries().find_map(|(name, entry)| match entry {
-        KeyStoreEntry::PrivateKeyChain(found) if alias.is_empty() || is_alias(name, alias) => {
-            Some(found).filter(|found| !found.certs().is_empty())
-        }
-        _ => None,
-    });
-    let Some(found) = found else {
-        let what =
-            if alias.is_empty() { FileKind::NoPair } else { FileKind::NoEntry(alias.to_owned()) };
-        return Err(Error::new(path, what));
-    };
-    let chain = found.certs().iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
-    let key = PrivatePkcs8KeyDer::from(found.key().as_der().to_vec()).into();
-    Ok(Pair { chain, key, file: path.to_owned(), key_file: path.to_owned() })
-}
-
-fn pkcs12(path: &Path, password: &str, policy: Pkcs12ImportPolicy) -> Result<KeyStore, Error> {
-    KeyStore::from_pkcs12(&read(path)?, password, policy)
-        .map_err(|error| Error::new(path, FileKind::Pkcs12(error.to_string())))
-}
-
-/// Compares entry names without regard to case, as Java's key stores do.
-fn is_alias(name: &str, alias: &str) -> bool {
-    name.eq_ignore_ascii_case(alias)
-}
-
-/// Reads trusted certificates from a PKCS#12 file: those of the entries `aliases`, or, if `aliases`
-/// is empty, all that the file marks as trusted. If it marks none, as in files that were not
-/// written by Java, all its certificates are trusted.
-///
-/// # Errors
-/// As [`pkcs12_pair`].
-pub fn pkcs12_roots(path: &Path, password: &str, aliases: &[String]) -> Result<Roots, Error> {
-    let certificates = |store: &KeyStore, named: &dyn Fn(&str) -> bool| {
-        let entries = store.entries().filter(|(name, _)| named(name));
-        let der = entries.filter_map(|(_, entry)| match entry {
-            KeyStoreEntry::Certificate(it) => Some(it.as_der().to_vec()),
-            KeyStoreEntry::PrivateKeyChain(it) => Some(it.certs().first()?.as_der().to_vec()),
-            KeyStoreEntry::Secret(_) => None,
-        });
-        der.map(CertificateDer::from).collect::<Vec<_>>()
-    };
-    let all = pkcs12(path, password, Pkcs12ImportPolicy::Raw)?;
-    let trusted = pkcs12(path, password, Pkcs12ImportPolicy::Strict)?;
-    let mut found = Vec::new();
-    for alias in aliases {
-        let named = |name: &str| is_alias(name, alias);
-        let mut its = certificates(&all, &named);
-        its.extend(certificates(&trusted, &named));
-        if its.is_empty() {
-            return Err(Error::new(path, FileKind::NoEntry(alias.clone())));
-        }
-        found.append(&mut its);
-    }
-    if aliases.is_empty() {
-        found = certificates(&trusted, &|_| true);
-        if found.is_empty() {
-            found = certificates(&all, &|_| true);
-        }
-    }
-    make_roots(path, found)
-}
-
 /// Reads trusted certificates from PEM.
 ///
 /// # Errors
@@ -272,7 +204,10 @@ pub fn roots(path: &Path) -> Result<Roots, Error> {
     make_roots(path, certificates(path)?)
 }
 
-fn make_roots(path: &Path, certificates: Vec<CertificateDer<'static>>) -> Result<Roots, Error> {
+pub(super) fn make_roots(
+    path: &Path,
+    certificates: Vec<CertificateDer<'static>>,
+) -> Result<Roots, Error> {
     let mut store = RootCertStore::empty();
     let mut digest = Sha256::new();
     for certificate in &certificates {

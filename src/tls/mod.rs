@@ -15,16 +15,17 @@ mod failure;
 mod files;
 mod holder;
 mod listed;
+#[cfg_attr(not(feature = "pkcs12"), path = "pkcs12/absent.rs")]
+mod pkcs12;
 mod revocation;
 mod side;
 
 pub use acceptor::{Acceptor, Mutual, Setup, TlsVersion};
 pub use connector::{Connector, Offer};
 pub use failure::TlsFailure;
-pub use files::{
-    CertificateChain, Error, FileKind, Pair, Roots, pem_chain, pkcs12_pair, pkcs12_roots, roots,
-};
+pub use files::{CertificateChain, Error, FileKind, Pair, Roots, pem_chain, roots};
 pub use holder::Holder;
+pub use pkcs12::{pkcs12_pair, pkcs12_roots};
 
 use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;

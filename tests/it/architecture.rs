@@ -168,6 +168,10 @@ const BANNED_WORDS: [&str; 134] = [
 /// Texts that must not be in the code.
 const LEFTOVERS: [&str; 4] = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
 
+/// The files that list parts, besides the modules that a stand-in replaces.
+const FEATURE_FILES: [&str; 4] =
+    ["src/parts.rs", "src/lib.rs", "src/dialect/table.rs", "src/control/mod.rs"];
+
 type Floors = BTreeMap<String, u32>;
 type Rule<'a> = &'a dyn Fn(&Source) -> Vec<String>;
 
@@ -235,6 +239,11 @@ fn architecture_public_type_names_are_unique() {
 }
 
 #[test]
+fn architecture_features_are_named_only_where_a_part_begins() {
+    check_tree(&["src"], &scattered_features);
+}
+
+#[test]
 fn architecture_private_words_do_not_come_back() {
     check_tree(&["src", "tests", "fuzz/bodies", "benches", "examples"], &banned_words);
 }
@@ -277,7 +286,11 @@ fn use_upwards(source: &Source, floors: &Floors) -> Vec<String> {
     complaints
 }
 
-/// The files that no parent module declares.
+/// The name of a file that stands in place of an optional part, in the folder of the part. It has
+/// the names of the part, which are not compiled together with it.
+const STAND_IN: &str = "/absent.rs";
+
+/// The files that no parent module declares, by its name or by the attribute `path`.
 fn undeclared(sources: &[Source]) -> Vec<&str> {
     let declares = |source: &Source, name: &str| {
         let words: Vec<&str> = source.words().map(|(_, word)| word).collect();
@@ -291,6 +304,10 @@ fn undeclared(sources: &[Source]) -> Vec<&str> {
         let roots = ["main", "lib"].contains(&name);
         roots || sources.iter().any(|s| parents.contains(&s.path) && declares(s, name))
     };
+    let is_stand_in = |path: &str| {
+        path.ends_with(STAND_IN) && sources.iter().any(|source| source.replaces_by(path))
+    };
+    let is_declared = |path: &str| is_declared(path) || is_stand_in(path);
     sources.iter().map(|source| source.path.as_str()).filter(|path| !is_declared(path)).collect()
 }
 
@@ -363,11 +380,12 @@ fn long_file(source: &Source) -> Vec<String> {
     }
 }
 
-/// Names of two or more public types, for which a reader has to open every file. Types of tests do
-/// not count.
+/// Names of two or more public types, for which a reader has to open every file. Types of tests and
+/// stand-ins do not count.
 fn repeated_types(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for source in sources.iter().filter(|source| !source.path.contains("/tests")) {
+    let counts = |path: &str| !path.contains("/tests") && !path.ends_with(STAND_IN);
+    for source in sources.iter().filter(|source| counts(&source.path)) {
         for (at, name) in source.public_types() {
             let line = source.line(at) + 1;
             places.entry(name).or_default().push(format!("{}:{line}", source.path));
@@ -375,6 +393,23 @@ fn repeated_types(sources: &[Source]) -> Vec<String> {
     }
     places.retain(|name, places| places.len() > 1 && !SHARED_NAMES.contains(name));
     places.iter().map(|(name, places)| format!("{name}: {}", places.join(", "))).collect()
+}
+
+/// Lines that depend on a feature elsewhere than at the boundary of a part: in the files of
+/// [`FEATURE_FILES`], in the attribute that replaces a module, and in tests.
+fn scattered_features(source: &Source) -> Vec<String> {
+    if FEATURE_FILES.contains(&source.path.as_str()) || source.path.contains("/tests") {
+        return Vec::new();
+    }
+    let lines: Vec<&str> = source.text[..source.without_tests().len()].lines().collect();
+    let is_allowed = |number: usize, line: &str| {
+        let replaces = line.starts_with("#[cfg_attr(not(feature = \"") && line.contains(STAND_IN);
+        let next = source.text.lines().nth(number + 1);
+        replaces || line.trim().starts_with("//") || next == Some("#[cfg(test)]")
+    };
+    let named = lines.iter().enumerate().filter(|(_, line)| line.contains("feature = \""));
+    let scattered = named.filter(|(number, line)| !is_allowed(*number, line));
+    scattered.map(|(number, _)| source.at(number, "a feature inside a part")).collect()
 }
 
 fn banned_words(source: &Source) -> Vec<String> {
@@ -425,6 +460,19 @@ impl Source {
         let below = self.path.strip_prefix("src/").unwrap_or(&self.path);
         let parts = below.split('/').count();
         if below.ends_with("/mod.rs") { parts - 1 } else { parts }
+    }
+
+    /// Whether an attribute of a module in this file names the file `path` instead of the module's
+    /// own, in builds without a feature.
+    fn replaces_by(&self, path: &str) -> bool {
+        let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let below = path.strip_prefix(folder).and_then(|below| below.strip_prefix('/'));
+        below.is_some_and(|below| {
+            let named = format!("path = \"{below}\")]");
+            let mut lines = self.text.lines();
+            lines
+                .any(|line| line.starts_with("#[cfg_attr(not(feature = ") && line.ends_with(&named))
+        })
     }
 
     fn line(&self, at: usize) -> usize {
@@ -782,6 +830,30 @@ fn rule_declared() {
     ];
     let sources = files.map(|(path, text)| Source::new(path, text));
     assert_eq!(undeclared(&sources), ["src/a/y.rs", "src/d.rs"]);
+    let replaced = "#[cfg_attr(not(feature = \"x\"), path = \"x/absent.rs\")]\nmod x;";
+    let files = [
+        ("src/main.rs", ""),
+        ("src/a/mod.rs", replaced),
+        ("src/a/x/mod.rs", ""),
+        ("src/a/x/absent.rs", ""),
+        ("src/x/absent.rs", ""),
+    ];
+    let sources = files.map(|(path, text)| Source::new(path, text));
+    assert_eq!(undeclared(&sources), ["src/a/mod.rs", "src/x/absent.rs"]);
+}
+
+#[test]
+fn rule_features() {
+    let at = |path: &str, text: &str| lines_of(&scattered_features, path, text);
+    let seam = "#[cfg_attr(not(feature = \"x\"), path = \"x/absent.rs\")]\nmod x;";
+    assert_eq!(at("src/hub/mod.rs", seam), NONE);
+    assert_eq!(at("src/hub/mod.rs", "#[cfg(feature = \"x\")]\n#[cfg(test)]\nmod tests;"), NONE);
+    assert_eq!(at("src/hub/mod.rs", "\n#[cfg(feature = \"x\")]\nfn f() {}"), [2]);
+    assert_eq!(at("src/hub/mod.rs", "fn f() {\n    if cfg!(feature = \"x\") {}\n}"), [2]);
+    assert_eq!(at("src/dialect/table.rs", "#[cfg(feature = \"x\")]"), NONE);
+    assert_eq!(at("src/hub/tests.rs", "#[cfg(feature = \"x\")]"), NONE);
+    let module = "\n#[cfg(test)]\nmod tests {\n    #[cfg(feature = \"x\")]\n}";
+    assert_eq!(at("src/hub/mod.rs", module), NONE);
 }
 
 #[test]

@@ -78,10 +78,16 @@ fn cli_config_prints_the_example_and_the_reference() {
 }
 
 #[test]
-fn cli_version_is_the_crates() {
+fn cli_version_is_the_crates_with_the_optional_parts() {
     let output = polycast(&["--version"]);
     assert_eq!(output.status.code(), Some(0));
-    assert_eq!(stdout(&output), concat!("polycast ", env!("CARGO_PKG_VERSION"), "\n"));
+    let wanted = concat!(
+        "polycast ",
+        env!("CARGO_PKG_VERSION"),
+        "\nfeatures: import-zilla, models, pkcs12, yaml, zenith, zilliqa\nnot compiled in: none\n"
+    );
+    assert_eq!(stdout(&output), wanted);
+    assert_eq!(stdout(&polycast(&["-V"])), wanted);
 }
 
 #[test]

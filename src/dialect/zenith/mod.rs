@@ -27,13 +27,14 @@ pub use registry::State;
 pub use wire::{APP, channel as channel_name};
 
 use super::DialectMessage;
+use super::links::LinkPlace;
 use super::{
     Answered, Closing, ConnectionEnd, Content, ContentData, Dialect, DialectApi, DialectContext,
     DialectEvent, DialectPolicy, Effects, Env, Heartbeat, Opening, Rejection, Why,
 };
 use crate::codec::Format;
 use crate::codec::value::{self, DecodeLimits};
-use crate::config::SlowConsumer;
+use crate::config::{Config, NameTemplate, SlowConsumer};
 use crate::dialect::Event;
 use crate::http;
 use crate::time::Deadline;
@@ -44,6 +45,14 @@ use directory::TokenOwner;
 use messages::ZenithMessage;
 use service::Service;
 use wire::MessageEnvelope;
+
+/// Where the channels of a link's source or view are, by their names `controller/topic`.
+pub(super) fn link_place(config: &Config, names: &str) -> LinkPlace {
+    let (controller, topic) = names.split_once('/')?;
+    let name = wire::channel(controller, topic);
+    let max = config.zenith.as_ref().map_or(0, |zenith| zenith.topic_length + 1);
+    Some((APP, NameTemplate::parse(&name).ok()?, max))
+}
 
 /// The connection of a client or of a back end.
 pub struct Connection(Box<Role>);

@@ -1,6 +1,7 @@
 //! Account addresses: 20 bytes, written as 40 hexadecimal digits.
 
-use crate::crypto::{hex, keccak256, sha256, uncompressed_point};
+use super::curve::{keccak256, uncompressed_point};
+use crate::crypto::{hex, sha256};
 
 /// The address of an account.
 pub type Address = [u8; 20];

@@ -4,6 +4,7 @@
 
 pub mod address;
 mod compose;
+mod curve;
 pub mod epoch;
 mod frames;
 mod ingest;

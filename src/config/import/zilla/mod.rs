@@ -22,11 +22,6 @@ use crate::config::tree::Node;
 use chain::BindingChain;
 use place::YamlPlace;
 
-/// Whether a file is a Zilla file: it has the top-level key `bindings`.
-pub(in crate::config) fn is_zilla(tree: &Node) -> bool {
-    place::entry(tree, "bindings").is_some()
-}
-
 /// Converts the Zilla file `name` to a configuration.
 pub(in crate::config) fn read(
     tree: &Node,

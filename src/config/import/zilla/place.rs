@@ -28,11 +28,6 @@ fn entries(node: &Node) -> &[(ConfigKey, Node)] {
     }
 }
 
-/// The value of a key, if `node` is a table that has it.
-pub(super) fn entry<'n>(node: &'n Node, name: &str) -> Option<&'n Node> {
-    entries(node).iter().find(|(key, _)| key.name == name).map(|(_, node)| node)
-}
-
 impl<'a> YamlPlace<'a> {
     pub(super) fn top(node: &'a Node, lookup: &'a Lookup<'a>) -> YamlPlace<'a> {
         let context = VariableLookup { lookup };

@@ -7,15 +7,15 @@ use super::{
     Budget, DecodeLimits, Envelope, EnvelopeBody, Error, NANOS, Value, check_key, check_members,
     date, json,
 };
+use ::bson::RawBsonRef;
+use ::bson::error::ErrorKind;
+use ::bson::raw::{RawDocument, RawElement};
+use ::bson::spec::ElementType;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bson::RawBsonRef;
-use bson::error::ErrorKind;
-use bson::raw::{RawDocument, RawElement};
-use bson::spec::ElementType;
 use std::io::Write;
 
-pub(super) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> {
+pub(in crate::codec::value) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> {
     let Some(&prefix) = bytes.first_chunk() else { return Err(Error::Truncated) };
     match usize::try_from(i32::from_le_bytes(prefix)) {
         Ok(length) if length == bytes.len() => {}
@@ -29,7 +29,7 @@ pub(super) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> 
     map(document, &mut budget)
 }
 
-fn malformed(error: bson::error::Error) -> Error {
+fn malformed(error: ::bson::error::Error) -> Error {
     match error.kind {
         ErrorKind::Utf8Encoding { .. } => Error::Utf8,
         _ => Error::Malformed,
@@ -98,11 +98,11 @@ fn value(element: &RawElement<'_>, budget: &mut Budget) -> Result<Value, Error> 
     })
 }
 
-fn document_of(array: &bson::raw::RawArray) -> Result<&RawDocument, Error> {
+fn document_of(array: &::bson::raw::RawArray) -> Result<&RawDocument, Error> {
     RawDocument::from_bytes(array.as_bytes()).map_err(malformed)
 }
 
-pub(super) fn write(
+pub(in crate::codec::value) fn write(
     body: &EnvelopeBody<'_>,
     envelope: Option<&Envelope>,
     out: &mut Vec<u8>,

@@ -1,6 +1,6 @@
 //! Avro data in the binary encoding and the JSON encoding of the Avro specification.
 
-use super::{BadSchema, Invalid};
+use crate::model::{BadSchema, Invalid};
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::schema::UnionSchema;
 use apache_avro::types::Value;
@@ -66,7 +66,7 @@ impl Avro {
         self.others.iter().chain([&self.schema]).collect()
     }
 
-    pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
+    pub(in crate::model) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
         self.decode(message).map(drop)
     }
 
@@ -90,13 +90,13 @@ impl Avro {
         }
     }
 
-    pub(super) fn to_json(&self, message: &[u8]) -> Result<Vec<u8>, Invalid> {
+    pub(in crate::model) fn to_json(&self, message: &[u8]) -> Result<Vec<u8>, Invalid> {
         let value = self.decode(message)?;
         let json = self.json_of(value, &self.schema)?;
         serde_json::to_vec(&json).map_err(|error| Invalid::broken(error.to_string()))
     }
 
-    pub(super) fn encode_json(&self, json: &[u8]) -> Result<Vec<u8>, Invalid> {
+    pub(in crate::model) fn encode_json(&self, json: &[u8]) -> Result<Vec<u8>, Invalid> {
         let json: Json = serde_json::from_slice(json)
             .map_err(|error| Invalid::malformed(format_args!("not JSON: {error}")))?;
         let value = self.value_of(json, &self.schema)?;

@@ -1,6 +1,6 @@
 //! Protocol Buffers messages in the binary encoding and in the JSON mapping.
 
-use super::{BadSchema, Invalid};
+use crate::model::{BadSchema, Invalid};
 use prost_reflect::prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
@@ -71,7 +71,7 @@ impl Protobuf {
     }
 
     /// The message indexes of the record: its index in the file, then in each enclosing message.
-    pub(super) fn indexes(&self) -> Vec<usize> {
+    pub(in crate::model) fn indexes(&self) -> Vec<usize> {
         let mut indexes = Vec::new();
         let mut record = Some(self.record.clone());
         while let Some(it) = record {
@@ -88,7 +88,7 @@ impl Protobuf {
     }
 
     /// The model of the message type at these message indexes.
-    pub(super) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
+    pub(in crate::model) fn at(&self, indexes: &[usize]) -> Result<Protobuf, Invalid> {
         if self.is_named && self.indexes() != indexes {
             return Err(Invalid::broken("the message index is another record's"));
         }
@@ -102,7 +102,7 @@ impl Protobuf {
         Ok(Protobuf { record, is_named: self.is_named })
     }
 
-    pub(super) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
+    pub(in crate::model) fn check(&self, message: &[u8]) -> Result<(), Invalid> {
         self.decode(message).map(drop)
     }
 
@@ -111,7 +111,7 @@ impl Protobuf {
         decoded.map_err(|error| Invalid::malformed(format_args!("not Protobuf: {error}")))
     }
 
-    pub(super) fn to_json(&self, message: &[u8]) -> Result<Vec<u8>, Invalid> {
+    pub(in crate::model) fn to_json(&self, message: &[u8]) -> Result<Vec<u8>, Invalid> {
         let decoded = self.decode(message)?;
         let mut json = Vec::with_capacity(message.len() * 2);
         let mut serializer = serde_json::Serializer::new(&mut json);
@@ -120,7 +120,7 @@ impl Protobuf {
         Ok(json)
     }
 
-    pub(super) fn encode_json(&self, json: &[u8]) -> Result<Vec<u8>, Invalid> {
+    pub(in crate::model) fn encode_json(&self, json: &[u8]) -> Result<Vec<u8>, Invalid> {
         if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(json) {
             return Err(Invalid::malformed(format_args!("not JSON: {error}")));
         }

@@ -17,7 +17,7 @@ use std::io;
 /// The extension type of a timestamp.
 const TIMESTAMP: i8 = -1;
 
-pub(super) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> {
+pub(in crate::codec::value) fn read(bytes: &[u8], limits: &DecodeLimits) -> Result<Value, Error> {
     let mut reader = Reader { rest: bytes };
     let value = reader.value(&mut Budget::new(limits))?;
     if reader.rest.is_empty() { Ok(value) } else { Err(Error::Trailing) }
@@ -189,7 +189,7 @@ fn unsigned(number: u64) -> Value {
     }
 }
 
-pub(super) fn write(
+pub(in crate::codec::value) fn write(
     body: &EnvelopeBody<'_>,
     envelope: Option<&Envelope>,
     out: &mut Vec<u8>,

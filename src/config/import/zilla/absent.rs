@@ -1,0 +1,17 @@
+//! In place of the importer of Zilla files, in a build without it.
+
+use crate::config::env::Lookup;
+use crate::config::error::{Error, Problem};
+use crate::config::root::Config;
+use crate::config::tree::Node;
+use crate::parts::{AbsentPart, OptionalPart};
+
+pub(in crate::config) fn read(tree: &Node, _: &Lookup<'_>, _: &str) -> Result<Config, Error> {
+    let error = Error::keyed("bindings", Problem::Absent(AbsentPart(OptionalPart::ImportZilla)));
+    Err(error.or_at(tree.locate("bindings")))
+}
+
+/// No key, because no file is converted.
+pub(in crate::config) fn origin(_: &Config, _: &str) -> Option<String> {
+    None
+}

@@ -1,0 +1,18 @@
+//! In place of the Zilliqa dialect, in a build without it. No configuration uses it then.
+
+/// A message of this dialect, of which there is none.
+#[derive(Clone, Debug)]
+pub enum ZilliqaMessage {}
+
+/// The state that all cores share, which is empty.
+#[derive(Debug, Default)]
+pub struct Shared;
+
+/// The state of one core, which is empty.
+#[derive(Debug, Default)]
+pub struct NotificationCache;
+
+impl NotificationCache {
+    /// Drops nothing.
+    pub fn rest(&mut self) {}
+}
