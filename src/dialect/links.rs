@@ -62,6 +62,19 @@ pub struct Resolved {
     pub publish: bool,
 }
 
+/// One of the names of a linked channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkedName<'l> {
+    /// The number of the view; 0 for the source.
+    pub view: u16,
+    /// The source or view in the configuration.
+    pub end: &'l LinkEnd,
+    /// The number of its application.
+    pub app: u32,
+    /// The name as the configuration writes it, with the texts of this channel.
+    pub name: String,
+}
+
 impl Links {
     /// The links of a new configuration, which has been checked. Sources and views that it does not
     /// have any more keep their numbers, for the subscriptions that exist, but no name leads to
@@ -187,6 +200,30 @@ impl Links {
         Some(end.template.fill(&captures))
     }
 
+    /// The names of a channel, which `name` is one of: first that of its source, then those of the
+    /// views of the present configuration. Empty if the channel is not linked. Visits all links.
+    pub fn names_of(&self, app: u32, name: &str) -> Vec<LinkedName<'_>> {
+        let (app, name) = match self.resolve(app, name) {
+            Some(resolved) => (resolved.app, resolved.name),
+            None => (app, name.to_owned()),
+        };
+        let is_source = |(at, end): &(u16, &End)| {
+            let is_present = end.is_present && end.source == *at && end.app == app;
+            is_present && end.template.capture(&name).is_some()
+        };
+        let numbered = || (0..).zip(&self.ends);
+        let Some((source, end)) = numbered().find(is_source) else { return Vec::new() };
+        let captures = end.template.capture(&name).unwrap_or_default();
+        let linked_name = |(at, end): (u16, &'_ End)| {
+            let (config, view) =
+                (&self.ends[usize::from(at)].config, if at == source { 0 } else { at });
+            LinkedName { view, end: config, app: end.app, name: config.template().fill(&captures) }
+        };
+        let views =
+            numbered().filter(|(at, end)| *at != source && end.is_present && end.source == source);
+        std::iter::once((source, end)).chain(views).map(linked_name).collect()
+    }
+
     /// The application number of a view, and the name of events that have none.
     pub(super) fn view(&self, view: u16) -> Option<(u32, &str)> {
         self.ends.get(usize::from(view)).map(|end| (end.app, end.config.event.as_str()))
@@ -261,6 +298,27 @@ mod tests {
         assert!(!links.is_source(1, "2.1.x"));
         assert!(links.may_publish(0, "q-1-2") && links.may_publish(1, "other"));
         assert!(!links.may_publish(1, "2.1.x"));
+    }
+
+    #[test]
+    fn links_list_the_names_of_a_channel() {
+        let before = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
+        let links = Links::default().reloaded(&before, &place).unwrap();
+        let names = |links: &Links, app, name: &str| -> Vec<(u16, u32, String)> {
+            let names = links.names_of(app, name).into_iter();
+            names.map(|it| (it.view, it.app, it.name)).collect()
+        };
+        let all = [(0, 0, "q-1-2"), (1, 1, "2.1.x"), (2, 2, "z1-2")];
+        let all: Vec<_> = all.map(|(view, app, name)| (view, app, name.to_owned())).into();
+        for (app, name) in [(0, "q-1-2"), (1, "2.1.x"), (2, "z1-2")] {
+            assert_eq!(names(&links, app, name), all, "{name}");
+        }
+        for (app, name) in [(0, "q-1"), (1, "q-1-2"), (2, "other")] {
+            assert_eq!(names(&links, app, name), [], "{name}");
+        }
+        let links = links.reloaded(&config(&[("3", "z{a}-{b}")]), &place).unwrap();
+        assert_eq!(names(&links, 0, "q-1-2"), [all[0].clone(), all[2].clone()]);
+        assert_eq!(names(&links, 1, "2.1.x"), []);
     }
 
     #[test]
