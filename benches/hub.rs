@@ -157,8 +157,8 @@ fn many_channels(c: &mut Criterion<Cpu>) {
     group.finish();
 }
 
-/// A publish on a channel that keeps its last events, beside one that keeps none. Each event has its
-/// own frame, as published events have.
+/// A publish on a channel that keeps its last events, beside one that keeps none. Each event has a
+/// frame of its own, as published events have.
 fn history(c: &mut Criterion<Cpu>) {
     let mut group = c.benchmark_group("publish, events kept:");
     for (kept, subscribers) in [(0, 0), (100, 0), (10_000, 0), (0, 1), (100, 1), (10_000, 1)] {

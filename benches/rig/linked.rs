@@ -55,23 +55,23 @@ const PUBLISHES: u32 = 20;
 /// What the four views may cost more than one view and the forms.
 const MAX_RATIO: f64 = 1.05;
 
-/// A way to subscribe.
+/// By which name a subscriber joins.
 #[derive(Clone, Copy)]
-enum Way {
+enum Name {
     Source,
     View(usize),
 }
 
-fn subscribe(rig: &mut Rig, way: Way) {
+fn subscribe(rig: &mut Rig, name: Name) {
     let subscribe = |vendor: &str, name: &str| {
         format!(r#"{{"event":"{vendor}:subscribe","data":{{"channel":"{name}"}}}}"#)
     };
-    match way {
-        Way::Source => rig.socket_with(APP_PATH, &subscribe("pusher", SOURCE)),
-        Way::View(0) => rig.socket_with("/app/second-key", &subscribe("pusher", "q-ACME")),
-        Way::View(1) => rig.socket_with("/apps/third-key", &subscribe("broadcastt", "b-ACME")),
-        Way::View(2) => rig.socket("/quotes/ACME"),
-        Way::View(_) => rig.socket("/rooms/ACME"),
+    match name {
+        Name::Source => rig.socket_with(APP_PATH, &subscribe("pusher", SOURCE)),
+        Name::View(0) => rig.socket_with("/app/second-key", &subscribe("pusher", "q-ACME")),
+        Name::View(1) => rig.socket_with("/apps/third-key", &subscribe("broadcastt", "b-ACME")),
+        Name::View(2) => rig.socket("/quotes/ACME"),
+        Name::View(_) => rig.socket("/rooms/ACME"),
     };
 }
 
@@ -87,10 +87,10 @@ impl Row {
         name: &'static str,
         common: &Common,
         subscribers: usize,
-        way: impl Fn(usize) -> Way,
+        name_of: impl Fn(usize) -> Name,
     ) -> Row {
         let mut rig = Rig::new(0, common);
-        (0..subscribers).for_each(|at| subscribe(&mut rig, way(at)));
+        (0..subscribers).for_each(|at| subscribe(&mut rig, name_of(at)));
         Row { name, rig, subscribers, nanoseconds: Vec::new() }
     }
 
@@ -139,11 +139,11 @@ pub fn views(_: &mut Criterion<Cpu>) {
     let common = rig::common_of(config.unwrap_or_else(|error| panic!("{error}")), 1);
     let frame = Frozen::new(&rig::pushed(SOURCE, DATA));
     let mut rows = [
-        Row::new("the source", &common, SUBSCRIBERS, |_| Way::Source),
-        Row::new("one view", &common, SUBSCRIBERS, |_| Way::View(0)),
-        Row::new("four views", &common, SUBSCRIBERS, |at| Way::View(at % 4)),
-        Row::new("four subscribers of one view", &common, 4, |_| Way::View(0)),
-        Row::new("four subscribers of four views", &common, 4, Way::View),
+        Row::new("the source", &common, SUBSCRIBERS, |_| Name::Source),
+        Row::new("one view", &common, SUBSCRIBERS, |_| Name::View(0)),
+        Row::new("four views", &common, SUBSCRIBERS, |at| Name::View(at % 4)),
+        Row::new("four subscribers of one view", &common, 4, |_| Name::View(0)),
+        Row::new("four subscribers of four views", &common, 4, Name::View),
     ];
     for _ in 0..if is_trial { 1 } else { TURNS } {
         rows.iter_mut().for_each(|row| row.turn(&common, &frame));

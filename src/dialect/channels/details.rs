@@ -47,10 +47,10 @@ pub(super) type LinkMembers = Vec<(u16, String)>;
 
 /// The names that an application learns of: that of the source learns of all views, that of a view
 /// of this view and of the source. Empty if `name` is not linked.
-pub(super) fn link_of(env: &Env, asker: u32, name: &str) -> LinkMembers {
-    let names = env.links.names_of(asker, name);
-    let is_source = names.first().is_some_and(|source| source.app == asker);
-    let seen = names.iter().filter(|name| is_source || name.view == 0 || name.app == asker);
+pub(super) fn link_of(env: &Env, own_app: u32, name: &str) -> LinkMembers {
+    let names = env.links.names_of(own_app, name);
+    let is_source = names.first().is_some_and(|source| source.app == own_app);
+    let seen = names.iter().filter(|name| is_source || name.view == 0 || name.app == own_app);
     seen.map(|name| (name.view, members_of(env, name))).collect()
 }
 
@@ -123,7 +123,7 @@ mod tests {
         ]
     "#;
 
-    fn link_seen_by(asker: u32, name: &str) -> String {
+    fn link_seen_by(own_app: u32, name: &str) -> String {
         let config = Config::parse(LINKED, FileFormat::Toml, "test").unwrap();
         let env = Env::new(config, 1).unwrap();
         let answer = |views: &[(u16, u64)]| {
@@ -131,7 +131,7 @@ mod tests {
         };
         let usage = total(&[answer(&[(0, 2), (3, 1)]), answer(&[(3, 4), (1, 9)])]);
         let mut out = Vec::new();
-        push_link(&mut out, &link_of(&env, asker, name), &usage);
+        push_link(&mut out, &link_of(&env, own_app, name), &usage);
         String::from_utf8(out).unwrap()
     }
 

@@ -3,7 +3,7 @@
 use super::history::{CHANNELS, History, Span};
 use super::links::{PUBLISHED, REFUSED, View};
 use super::positions::Positions;
-use crate::peer::{ClientReader, Received, auth_by, framed, handshake, signed_by, text};
+use crate::peer::{ClientReader, Received, framed, handshake, signed, text};
 use fastrand::Rng;
 use polycast::ws::Opcode;
 use std::collections::{HashSet, VecDeque};
@@ -188,8 +188,8 @@ impl Client {
             self.asked.push_back(Asked::Publish(id));
             members
         };
-        let path = format!("/apps/{}/events", view.app().0);
-        signed_by(view.app(), "POST", &path, format!("{{{members}}}").as_bytes(), unix_s)
+        let path = format!("/apps/{}/events", view.app());
+        signed("POST", &path, format!("{{{members}}}").as_bytes(), unix_s)
     }
 
     /// A publish over the WebSocket.
@@ -296,7 +296,7 @@ impl Client {
         }
         place.joining = place.joined.is_none();
         let auth = match name.starts_with("private-") {
-            true => auth_by(self.view.app(), socket_id, &name),
+            true => self.view.auth(socket_id, &name),
             false => String::new(),
         };
         let vendor = self.view.vendor();
@@ -371,7 +371,7 @@ impl Client {
 
     fn handle_message(&mut self, message: &str, now: u64, history: &mut History) -> Vec<u8> {
         if let View::Plain(channel) = self.view {
-            // The beginning of the subscription is not confirmed, so it begins with the first event.
+            // The subscription is not confirmed, so it is taken to begin with the first event.
             self.channels[channel].joined.get_or_insert_with(|| Span::new(channel, now));
             let id = message.split(':').next().and_then(|id| id.parse().ok()).expect("a number");
             self.event(channel, id, history);
@@ -382,7 +382,7 @@ impl Client {
             if self.view.vendor() == "pusher" {
                 history.sockets.push(id.clone());
             }
-            let auth = auth_by(self.view.app(), &id, "polycast:publisher");
+            let auth = self.view.auth(&id, "polycast:publisher");
             self.socket_id = Some(id);
             let mut out = self.positions.as_mut().map(|it| text(&it.resume())).unwrap_or_default();
             if self.is_publisher {

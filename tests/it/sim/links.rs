@@ -2,7 +2,7 @@
 //! share the channels of the first application.
 
 use super::history::CHANNELS;
-use crate::peer::{APP, App};
+use crate::peer::{APP, SECOND, auth_of};
 use fastrand::Rng;
 
 /// The applications, routes and links of a run. Nobody may publish on `two` through a view.
@@ -68,9 +68,9 @@ impl View {
     /// The number of kinds of views, and what distinguishes them in counts.
     pub(super) const KINDS: usize = 4;
 
-    /// Half of the clients are those of the source.
+    /// Most clients are those of the source.
     pub(super) fn of_new_client(rng: &mut Rng) -> View {
-        match rng.u32(0..8) {
+        match rng.u32(0..10) {
             0 | 1 => View::Second,
             2 => View::Broadcastt,
             3 => View::Plain(LINKED[rng.usize(0..LINKED.len())]),
@@ -87,12 +87,15 @@ impl View {
         }
     }
 
-    /// The application whose keys sign for this view.
-    pub(super) fn app(self) -> App {
-        match self {
-            View::Second => ("2", "second-key", "second-secret"),
-            _ => APP,
-        }
+    /// The id of the application that publishes under the names of this view.
+    pub(super) fn app(self) -> &'static str {
+        if self == View::Second { SECOND.0 } else { APP.0 }
+    }
+
+    /// The signature of a connection for a name.
+    pub(super) fn auth(self, socket_id: &str, name: &str) -> String {
+        let (_, key, secret) = if self == View::Second { SECOND } else { APP };
+        auth_of(key, secret, socket_id, name)
     }
 
     /// The target of the handshake.

@@ -58,6 +58,7 @@ fn simulation_delivers_every_event_exactly_once() {
             Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
         }
     }
+    println!("{totals:?}");
     // In a single run it may happen that no client subscribes before an event is published.
     if one.is_none() {
         assert!(totals.received.iter().all(|it| *it > 0), "a view has no event: {totals:?}");

@@ -30,10 +30,10 @@ impl Log {
         Log { events: HashMap::new(), pool: Vec::new(), drops, recovered: 0 }
     }
 
-    /// The state of a new client: half of the clients resume, and most of these continue for an
-    /// earlier one.
+    /// The state of a new client: most clients resume, and most of these continue for an earlier
+    /// one.
     pub(super) fn of_new_client(&mut self, rng: &mut Rng) -> Option<Positions> {
-        if rng.bool() {
+        if rng.u32(0..4) == 0 {
             return None;
         }
         let mut last = match self.pool.is_empty() || rng.u32(0..5) == 0 {
