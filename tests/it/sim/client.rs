@@ -383,8 +383,12 @@ impl Client {
                 history.sockets.push(id.clone());
             }
             let auth = self.view.auth(&id, "polycast:publisher");
-            self.socket_id = Some(id);
+            self.socket_id = Some(id.clone());
             let mut out = self.positions.as_mut().map(|it| text(&it.resume())).unwrap_or_default();
+            let resumed = self.positions.as_ref().map(Positions::resumed).unwrap_or_default();
+            for channel in resumed {
+                out.extend(self.subscribes(channel, &id));
+            }
             if self.is_publisher {
                 let data = format!(r#"{{"auth":"{auth}","role":"publisher"}}"#);
                 let event = "polycast:authenticate";

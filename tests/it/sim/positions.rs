@@ -82,6 +82,12 @@ impl Positions {
         format!(r#"{{"event":"polycast:resume","data":{{"channel_positions":{{{positions}}}}}}}"#)
     }
 
+    /// The channels whose positions the client has sent: it subscribes to them at once, as clients
+    /// do after a reconnect.
+    pub(super) fn resumed(&self) -> Vec<usize> {
+        (0..CHANNELS.len()).filter(|channel| self.sent[*channel].is_some()).collect()
+    }
+
     pub(super) fn succeeded(&mut self, channel: usize, message: &str) {
         let sent = self.sent[channel].take();
         let has_history = ["one", "four"].contains(&CHANNELS[channel]);
