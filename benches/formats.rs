@@ -1,11 +1,14 @@
 //! One event in several formats, and pictures: `cargo bench --bench formats`.
 //!
 //! It measures a publish by the number of formats that its subscribers use; an update of a large
-//! picture, and a new subscriber after it; and whether the fan-out of an event that has to be
-//! encoded costs more than that of an existing frame.
+//! picture, and a new subscriber after it; whether the fan-out of an event that has to be encoded
+//! costs more than that of an existing frame; and whether subscribers through several views of a
+//! linked channel cost more than those through one.
 
 #[path = "rig/cpu.rs"]
 mod cpu;
+#[path = "rig/linked.rs"]
+mod linked;
 mod rig;
 
 use cpu::Cpu;
@@ -208,6 +211,6 @@ fn fanout(c: &mut Criterion<Cpu>) {
 criterion_group! {
     name = benches;
     config = cpu::criterion();
-    targets = codecs, publishes, picture, fanout
+    targets = codecs, publishes, picture, fanout, linked::views
 }
 criterion_main!(benches);

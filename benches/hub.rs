@@ -9,7 +9,7 @@ mod cpu;
 use cpu::Cpu;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use polycast::dialect::{Event, Hub, Join, OutgoingMail};
-use polycast::hub::{Form, Hasher, Joined, Published};
+use polycast::hub::{Form, Hasher, HistoryLimit, Joined, Published, Retention};
 use polycast::mem::{Frozen, Slot};
 use std::hint::black_box;
 
@@ -157,6 +157,28 @@ fn many_channels(c: &mut Criterion<Cpu>) {
     group.finish();
 }
 
+/// A publish on a channel that keeps its last events, beside one that keeps none. Each event has a
+/// frame of its own, as published events have.
+fn history(c: &mut Criterion<Cpu>) {
+    let mut group = c.benchmark_group("publish, events kept:");
+    for (kept, subscribers) in [(0, 0), (100, 0), (10_000, 0), (0, 1), (100, 1), (10_000, 1)] {
+        let mut core = Core { hub: Hub::new(0, 1, Hasher::new(7), 1 << 30), ..Core::new(0, 1) };
+        (0..subscribers).for_each(|index| assert!(is_now(core.join(index, "room"))));
+        let limit = HistoryLimit { max: kept, ttl_s: 120, bytes: 1 << 24 };
+        let mut publish = || {
+            let retain = if kept == 0 { Retention::Nothing } else { Retention::History(limit) };
+            let mut event = Event { retain, ..event() };
+            core.hub.publish(APP, black_box("room"), &mut event, None, NOW_MS, &mut core.mail)
+        };
+        (0..2 * kept).for_each(|_| {
+            black_box(publish());
+        });
+        let id = BenchmarkId::new(kept.to_string(), format!("{subscribers} subscribers"));
+        group.bench_function(id, |b| b.iter(&mut publish));
+    }
+    group.finish();
+}
+
 /// A publish from its origin to the home, and from there to the one interested core, which is the
 /// origin.
 fn across(c: &mut Criterion<Cpu>) {
@@ -211,6 +233,6 @@ fn across(c: &mut Criterion<Cpu>) {
 criterion_group! {
     name = benches;
     config = cpu::criterion();
-    targets = joins, publishes, many_channels, across
+    targets = joins, publishes, history, many_channels, across
 }
 criterion_main!(benches);

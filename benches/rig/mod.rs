@@ -115,7 +115,11 @@ pub const DATA: &str = "0123456789abcdef0123456789abcdef0123456789abcdef01234567
 
 /// The state that all shards of one benchmark share.
 pub fn common(cores: u16) -> Common {
-    let mut config = Config::demo();
+    common_of(Config::demo(), cores)
+}
+
+/// The state that all shards share with this configuration.
+pub fn common_of(mut config: Config, cores: u16) -> Common {
     config.pusher.activity_timeout_s = 86_400;
     Common {
         env: Arc::new(Env::new(config, 1).unwrap()),
@@ -170,6 +174,14 @@ impl Rig {
     pub fn subscriber(&mut self, channel: &str) -> Slot {
         let slot = self.socket(APP_PATH);
         self.hear(slot, &subscribe(channel));
+        self.drain();
+        slot
+    }
+
+    /// Opens a WebSocket at `path` and sends `message` on it.
+    pub fn socket_with(&mut self, path: &str, message: &str) -> Slot {
+        let slot = self.socket(path);
+        self.hear(slot, &masked(message.as_bytes()));
         self.drain();
         slot
     }

@@ -216,6 +216,13 @@ macro_rules! app_dialects {
         impl AppDialect {
             /// All of them; the first is the default.
             pub const ALL: &[AppDialect] = &[$($(#[$cfg])* AppDialect::$Name),*];
+
+            /// Its name in the configuration.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($(#[$cfg])* AppDialect::$Name => $name,)*
+                }
+            }
         }
     };
 }

@@ -22,30 +22,24 @@ impl Pattern {
         self.0.is_empty()
     }
 
-    /// Whether any text matches both patterns. Takes at most `pattern x pattern` steps.
+    /// Whether any text matches both patterns.
     pub fn overlaps(&self, other: &Pattern) -> bool {
-        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        // `after[j]` and `here[j]`: whether the rests of `a` from that position and of `b` from `j`
-        // have a matching text in common.
-        let mut after = vec![false; b.len() + 1];
-        for i in (0..=a.len()).rev() {
-            let mut here = vec![false; b.len() + 1];
-            for j in (0..=b.len()).rev() {
-                let (x, y) = (a.get(i), b.get(j));
-                here[j] = match (x, y) {
-                    (None, None) => true,
-                    (Some(b'*'), _) if after[j] => true,
-                    (_, Some(b'*')) if here[j + 1] => true,
-                    // The star matches the other pattern's character, and possibly more.
-                    (Some(b'*'), Some(_)) => here[j + 1],
-                    (Some(_), Some(b'*')) => after[j],
-                    (Some(x), Some(y)) => x == y && after[j + 1],
-                    _ => false,
-                };
+        match (self.affixes(), other.affixes()) {
+            (None, _) => other.matches(&self.0),
+            (_, None) => self.matches(&other.0),
+            // What stands between the literals at both ends can contain whatever the other pattern
+            // requires there.
+            (Some((one_head, one_tail)), Some((head, tail))) => {
+                (one_head.starts_with(head) || head.starts_with(one_head))
+                    && (one_tail.ends_with(tail) || tail.ends_with(one_tail))
             }
-            after = here;
         }
-        after[0]
+    }
+
+    /// The literals before the first `*` and after the last one, if there is one.
+    fn affixes(&self) -> Option<(&str, &str)> {
+        let (head, rest) = self.0.split_once('*')?;
+        Some((head, rest.rsplit_once('*').map_or(rest, |(_, tail)| tail)))
     }
 
     /// Whether the whole of `text` matches. Takes at most `pattern x text` steps.

@@ -8,7 +8,7 @@ const MAX_PLACEHOLDERS: usize = 8;
 
 /// A name with placeholders. A placeholder stands for at least one character; of several ways to
 /// match a name, each placeholder from the left takes as few characters as possible.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NameTemplate {
     /// Each placeholder with the literal before it.
     parts: Vec<(String, String)>,
@@ -77,6 +77,12 @@ impl NameTemplate {
         self.parts.first().map_or(&self.tail, |(literal, _)| literal)
     }
 
+    /// The literal with which every matching name ends. `None` if the template has no placeholder:
+    /// then it matches only the name [`NameTemplate::prefix`].
+    pub fn tail(&self) -> Option<&str> {
+        (!self.parts.is_empty()).then_some(&self.tail)
+    }
+
     /// A pattern that matches every name that the template matches.
     pub fn pattern(&self) -> Pattern {
         let parts = self.parts.iter().map(|(literal, _)| format!("{literal}*"));
@@ -143,6 +149,8 @@ mod tests {
         assert_eq!(template("a").under("x ").fill(&[]), "x a");
         assert_eq!(dash.pattern().as_str(), "q-*-*.x");
         assert_eq!(template("{b}-{a}").placeholders(), ["a", "b"]);
+        assert_eq!((dash.prefix(), dash.tail()), ("q-", Some(".x")));
+        assert_eq!((template("news").prefix(), template("news").tail()), ("news", None));
     }
 
     #[test]

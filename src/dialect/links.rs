@@ -4,15 +4,29 @@
 //! form of the events that it gets, so this table is all that knows of views by name. The numbers
 //! of views stay the same over a reload of the configuration, because subscriptions contain them.
 
+mod index;
+
 use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, may_lead_to, own_state};
+use index::TemplateIndex;
 use std::collections::HashMap;
 
 /// The sources and views of all links.
 #[derive(Debug, Default)]
 pub struct Links {
     ends: Vec<End>,
-    /// The positions in `ends`, by application number.
-    by_app: HashMap<u32, Vec<u16>>,
+    /// Where names lead to, by application number.
+    by_app: HashMap<u32, AppLinks>,
+}
+
+/// The sources and views of one application, by their positions in the list of all.
+#[derive(Debug, Default)]
+struct AppLinks {
+    /// The views of the present configuration.
+    views: TemplateIndex,
+    /// All views, also those of earlier configurations.
+    past_views: TemplateIndex,
+    /// All sources, but only one of those with the same names.
+    sources: TemplateIndex,
 }
 
 /// A source or a view. A view's position in the list is its number; the first position is a source,
@@ -48,6 +62,19 @@ pub struct Resolved {
     pub publish: bool,
 }
 
+/// One of the names of a linked channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkedName<'l> {
+    /// The number of the view; 0 for the source.
+    pub view: u16,
+    /// The source or view in the configuration.
+    pub end: &'l LinkEnd,
+    /// The number of its application.
+    pub app: u32,
+    /// The name as the configuration writes it, with the texts of this channel.
+    pub name: String,
+}
+
 impl Links {
     /// The links of a new configuration, which has been checked. Sources and views that it does not
     /// have any more keep their numbers, for the subscriptions that exist, but no name leads to
@@ -66,10 +93,17 @@ impl Links {
                 links.add(view, Some(source), place(view)?)?;
             }
         }
-        for (at, end) in links.ends.iter().enumerate() {
-            links.by_app.entry(end.app).or_default().push(at as u16);
-        }
+        links.index();
         Some(links)
+    }
+
+    fn index(&mut self) {
+        let mut by_app: HashMap<u32, Vec<(u16, &End)>> = HashMap::new();
+        for (at, end) in self.ends.iter().enumerate() {
+            by_app.entry(end.app).or_default().push((at as u16, end));
+        }
+        let indexed = by_app.into_iter().map(|(app, ends)| (app, AppLinks::new(&ends)));
+        self.by_app = indexed.collect();
     }
 
     /// Adds a source or a view, or finds it among those that exist. `None` if there is no number
@@ -101,21 +135,24 @@ impl Links {
         self.ends.is_empty()
     }
 
-    fn ends_of(&self, app: u32) -> impl Iterator<Item = (u16, &End)> {
-        let listed = self.by_app.get(&app).map_or(&[][..], Vec::as_slice);
-        listed.iter().filter_map(|at| Some((*at, self.ends.get(usize::from(*at))?)))
+    fn at(&self, number: u16) -> Option<&End> {
+        self.ends.get(usize::from(number))
     }
 
     /// The source's channel, if `name` is a channel of a view.
     pub fn resolve(&self, app: u32, name: &str) -> Option<Resolved> {
-        let mut present = self.ends_of(app).filter(|(_, end)| end.is_present);
-        present.find_map(|(view, end)| self.resolve_in(view, end, name))
+        let mut views = self.by_app.get(&app)?.views.candidates(name);
+        views.find_map(|view| self.resolve_in(view, self.at(view)?, name))
     }
 
     /// The channels of all sources to which `name` leads or has led, also by links that the
     /// configuration does not have any more.
     pub fn resolve_past(&self, app: u32, name: &str) -> Vec<Resolved> {
-        self.ends_of(app).filter_map(|(view, end)| self.resolve_in(view, end, name)).collect()
+        let Some(links) = self.by_app.get(&app) else { return Vec::new() };
+        let mut views: Vec<u16> = links.past_views.candidates(name).collect();
+        views.sort_unstable();
+        let resolve = |view| self.resolve_in(view, self.at(view)?, name);
+        views.into_iter().filter_map(resolve).collect()
     }
 
     fn resolve_in(&self, view: u16, end: &End, name: &str) -> Option<Resolved> {
@@ -151,7 +188,9 @@ impl Links {
 
     /// Whether the channel is the source of views, so that its events need further forms.
     pub fn is_source(&self, app: u32, name: &str) -> bool {
-        self.ends_of(app).any(|(at, end)| end.source == at && end.template.capture(name).is_some())
+        let Some(links) = self.by_app.get(&app) else { return false };
+        let mut sources = links.sources.candidates(name).filter_map(|at| self.at(at));
+        sources.any(|end| end.template.capture(name).is_some())
     }
 
     /// The name by which the subscribers of a view know the source's channel `name`.
@@ -159,6 +198,30 @@ impl Links {
         let end = self.ends.get(usize::from(view))?;
         let captures = self.ends[usize::from(end.source)].template.capture(name)?;
         Some(end.template.fill(&captures))
+    }
+
+    /// The names of a channel, which `name` is one of: first that of its source, then those of the
+    /// views of the present configuration. Empty if the channel is not linked. Visits all links.
+    pub fn names_of(&self, app: u32, name: &str) -> Vec<LinkedName<'_>> {
+        let (app, name) = match self.resolve(app, name) {
+            Some(resolved) => (resolved.app, resolved.name),
+            None => (app, name.to_owned()),
+        };
+        let is_source = |(at, end): &(u16, &End)| {
+            let is_present = end.is_present && end.source == *at && end.app == app;
+            is_present && end.template.capture(&name).is_some()
+        };
+        let numbered = || (0..).zip(&self.ends);
+        let Some((source, end)) = numbered().find(is_source) else { return Vec::new() };
+        let captures = end.template.capture(&name).unwrap_or_default();
+        let linked_name = |(at, end): (u16, &'_ End)| {
+            let (config, view) =
+                (&self.ends[usize::from(at)].config, if at == source { 0 } else { at });
+            LinkedName { view, end: config, app: end.app, name: config.template().fill(&captures) }
+        };
+        let views =
+            numbered().filter(|(at, end)| *at != source && end.is_present && end.source == source);
+        std::iter::once((source, end)).chain(views).map(linked_name).collect()
     }
 
     /// The application number of a view, and the name of events that have none.
@@ -172,8 +235,27 @@ impl Links {
     }
 }
 
+impl AppLinks {
+    /// The indexes of an application's sources and views.
+    fn new(ends: &[(u16, &End)]) -> AppLinks {
+        let (sources, views): (Vec<_>, Vec<_>) =
+            ends.iter().partition(|(at, end)| end.source == *at);
+        let mut by_names = HashMap::new();
+        for (at, end) in sources {
+            by_names.entry(&end.template).or_insert(at);
+        }
+        let present = views.iter().filter(|(_, end)| end.is_present);
+        AppLinks {
+            views: TemplateIndex::new(present.map(|(at, end)| (*at, &end.template))),
+            past_views: TemplateIndex::new(views.iter().map(|(at, end)| (*at, &end.template))),
+            sources: TemplateIndex::new(by_names.into_iter().map(|(it, at)| (at, it))),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::index::COMPARISONS;
     use super::*;
     use crate::config::ChannelLink;
 
@@ -216,6 +298,27 @@ mod tests {
         assert!(!links.is_source(1, "2.1.x"));
         assert!(links.may_publish(0, "q-1-2") && links.may_publish(1, "other"));
         assert!(!links.may_publish(1, "2.1.x"));
+    }
+
+    #[test]
+    fn links_list_the_names_of_a_channel() {
+        let before = config(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")]);
+        let links = Links::default().reloaded(&before, &place).unwrap();
+        let names = |links: &Links, app, name: &str| -> Vec<(u16, u32, String)> {
+            let names = links.names_of(app, name).into_iter();
+            names.map(|it| (it.view, it.app, it.name)).collect()
+        };
+        let all = [(0, 0, "q-1-2"), (1, 1, "2.1.x"), (2, 2, "z1-2")];
+        let all: Vec<_> = all.map(|(view, app, name)| (view, app, name.to_owned())).into();
+        for (app, name) in [(0, "q-1-2"), (1, "2.1.x"), (2, "z1-2")] {
+            assert_eq!(names(&links, app, name), all, "{name}");
+        }
+        for (app, name) in [(0, "q-1"), (1, "q-1-2"), (2, "other")] {
+            assert_eq!(names(&links, app, name), [], "{name}");
+        }
+        let links = links.reloaded(&config(&[("3", "z{a}-{b}")]), &place).unwrap();
+        assert_eq!(names(&links, 0, "q-1-2"), [all[0].clone(), all[2].clone()]);
+        assert_eq!(names(&links, 1, "2.1.x"), []);
     }
 
     #[test]
@@ -286,9 +389,57 @@ mod tests {
             is_present: false,
         };
         for (used, fits) in [(usize::from(u16::MAX) - 1, true), (usize::from(u16::MAX), false)] {
-            let links = Links { ends: vec![one.clone(); used], by_app: HashMap::new() };
+            let links = Links { ends: vec![one.clone(); used], ..Links::default() };
             let next = config(&[("2", "{b}.{a}.x")]);
             assert_eq!(links.reloaded(&next, &place).is_some(), fits, "{used}");
         }
+    }
+
+    /// The comparisons that `look` makes with entries of the indexes.
+    fn comparisons<T>(look: impl FnOnce() -> T) -> usize {
+        COMPARISONS.set(0);
+        look();
+        COMPARISONS.get()
+    }
+
+    #[test]
+    fn links_are_looked_up_by_few_comparisons() {
+        let mut config = config(&[("2", "unused")]);
+        // The most that a configuration may have, as names that begin alike or end alike, and
+        // with literals that are beginnings of others.
+        let all = 4096 / 2;
+        config.links = (0..all)
+            .map(|n| {
+                let (source, view) = match n % 4 {
+                    0 => (format!("{{a}}-of-{n}"), format!("{{a}}.of.{n}")),
+                    1 => (format!("q{n}-{{a}}"), format!("r.{n}.{{a}}")),
+                    2 => (format!("{}{{a}}+{n}", "s".repeat(n / 16 + 1)), format!("name-{n}")),
+                    _ => (format!("fixed-{n}"), format!("fixed.{n}")),
+                };
+                ChannelLink { source: end("1", &source), views: vec![end("2", &view)] }
+            })
+            .collect();
+        let links = Links::default().reloaded(&config, &place).unwrap();
+        assert_eq!(links.ends.iter().filter(|end| end.is_present).count(), 2 * all);
+        for n in (0..all).step_by(4) {
+            let names = [format!("one.of.{n}"), format!("r.{}.two", n + 1)];
+            for name in names.iter().map(String::as_str).chain(["other", "", "r.", "name-2x"]) {
+                let count = comparisons(|| links.resolve(1, name));
+                assert!(count <= 40, "{name}: {count} comparisons");
+            }
+            assert!(names.iter().all(|name| links.resolve(1, name).is_some()), "{names:?}");
+            let names = [format!("one-of-{n}"), format!("q{}-two", n + 1), "sssst+2".to_owned()];
+            for name in names.iter().map(String::as_str).chain(["other", "ssssssssssssssss"]) {
+                let count = comparisons(|| links.is_source(0, name));
+                // Each literal that the name begins with has a table of literals at the end.
+                let max = if name.starts_with("ssss") { 100 } else { 40 };
+                assert!(count <= max, "{name}: {count} comparisons");
+            }
+            assert!(names.iter().all(|name| links.is_source(0, name)), "{names:?}");
+            let fixed = format!("fixed-{}", n + 3);
+            assert!(links.is_source(0, &fixed) && !links.is_source(1, &fixed));
+        }
+        // An application without links costs one look-up.
+        assert_eq!(comparisons(|| (links.resolve(2, "q1-x"), links.is_source(2, "q1-x"))), 0);
     }
 }

@@ -50,7 +50,7 @@ pub use effects::{Effect, EffectList, Effects, JoinOutcome};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
 pub use forms::{LinkedPublish, linked_publish, make_form};
-pub use links::{Links, Resolved};
+pub use links::{LinkedName, Links, Resolved};
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
     OutgoingMail, Up, UserStatus,

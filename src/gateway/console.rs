@@ -91,9 +91,10 @@ fn zenith_path(config: &Config) -> Option<&str> {
 
 const PAGE: &str = include_str!("console/page.html");
 /// The static files: name, media type, text.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("page.css", "text/css; charset=utf-8", include_str!("console/page.css")),
     ("page.js", JAVASCRIPT, include_str!("console/page.js")),
+    ("details.js", JAVASCRIPT, include_str!("console/details.js")),
     ("client.js", JAVASCRIPT, include_str!("console/client.js")),
     ("sign.js", JAVASCRIPT, include_str!("console/sign.js")),
     ("zenith.js", JAVASCRIPT, include_str!("console/zenith.js")),

@@ -12,9 +12,15 @@ use super::frames::{CompressedFrames, SharedFrame};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// The bytes of an event's frame besides its content: the two counts of a shared allocation.
+const FRAME_BYTES: usize = 2 * size_of::<usize>();
+
 /// The bytes of an entry's positioned form besides its frame's: the members that it adds, and the
 /// tables of forms.
 const FORM_BYTES: usize = 64 + size_of::<EventForms>() + 128;
+
+/// A full queue of events gets room for this part of their number.
+const SPARE_PART: usize = 16;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -38,6 +44,25 @@ pub(super) struct History {
     pub(super) since: u64,
     /// Bytes of the tables of a channel that exists only for its history.
     overhead: usize,
+    /// The number of requests to resume that have found all events, and of those that have not.
+    recovered: u32,
+    not_recovered: u32,
+}
+
+/// The use of a history with positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryUsage {
+    /// The position of the last event.
+    pub position: StreamPosition,
+    /// The number of events that are kept.
+    pub events: usize,
+    /// Their bytes with all tables, as the account of kept memory counts them.
+    pub bytes: usize,
+    /// The number of requests to resume, since the history began, whose events were found. The
+    /// missed events of some of them may have been too large for their connection.
+    pub recovered: u32,
+    /// The number of requests to resume for which events are missing.
+    pub not_recovered: u32,
 }
 
 /// One event of a history.
@@ -74,6 +99,25 @@ impl History {
             look_ms: u64::MAX,
             since,
             overhead,
+            recovered: 0,
+            not_recovered: 0,
+        }
+    }
+
+    /// Counts a request to resume.
+    pub(super) fn count_resume(&mut self, is_recovered: bool) {
+        let count = if is_recovered { &mut self.recovered } else { &mut self.not_recovered };
+        *count = count.saturating_add(1);
+    }
+
+    /// The present use.
+    pub(super) fn usage(&self) -> HistoryUsage {
+        HistoryUsage {
+            position: self.position,
+            events: self.events.len(),
+            bytes: self.memory(),
+            recovered: self.recovered,
+            not_recovered: self.not_recovered,
         }
     }
 
@@ -123,7 +167,7 @@ impl History {
         self.expire(now_ms, 2);
         if self.events.len() == self.events.capacity() {
             // A queue that doubled its capacity would be half empty, at worst.
-            self.events.reserve_exact(self.events.len() / 4 + 1);
+            self.events.reserve_exact(self.events.len() / SPARE_PART + 1);
         }
         self.bytes += shared.frame.len();
         if forms.is_some() {
@@ -225,7 +269,7 @@ impl History {
         size_of::<History>()
             + self.overhead
             + self.events.capacity() * size_of::<HistoryEntry>()
-            + self.events.len() * compressed
+            + self.events.len() * (FRAME_BYTES + compressed)
             + self.formed * (FORM_BYTES + compressed)
             + frames
     }
@@ -323,17 +367,31 @@ mod tests {
 
     #[test]
     fn history_keeps_an_event_in_64_bytes_besides_its_frame() {
-        for count in [1, 2, 100, 1000, 10_000] {
+        // While the queue grows, and after as many events again have replaced the first ones.
+        for (count, text) in [(1, "x"), (2, "x"), (5, ""), (100, "x"), (10_000, "a small event")] {
             let limit = HistoryLimit { max: count, bytes: 1 << 30, ttl_s: 10 };
             let mut history = History::new(1, 7, 10_000, 0);
-            let (empty, text) = (history.memory(), [b'x'; 100]);
-            for _ in 0..2 * count {
-                let shared = SharedFrame { frame: Frozen::new(&text), compressed: None };
+            let empty = history.memory();
+            for pushed in 1..=2 * count {
+                let shared = SharedFrame { frame: Frozen::new(text.as_bytes()), compressed: None };
                 history.push(shared, None, limit, 0);
+                let kept = history.len();
+                assert_eq!(kept, pushed.min(count) as usize);
+                let beside = history.memory() - empty - kept * text.len();
+                let max = if kept < 5 { 40 + 64 * kept } else { 64 * kept };
+                assert!(beside <= max, "{kept} events: {beside} bytes");
             }
-            let each = (history.memory() - empty) / count as usize - text.len();
-            assert!(each <= if count < 4 { 80 } else { 64 }, "{count} events: {each} bytes each");
         }
-        assert!(size_of::<HistoryEntry>() <= 40, "{}", size_of::<HistoryEntry>());
+        assert_eq!(size_of::<HistoryEntry>(), 40);
+    }
+
+    #[test]
+    fn history_counts_resumes() {
+        let mut history = numbered(5);
+        [true, false, true].into_iter().for_each(|recovered| history.count_resume(recovered));
+        let position = StreamPosition { stream: 7, serial: 5 };
+        let bytes = history.memory();
+        let expected = HistoryUsage { position, events: 3, bytes, recovered: 2, not_recovered: 1 };
+        assert_eq!(history.usage(), expected);
     }
 }

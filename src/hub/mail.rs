@@ -13,6 +13,7 @@ use super::home::{ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
 use super::name::{ChannelName, ConnId};
 use super::replay::HistoryPage;
 use super::rooms::Claim;
+use super::usage::ChannelUsage;
 use crate::mem::Slot;
 use std::collections::VecDeque;
 
@@ -28,7 +29,7 @@ pub struct Ack {
     pub part: u16,
 }
 
-/// A query about channels, to the core that is their home.
+/// A query about channels, to the core that is their home, or to all cores.
 #[derive(Clone, Debug)]
 pub enum Query {
     /// All occupied channels of an application whose names have a prefix.
@@ -58,6 +59,13 @@ pub enum Query {
         /// The maximum number of events.
         max: usize,
     },
+    /// The use of one channel, to all cores.
+    Usage {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        name: Box<str>,
+    },
     /// The users who are present in one channel.
     Users {
         /// The application's number.
@@ -76,6 +84,8 @@ pub enum Answer {
     Channel(ChannelInfo),
     /// A part of the channel's history; `None` if it has none with positions.
     History(Option<Box<HistoryPage>>),
+    /// The use of one channel on one core.
+    Usage(ChannelUsage),
     /// The present users.
     Users(Users),
 }

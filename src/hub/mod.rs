@@ -30,6 +30,7 @@ mod resume;
 mod rooms;
 mod sequencer;
 mod slab;
+mod usage;
 
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;
@@ -39,6 +40,7 @@ pub use event::{
 };
 pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};
+pub use history::HistoryUsage;
 pub use home::{
     ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
 };
@@ -48,6 +50,7 @@ pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeReply, ResumeRequest};
 pub use rooms::Claim;
+pub use usage::ChannelUsage;
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};

@@ -74,6 +74,16 @@ pub enum ResumeOutcome {
     TooLarge,
 }
 
+impl ResumeOutcome {
+    /// Whether all requested events were found; `None` if the request was for no earlier event.
+    pub(super) fn is_recovered(self) -> Option<bool> {
+        match self {
+            ResumeOutcome::Present => None,
+            outcome => Some(matches!(outcome, ResumeOutcome::Recovered | ResumeOutcome::NoneKept)),
+        }
+    }
+}
+
 impl ResumeReply {
     /// Gives up the replay, which the connection has no room for: the connection begins at the
     /// present position.

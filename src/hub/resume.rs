@@ -55,7 +55,11 @@ impl<M: HubMessage> Hub<M> {
             history.idle_ms = None;
             history.expire(now_ms, usize::MAX);
             let lost = history.trim(request.limit);
-            reply = Some(Box::new(history.resume(request.from, now_ms)));
+            let found = history.resume(request.from, now_ms);
+            if let Some(is_recovered) = found.outcome.is_recovered() {
+                history.count_resume(is_recovered);
+            }
+            reply = Some(Box::new(found));
             lost
         });
         // `make_room` is not called here: it could release the channel, which has no subscriber

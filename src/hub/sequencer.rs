@@ -361,7 +361,7 @@ impl<M: HubMessage> Hub<M> {
         mail: &mut OutgoingMail<M>,
     ) -> (Option<Answer>, u32) {
         let asked: Vec<u16> = match query {
-            Query::Channels { .. } => (0..self.cores).collect(),
+            Query::Channels { .. } | Query::Usage { .. } => (0..self.cores).collect(),
             Query::Channel { app, name }
             | Query::Users { app, name }
             | Query::History { app, name, .. } => {
@@ -405,6 +405,7 @@ impl<M: HubMessage> Hub<M> {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
                 Answer::History(self.history_page(at, *after, *max, now_ms))
             }
+            Query::Usage { app, name } => Answer::Usage(self.usage(*app, name)),
             Query::Users { app, name } => {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
                 let channel = at.and_then(|at| self.channels[at as usize].as_ref());

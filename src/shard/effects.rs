@@ -222,6 +222,10 @@ impl Shard {
                 let (app, name) = owned(app, &name);
                 Query::Users { app, name }
             }
+            Query::Usage { app, name } => {
+                let (app, name) = owned(app, &name);
+                Query::Usage { app, name }
+            }
             Query::History { app, name, after, max } => {
                 let (app, name) = owned(app, &name);
                 Query::History { app, name, after, max }
@@ -312,12 +316,19 @@ impl Shard {
         }
     }
 
-    /// Counts the work of a query that visits every channel of this core. The work for lists of
-    /// members is counted when they are answered.
+    /// Counts the work of a query that visits every channel of this core, or every subscriber of a
+    /// channel. The work for lists of members is counted when they are answered.
     pub(super) fn charge_query(&self, query: &Query) {
-        if let Query::Channels { .. } = query {
-            let channels = self.hub.channel_count() as u64;
-            self.work.charge(WorkKind::Listing, work::LISTED * channels);
-        }
+        let visited = match query {
+            Query::Channels { .. } => self.hub.channel_count(),
+            Query::Usage { app, name } => {
+                self.hub.subscribers(&self.hub.name(*app, name)).len().div_ceil(VISITED_AT_ONCE)
+            }
+            _ => return,
+        };
+        self.work.charge(WorkKind::Listing, work::LISTED * visited as u64);
     }
 }
+
+/// The number of subscribers that are counted in the time that listing a channel takes.
+const VISITED_AT_ONCE: usize = 32;

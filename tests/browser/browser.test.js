@@ -423,3 +423,54 @@ withPage("a page resumes server-sent events after a broken connection", remember
     assert.deepEqual([zero, ...rest].map(({ data }) => data), ["0", "1", "2", "3"])
     assert.match(heard.at(-1).id, /^[0-9a-f]{16}:4$/)
   })
+
+/** The configuration of two applications that share the channels `quotes-*` for pages of `site`. */
+const linked = (site) => `${origins(site.origin)}
+[[apps]]
+id = "2"
+key = "view-key"
+secret = "view-secret"
+allowed_origins = ["${site.origin}"]
+[[links]]
+source = { app = "1", channel = "quotes-{symbol}" }
+views = [{ app = "2", channel = "private-q-{symbol}", publish = true }]
+`
+
+withPage("a page receives a linked channel as server-sent events, by each of its names", linked,
+  async (page, server) => {
+    const view = server.publisher({ appId: "2", key: "view-key", secret: "view-secret" })
+    const { auth } = view.authorizeChannel("1.1", "private-q-ACME")
+    const query = { channels: "private-q-ACME", socket_id: "1.1", auth }
+    const urls = [
+      eventsUrl(server, { channels: "quotes-ACME" }),
+      eventsUrl(server, query).replace(`/app/${DEMO.key}/`, "/app/view-key/"),
+    ]
+    await page.run(async (urls) => {
+      window.heard = urls.map(() => [])
+      window.sources = urls.map((url, at) => {
+        const source = new EventSource(url)
+        source.onmessage = ({ data }) => heard[at].push(JSON.parse(data))
+        return source
+      })
+      await until("the subscriptions", () => heard.every((messages) => messages.length > 0))
+    }, urls)
+    await server.publisher().trigger("quotes-ACME", "tick", { price: 7, text: "\u00e9\u{1f600}" })
+    await page.run(() => until("the first event", () => heard.every((it) => it.length > 1)))
+    // The same channel, published through the view.
+    await view.trigger("private-q-ACME", "tock", "second")
+    await server.publisher().trigger("quotes-OTHER", "tick", "of another channel")
+    await server.publisher().trigger("quotes-ACME", "tick", "third")
+    const heard = await page.run(async () => {
+      await until("all events", () => heard.every((messages) => messages.length >= 4))
+      sources.forEach((source) => source.close())
+      return heard
+    })
+    for (const [at, name] of ["quotes-ACME", "private-q-ACME"].entries()) {
+      const [begin, ...events] = heard[at]
+      assert.equal(begin.event, "pusher_internal:subscription_succeeded")
+      assert.deepEqual(events.map(({ event, channel }) => [event, channel]),
+        [["tick", name], ["tock", name], ["tick", name]])
+      assert.deepEqual(JSON.parse(events[0].data), { price: 7, text: "\u00e9\u{1f600}" })
+      assert.deepEqual(events.slice(1).map(({ data }) => data), ["second", "third"])
+    }
+  })

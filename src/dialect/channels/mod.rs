@@ -13,6 +13,7 @@ pub(super) mod channel;
 mod commands;
 mod connection;
 pub mod data;
+mod details;
 mod history;
 pub mod idempotency;
 pub mod ids;

@@ -6,7 +6,7 @@ use super::super::reply::Answered;
 use super::data::ChannelKind;
 use super::reply::{json_error, ok};
 use super::vendor::Vendor;
-use super::{channel, positions};
+use super::{channel, details, positions};
 use crate::codec::json::push_string;
 use crate::http::query;
 use crate::hub::{Answer, ChannelInfo, Query};
@@ -19,6 +19,8 @@ pub(super) struct Info {
     pub(super) subscription_count: bool,
     cache: bool,
     position: bool,
+    history: bool,
+    link: bool,
 }
 
 impl Info {
@@ -34,10 +36,21 @@ impl Info {
                 "subscription_count" => info.subscription_count = true,
                 "cache" if V::DATA.prefixes.iter().any(|(.., cached)| *cached) => info.cache = true,
                 "position" => info.position = true,
+                "history" => info.history = true,
+                "link" => info.link = true,
                 unknown => return Err(unknown.chars().take(50).collect()),
             }
         }
         Ok(info)
+    }
+
+    /// The attribute that needs a query of its own, if there is one.
+    pub(super) fn detail(self) -> Option<&'static str> {
+        match self {
+            Info { history: true, .. } => Some("history"),
+            Info { link: true, .. } => Some("link"),
+            _ => None,
+        }
     }
 
     /// These attributes with `user_count` and `subscription_count` added.
@@ -128,8 +141,12 @@ pub(super) fn channels<V: Vendor>(
     if info.user_count && !prefix.starts_with("presence-") {
         return refuse::<V>("user_count needs filter_by_prefix to begin with presence-");
     }
-    if info.cache || info.position {
-        let attribute = if info.cache { "cache" } else { "position" };
+    let of_one = match info {
+        Info { cache: true, .. } => Some("cache"),
+        Info { position: true, .. } => Some("position"),
+        _ => info.detail(),
+    };
+    if let Some(attribute) = of_one {
         return refuse::<V>(&format!("info {attribute} is for one channel"));
     }
     let config = &context.env.apps.get(app).config;
@@ -192,12 +209,43 @@ pub(super) fn channel<V: Vendor>(
     let info = if counts { info.with_counts() } else { info };
     let asked = Query::Channel { app, name: name.into() };
     context.effects.push(Effect::Query { query: asked, part: 0 });
+    if info.detail().is_some() && !is_hidden(name) {
+        return detailed::<V>(context, app, name, info);
+    }
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
         let channel_info = channel_info_of(&answers, 0);
         let occupied = channel_info.subscriptions > 0 && !is_hidden(&name);
         let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
         info.push_applicable::<V>(&mut out, &name, &channel_info);
+        out.push(b'}');
+        ok(out)
+    }))
+}
+
+/// The attributes of a channel with those that all cores are asked for.
+fn detailed<V: Vendor>(
+    context: &mut DialectContext<'_>,
+    app: u32,
+    name: &str,
+    info: Info,
+) -> Answered {
+    let query = Query::Usage { app, name: name.into() };
+    context.effects.push(Effect::Query { query, part: 1 });
+    let link = if info.link { details::link_of(context.env, app, name) } else { Vec::new() };
+    let name = name.to_owned();
+    Answered::Gathered(Box::new(move |answers| {
+        let channel_info = channel_info_of(&answers, 0);
+        let usage = details::total(&answers);
+        let occupied = channel_info.subscriptions > 0;
+        let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
+        info.push_applicable::<V>(&mut out, &name, &channel_info);
+        if info.history {
+            details::push_history(&mut out, usage.history.as_ref());
+        }
+        if info.link {
+            details::push_link(&mut out, &link, &usage);
+        }
         out.push(b'}');
         ok(out)
     }))

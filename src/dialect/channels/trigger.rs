@@ -57,6 +57,7 @@ impl<'t> Trigger<'t> {
         let info = match body.get("info").filter(|info| !info.is_null()) {
             Some(list) if V::DATA.quirks.publish_asks => Some(
                 Info::read::<V>(list.text().unwrap_or("that is not a string"))
+                    .and_then(|info| info.detail().map_or(Ok(info), |it| Err(it.to_owned())))
                     .map_err(|unknown| (400, Cow::Owned(format!("info {unknown} is not known"))))?,
             ),
             _ => None,

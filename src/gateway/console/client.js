@@ -25,6 +25,9 @@ export function parsed(text) {
   }
 }
 
+/** The position of a message, if its channel has a history. */
+const positionOf = ({ stream_id, serial }) => (stream_id ? { stream_id, serial } : undefined)
+
 /**
  * One connection that reconnects automatically, with increasing delays. `app` is
  * `{id, key, secret}`; the secret may be empty. `user` is the member in presence channels. `on` has
@@ -34,7 +37,11 @@ export function parsed(text) {
 export class Client {
   constructor(app, prefix, user, on) {
     Object.assign(this, { app, prefix, user, on })
-    /** The subscribed channels by name: `{name, state, members}`. */
+    /**
+     * The subscribed channels by name: `{name, state, members, position, resumed}`. A channel with
+     * a history has the position of its last event, and `resumed` says how its last resume ended:
+     * "recovered" or "gap".
+     */
     this.channels = new Map()
     this.socketId = null
     this.wanted = false
@@ -61,6 +68,12 @@ export class Client {
     this.forget()
     this.socket = null
     this.on.state("disconnected")
+  }
+
+  /** Drops the connection, and connects again after `ms`: channels with a history are resumed. */
+  drop(ms) {
+    this.retryMs = ms
+    this.socket?.close(3000)
   }
 
   forget() {
@@ -120,6 +133,7 @@ export class Client {
         this.retryMs = RETRY_FIRST_MS
         this.listen()
         this.on.state("connected", this.socketId)
+        this.resume()
         for (const name of this.channels.keys()) this.ask(name)
         return
       case "pusher:ping":
@@ -133,6 +147,10 @@ export class Client {
       case "pusher_internal:subscription_succeeded":
         if (!channel) return
         channel.state = "subscribed"
+        channel.resumed = ""
+        if (channel.asked) channel.resumed = message.recovered ? "recovered" : "gap"
+        channel.asked = false
+        channel.position = positionOf(message)
         channel.members = new Map(Object.entries(data?.presence?.hash ?? {}))
         this.on.channels()
         return
@@ -151,7 +169,18 @@ export class Client {
         this.on.channels()
         break
     }
+    if (channel && message.stream_id) channel.position = positionOf(message)
     this.on.message({ ...message, data })
+  }
+
+  /** Asks for positions, and to resume after those that are known. The first message. */
+  resume() {
+    const positions = {}
+    for (const channel of this.channels.values()) {
+      channel.asked = Boolean(channel.position)
+      if (channel.asked) positions[channel.name] = channel.position
+    }
+    this.send("polycast:resume", { channel_positions: positions })
   }
 
   subscribe(name) {
@@ -201,6 +230,11 @@ export class Client {
 
   publish(channel, name, data) {
     return this.request("POST", "/events", {}, { name, channels: [channel], data })
+  }
+
+  /** What all cores know of a channel: its names if it is linked, and its history. */
+  details(name) {
+    return this.request("GET", `/channels/${encodeURIComponent(name)}`, { info: "history,link" })
   }
 
   /** The occupied channels by name, each with its number of subscriptions or of users. */

@@ -2,6 +2,7 @@
 // inserted by `textContent`, never as markup.
 
 import { Client, kindOf } from "./client.js"
+import { detailLines } from "./details.js"
 import { canSign } from "./sign.js"
 import { ZenithClient } from "./zenith.js"
 
@@ -11,6 +12,9 @@ const DATA_MOST = 4000
 const ERRORS_MOST = 3
 const MEMBERS_MOST = 60
 const POLL_MS = 2000
+const DETAILS_MOST = 5
+/** How long a dropped connection stays away. */
+const AWAY_MS = 3000
 
 const $ = (id) => document.getElementById(id)
 
@@ -32,6 +36,8 @@ let settings
 let client = null
 /** The occupied channels of the application by name, from the last response of the HTTP API. */
 let occupied = new Map()
+/** The channels whose details are open, with what the last response of the HTTP API says. */
+const details = new Map()
 /** The content of the list of channels as JSON, to skip a redraw without a change. */
 let shown = "[]"
 /** The number of events that were not shown because the list was paused. */
@@ -64,7 +70,10 @@ function showState(state, detail = "") {
   $("connect").classList.toggle("plain", !off)
   for (const id of ["apps", "key", "secret", "token"]) $(id).disabled = !off
   if ($("protocol")) $("protocol").disabled = !off
+  $("drop").hidden = state !== "connected" || zenithChosen() !== null
 }
+
+$("drop").onclick = () => client?.drop?.(AWAY_MS)
 
 /** The selected Zenith subprotocol; null if Pusher is selected. */
 function zenithChosen() {
@@ -181,6 +190,43 @@ function members(channel) {
   return list
 }
 
+function detailsButton(name) {
+  const isOpen = details.has(name)
+  const button = element("button", { text: "Details", type: "button", className: "plain" })
+  button.ariaLabel = `Details of ${name}`
+  button.setAttribute("aria-expanded", String(isOpen))
+  button.dataset.details = name
+  button.onclick = () => {
+    if (!details.delete(name)) {
+      if (details.size === DETAILS_MOST) details.delete(details.keys().next().value)
+      details.set(name, null)
+      poll()
+    }
+    showChannels()
+  }
+  return button
+}
+
+function detailsOf(name) {
+  const facts = details.get(name)
+  const lines = facts ? detailLines(facts) : [["", "asking the server"]]
+  const rows = lines.flatMap(([term, text]) => [
+    element("dt", { text: term }), element("dd", { text, className: "mono" }),
+  ])
+  return element("div", { className: "picture details" }, element("dl", {}, ...rows))
+}
+
+/** The position of a channel with a history, and how its last resume has ended. */
+function offset({ position, resumed } = {}) {
+  const parts = []
+  if (position) {
+    const title = `Stream ${position.stream_id}, offset ${position.serial}`
+    parts.push(element("span", { text: `#${position.serial}`, title, className: "quiet mono" }))
+  }
+  if (resumed) parts.push(element("span", { text: resumed, className: `resumed ${resumed}` }))
+  return parts
+}
+
 function channelLine(name) {
   const channel = client?.channels.get(name)
   const button = element("button", {
@@ -201,11 +247,14 @@ function channelLine(name) {
       element("span", { text: name, className: "name mono", title: name }),
       element("span", { className: "row" },
         kind,
-        element("span", { text: state, className: "count quiet" })),
+        element("span", { text: state, className: "count quiet" }),
+        ...offset(channel),
+        ...(client?.details ? [detailsButton(name)] : [])),
       button),
   )
   line.dataset.state = channel?.state ?? "foreign"
   if (channel?.members.size) line.append(members(channel))
+  if (client?.details && details.has(name)) line.append(detailsOf(name))
   if (client instanceof ZenithClient) {
     const picture = element("div", { className: "picture" })
     pictures.set(name, picture)
@@ -259,18 +308,19 @@ function showChannels() {
   const names = [...mine.sort(), ...others.sort()]
   // Without a change the list is not replaced: replacing it during a click would lose the click.
   const state = (name) => {
-    const { state, members } = client?.channels.get(name) ?? {}
-    return [name, countOf(name), state, members]
+    const { state, members, position, resumed } = client?.channels.get(name) ?? {}
+    return [name, countOf(name), state, members, position, resumed, details.has(name), details.get(name)]
   }
   const now = JSON.stringify(names.map(state), (_, it) => (it instanceof Map ? [...it] : it))
   if (now === shown) return
   shown = now
   pictures.clear()
   // The focused button keeps the focus when the list is replaced.
-  const focused = document.activeElement?.dataset?.channel
+  const { channel: focused, details: unfolded } = document.activeElement?.dataset ?? {}
   $("channels").replaceChildren(...names.slice(0, CHANNELS_MOST).map(channelLine))
   const buttons = [...$("channels").querySelectorAll("button")]
   if (focused) buttons.find((it) => it.dataset.channel === focused)?.focus()
+  if (unfolded) buttons.find((it) => it.dataset.details === unfolded)?.focus()
   const option = (value) => element("option", { value })
   $("names").replaceChildren(...names.slice(0, CHANNELS_MOST).map(option))
   $("channels-empty").hidden = names.length > 0
@@ -287,6 +337,10 @@ async function poll() {
   try {
     const found = await mine.occupied()
     if (mine === client) occupied = found
+    for (const name of details.keys()) {
+      const facts = await mine.details(name)
+      if (mine === client && details.has(name)) details.set(name, facts)
+    }
   } catch (error) {
     // After a 4xx status the request is not repeated, because it would fail again.
     mine.isBlind = error.status >= 400 && error.status < 500
@@ -307,7 +361,7 @@ function textOf(data) {
   return `${flat.slice(0, DATA_MOST)} … (${flat.length} characters)`
 }
 
-function showEvent({ event, channel, data, user_id: user }) {
+function showEvent({ event, channel, data, user_id: user, serial }) {
   total++
   if (paused) {
     missed++
@@ -315,7 +369,8 @@ function showEvent({ event, channel, data, user_id: user }) {
   }
   const now = new Date()
   const time = now.toTimeString().slice(0, 8) + "." + String(now.getMilliseconds()).padStart(3, "0")
-  const origin = [channel, user].filter(Boolean).join(" · ")
+  const at = serial === undefined ? "" : `#${serial}`
+  const origin = [channel, at, user].filter(Boolean).join(" · ")
   const line = element(
     "li",
     {},

@@ -632,3 +632,37 @@ fn resume_on_several_cores_recovers() {
     }
     assert!(recovered > 100, "{recovered}");
 }
+
+#[test]
+fn resume_is_counted_at_the_home_and_subscribers_by_view_on_each_core() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    for text in ["a", "b", "c", "d", "e", "f", "g"] {
+        it.publish(text);
+    }
+    let after = |serial| ResumeFrom::Position(StreamPosition { serial, ..start });
+    it.outcome(1, after(5));
+    it.outcome(1, ResumeFrom::Rewind(1));
+    // The five last events are kept, so the second one is not.
+    it.outcome(1, after(1));
+    it.outcome(1, ResumeFrom::Malformed);
+    it.outcome(1, after(9));
+    it.outcome(1, ResumeFrom::Present);
+    for (index, view) in [(2, 3), (3, 0), (4, 3)] {
+        let form = Form { view, positioned: false };
+        it.hub.join(
+            Join { form, request: None, ..join(index, ResumeFrom::Present) },
+            0,
+            &mut it.mail,
+        );
+    }
+    let query = |name: &str| Query::Usage { app: 0, name: name.into() };
+    let Answer::Usage(usage) = it.hub.answer_query(&query(NAME), 0) else { panic!() };
+    assert_eq!(usage.views, [(0, 2), (3, 2)]);
+    let history = usage.history.expect("a history");
+    assert_eq!((history.recovered, history.not_recovered), (2, 3));
+    assert_eq!((history.events, history.position.serial), (5, 7));
+    assert_eq!(history.bytes, it.hub.history_totals().1);
+    let Answer::Usage(usage) = it.hub.answer_query(&query("other"), 0) else { panic!() };
+    assert_eq!(usage, ChannelUsage::default());
+}

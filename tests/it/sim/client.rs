@@ -1,8 +1,9 @@
 //! One simulated client: chooses its actions at random and checks what it receives.
 
 use super::history::{CHANNELS, History, Span};
+use super::links::{PUBLISHED, REFUSED, View};
 use super::positions::Positions;
-use crate::peer::{ClientReader, Received, auth, framed, handshake, signed, text};
+use crate::peer::{ClientReader, Received, framed, handshake, signed, text};
 use fastrand::Rng;
 use polycast::ws::Opcode;
 use std::collections::{HashSet, VecDeque};
@@ -24,6 +25,8 @@ pub(super) enum Life {
 #[derive(Debug)]
 enum Asked {
     Publish(usize),
+    /// A publish through a view that may not publish.
+    Refused,
     Nothing,
     Upgrade,
     Bad,
@@ -42,6 +45,7 @@ struct Place {
 
 pub(super) struct Client {
     pub(super) number: u64,
+    view: View,
     /// The core and the index of the client's connection.
     pub(super) place: (usize, usize),
     pub(super) life: Life,
@@ -67,8 +71,14 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) fn new(number: u64, rng: &mut Rng, history: &mut History) -> Client {
+        let view = View::of_new_client(rng);
+        let positions = match view {
+            View::Source => history.log.of_new_client(rng),
+            _ => None,
+        };
         Client {
             number,
+            view,
             place: (0, 0),
             life: Life::Open,
             socket_id: None,
@@ -76,11 +86,11 @@ impl Client {
             asked: VecDeque::new(),
             channels: CHANNELS.iter().map(|_| Place::default()).collect(),
             past: Vec::new(),
-            positions: history.log.of_new_client(rng),
+            positions,
             pings: 0,
             sluggish: rng.u32(0..6) == 0,
             is_socket: false,
-            is_publisher: rng.u32(0..3) == 0,
+            is_publisher: view.vendor() == "pusher" && rng.u32(0..3) == 0,
             is_authenticated: false,
             unanswered: HashSet::new(),
             given_up: false,
@@ -109,7 +119,7 @@ impl Client {
 
     fn upgrades(&mut self) -> Vec<u8> {
         self.asked.push_back(Asked::Upgrade);
-        handshake("/app/app-key?protocol=7", "")
+        handshake(&self.view.target(), "")
     }
 
     /// Chooses an action at random and returns the bytes to send.
@@ -123,7 +133,10 @@ impl Client {
                 (0..count).flat_map(|_| self.publishes_text(rng, history)).collect()
             }
             (true, Some(id)) => self.talks(rng, &id),
-            (true, None) => Vec::new(),
+            (true, None) => match self.view {
+                View::Plain(channel) => self.talks_plainly(channel, rng, history),
+                _ => Vec::new(),
+            },
             (false, _) => self.requests(rng, history, unix_s),
         }
     }
@@ -161,50 +174,94 @@ impl Client {
         (0..count).flat_map(|_| self.publishes(rng, history, unix_s)).collect()
     }
 
+    /// A publish by the HTTP API of the source's application, or of the one that has a view.
     fn publishes(&mut self, rng: &mut Rng, history: &mut History, unix_s: u64) -> Vec<u8> {
-        let (id, members) = self.event_of(rng, history);
-        self.asked.push_back(Asked::Publish(id));
-        signed("POST", "/apps/1/events", format!("{{{members}}}").as_bytes(), unix_s)
+        let view = if rng.u32(0..3) == 0 { View::Second } else { View::Source };
+        let members = if view == View::Second && rng.u32(0..6) == 0 {
+            self.asked.push_back(Asked::Refused);
+            // The channel on which the view may publish does not get the event either.
+            let channels = [view.name(PUBLISHED[1]), view.name(REFUSED)];
+            let id = history.publish(self.number, &[], None, true);
+            format!("\"name\":\"e\",\"channels\":{channels:?},\"data\":\"{id}:\"")
+        } else {
+            let (id, members) = self.event_of(view, rng, history);
+            self.asked.push_back(Asked::Publish(id));
+            members
+        };
+        let path = format!("/apps/{}/events", view.app());
+        signed("POST", &path, format!("{{{members}}}").as_bytes(), unix_s)
     }
 
     /// A publish over the WebSocket.
     fn publishes_text(&mut self, rng: &mut Rng, history: &mut History) -> Vec<u8> {
-        let (id, members) = self.event_of(rng, history);
+        let (id, members) = self.event_of(self.view, rng, history);
         self.unanswered.insert(id);
         text(&format!(r#"{{"event":"polycast:publish","data":{{"id":{id},{members}}}}}"#))
     }
 
-    /// A new event: its number, and the members of its publish.
-    fn event_of(&mut self, rng: &mut Rng, history: &mut History) -> (usize, String) {
-        let first = rng.usize(0..CHANNELS.len());
+    /// A new event under the names of a view: its number, and the members of its publish.
+    fn event_of(&mut self, view: View, rng: &mut Rng, history: &mut History) -> (usize, String) {
+        let any = |rng: &mut Rng| match view {
+            View::Source => rng.usize(0..CHANNELS.len()),
+            _ => PUBLISHED[rng.usize(0..PUBLISHED.len())],
+        };
+        let first = any(rng);
         let mut channels = vec![first];
         let mut except = None;
         if rng.u32(0..4) == 0 {
-            let second = rng.usize(0..CHANNELS.len());
+            let second = any(rng);
             channels.extend((second != first).then_some(second));
         } else if first == 0 && rng.bool() {
             except = rng.choice(history.sockets.iter()).cloned();
         }
-        let id = history.publish(self.number, &channels, except.clone());
-        let names: Vec<String> =
-            channels.iter().map(|&channel| format!("\"{}\"", CHANNELS[channel])).collect();
+        let id = history.publish(self.number, &channels, except.clone(), view != View::Source);
+        let names: Vec<String> = channels.iter().map(|&channel| view.name(channel)).collect();
         let except = except.map(|id| format!(",\"socket_id\":\"{id}\"")).unwrap_or_default();
-        let padding = "x".repeat(if rng.bool() { 0 } else { rng.usize(0..3000) });
-        let names = names.join(",");
-        let members =
-            format!("\"name\":\"e\",\"channels\":[{names}],\"data\":\"{id}:{padding}\"{except}");
+        let data = format!("{id}:{}", padding(rng));
+        let members = format!("\"name\":\"e\",\"channels\":{names:?},\"data\":\"{data}\"{except}");
         (id, members)
+    }
+
+    /// What a plain WebSocket sends.
+    fn talks_plainly(&mut self, channel: usize, rng: &mut Rng, history: &mut History) -> Vec<u8> {
+        match rng.u32(0..100) {
+            // The sender does not receive the event, so this channel is one whose events need not
+            // have the same successor for all.
+            0..40 if channel == 0 => {
+                let count = [1, 3, 12][rng.usize(0..3)];
+                let mut publish = || {
+                    let id = history.publish(self.number, &[channel], None, true);
+                    text(&format!("{id}:{}", padding(rng)))
+                };
+                (0..count).flat_map(|_| publish()).collect()
+            }
+            40..50 => framed(Opcode::Pong, b""),
+            95..97 => {
+                self.life = Life::Closing;
+                framed(Opcode::Close, &1000u16.to_be_bytes())
+            }
+            97 => {
+                self.life = Life::Ended;
+                Vec::new()
+            }
+            98 => {
+                self.life = Life::Reset;
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
     }
 
     // --- as a subscriber ---
 
     fn talks(&mut self, rng: &mut Rng, socket_id: &str) -> Vec<u8> {
-        let at = rng.usize(0..CHANNELS.len());
+        let at = self.view.any_channel(rng);
         match rng.u32(0..1000) {
             0..500 => self.subscribes(at, socket_id),
             500..650 => self.unsubscribes(at),
-            650..800 => text(r#"{"event":"pusher:ping"}"#),
-            800..840 => text("nonsense"),
+            650..800 => text(&format!(r#"{{"event":"{}:ping"}}"#, self.view.vendor())),
+            // This vendor permits few of those.
+            800..840 if self.view != View::Broadcastt => text("nonsense"),
             840..870 => (0..200).flat_map(|_| framed(Opcode::Ping, &[b'f'; 125])).collect(),
             870..900 => framed(Opcode::Pong, b""),
             900..910 => {
@@ -228,24 +285,28 @@ impl Client {
     }
 
     fn subscribes(&mut self, at: usize, socket_id: &str) -> Vec<u8> {
-        let (place, name) = (&mut self.channels[at], CHANNELS[at]);
+        let (place, name) = (&mut self.channels[at], self.view.name(at));
         let unconfirmed = matches!(place.left, Some((None, _)));
         if place.joining || unconfirmed {
             return Vec::new();
         }
-        // A second subscription is an error, which changes nothing.
+        // A second subscription is an error, which changes nothing; this vendor confirms it again.
+        if self.view == View::Broadcastt && place.joined.is_some() {
+            return Vec::new();
+        }
         place.joining = place.joined.is_none();
         let auth = match name.starts_with("private-") {
-            true => auth(socket_id, name, None),
+            true => self.view.auth(socket_id, &name),
             false => String::new(),
         };
+        let vendor = self.view.vendor();
         text(&format!(
-            r#"{{"event":"pusher:subscribe","data":{{"channel":"{name}","auth":"{auth}"}}}}"#
+            r#"{{"event":"{vendor}:subscribe","data":{{"channel":"{name}","auth":"{auth}"}}}}"#
         ))
     }
 
     fn unsubscribes(&mut self, at: usize) -> Vec<u8> {
-        let (place, name) = (&mut self.channels[at], CHANNELS[at]);
+        let (place, name) = (&mut self.channels[at], self.view.name(at));
         if place.left.is_none() && (place.joining || place.joined.is_some()) {
             self.pings += 1;
             place.left = Some((place.joined.take(), self.pings));
@@ -253,7 +314,8 @@ impl Client {
         } else if place.left.is_some() {
             return Vec::new();
         }
-        let leave = format!(r#"{{"event":"pusher:unsubscribe","data":{{"channel":"{name}"}}}}"#);
+        let vendor = self.view.vendor();
+        let leave = format!(r#"{{"event":"{vendor}:unsubscribe","data":{{"channel":"{name}"}}}}"#);
         let mut out = text(&leave);
         out.extend(framed(Opcode::Ping, self.pings.to_string().as_bytes()));
         out
@@ -272,7 +334,10 @@ impl Client {
                 Received::Ping(payload) => reply.extend(framed(Opcode::Pong, &payload)),
                 Received::Pong(payload) => self.pong(&payload),
                 Received::Close(code, reason) => {
-                    let known = [1000, 1002, 4100, 4201];
+                    let known: &[u16] = match self.view {
+                        View::Plain(_) => &[1000, 1001, 1002, 1008, 1013],
+                        _ => &[1000, 1002, 4100, 4201],
+                    };
                     let code = code.filter(|code| known.contains(code));
                     assert!(code.is_some(), "client {} is closed: {reason}", self.number);
                     if self.life == Life::Open {
@@ -294,6 +359,7 @@ impl Client {
         let asked = self.asked.pop_front();
         match (asked, status) {
             (Some(Asked::Publish(id)), 200) => history.acked(id),
+            (Some(Asked::Refused), 403) => history.refused += 1,
             (Some(Asked::Nothing), 404) | (Some(Asked::Bad), 400) => {}
             (Some(Asked::Upgrade), 101) => self.is_socket = true,
             (Some(Asked::Upgrade), 400) => self.given_up = true,
@@ -304,12 +370,25 @@ impl Client {
     }
 
     fn handle_message(&mut self, message: &str, now: u64, history: &mut History) -> Vec<u8> {
+        if let View::Plain(channel) = self.view {
+            // The subscription is not confirmed, so it is taken to begin with the first event.
+            self.channels[channel].joined.get_or_insert_with(|| Span::new(channel, now));
+            let id = message.split(':').next().and_then(|id| id.parse().ok()).expect("a number");
+            self.event(channel, id, history);
+            return Vec::new();
+        }
         if let Some((_, rest)) = message.split_once(r#"{\"socket_id\":\""#) {
             let id = rest.split('\\').next().unwrap_or("").to_owned();
-            history.sockets.push(id.clone());
-            let auth = auth(&id, "polycast:publisher", None);
-            self.socket_id = Some(id);
+            if self.view.vendor() == "pusher" {
+                history.sockets.push(id.clone());
+            }
+            let auth = self.view.auth(&id, "polycast:publisher");
+            self.socket_id = Some(id.clone());
             let mut out = self.positions.as_mut().map(|it| text(&it.resume())).unwrap_or_default();
+            let resumed = self.positions.as_ref().map(Positions::resumed).unwrap_or_default();
+            for channel in resumed {
+                out.extend(self.subscribes(channel, &id));
+            }
             if self.is_publisher {
                 let data = format!(r#"{{"auth":"{auth}","role":"publisher"}}"#);
                 let event = "polycast:authenticate";
@@ -327,23 +406,30 @@ impl Client {
             history.acked(id);
             return Vec::new();
         }
-        if message.contains(r#""event":"pusher:ping""#) {
-            return text(r#"{"event":"pusher:pong"}"#);
+        let vendor = self.view.vendor();
+        if message.contains(&format!(r#""event":"{vendor}:ping""#)) {
+            return text(&format!(r#"{{"event":"{vendor}:pong"}}"#));
         }
         let Some((_, rest)) = message.split_once(r#""channel":""#) else {
             return Vec::new();
         };
         let name = rest.split('"').next().unwrap_or("");
-        let channel = CHANNELS.iter().position(|it| *it == name).expect("a channel of the run");
+        let channel = self.view.channel(name);
         let log = &mut history.log;
         if message.contains("stream_id") && self.positions.is_none() {
             panic!("client {} has not asked for positions: {message}", self.number);
         }
         if message.contains(r#""event":"e""#) {
             let data = rest.split_once(r#""data":""#).expect("an event has data").1;
-            let id = data.split(':').next().and_then(|id| id.parse().ok()).expect("a number");
+            // Broadcastt writes a text as JSON in the data, which is JSON in a string.
+            let data = data.trim_start_matches(['\\', '"']);
+            let id = data.split(':').next().and_then(|id| id.parse().ok());
+            let id = id.unwrap_or_else(|| panic!("no number: {message}"));
             if let Some(positions) = &mut self.positions {
+                let before = log.recovered;
                 positions.event(channel, message, id, log);
+                let first_missed = history.log.recovered > before && history.is_of_view(id);
+                history.recovered_of_view += u64::from(first_missed);
             }
             self.event(channel, id, history);
         } else if message.contains("subscription_succeeded") {
@@ -372,7 +458,7 @@ impl Client {
                 self.number, CHANNELS[channel]
             );
         };
-        history.note_messages(span, id, self.socket_id.as_deref().unwrap_or(""));
+        history.note_messages(span, id, self.socket_id.as_deref().unwrap_or(""), self.view);
     }
 
     fn succeeded(&mut self, channel: usize, since: u64) {
@@ -437,4 +523,9 @@ impl Client {
         let waits = self.channels.iter().any(|place| place.joining || place.left.is_some());
         assert!(!waits, "client {number} waits for a reply to a subscribe or unsubscribe");
     }
+}
+
+/// A text that makes some events long.
+fn padding(rng: &mut Rng) -> String {
+    "x".repeat(if rng.bool() { 0 } else { rng.usize(0..3000) })
 }

@@ -1,6 +1,7 @@
 //! The events that were published and received in one run, and the rules of their order.
 
 use super::client::{Client, Life};
+use super::links::View;
 use super::positions::Log;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,6 +14,8 @@ struct Publish {
     sent: u64,
     acked: bool,
     except: Option<String>,
+    /// Whether it was published through a view.
+    in_view: bool,
 }
 
 /// The events that one subscription has received, from its success to its end.
@@ -44,7 +47,12 @@ pub(super) struct History {
     last: HashMap<(u64, usize), usize>,
     /// Whether the slow consumer policy drops events.
     drops: bool,
-    received: u64,
+    /// The numbers of received events, by the kind of the subscriber's view.
+    pub(super) received: [u64; View::KINDS],
+    /// The number of resumes whose first missed event was published through a view.
+    pub(super) recovered_of_view: u64,
+    /// The number of publishes that were refused because their view may not publish.
+    pub(super) refused: u64,
     /// The positions of events in the channels with a history.
     pub(super) log: Log,
 }
@@ -59,7 +67,9 @@ impl History {
             before: vec![HashSet::new(); CHANNELS.len()],
             last: HashMap::new(),
             drops,
-            received: 0,
+            received: [0; View::KINDS],
+            recovered_of_view: 0,
+            refused: 0,
             log: Log::new(drops),
         }
     }
@@ -70,13 +80,19 @@ impl History {
         self.clock
     }
 
-    /// The number of events that clients have received.
-    pub(super) fn received(&self) -> u64 {
-        self.received
+    /// Whether an event was published through a view.
+    pub(super) fn is_of_view(&self, id: usize) -> bool {
+        self.publishes[id].in_view
     }
 
     /// Adds an event of the publisher `by`, which the connection `except` must not receive.
-    pub(super) fn publish(&mut self, by: u64, channels: &[usize], except: Option<String>) -> usize {
+    pub(super) fn publish(
+        &mut self,
+        by: u64,
+        channels: &[usize],
+        except: Option<String>,
+        in_view: bool,
+    ) -> usize {
         let id = self.publishes.len();
         for &channel in channels {
             if let Some(earlier) = self.last.insert((by, channel), id) {
@@ -84,7 +100,8 @@ impl History {
             }
         }
         let sent = self.tick();
-        self.publishes.push(Publish { channels: channels.to_vec(), sent, acked: false, except });
+        let (channels, acked) = (channels.to_vec(), false);
+        self.publishes.push(Publish { channels, sent, acked, except, in_view });
         id
     }
 
@@ -93,14 +110,14 @@ impl History {
         self.publishes[id].acked = true;
     }
 
-    /// Records and checks that the connection `socket` received an event.
-    pub(super) fn note_messages(&mut self, span: &mut Span, id: usize, socket: &str) {
+    /// Records and checks that the connection `socket` received an event through a view.
+    pub(super) fn note_messages(&mut self, span: &mut Span, id: usize, socket: &str, view: View) {
         let publish = self.publishes.get(id).expect("what is heard was published");
         assert!(publish.channels.contains(&span.channel), "event {id} on a channel of another");
         assert_ne!(publish.except.as_deref(), Some(socket), "event {id} at who was left out");
         assert!(span.set.insert(id), "event {id} is heard twice");
         span.received.push(id);
-        self.received += 1;
+        self.received[view.kind()] += 1;
     }
 
     /// Adds the received events of a client and checks them. A client that is still subscribed must

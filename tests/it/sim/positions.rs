@@ -30,10 +30,10 @@ impl Log {
         Log { events: HashMap::new(), pool: Vec::new(), drops, recovered: 0 }
     }
 
-    /// The state of a new client: half of the clients resume, and most of these continue for an
-    /// earlier one.
+    /// The state of a new client: most clients resume, and most of these continue for an earlier
+    /// one.
     pub(super) fn of_new_client(&mut self, rng: &mut Rng) -> Option<Positions> {
-        if rng.bool() {
+        if rng.u32(0..4) == 0 {
             return None;
         }
         let mut last = match self.pool.is_empty() || rng.u32(0..5) == 0 {
@@ -80,6 +80,12 @@ impl Positions {
         });
         let positions = sent.collect::<Vec<_>>().join(",");
         format!(r#"{{"event":"polycast:resume","data":{{"channel_positions":{{{positions}}}}}}}"#)
+    }
+
+    /// The channels whose positions the client has sent: it subscribes to them at once, as clients
+    /// do after a reconnect.
+    pub(super) fn resumed(&self) -> Vec<usize> {
+        (0..CHANNELS.len()).filter(|channel| self.sent[*channel].is_some()).collect()
     }
 
     pub(super) fn succeeded(&mut self, channel: usize, message: &str) {
