@@ -348,9 +348,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         }),
     ];
     let format = prop::sample::select(Format::ALL.to_vec());
+    let change = prop::option::weighted(0.9, changes());
     let step = prop_oneof![
         3 => (0..3_u16, 0..4_u32, format).prop_map(|(core, at, it)| Step::Toggle(core, at, it)),
-        4 => (0..3_u16, prop::option::weighted(0.9, changes()), values).prop_map(|(core, it, v)| Step::Publish(core, it, v)),
+        4 => (0..3_u16, change, values).prop_map(|(core, it, v)| Step::Publish(core, it, v)),
         1 => Just(Step::Compact),
         8 => any::<usize>().prop_map(Step::Carry),
     ];
