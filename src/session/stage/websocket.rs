@@ -109,6 +109,7 @@ impl WebSocket {
 
     /// Handles at most one message or frame. Returns the number of bytes taken, what follows, and
     /// the close that the endpoint requests.
+    #[inline]
     fn step_frame(
         &mut self,
         input: &mut [u8],
