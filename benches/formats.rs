@@ -16,7 +16,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use polycast::codec::json::Scratch;
 use polycast::codec::{DecodeLimits, Envelope, Format, Value, decode, encode};
 use polycast::dialect::{Event, EventPayload, Hub, Join, JoinRequest, OutgoingMail, Up};
-use polycast::hub::{Encodings, Form, Hasher, Joined, Mode, Retain, Retention};
+use polycast::hub::{Encodings, Form, Hasher, Joined, Mode, Retention};
 use polycast::mem::{Frozen, Slot};
 use rig::Rig;
 use std::hint::black_box;
@@ -52,12 +52,12 @@ fn change() -> Value {
     ])
 }
 
-fn event(envelope: &Arc<Envelope>, value: Value, retain: Retain) -> Event {
+fn event(envelope: &Arc<Envelope>, value: Value, retain: Retention) -> Event {
     let payload = match Encodings::new(envelope.clone(), value, false) {
         Ok(encodings) => EventPayload::Value(Arc::new(encodings)),
         Err(_) => EventPayload::Nothing,
     };
-    Event { payload, retain: Retention::Picture(retain), ..Event::default() }
+    Event { payload, retain, ..Event::default() }
 }
 
 fn codecs(c: &mut Criterion<Cpu>) {
@@ -97,7 +97,7 @@ fn publishes(c: &mut Criterion<Cpu>) {
         let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(7), 0), OutgoingMail::new(1));
         group.bench_function(BenchmarkId::from_parameter(count), |b| {
             b.iter(|| {
-                let event = event(&envelope, change(), Retain::Nothing);
+                let event = event(&envelope, change(), Retention::Nothing);
                 let encodings = event.encodings().map(Arc::clone);
                 hub.publish(APP, TOPIC, &mut event.clone(), None, NOW_MS, &mut mail);
                 let frame =
@@ -117,7 +117,7 @@ fn picture(c: &mut Criterion<Cpu>) {
         Value::Map(vec![(format!("Field{at:05}").into(), Value::Int(number))])
     };
     let mut publish = |hub: &mut Hub, value: Value| {
-        let event = event(&envelope, value, Retain::Update(MERGE));
+        let event = event(&envelope, value, Retention::update(Some(MERGE)));
         hub.publish(APP, TOPIC, &mut event.clone(), None, NOW_MS, &mut mail)
     };
     for at in 0..FIELDS {
@@ -165,7 +165,7 @@ fn picture(c: &mut Criterion<Cpu>) {
             b.iter(|| {
                 number += 1;
                 let value = field(number as usize % FIELDS, number);
-                let event = event(&envelope, value, Retain::Update(MERGE));
+                let event = event(&envelope, value, Retention::update(Some(MERGE)));
                 hub.publish(APP, TOPIC, &mut event.clone(), None, NOW_MS, &mut change_post);
                 visit(&mut hub)
             });
@@ -186,7 +186,7 @@ fn fanout(c: &mut Criterion<Cpu>) {
     }
     let name = common.hasher.name(APP, CHANNEL);
     let envelope = envelope();
-    let made = event(&envelope, change(), Retain::Nothing);
+    let made = event(&envelope, change(), Retention::Nothing);
     let frame =
         made.encodings().map_or_else(Frozen::default, |it| it.encoded(Format::Json).clone());
     group.bench_function("a frame", |b| {
@@ -199,7 +199,7 @@ fn fanout(c: &mut Criterion<Cpu>) {
     });
     group.bench_function("a value", |b| {
         b.iter(|| {
-            let event = event(&envelope, change(), Retain::Nothing);
+            let event = event(&envelope, change(), Retention::Nothing);
             let request = Up::Publish { name: name.clone(), event, ack: None };
             rig.shard.request(0, request, rig.now());
             assert_eq!(rig.drain().0, SUBSCRIBERS);

@@ -4,9 +4,13 @@
 use crate::dialect::{DialectMessage, Event, JoinRequest};
 use crate::hub::{ConnId, JoinReply, Query};
 use crate::mem::Slot;
+use crate::runtime::UpstreamFailure;
+use crate::ws::{MessageKind, Opcode};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
-/// An operation that a dialect requests from the shard.
+/// An operation that a connection requests from the shard. Dialects request most of them; the last
+/// two are for proxied connections.
 #[derive(Debug)]
 pub enum Effect {
     /// Subscribe this connection to a channel. The outcome goes to `DialectEvent::Joined`, in the
@@ -82,6 +86,45 @@ pub enum Effect {
         to: ConnId,
         /// The message.
         what: DialectMessage,
+    },
+    /// Dial the upstream for which this connection has prepared a dial.
+    Dial,
+    /// Send a message from this proxy leg to the other one, which is on the same core. The message
+    /// is lost if that connection is closed.
+    PeerMessage {
+        /// The other leg.
+        to: Slot,
+        /// The message.
+        message: PeerMessage,
+    },
+}
+
+/// A message from one leg of a proxied connection to the other.
+#[derive(Debug)]
+pub enum PeerMessage {
+    /// The outcome of the dial: the subprotocol that the upstream has chosen, or why there is no
+    /// WebSocket.
+    Answered(Result<Option<Box<str>>, UpstreamFailure>),
+    /// A whole message.
+    Message {
+        /// Text or binary.
+        kind: MessageKind,
+        /// The payload.
+        payload: Vec<u8>,
+    },
+    /// A ping or a pong.
+    Control {
+        /// Ping or pong.
+        opcode: Opcode,
+        /// The payload.
+        payload: Vec<u8>,
+    },
+    /// The sender's connection was closed or lost. It is the last message of a leg.
+    Close {
+        /// The close code, if there was one.
+        code: Option<u16>,
+        /// The close reason.
+        reason: Cow<'static, str>,
     },
 }
 

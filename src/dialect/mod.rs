@@ -46,7 +46,7 @@ pub use closing::{Closing, Why};
 pub use connection::{Connection, count, is_public, needs_body, on_undelivered, request};
 pub use content::{Content, ContentData};
 pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, freeze_text};
-pub use effects::{Effect, EffectList, Effects, JoinOutcome};
+pub use effects::{Effect, EffectList, Effects, JoinOutcome, PeerMessage};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
 pub use forms::{LinkedPublish, linked_publish, make_form};

@@ -69,8 +69,15 @@ pub enum Retention {
     History(HistoryLimit),
     /// The frame, in place of the cached one and as the last one of the history.
     CacheAndHistory(Arc<CacheEntry>, HistoryLimit),
-    /// The picture, changed by the value.
-    Picture(Retain),
+    /// The picture, changed by the event.
+    Picture(PictureChange),
+}
+
+impl Retention {
+    /// The picture that results from merging the event's value into it; nothing without a mode.
+    pub fn update(mode: Option<Mode>) -> Retention {
+        mode.map_or(Retention::Nothing, |mode| Retention::Picture(PictureChange::Update(mode)))
+    }
 }
 
 impl<M> Default for Event<M> {
@@ -94,7 +101,7 @@ impl<M> Event<M> {
 
     /// An event that removes the picture of its channel. Subscribers receive nothing.
     pub fn clear() -> Event<M> {
-        let retain = Retention::Picture(Retain::Clear);
+        let retain = Retention::Picture(PictureChange::Clear);
         Event { payload: EventPayload::Nothing, retain, ..Event::default() }
     }
 
@@ -103,9 +110,7 @@ impl<M> Event<M> {
         match &self.retain {
             Retention::Cache(_) | Retention::CacheAndHistory(..) => true,
             Retention::History(limit) => limit.ttl_s > 0,
-            Retention::Picture(retain) => {
-                matches!(retain, Retain::Update(_) | Retain::Install { .. })
-            }
+            Retention::Picture(change) => *change != PictureChange::Clear,
             Retention::Nothing => false,
         }
     }
@@ -114,7 +119,7 @@ impl<M> Event<M> {
     pub fn has_recipients(&self) -> bool {
         match (&self.payload, &self.retain) {
             (EventPayload::Nothing, _) => false,
-            (_, Retention::Picture(Retain::Install { received, .. })) => *received,
+            (_, Retention::Picture(PictureChange::Install { received, .. })) => *received,
             _ => true,
         }
     }
@@ -174,11 +179,8 @@ pub enum Mode {
 pub type Clears = &'static [(&'static str, &'static str)];
 
 /// What an event does to the picture of its channel, which later subscribers get.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Retain {
-    /// Nothing.
-    #[default]
-    Nothing,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureChange {
     /// Merge the event's value into the picture.
     Update(Mode),
     /// Replace the picture by the event's value.
@@ -252,11 +254,10 @@ mod tests {
             (Retention::History(limit(0)), true, false),
             (Retention::History(limit(1)), true, true),
             (Retention::CacheAndHistory(entry, limit(1)), true, true),
-            (picture(Retain::Nothing), true, false),
-            (picture(Retain::Update(mode)), true, true),
-            (picture(Retain::Install { mode, received: true }), true, true),
-            (picture(Retain::Install { mode, received: false }), false, true),
-            (picture(Retain::Clear), true, false),
+            (picture(PictureChange::Update(mode)), true, true),
+            (picture(PictureChange::Install { mode, received: true }), true, true),
+            (picture(PictureChange::Install { mode, received: false }), false, true),
+            (picture(PictureChange::Clear), true, false),
         ] {
             let event = Event::<()> { retain, ..Event::default() };
             assert_eq!((event.has_recipients(), event.is_kept()), (received, kept), "{event:?}");

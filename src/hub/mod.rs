@@ -35,8 +35,8 @@ mod usage;
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;
 pub use event::{
-    CacheEntry, Clears, ClientEvent, Event, EventPayload, HistoryLimit, HubMessage, Mode, Retain,
-    Retention,
+    CacheEntry, Clears, ClientEvent, Event, EventPayload, HistoryLimit, HubMessage, Mode,
+    PictureChange, Retention,
 };
 pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};

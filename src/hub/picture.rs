@@ -5,7 +5,7 @@
 //! encoded only for a subscriber, and the encoding is shared until the next change.
 
 use super::encodings::{Encodings, freeze};
-use super::event::{Clears, Mode, Retain};
+use super::event::{Clears, Mode, PictureChange};
 use crate::codec::value::member_memory;
 use crate::codec::{Envelope, EnvelopeBody, Format, Value};
 use crate::limits::PICTURE_BYTES;
@@ -42,18 +42,17 @@ impl Picture {
     /// has lost.
     pub(super) fn apply(
         picture: &mut Option<Picture>,
-        retain: Retain,
+        change: PictureChange,
         encodings: Option<&Arc<Encodings>>,
     ) -> u64 {
         let since = picture.as_ref().map_or(0, |picture| picture.since);
-        let (state, mode) = match retain {
-            Retain::Nothing => return 0,
-            Retain::Clear => {
+        let (state, mode) = match change {
+            PictureChange::Clear => {
                 *picture = None;
                 return 0;
             }
-            Retain::Update(mode) => (picture.take().map(|picture| picture.state), mode),
-            Retain::Install { mode, .. } => (None, mode),
+            PictureChange::Update(mode) => (picture.take().map(|picture| picture.state), mode),
+            PictureChange::Install { mode, .. } => (None, mode),
         };
         let Some(encodings) = encodings else { return 0 };
         let (Some(envelope), Some(value)) = (encodings.envelope(), encodings.value()) else {

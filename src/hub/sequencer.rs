@@ -2,7 +2,7 @@
 //! picture and history, and its counts.
 
 use super::encodings::Encodings;
-use super::event::{Event, EventPayload, Retain, Retention};
+use super::event::{Event, EventPayload, PictureChange, Retention};
 use super::history::History;
 use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
 use super::kept::Losses;
@@ -107,10 +107,8 @@ impl<M: HubMessage> Hub<M> {
             self.fan_out(at, event, mail);
         }
         // Last, because a channel that keeps nothing any more may be released.
-        if let Retention::Picture(retain) = event.retain
-            && retain != Retain::Nothing
-        {
-            self.picture(at, retain, event.encodings());
+        if let Retention::Picture(change) = event.retain {
+            self.picture(at, change, event.encodings());
         }
     }
 
@@ -135,11 +133,11 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Changes the picture of a channel by the value of an event.
-    fn picture(&mut self, at: u32, retain: Retain, encodings: Option<&Arc<Encodings>>) {
+    fn picture(&mut self, at: u32, change: PictureChange, encodings: Option<&Arc<Encodings>>) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.picture.as_ref().map(|picture| (picture.since, picture.bytes()));
-        self.kept.losses.elements += Picture::apply(&mut home.picture, retain, encodings);
+        self.kept.losses.elements += Picture::apply(&mut home.picture, change, encodings);
         if home.picture.as_ref().is_some_and(|picture| picture.is_too_large()) {
             self.kept.losses.kept += 1;
             home.picture = None;

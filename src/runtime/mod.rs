@@ -12,6 +12,7 @@ mod routes;
 #[cfg(test)]
 mod tests;
 
+pub use crate::upstream::UpstreamFailure;
 pub use guards::{TokenGuard, TokenRefusal};
 pub use routes::{LiveRoute, Upstreams};
 

@@ -2,7 +2,7 @@
 //! each peer. On each core, each encoding is made into a handle once.
 
 use super::stage::Framing;
-use super::{Context, QueueFull, Session};
+use super::{Context, QueueFull, Session, SessionEvent};
 use crate::codec::Format;
 use crate::dialect::{self, Env, Event, EventPayload, Why};
 use crate::hub::{
@@ -279,14 +279,14 @@ impl Session {
     /// Queues the picture of a channel as a reply, in the encoding for this peer. If more than
     /// `REPLY_BYTES` of replies would wait, the connection is closed, whatever the policy for slow
     /// consumers.
-    pub fn show(&mut self, picture: &Encodings, cx: &mut Context<'_>) {
+    pub(super) fn show(&mut self, picture: &Encodings, cx: &mut Context<'_>) {
         let format = self.stage.format();
         let encoded = Wrapped::new(picture.encoded(format), picture.compressed(format));
         self.queue_encoded(encoded, None, cx);
     }
 
     /// Queues the history of a channel as replies, the oldest event first.
-    pub fn recall(&mut self, history: &[SharedFrame], cx: &mut Context<'_>) {
+    pub(super) fn recall(&mut self, history: &[SharedFrame], cx: &mut Context<'_>) {
         for entry in history {
             self.queue_encoded(Wrapped::of(entry), None, cx);
         }
@@ -294,7 +294,11 @@ impl Session {
 
     /// Takes the missed events out of a reply, for [`Session::replay`]. If they do not fit the
     /// replies that may wait for this peer, the reply says that nothing was resumed.
-    pub fn take_replay(&mut self, resumed: &mut ResumeReply, cx: &Context<'_>) -> Vec<MissedEvent> {
+    pub(super) fn take_replay(
+        &mut self,
+        resumed: &mut ResumeReply,
+        cx: &Context<'_>,
+    ) -> Vec<MissedEvent> {
         let is_stream = matches!(self.stage.framing(), Framing::Records(_));
         let frame = |event: &MissedEvent| {
             let frame = &event.shared.frame;
@@ -313,7 +317,7 @@ impl Session {
 
     /// Queues events that the peer has missed as replies, in the form in which it receives the
     /// channel's events. `name` is that of the channel.
-    pub fn replay(
+    pub(super) fn replay(
         &mut self,
         missed: Vec<MissedEvent>,
         name: &str,
@@ -347,7 +351,7 @@ impl Session {
         }
         if self.link.queue.replies() + encoded.plain.len() > REPLY_BYTES {
             cx.counters.slow_consumer_closed.add(1);
-            return self.close_for(Why::Slow, cx);
+            return self.on(SessionEvent::CloseFor(Why::Slow), cx);
         }
         let frame = match self.stage.framing() {
             Framing::Plain => encoded.plain.clone(),
@@ -363,19 +367,12 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bench_core::Core;
     use super::super::stage::Stage;
-    use super::super::{MaskKeys, ProxyEffect};
     use super::*;
-    use crate::codec::json::Scratch;
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
-    use crate::dialect::{CoreState, EffectList, Env};
-    use crate::hub::{ConnId, StreamPosition};
-    use crate::mem::Slot;
-    use crate::stats::Counters;
-    use crate::time::Now;
-    use crate::work::Meter;
-    use std::net::SocketAddr;
+    use crate::hub::StreamPosition;
     use std::sync::Arc;
 
     fn event(compresses: bool) -> Arc<Encodings> {
@@ -500,70 +497,6 @@ mod tests {
         assert_eq!(deliver(bytes - 1), Ok(DeliveryOutcome::NotInFraming));
         assert_eq!(deliver(bytes), Ok(DeliveryOutcome::Queued));
         assert_eq!(deliver(bytes), Err(QueueFull), "the first one waits");
-    }
-
-    /// What a session needs, for a core without any other connection.
-    struct Core {
-        env: Env,
-        json: Scratch,
-        codecs: Codecs,
-        counters: Counters,
-        core_state: CoreState,
-        shared: Vec<Handle>,
-        effects: EffectList,
-        proxy_effects: Vec<ProxyEffect>,
-        keys: MaskKeys,
-        work: Meter,
-    }
-
-    impl Core {
-        fn new() -> Core {
-            Core {
-                env: Env::new(Config::demo(), 1).unwrap(),
-                json: Scratch::default(),
-                codecs: Codecs::new(0),
-                counters: Counters::default(),
-                core_state: CoreState::default(),
-                shared: Vec::new(),
-                effects: EffectList::new(),
-                proxy_effects: Vec::new(),
-                keys: MaskKeys::default(),
-                work: Meter::default(),
-            }
-        }
-
-        fn cx(&mut self) -> Context<'_> {
-            Context {
-                waiting_bytes: 0,
-                now: Now { ms: 1, unix_s: 1 },
-                conn: ConnId { core: 0, slot: Slot { index: 0, generation: 1 } },
-                peer: SocketAddr::from(([127, 0, 0, 1], 1)),
-                listener: 0,
-                env: &self.env,
-                json: &mut self.json,
-                codecs: &mut self.codecs,
-                core_state: &mut self.core_state,
-                shared: &mut self.shared,
-                effects: &mut self.effects,
-                proxy_effects: &mut self.proxy_effects,
-                keys: &mut self.keys,
-                counters: &self.counters,
-                work: &self.work,
-                failures: 0,
-                draining: false,
-                congested: false,
-                secure: false,
-                identity: None,
-            }
-        }
-
-        /// A WebSocket whose endpoint takes JSON.
-        fn session(&self) -> Session {
-            let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-            let mut session = Session::new(peer, 0, Now { ms: 1, unix_s: 1 }, &self.env);
-            session.stage = Stage::echo();
-            session
-        }
     }
 
     #[test]

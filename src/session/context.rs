@@ -1,8 +1,8 @@
 //! The context in which a session runs.
 
-use super::effect::{MaskKeys, ProxyEffect};
+use super::dial::MaskKeys;
 use crate::codec::json::Scratch;
-use crate::dialect::{Closing, CoreState, DialectContext, EffectList, Effects, Env};
+use crate::dialect::{Closing, CoreState, DialectContext, Effect, EffectList, Effects, Env};
 use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::stats::Counters;
@@ -37,8 +37,6 @@ pub struct Context<'a> {
     pub shared: &'a mut Vec<Handle>,
     /// Effects that the session requests of the shard.
     pub effects: &'a mut EffectList,
-    /// Proxy effects that the session requests of the shard.
-    pub proxy_effects: &'a mut Vec<ProxyEffect>,
     /// Random keys for masks and handshakes.
     pub keys: &'a mut MaskKeys,
     /// The counters of this core.
@@ -58,6 +56,11 @@ pub struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Requests an effect for this connection.
+    pub(super) fn request(&mut self, effect: Effect) {
+        self.effects.push_back((self.conn.slot, effect));
+    }
+
     /// Whether the connection is to be closed because too many of its tokens were not accepted,
     /// those of the current message included.
     pub fn has_failed_too_often(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The memory that one connection holds, in bytes, and what happens to the connection when the core
 //! is short of memory.
 
-use super::{Context, Ending, Session};
+use super::{Context, Ending, Session, SessionEvent};
 use crate::time::Now;
 
 /// The maximum number of queued bytes with which a connection that ends for lack of memory still
@@ -66,9 +66,9 @@ impl Session {
     }
 
     /// Ends the connection because the core is short of memory, and frees its input.
-    pub fn end_for_memory(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_out_of_memory(&mut self, cx: &mut Context<'_>) {
         if self.link.is_open() && self.link.queue.bytes() <= NOTIFY_BYTES {
-            self.call(cx, |stage, out, _, cx| stage.end_for_memory(out, cx));
+            self.call(cx, SessionEvent::OutOfMemory);
         } else {
             self.end(Ending::Cut, cx);
         }
@@ -77,7 +77,7 @@ impl Session {
 
     /// Ends the connection at a sweep if its peer has read less than `limits.min_bytes_per_s` for
     /// `timeouts.send_ms`.
-    pub fn end_if_too_slow(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
+    pub(super) fn end_if_too_slow(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
         let config = &cx.env.config;
         let (min, window) = (config.limits.min_bytes_per_s, config.timeouts.send_ms);
         let waits = !self.link.queue.is_empty() && self.link.ending() != Ending::Cut;

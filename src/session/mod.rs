@@ -4,21 +4,27 @@
 //! No function returns an error for what a peer does wrong: the peer gets a response or a close
 //! frame, and the session an [`Ending`].
 
+#[cfg(test)]
+mod bench_core;
 mod broadcast;
 mod context;
-mod effect;
+mod dial;
 mod ending;
+mod event;
 mod link;
 mod memory;
 mod pause;
 mod peer;
 mod queue;
 mod stage;
+#[cfg(test)]
+mod tests;
 
 pub use broadcast::{Broadcast, DeliveryOutcome};
 pub use context::Context;
-pub use effect::{Dial, MaskKeys, PeerMessage, ProxyEffect};
+pub use dial::{Dial, MaskKeys};
 pub use ending::Ending;
+pub use event::SessionEvent;
 pub use link::Link;
 pub use memory::SendRate;
 pub use pause::{HeldInput, TurnTime};
@@ -27,8 +33,9 @@ pub use stage::upgrade;
 
 use crate::config::SlowConsumer;
 use crate::dialect::DialectMessage;
-use crate::dialect::{Closing, Effects, Env, JoinOutcome, Why};
-use crate::hub::{Answer, ConnId};
+use crate::dialect::{Closing, Effect, Effects, Env, JoinOutcome, Why};
+use crate::hub::{ConnId, Form};
+use crate::mem::Segment;
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::tls::{Filter, PeerCertificate};
@@ -36,7 +43,7 @@ use crate::work::CONNECTION_FAILURES;
 use crate::ws::close;
 use crate::ws::output::Codecs;
 use ending::Progress;
-use stage::{Stage, WebSocket};
+use stage::Stage;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -51,6 +58,20 @@ pub enum Step {
     Again,
     /// The rest of the input has to wait: reading is paused until [`Session::may_resume`].
     Hold,
+}
+
+/// What the end of a session needs of its core.
+pub struct CloseContext<'a> {
+    /// The configuration and the applications.
+    pub env: &'a Env,
+    /// The counters of this core.
+    pub counters: &'a Counters,
+    /// The compressors and decompressors of this core.
+    pub codecs: &'a mut Codecs,
+    /// The effects that the end has on other connections.
+    pub effects: Effects<'a>,
+    /// Whether the server is draining.
+    pub draining: bool,
 }
 
 /// One connection. See the module's documentation.
@@ -85,18 +106,18 @@ impl Session {
 
     /// Whether no whole request has been read yet.
     pub fn is_fresh(&self) -> bool {
-        self.stage.requests().is_some_and(|requests| requests.is_fresh())
+        self.stage.is_fresh()
     }
 
     /// Whether messages can be delivered to this session: it is a WebSocket and its close has not
     /// begun.
     pub fn is_open_socket(&self) -> bool {
-        self.link.is_open() && self.stage.websocket().is_some_and(|socket| socket.is_open())
+        self.link.is_open() && self.stage.is_open_socket()
     }
 
     /// The client's certificate, if it has shown one and the connection is in its HTTP stage.
     pub fn identity(&self) -> Option<Arc<PeerCertificate>> {
-        self.stage.requests().and_then(|_| self.link.identity())
+        self.stage.is_http().then(|| self.link.identity()).flatten()
     }
 
     // --- input ---
@@ -158,7 +179,7 @@ impl Session {
         self.link.failures = before.saturating_add(failures);
         if before < CONNECTION_FAILURES && self.link.failures >= CONNECTION_FAILURES {
             cx.counters.guard_failures_closed.add(1);
-            self.close_with(&Closing::new(close::POLICY, TOO_MANY_FAILURES), cx);
+            self.on(SessionEvent::Close(&Closing::new(close::POLICY, TOO_MANY_FAILURES)), cx);
         }
     }
 
@@ -174,7 +195,7 @@ impl Session {
 
     /// Whether no received bytes are kept in the session: a WebSocket between two messages.
     pub fn keeps_nothing(&self) -> bool {
-        self.stage.websocket().is_some_and(|socket| socket.keeps_nothing())
+        self.stage.keeps_nothing()
     }
 
     /// Whether a message that was received waits: for its schema, or to be decompressed in a later
@@ -185,7 +206,7 @@ impl Session {
 
     /// Whether a whole message waits for the core's place for large messages, which is not free.
     pub fn awaits_place(&self, cx: &Context<'_>) -> bool {
-        self.stage.websocket().is_some_and(|socket| socket.awaits_place(cx))
+        self.stage.awaits_place(cx)
     }
 
     /// Notes that the peer has ended its side.
@@ -196,19 +217,83 @@ impl Session {
         }
         self.link.note_truncation(cx);
         let otherwise = self.link.after_eof();
-        self.call(cx, |stage, out, _, _| stage.on_eof(otherwise, out));
+        let _ = self.call_bound(cx, usize::MAX, |stage, out, _, _| stage.on_eof(otherwise, out));
     }
 
-    // --- calls ---
+    /// Notes that bytes were sent. `whole` is the emptied list of the batch's segments if the batch
+    /// is complete.
+    pub fn sent(&mut self, whole: Option<Vec<Segment>>, now: Now) {
+        match whole {
+            Some(spare) => self.link.settled(spare, now),
+            None => self.link.progressed(now),
+        }
+    }
 
-    /// Calls the stage, unless the connection ends, and carries out what it returns. Replies have
-    /// no bound: reading is paused while too many of them wait.
-    fn call(
+    // --- events ---
+
+    /// Handles an event of the connection. What it requests is added to `cx.effects`.
+    pub fn on(&mut self, event: SessionEvent<'_>, cx: &mut Context<'_>) {
+        match event {
+            SessionEvent::Joined { name, source, form, outcome } => {
+                self.on_joined(name, source, form, outcome, cx);
+            }
+            SessionEvent::Connected(outcome) => self.on_connected(outcome, cx),
+            SessionEvent::Peer(message) => self.on_peer(message, cx),
+            SessionEvent::OutOfMemory => self.on_out_of_memory(cx),
+            SessionEvent::CloseFor(Why::Slow) => {
+                self.link.queue.drop_from_broadcast();
+                self.call(cx, event);
+            }
+            event => self.call(cx, event),
+        }
+    }
+
+    /// Queues the channel's picture and history if this connection has requested them, and then
+    /// reports the outcome of its join to the dialect. Events that the peer has missed follow.
+    fn on_joined(
         &mut self,
+        name: &str,
+        source: &str,
+        form: Form,
+        mut outcome: JoinOutcome,
         cx: &mut Context<'_>,
-        act: impl FnOnce(&mut Stage, &mut Vec<u8>, &mut Deadline, &mut Context<'_>) -> Progress,
     ) {
-        let _ = self.call_bound(cx, usize::MAX, act);
+        let mut missed = Vec::new();
+        if let JoinOutcome::Joined(Some(reply)) = &mut outcome {
+            if let Some(picture) = &reply.picture {
+                self.show(picture, cx);
+            }
+            self.recall(&reply.history, cx);
+            if let Some(resumed) = &mut reply.resumed {
+                missed = self.take_replay(resumed, cx);
+            }
+        }
+        self.call(cx, SessionEvent::Joined { name, source, form, outcome });
+        self.replay(missed, source, form, cx);
+    }
+
+    /// Gives a message from another connection's dialect to this connection's dialect. This is no
+    /// event, because a core delivers a message once for each subscriber.
+    ///
+    /// # Errors
+    /// The policy for this slow consumer: what the dialect would have sent exceeds the bound of
+    /// shared frames that may wait, and none of it was queued.
+    pub fn deliver_message(
+        &mut self,
+        what: &DialectMessage,
+        cx: &mut Context<'_>,
+    ) -> Result<(), SlowConsumer> {
+        let bound = self.stage.queue_bytes(cx.env);
+        self.call_bound(cx, bound, |stage, out, _, cx| stage.on_message(what, out, cx))
+            .map_err(|_| self.stage.overrun(cx.env))
+    }
+
+    /// Passes an event to the stage, unless the connection ends, and carries out what it returns.
+    /// Replies have no bound: reading is paused while too many of them wait.
+    fn call(&mut self, cx: &mut Context<'_>, event: SessionEvent<'_>) {
+        let _ = self.call_bound(cx, usize::MAX, |stage, out, deadline, cx| {
+            stage.on(event, out, deadline, cx)
+        });
     }
 
     fn call_bound(
@@ -223,11 +308,8 @@ impl Session {
         let was_open = self.is_open_socket();
         let mut out = self.link.queue.open_tail();
         let after = act(&mut self.stage, &mut out, &mut self.link.deadline, cx);
-        if was_open && let Some(socket) = self.stage.websocket() {
-            self.link.deadline = match socket.is_open() {
-                true => self.link.deadline.min(socket.own_deadline()),
-                false => cx.now.plus_ms(cx.env.config.timeouts.close_ms),
-            };
+        if was_open {
+            self.link.deadline = self.stage.deadline_after(self.link.deadline, cx);
         }
         self.link.queue.close_tail(out, cx.now.ms);
         let queued = self.link.queue.push_all(cx.shared, bound, cx.now.ms);
@@ -237,18 +319,6 @@ impl Session {
         queued
     }
 
-    /// Calls the WebSocket, if this is one and the connection does not end.
-    fn call_websocket(
-        &mut self,
-        cx: &mut Context<'_>,
-        act: impl FnOnce(&mut WebSocket, &mut Vec<u8>, &mut Context<'_>) -> Progress,
-    ) {
-        self.call(cx, |stage, out, _, cx| match stage.websocket_mut() {
-            Some(socket) => act(socket, out, cx),
-            None => Progress::Need,
-        });
-    }
-
     fn end(&mut self, ending: Ending, cx: &Context<'_>) {
         self.link.end(ending, cx);
         self.stage.discard();
@@ -256,102 +326,27 @@ impl Session {
 
     /// Discards a message that is being decompressed if the connection no longer needs it.
     fn drop_unneeded(&mut self, cx: &mut Context<'_>) {
-        let ended = !self.link.is_open();
-        if let Some(socket) = self.stage.websocket_mut()
-            && (ended || !socket.is_open() && socket.leg().is_none())
-        {
-            socket.drop_unpacking(cx);
-        }
+        self.stage.drop_unneeded(!self.link.is_open(), cx);
     }
 
-    /// Moves the replies that are complete into the write queue.
+    /// Moves the replies that are complete into the write queue, and reports the end of a proxy leg
+    /// to the other one.
     pub fn settle(&mut self, cx: &mut Context<'_>) {
         self.drop_unneeded(cx);
-        // The client of an HTTP stream sends no close frame: the connection ends without waiting
-        // for one.
-        if self.stage.websocket().is_some_and(|socket| socket.is_through()) {
-            return self.end(Ending::Flush, cx);
-        }
-        let Some(requests) = self.stage.requests_mut() else { return };
-        if !requests.has_ready_reply() {
-            return;
-        }
-        let mut out = self.link.queue.open_tail();
-        let last = requests.flush(&mut out, cx);
-        self.link.queue.close_tail(out, cx.now.ms);
-        // Held input may still contain requests.
-        let done = self.link.eof && !self.link.is_paused() && requests.ticket().is_none();
-        if last || done {
+        if self.stage.is_through() {
             self.end(Ending::Flush, cx);
         }
-    }
-
-    /// Takes one answer for part `part` of request `ticket`, or of a query of the dialect.
-    pub fn answered(&mut self, ticket: u32, part: u16, answer: Answer, cx: &mut Context<'_>) {
-        match self.stage.requests_mut() {
-            Some(requests) => requests.answered(ticket, part, answer),
-            None => {
-                self.call_websocket(cx, |socket, out, cx| socket.answered(part, answer, out, cx));
+        if self.stage.has_ready_reply() {
+            let mut out = self.link.queue.open_tail();
+            let last = self.stage.flush(&mut out, cx);
+            self.link.queue.close_tail(out, cx.now.ms);
+            // Held input may still contain requests.
+            let done = self.link.eof && !self.link.is_paused() && self.stage.ticket().is_none();
+            if last || done {
+                self.end(Ending::Flush, cx);
             }
         }
-    }
-
-    /// Reports the outcome of a join to the dialect.
-    pub fn joined(&mut self, name: &str, outcome: JoinOutcome, cx: &mut Context<'_>) {
-        self.call_websocket(cx, |socket, out, cx| socket.joined(name, outcome, out, cx));
-    }
-
-    /// Reports to the dialect that it has published to a channel to which it is not subscribed.
-    pub fn not_subscribed(&mut self, name: &str, cx: &mut Context<'_>) {
-        self.call_websocket(cx, |socket, out, cx| socket.not_subscribed(name, out, cx));
-    }
-
-    /// The maximum number of bytes of shared frames in this peer's write queue.
-    pub fn queue_bytes(&self, env: &Env) -> usize {
-        self.stage.queue_bytes(env)
-    }
-
-    /// The policy for a peer whose write queue has exceeded [`Session::queue_bytes`].
-    pub fn overrun(&mut self, env: &Env) -> SlowConsumer {
-        self.stage.overrun(env)
-    }
-
-    /// Gives a message from another connection's dialect to this connection's dialect.
-    ///
-    /// # Errors
-    /// More than `bound` bytes of shared frames would wait; none of them was queued.
-    pub fn on_message(
-        &mut self,
-        what: &DialectMessage,
-        bound: usize,
-        cx: &mut Context<'_>,
-    ) -> Result<(), QueueFull> {
-        self.call_bound(cx, bound, |stage, out, _, cx| match stage.websocket_mut() {
-            Some(socket) => socket.on_message(what, out, cx),
-            None => Progress::Need,
-        })
-    }
-
-    /// Handles a reload of the configuration.
-    pub fn on_reload(&mut self, cx: &mut Context<'_>) {
-        self.call_websocket(cx, |socket, out, cx| socket.on_reload(out, cx));
-    }
-
-    /// Closes the WebSocket with a close code and a reason that the application has chosen.
-    pub fn close_with(&mut self, closing: &Closing, cx: &mut Context<'_>) {
-        self.call_websocket(cx, |socket, out, cx| {
-            let closing = socket.before_close(closing.clone(), out, cx);
-            socket.close(&closing, out);
-            Progress::Again
-        });
-    }
-
-    /// Closes the connection for a reason of the server's own.
-    pub fn close_for(&mut self, why: Why, cx: &mut Context<'_>) {
-        if why == Why::Slow {
-            self.link.queue.drop_from_broadcast();
-        }
-        self.call(cx, |stage, out, _, cx| stage.close_for(why, out, cx));
+        self.report_end(cx);
     }
 
     /// Adds the effects that are due for other connections when this one is closed.
@@ -359,15 +354,24 @@ impl Session {
         self.stage.on_close(env, us, out);
     }
 
-    /// Releases what the connection holds outside its own memory, such as compression windows.
-    pub fn drop_state(&mut self, env: &Env, codecs: &mut Codecs) {
+    /// Ends the session of a connection that was removed: counts its end, adds the effects that are
+    /// due for other connections, and releases what it holds outside its own memory.
+    pub fn close(mut self, us: ConnId, core: CloseContext<'_>) {
+        let CloseContext { env, counters, codecs, mut effects, draining } = core;
+        self.on_close(env, us, &mut effects);
+        if let Some((to, message)) = self.stage.last_message(true, draining) {
+            effects.push(Effect::PeerMessage { to, message });
+        }
+        self.stage.count_end(counters, self.link.listener());
         self.stage.drop_state(env, codecs);
     }
 
     // --- deadlines ---
 
-    /// Runs the timers that are due: sends heartbeats, and ends what has timed out.
-    pub fn sweep(&mut self, cx: &mut Context<'_>) {
+    /// Runs the timers that are due: sends heartbeats, and ends what has timed out or reads too
+    /// slowly. `rate` is that at which bytes leave this write queue.
+    pub fn sweep(&mut self, rate: &mut SendRate, cx: &mut Context<'_>) {
+        self.end_if_too_slow(rate, cx);
         let timeouts = &cx.env.config.timeouts;
         let link = &mut self.link;
         if link.queue.is_stuck(timeouts.send_ms, cx.now.ms) {
@@ -384,8 +388,7 @@ impl Session {
             tracing::debug!(event, peer = %cx.peer, "a TLS handshake has timed out");
             return self.end(Ending::Cut, cx);
         }
-        let socket = self.stage.websocket();
-        if !link.is_open() || socket.is_some_and(|socket| !socket.is_open()) {
+        if !link.is_open() || self.stage.is_closing() {
             if !link.queue.is_empty() && !link.queue.is_stuck(timeouts.close_ms, cx.now.ms) {
                 link.deadline = cx.now.plus_ms(timeouts.close_ms);
                 return;
@@ -393,14 +396,13 @@ impl Session {
             cx.counters.timed_out.add(1);
             return self.end(Ending::Cut, cx);
         }
-        if let Some(socket) = socket
-            && link.is_paused()
+        if link.is_paused()
             && !link.is_starved()
-            && !socket.has_expired(cx)
+            && let Some(lease) = self.stage.valid_lease(cx)
         {
             // Heartbeat answers are not read while reading is paused. If the peer does not read
             // either, `send_ms` ends the connection.
-            link.deadline = cx.now.plus_ms(timeouts.send_ms).min(socket.lease_deadline());
+            link.deadline = cx.now.plus_ms(timeouts.send_ms).min(lease);
             return;
         }
         let mut out = link.queue.open_tail();
@@ -415,10 +417,9 @@ impl Session {
     /// The keep-alive deadline of an idle HTTP connection, which is one that has had a request and
     /// waits for the next. The connection with the earliest deadline has been idle for longest.
     pub fn idle_until(&self) -> Option<Deadline> {
-        let requests = self.stage.requests()?;
         let link = &self.link;
         let is_idle = link.is_open() && !link.is_paused() && link.queue.is_empty();
-        (requests.is_idle() && is_idle).then_some(link.deadline)
+        (is_idle && self.stage.is_idle()).then_some(link.deadline)
     }
 
     // --- requests that wait for other cores ---
@@ -426,27 +427,13 @@ impl Session {
     /// The ticket of the newest HTTP request that is not answered yet. Acknowledgements and answers
     /// find the request by this number.
     pub fn ticket(&self) -> Option<u32> {
-        self.stage.requests().and_then(|requests| requests.ticket())
+        self.stage.ticket()
     }
 
     /// The ticket under which a publish is acknowledged. For a WebSocket it is 0, and only
     /// publishes with a `part` above 0 are acknowledged.
     pub fn ticket_of_publish(&self, part: u16) -> Option<u32> {
         self.stage.ticket_of_publish(part)
-    }
-
-    /// Makes the reply to request `ticket` wait for one more acknowledgement.
-    pub fn await_ack(&mut self, ticket: u32) {
-        if let Some(requests) = self.stage.requests_mut() {
-            requests.await_ack(ticket);
-        }
-    }
-
-    /// Takes one acknowledgement for request `ticket`.
-    pub fn acked(&mut self, ticket: u32) {
-        if let Some(requests) = self.stage.requests_mut() {
-            requests.acked(ticket);
-        }
     }
 
     /// Whether the reply to request `ticket` is made from answers of channels' homes.
@@ -461,26 +448,6 @@ impl Session {
         if self.is_upstream() {
             return;
         }
-        let streams = counters.streams(self.link.listener());
-        if let Some(socket) = self.stage.websocket_mut() {
-            socket.count(received, sent, streams);
-        }
-    }
-
-    /// Counts how the WebSocket has ended, if it was counted.
-    pub fn count_end(&self, counters: &Counters) {
-        if let Some(socket) = self.stage.websocket() {
-            socket.count_end(counters, self.link.listener());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn session_fits_a_size_class_of_the_allocator() {
-        assert!(size_of::<Session>() <= 256, "{} bytes", size_of::<Session>());
+        self.stage.count(received, sent, counters.streams(self.link.listener()));
     }
 }

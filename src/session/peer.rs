@@ -1,14 +1,19 @@
 //! The session's part of a proxied WebSocket: the dial, and the pauses of reading between the two
 //! legs, whose rules are in [`super::stage`].
 
-use super::{Context, PeerMessage, Session};
+use super::{Context, Dial, Session, SessionEvent};
+use crate::dialect::{Effect, PeerMessage};
 use crate::mem::Slot;
 use crate::time::Now;
 
 impl Session {
-    /// Notes that the connection is established. The handshake request is queued, or TLS begins
-    /// first.
-    pub fn connected(&mut self, cx: &mut Context<'_>) {
+    /// Handles the outcome of a connect. If it has succeeded, the handshake request is queued, or
+    /// TLS begins first.
+    pub(super) fn on_connected(&mut self, outcome: Result<(), i32>, cx: &Context<'_>) {
+        if let Err(errno) = outcome {
+            tracing::debug!(upstream = %self.link.peer(), errno, "an upstream is unavailable");
+            return self.link.lost();
+        }
         let Some(handshake_ms) = self.stage.connected() else { return };
         self.link.deadline = cx.now.plus_ms(handshake_ms);
         if self.link.is_secure() {
@@ -26,9 +31,10 @@ impl Session {
         true
     }
 
-    /// Whether this client waits for a dial that has no slot yet.
-    pub fn waits_for_dial(&self) -> bool {
-        self.link.is_open() && self.stage.waits_for_dial()
+    /// Takes the dial that this client has requested by [`Effect::Dial`]; `None` if it no longer
+    /// waits for one.
+    pub fn take_dial(&mut self) -> Option<Box<Dial>> {
+        self.stage.take_dial().filter(|_| self.link.is_open())
     }
 
     /// Notes that the connection which is being dialled for this client has slot `slot`.
@@ -37,47 +43,32 @@ impl Session {
     }
 
     /// Handles a message from the other leg, or from the dial that is to become the other leg.
-    pub fn on_peer(&mut self, message: PeerMessage, cx: &mut Context<'_>) {
-        let was_leg = self.stage.leg_mut().is_some();
-        self.call(cx, |stage, out, deadline, cx| stage.on_peer(message, out, deadline, cx));
-        let replies = self.link.queue.replies();
-        if was_leg && let Some(leg) = self.stage.leg_mut() {
-            leg.note_waiting(replies);
+    pub(super) fn on_peer(&mut self, message: PeerMessage, cx: &mut Context<'_>) {
+        let was_leg = self.stage.is_leg();
+        self.call(cx, SessionEvent::Peer(message));
+        if was_leg {
+            self.stage.note_waiting(self.link.queue.replies());
         }
     }
 
     /// Whether too much waits for this leg's peer, so that reading from the other leg must be
     /// paused.
-    pub fn is_full(&mut self) -> bool {
-        self.link.is_open() && self.stage.leg_mut().is_some_and(|leg| leg.is_full())
-    }
-
-    /// Pauses reading from this leg's peer until [`Session::resume_reading`].
-    pub fn pause_reading(&mut self) {
-        if let Some(leg) = self.stage.leg_mut() {
-            leg.pause_reading();
-        }
-    }
-
-    /// Allows reading from this leg's peer again: the other leg's peer has read enough.
-    pub fn resume_reading(&mut self) {
-        if let Some(leg) = self.stage.leg_mut() {
-            leg.resume_reading();
-        }
+    pub fn is_full(&self) -> bool {
+        self.link.is_open() && self.stage.is_full_leg()
     }
 
     /// Call when bytes were sent. Returns the other leg if its reading was paused because this
     /// queue was full, and at most half of `buffer_bytes` wait now.
     pub fn has_drained(&mut self) -> Option<Slot> {
-        let replies = self.link.queue.replies();
-        self.stage.leg_mut()?.has_drained(replies)
+        self.stage.has_drained(self.link.queue.replies())
     }
 
-    /// The close message for the other leg, if this session has ended and has not reported that.
-    /// `is_gone` is whether the connection itself is removed.
-    pub fn last_message(&mut self, is_gone: bool, draining: bool) -> Option<(Slot, PeerMessage)> {
-        let ends = is_gone || !self.link.is_open();
-        self.stage.last_message(ends, draining)
+    /// Reports to the other leg that this connection ends, if it does and has not reported it.
+    pub(super) fn report_end(&mut self, cx: &mut Context<'_>) {
+        let ends = !self.link.is_open();
+        if let Some((to, message)) = self.stage.last_message(ends, cx.draining) {
+            cx.request(Effect::PeerMessage { to, message });
+        }
     }
 
     /// Whether this is a connection to an upstream.

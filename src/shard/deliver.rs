@@ -6,7 +6,7 @@ use crate::dialect::{Closing, Why};
 use crate::dialect::{DialectMessage, Event, EventPayload};
 use crate::hub::{ChannelName, ConnId, Published};
 use crate::mem::Slot;
-use crate::session::{Broadcast, DeliveryOutcome};
+use crate::session::{Broadcast, DeliveryOutcome, SessionEvent};
 use crate::time::Now;
 use crate::work::{self, WorkKind};
 
@@ -122,7 +122,7 @@ impl Shard {
             SlowConsumer::Drop => self.counters.slow_consumer_dropped.add(1),
             SlowConsumer::Close => {
                 self.counters.slow_consumer_closed.add(1);
-                self.close_for(slot, Why::Slow, now);
+                self.on_event(slot, SessionEvent::CloseFor(Why::Slow), now);
             }
         }
     }
@@ -133,10 +133,7 @@ impl Shard {
             return self.undelivered(slot, what, now);
         }
         let mut queued = Ok(());
-        self.serve(slot, now, |session, cx| {
-            let bound = session.queue_bytes(cx.env);
-            queued = session.on_message(what, bound, cx).map_err(|_| session.overrun(cx.env));
-        });
+        self.serve(slot, now, |session, cx| queued = session.deliver_message(what, cx));
         match queued {
             Ok(()) => self.counters.deliveries.add(1),
             Err(policy) => self.too_slow(slot, policy, now),
@@ -170,7 +167,7 @@ impl Shard {
     fn close_listed(&mut self, closing: &Closing, now: Now) {
         for (index, _) in std::mem::take(&mut self.subscribers) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            self.serve(slot, now, |session, cx| session.close_with(closing, cx));
+            self.on_event(slot, SessionEvent::Close(closing), now);
         }
     }
 }

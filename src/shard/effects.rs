@@ -2,11 +2,11 @@
 //! messages to other connections.
 
 use super::Shard;
-use crate::dialect::{self, Effect, Effects, JoinOutcome, LinkedPublish, Why, is_public};
+use crate::dialect::{self, Effect, Effects, JoinOutcome, JoinRequest, LinkedPublish, is_public};
 use crate::dialect::{DialectMessage, Event, EventPayload, Join};
 use crate::hub::{Ack, Answer, ConnId, Form, Joined, Published, Query};
 use crate::mem::Slot;
-use crate::session::{Context, Ending, Session};
+use crate::session::{Context, Ending, Session, SessionEvent};
 use crate::time::Now;
 use crate::work::{self, WorkKind};
 use std::borrow::Cow;
@@ -24,6 +24,12 @@ impl Shard {
         call(session, &mut cx);
         self.after(slot, mark, now);
         self.list(slot);
+    }
+
+    /// Gives an event to the session at `slot`, if there is one, and then runs everything that it
+    /// requests.
+    pub(super) fn on_event(&mut self, slot: Slot, event: SessionEvent<'_>, now: Now) {
+        self.serve(slot, now, |session, cx| session.on(event, cx));
     }
 
     /// Runs the effects that were requested after the list had `mark` effects, and those that they
@@ -45,7 +51,6 @@ impl Shard {
         let answered = session.link.counted_fresh && !waits;
         session.link.counted_fresh &= !answered;
         let open = session.is_open_socket();
-        let last_message = session.last_message(false, cx.draining);
         self.fresh -= usize::from(answered);
         if !open {
             self.note_close(slot);
@@ -53,20 +58,16 @@ impl Shard {
         if !open && self.hub.subscription_count(slot) > 0 {
             self.leave_all(slot);
         }
-        if !self.proxy_effects.is_empty() || last_message.is_some() {
-            self.run_proxy_effects(slot, last_message, now);
-        }
+        // Settling reports the end of a proxy leg to the other one.
+        self.run_effects(mark, now);
     }
 
-    /// Runs the effects and delivers the last messages that closed connections have left.
+    /// Runs the effects that closed connections have left.
     /// [`Shard::next_turn`] calls this too.
     pub fn run_closing_effects(&mut self, now: Now) {
         let mark = self.effects.len();
         self.effects.append(&mut self.closing_effects);
         self.run_effects(mark, now);
-        for (to, message) in std::mem::take(&mut self.last_messages) {
-            self.send_to_peer(to, message, now);
-        }
     }
 
     /// Runs the dialect's `on_close` for a connection that can send nothing more. The effects for
@@ -83,10 +84,6 @@ impl Shard {
         // The caller delivers the events that result for other subscribers.
     }
 
-    pub(super) fn close_for(&mut self, slot: Slot, why: Why, now: Now) {
-        self.serve(slot, now, |session, cx| session.close_for(why, cx));
-    }
-
     /// Runs the effects of a message that cannot be delivered, because its connection has closed.
     pub(super) fn undelivered(&mut self, slot: Slot, what: &DialectMessage, now: Now) {
         let mark = self.effects.len();
@@ -95,37 +92,13 @@ impl Shard {
     }
 
     fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
-        self.work.charge(WorkKind::Effect, work::EFFECT);
+        if !matches!(effect, Effect::Dial | Effect::PeerMessage { .. }) {
+            // Other work of proxied connections is charged by the bytes that were received.
+            self.work.charge(WorkKind::Effect, work::EFFECT);
+        }
         match effect {
             Effect::Join { app, name, max, request, positioned } => {
-                let mut is_free = is_public(&self.env, app, &name);
-                let (app, source, view) = self.source_of(app, &name);
-                // Through a view, too, a client can make up names of channels.
-                is_free |= view != 0;
-                // A view has no history of its own.
-                let form = Form { view, positioned: positioned && view == 0 };
-                let request = request.filter(|_| view == 0);
-                let join =
-                    Join { slot, app, name: &source, max, is_public: is_free, request, form };
-                let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
-                    Joined::Later => return self.counters.subscriptions.add(1),
-                    Joined::Now(reply) => {
-                        self.counters.subscriptions.add(1);
-                        // The present members are informed before the new one.
-                        self.deliver_local(now);
-                        JoinOutcome::Joined(reply)
-                    }
-                    Joined::Already => JoinOutcome::Already,
-                    Joined::SubscriptionLimit => JoinOutcome::SubscriptionLimit,
-                    Joined::ChannelFull => JoinOutcome::ChannelFull,
-                    Joined::NoRoom => {
-                        self.counters.refused_channels.add(1);
-                        JoinOutcome::NoRoom
-                    }
-                };
-                if let Some((session, mut cx)) = self.session(slot, now) {
-                    Shard::deliver_outcome(session, &name, (&source, form), outcome, &mut cx);
-                }
+                self.join(slot, (app, &name), max, request, positioned, now);
             }
             Effect::Leave { app, name } => {
                 if self.leave(slot, app, &name) {
@@ -141,7 +114,7 @@ impl Shard {
                 if self.hub.is_subscribed(slot, source_app, &source) {
                     self.publish_linked(slot, (app, &name), event, 0, now);
                 } else if let Some((session, mut cx)) = self.session(slot, now) {
-                    session.not_subscribed(&name, &mut cx);
+                    session.on(SessionEvent::NotSubscribed(&name), &mut cx);
                 }
             }
             Effect::Query { query, part } => {
@@ -156,30 +129,49 @@ impl Shard {
                     home => self.mail.message(home, to, what),
                 }
             }
+            Effect::Dial => self.dials.push_back(slot),
+            Effect::PeerMessage { to, message } => self.send_to_leg(slot, to, message, now),
         }
     }
 
-    /// Queues the channel's picture and history if the session has requested them, and then reports
-    /// the outcome of its join. Events that the session has missed follow.
-    pub(super) fn deliver_outcome(
-        session: &mut Session,
-        name: &str,
-        (source, form): (&str, Form),
-        mut outcome: JoinOutcome,
-        cx: &mut Context<'_>,
+    /// Subscribes a connection to a channel, and reports the outcome to it unless the channel's
+    /// home has to answer first.
+    fn join(
+        &mut self,
+        slot: Slot,
+        (app, name): (u32, &str),
+        max: usize,
+        request: Option<JoinRequest>,
+        positioned: bool,
+        now: Now,
     ) {
-        let mut missed = Vec::new();
-        if let JoinOutcome::Joined(Some(reply)) = &mut outcome {
-            if let Some(picture) = &reply.picture {
-                session.show(picture, cx);
+        let mut is_free = is_public(&self.env, app, name);
+        let (app, source, view) = self.source_of(app, name);
+        // Through a view, too, a client can make up names of channels.
+        is_free |= view != 0;
+        // A view has no history of its own.
+        let form = Form { view, positioned: positioned && view == 0 };
+        let request = request.filter(|_| view == 0);
+        let join = Join { slot, app, name: &source, max, is_public: is_free, request, form };
+        let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
+            Joined::Later => return self.counters.subscriptions.add(1),
+            Joined::Now(reply) => {
+                self.counters.subscriptions.add(1);
+                // The present members are informed before the new one.
+                self.deliver_local(now);
+                JoinOutcome::Joined(reply)
             }
-            session.recall(&reply.history, cx);
-            if let Some(resumed) = &mut reply.resumed {
-                missed = session.take_replay(resumed, cx);
+            Joined::Already => JoinOutcome::Already,
+            Joined::SubscriptionLimit => JoinOutcome::SubscriptionLimit,
+            Joined::ChannelFull => JoinOutcome::ChannelFull,
+            Joined::NoRoom => {
+                self.counters.refused_channels.add(1);
+                JoinOutcome::NoRoom
             }
+        };
+        if let Some((session, mut cx)) = self.session(slot, now) {
+            session.on(SessionEvent::Joined { name, source: &source, form, outcome }, &mut cx);
         }
-        session.joined(name, outcome, cx);
-        session.replay(missed, source, form, cx);
     }
 
     /// The channel that a name leads to: the source's and the number of the view if the name is
@@ -277,8 +269,8 @@ impl Shard {
             Published::Ordered(at) => self.deliver_at(at, event, now),
             Published::NotSubscribed => {}
             Published::Sent => {
-                if let (Some(ticket), Some(session)) = (ticket, self.sessions.get_mut(slot)) {
-                    session.await_ack(ticket);
+                if let (Some(ticket), Some((session, mut cx))) = (ticket, self.session(slot, now)) {
+                    session.on(SessionEvent::AcksAwaited { ticket, count: 1 }, &mut cx);
                 }
                 return;
             }
@@ -288,7 +280,8 @@ impl Shard {
         if collects {
             let channel_info = self.hub.channel_info(&self.hub.name(app, name), now.ms);
             if let Some((session, mut cx)) = self.session(slot, now) {
-                session.answered(ticket, part, Answer::Channel(channel_info), &mut cx);
+                let answer = Answer::Channel(channel_info);
+                session.on(SessionEvent::Answered { ticket, part, answer }, &mut cx);
             }
         }
     }
@@ -300,19 +293,16 @@ impl Shard {
         let ticket = session.ticket().unwrap_or_default();
         let ack = Ack { slot, ticket, part };
         let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.mail);
-        for _ in 0..others {
-            session.await_ack(ticket);
-        }
-        if let Some(answer) = ours
-            && let Some((session, mut cx)) = self.session(slot, now)
-        {
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        session.on(SessionEvent::AcksAwaited { ticket, count: others }, &mut cx);
+        if let Some(answer) = ours {
             let listed = match &answer {
                 Answer::Users(users) => users.len(),
                 Answer::History(Some(page)) => page.events.len(),
                 _ => 0,
             };
             cx.work.charge(WorkKind::Listing, work::LISTED * listed as u64);
-            session.answered(ticket, part, answer, &mut cx);
+            session.on(SessionEvent::Answered { ticket, part, answer }, &mut cx);
         }
     }
 

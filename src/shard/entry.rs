@@ -4,7 +4,7 @@ use super::Shard;
 use crate::dialect::Effects;
 use crate::hub::ConnId;
 use crate::mem::{Segment, Slot};
-use crate::session::Session;
+use crate::session::{CloseContext, Session};
 use crate::time::Now;
 use std::net::SocketAddr;
 
@@ -113,10 +113,7 @@ impl Shard {
         self.count(slot, 0, n);
         let Some(session) = self.sessions.get_mut(slot) else { return };
         self.account.sent(slot, n);
-        match whole {
-            Some(spare) => session.link.settled(spare, now),
-            None => session.link.progressed(now),
-        }
+        session.sent(whole, now);
         self.try_resume(slot, now);
         self.list(slot);
         self.resume_other_leg(slot, now);
@@ -132,15 +129,18 @@ impl Shard {
 
     /// Removes a closed connection and frees its slot.
     pub fn close(&mut self, slot: Slot) {
-        if let Some(mut session) = self.sessions.remove(slot) {
+        if let Some(session) = self.sessions.remove(slot) {
             self.fresh -= usize::from(session.link.counted_fresh);
-            let us = ConnId { core: self.core, slot };
-            session.on_close(&self.env, us, &mut Effects::new(slot, &mut self.closing_effects));
-            self.last_messages.extend(session.last_message(true, self.drain.is_some()));
-            self.count_end(&session);
             self.counters.upstreams.sub(session.is_upstream().into());
             self.account.forget(slot);
-            session.drop_state(&self.env, &mut self.codecs);
+            let core = CloseContext {
+                env: &self.env,
+                counters: &self.counters,
+                codecs: &mut self.codecs,
+                effects: Effects::new(slot, &mut self.closing_effects),
+                draining: self.drain.is_some(),
+            };
+            session.close(ConnId { core: self.core, slot }, core);
             self.leave_all(slot);
             self.counters.connections.sub(1);
         }
@@ -153,10 +153,5 @@ impl Shard {
         {
             session.count(received, sent, &self.counters);
         }
-    }
-
-    /// Counts the end of a connection if it was counted as a client's WebSocket.
-    fn count_end(&self, session: &Session) {
-        session.count_end(&self.counters);
     }
 }

@@ -6,6 +6,7 @@ use crate::dialect::JoinOutcome;
 use crate::dialect::{Down, OutgoingMail, Up};
 use crate::hub::{Ack, Answer, ChannelName, Form, JoinRefusal};
 use crate::mem::Slot;
+use crate::session::SessionEvent;
 use crate::time::Now;
 use crate::work;
 
@@ -84,9 +85,7 @@ impl Shard {
         let in_view = (form.view != 0).then(|| self.env.links.name_in(form.view, name.text()));
         let in_view = in_view.flatten();
         let (name, source) = (in_view.as_deref().unwrap_or(name.text()), name.text());
-        self.serve(slot, now, |session, cx| {
-            Shard::deliver_outcome(session, name, (source, form), outcome, cx);
-        });
+        self.on_event(slot, SessionEvent::Joined { name, source, form, outcome }, now);
     }
 
     /// Handles the refusal of a new channel by its home: every subscriber that waited here gets the
@@ -117,8 +116,9 @@ impl Shard {
     fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
         let mark = self.effects.len();
         let Some((session, mut cx)) = self.session(ack.slot, now) else { return };
-        session.answered(ack.ticket, ack.part, answer, &mut cx);
-        session.acked(ack.ticket);
+        let Ack { ticket, part, .. } = ack;
+        session.on(SessionEvent::Answered { ticket, part, answer }, &mut cx);
+        session.on(SessionEvent::Acked(ticket), &mut cx);
         session.settle(&mut cx);
         self.run_effects(mark, now);
         self.try_resume(ack.slot, now);

@@ -8,6 +8,7 @@
 use super::Shard;
 use super::account::WORTH_BYTES;
 use crate::mem::{self, Slot};
+use crate::session::SessionEvent;
 use crate::time::Now;
 use std::cmp::Reverse;
 
@@ -144,7 +145,7 @@ impl Shard {
             return;
         }
         self.counters.memory_ended.add(1);
-        self.serve(slot, now, |session, cx| session.end_for_memory(cx));
+        self.on_event(slot, SessionEvent::OutOfMemory, now);
         self.charge(slot);
     }
 

@@ -27,7 +27,7 @@ use crate::dialect::{CoreState, EffectList, Env};
 use crate::dialect::{Hub, OutgoingMail};
 use crate::hub::{ChannelEvent, ConnId, Form, Hasher};
 use crate::mem::{Handle, Segment, Slot, Table};
-use crate::session::{Context, Dial, Ending, MaskKeys, PeerMessage, ProxyEffect, Session};
+use crate::session::{Context, Ending, MaskKeys, Session};
 use crate::stats::Counters;
 use crate::time::Now;
 use crate::work::{CostliestWork, Meter};
@@ -70,13 +70,10 @@ pub struct Shard {
     /// Effects that removed or closed connections leave behind. [`Shard::run_closing_effects`] runs
     /// them.
     closing_effects: EffectList,
-    /// The proxy effects that sessions request, the dials that have no slot yet, and the last
-    /// messages of removed connections to their other proxy legs.
-    proxy_effects: Vec<ProxyEffect>,
-    dials: VecDeque<Box<Dial>>,
+    /// The clients whose dials have no slot yet, in the order of their requests.
+    dials: VecDeque<Slot>,
     /// Whether some route leads to upstreams.
     dials_at_all: bool,
-    last_messages: Vec<(Slot, PeerMessage)>,
     keys: MaskKeys,
     listed: VecDeque<Slot>,
     /// A buffer for decrypted bytes, used within one call and kept for reuse.
@@ -128,10 +125,8 @@ impl Shard {
             shared: Vec::new(),
             core_state: CoreState::default(),
             closing_effects: EffectList::new(),
-            proxy_effects: Vec::new(),
             dials: VecDeque::new(),
             dials_at_all: common.env.config.has_proxies(),
-            last_messages: Vec::new(),
             keys: MaskKeys::default(),
             listed: VecDeque::new(),
             plain: Vec::new(),
@@ -267,7 +262,6 @@ impl Shard {
             core_state: &mut self.core_state,
             shared: &mut self.shared,
             effects: &mut self.effects,
-            proxy_effects: &mut self.proxy_effects,
             keys: &mut self.keys,
             counters: &self.counters,
             work: &self.work,

@@ -1,10 +1,11 @@
 //! The shard's part of proxied connections: dials, and messages between the two proxy legs.
 
 use super::Shard;
-use crate::gateway::proxy::UpstreamFailure;
+use crate::dialect::PeerMessage;
 use crate::mem::Slot;
-use crate::session::{Dial, PeerMessage, ProxyEffect, Session};
+use crate::session::{Dial, Session, SessionEvent};
 use crate::time::Now;
+use crate::upstream::UpstreamFailure;
 
 impl Shard {
     /// Whether this shard may dial upstreams, because some route leads to them.
@@ -21,9 +22,9 @@ impl Shard {
     /// [`Shard::no_slot_for_dial`] that there is none.
     pub fn next_dial(&mut self) -> Option<Dial> {
         loop {
-            let dial = self.dials.pop_front()?;
-            // Skips dials whose client no longer waits.
-            if self.sessions.get_mut(dial.client).is_some_and(|client| client.waits_for_dial()) {
+            let client = self.dials.pop_front()?;
+            // Skips clients that no longer wait.
+            if let Some(dial) = self.sessions.get_mut(client).and_then(|it| it.take_dial()) {
                 return Some(*dial);
             }
         }
@@ -44,50 +45,28 @@ impl Shard {
 
     /// Reports to the client that there is no slot for its dial.
     pub fn no_slot_for_dial(&mut self, dial: &Dial, now: Now) {
-        self.send_to_peer(dial.client, PeerMessage::Answered(Err(UpstreamFailure::NoSlot)), now);
+        self.deliver_to_leg(dial.client, PeerMessage::Answered(Err(UpstreamFailure::NoSlot)), now);
     }
 
     /// Handles the outcome of a connect: success, or the errno of the failure.
     pub fn connected(&mut self, slot: Slot, outcome: Result<(), i32>, now: Now) {
-        self.serve(slot, now, |session, cx| match outcome {
-            Ok(()) => session.connected(cx),
-            Err(errno) => {
-                let upstream = session.link.peer();
-                tracing::debug!(%upstream, errno, "an upstream is unavailable");
-                session.link.lost();
-            }
-        });
+        self.on_event(slot, SessionEvent::Connected(outcome), now);
     }
 
-    /// Runs the proxy effects of session `from`, and delivers its `last_message` to its other leg.
-    pub(super) fn run_proxy_effects(
-        &mut self,
-        from: Slot,
-        last_message: Option<(Slot, PeerMessage)>,
-        now: Now,
-    ) {
-        for effect in std::mem::take(&mut self.proxy_effects) {
-            match effect {
-                ProxyEffect::Dial(dial) => self.dials.push_back(dial),
-                ProxyEffect::Send { to, message } => {
-                    self.send_to_peer(to, message, now);
-                    let is_full = self.sessions.get_mut(to).is_some_and(|it| it.is_full());
-                    if is_full && let Some(session) = self.sessions.get_mut(from) {
-                        session.pause_reading();
-                    }
-                }
-            }
-        }
-        if let Some((to, message)) = last_message {
-            self.send_to_peer(to, message, now);
+    /// Delivers a message of the leg at `from` to its other leg, at `to`.
+    pub(super) fn send_to_leg(&mut self, from: Slot, to: Slot, message: PeerMessage, now: Now) {
+        self.deliver_to_leg(to, message, now);
+        let is_full = self.sessions.get_mut(to).is_some_and(|it| it.is_full());
+        if is_full && let Some((session, mut cx)) = self.session(from, now) {
+            session.on(SessionEvent::OtherLegFull, &mut cx);
         }
     }
 
     /// Delivers a message to session `to`.
-    pub(super) fn send_to_peer(&mut self, to: Slot, message: PeerMessage, now: Now) {
+    fn deliver_to_leg(&mut self, to: Slot, message: PeerMessage, now: Now) {
         let mark = self.effects.len();
         let Some((session, mut cx)) = self.session(to, now) else { return };
-        session.on_peer(message, &mut cx);
+        session.on(SessionEvent::Peer(message), &mut cx);
         self.after(to, mark, now);
         // The message may have ended the reason for which reading was paused.
         self.try_resume(to, now);
@@ -100,8 +79,8 @@ impl Shard {
         let Some(other) = self.sessions.get_mut(slot).and_then(|it| it.has_drained()) else {
             return;
         };
-        if let Some(session) = self.sessions.get_mut(other) {
-            session.resume_reading();
+        if let Some((session, mut cx)) = self.session(other, now) {
+            session.on(SessionEvent::OtherLegDrained, &mut cx);
             self.try_resume(other, now);
             self.list(other);
         }

@@ -4,6 +4,7 @@ use super::Shard;
 use super::drain::Drain;
 use crate::config::{EndpointKind, Route};
 use crate::dialect::{Env, Why, reflect};
+use crate::session::SessionEvent;
 use crate::time::Now;
 use std::sync::Arc;
 
@@ -17,8 +18,7 @@ impl Shard {
             let mark = self.effects.len();
             let Some((session, mut cx)) = self.session(slot, now) else { continue };
             let before = session.link.ending();
-            session.end_if_too_slow(rates.of(slot), &mut cx);
-            session.sweep(&mut cx);
+            session.sweep(rates.of(slot), &mut cx);
             if session.has_parked() && session.may_resume(&cx) {
                 self.resume(slot, now);
                 continue;
@@ -81,7 +81,7 @@ impl Shard {
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            self.serve(slot, now, |session, cx| session.on_reload(cx));
+            self.on_event(slot, SessionEvent::Reload, now);
         }
     }
 
@@ -97,7 +97,7 @@ impl Shard {
         let Some(drain) = &mut self.drain else { return };
         for index in drain.next_slice(end) {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
-            self.close_for(slot, Why::Draining, now);
+            self.on_event(slot, SessionEvent::CloseFor(Why::Draining), now);
         }
     }
 }

@@ -10,7 +10,6 @@ impl Shard {
     /// Whether waiting work can continue in the next turn, so that the reactor must not sleep.
     pub fn has_waiting_work(&self) -> bool {
         !self.closing_effects.is_empty()
-            || !self.last_messages.is_empty()
             || (!self.waiting.is_empty() || self.codecs.large.has_next())
                 && !self.mail.up_is_full(self.mail_bound)
     }

@@ -5,8 +5,10 @@
 //! its state. A choice uses atomics only; a lock is taken for the addresses when a connection is
 //! opened. No message passes through this module.
 
+mod failure;
 mod names;
 mod pool;
 
+pub use failure::UpstreamFailure;
 pub use names::{Name, Names};
 pub use pool::{Balance, Chosen, Pool, PoolOptions, Tried, UpstreamServer};

@@ -278,6 +278,28 @@ fn proxy_without_a_free_slot_answers_503() {
 }
 
 #[test]
+fn proxy_dials_nothing_for_a_client_that_no_longer_waits() {
+    let mut bench = Bench::new(TWO, "");
+    let clients = [(); 3].map(|()| bench.open());
+    let slots = clients.map(|client| bench.wires[client].slot.expect("it is there"));
+    for slot in slots {
+        bench.shard.receive(slot, &mut handshake("/", ""), bench.now);
+    }
+    // One client has lost its connection, and that of another was removed.
+    bench.shard.lost(slots[0]);
+    bench.shard.close(slots[1]);
+    bench.wires[clients[1]].slot = None;
+    let dial = bench.shard.next_dial().expect("a dial");
+    assert_eq!(dial.client, slots[2]);
+    assert!(bench.shard.next_dial().is_none());
+    bench.shard.no_slot_for_dial(&dial, bench.now);
+    bench.settle();
+    assert!(bench.text(clients[2]).starts_with("HTTP/1.1 503 "));
+    bench.eof(clients[2]);
+    bench.check_empty();
+}
+
+#[test]
 fn proxy_passes_close_code_and_its_answer() {
     let codes: [(&[u8], Option<u16>, &str); 4] = [
         (&close(1000, "bye"), Some(1000), "bye"),

@@ -7,7 +7,7 @@ use crate::codec::Value;
 use crate::config;
 use crate::dialect::{Content, DialectContext, Effect, Env};
 use crate::dialect::{DialectMessage, Event, EventPayload};
-use crate::hub::{Clears, ConnId, Encodings, Mode, Retain, Retention};
+use crate::hub::{Clears, ConnId, Encodings, Mode, PictureChange, Retention};
 use std::sync::Arc;
 
 /// One command of a back end.
@@ -125,9 +125,10 @@ fn topic_order(
         }
         Some("Clear") => return Ok(BackendCommand::Data(name, Event::clear())),
         Some("Snapshot") => {
-            Retain::Install { mode: mode.unwrap_or(Mode::Replace), received: false }
+            let mode = mode.unwrap_or(Mode::Replace);
+            Retention::Picture(PictureChange::Install { mode, received: false })
         }
-        _ => mode.map_or(Retain::Nothing, Retain::Update),
+        _ => Retention::update(mode),
     };
     let Some(data) = it.data.filter(|data| !data.is_null()) else {
         return refuse(codes::DATA, "Data is missing or null");
@@ -136,7 +137,6 @@ fn topic_order(
     match Encodings::new(envelope, data, env.compresses) {
         Ok(encodings) => {
             let payload = EventPayload::Value(Arc::new(encodings));
-            let retain = Retention::Picture(retain);
             Ok(BackendCommand::Data(name, Event { payload, retain, ..Event::default() }))
         }
         Err(_) => refuse(codes::DESERIALISE, "Data cannot be written in every format"),
@@ -164,7 +164,7 @@ pub(super) fn linked_event(env: &Env, channel: &str, content: &Content<'_>) -> O
     let encodings = Encodings::new(envelope, data, env.compresses).ok()?;
     let rule = env.zenith.look(controller, topic).rule;
     let mode = rule.and_then(|rule| mode(env, rule.retain, rule.null_deletes));
-    let retain = Retention::Picture(mode.map_or(Retain::Nothing, Retain::Update));
+    let retain = Retention::update(mode);
     Some(Event { payload: EventPayload::Value(Arc::new(encodings)), retain, ..Event::default() })
 }
 

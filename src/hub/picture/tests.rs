@@ -13,8 +13,8 @@ pub(in crate::hub) fn encodings(value: Value) -> Arc<Encodings> {
     Arc::new(Encodings::new(envelope(), value, false).expect("sound"))
 }
 
-fn apply(picture: &mut Option<Picture>, (retain, value): (Retain, Value)) -> u64 {
-    Picture::apply(picture, retain, Some(&encodings(value)))
+fn apply(picture: &mut Option<Picture>, (change, value): (PictureChange, Value)) -> u64 {
+    Picture::apply(picture, change, Some(&encodings(value)))
 }
 
 /// The content that a client reads from a frame.
@@ -39,14 +39,14 @@ fn sorted(value: Value) -> Value {
 /// The picture after an event, computed with whole values.
 pub(in crate::hub) fn naive(
     before: Option<&Value>,
-    retain: Retain,
+    change: Option<PictureChange>,
     value: Option<&Value>,
 ) -> Option<Value> {
-    let (before, mode) = match retain {
-        Retain::Nothing => return before.cloned(),
-        Retain::Clear => return None,
-        Retain::Update(mode) => (before, mode),
-        Retain::Install { mode, .. } => (None, mode),
+    let (before, mode) = match change {
+        None => return before.cloned(),
+        Some(PictureChange::Clear) => return None,
+        Some(PictureChange::Update(mode)) => (before, mode),
+        Some(PictureChange::Install { mode, .. }) => (None, mode),
     };
     let value = value?;
     Some(match (mode, before, value) {
@@ -94,7 +94,7 @@ fn picture_merge_has_the_last_value_of_each_member() {
         (false, Value::map([("a", Value::Null), ("b", Value::Int(2)), ("c", Value::Int(3))])),
         (true, Value::map([("b", Value::Int(2)), ("c", Value::Int(3))])),
     ] {
-        let update = Retain::Update(Mode::Merge { null_deletes });
+        let update = PictureChange::Update(Mode::Merge { null_deletes });
         let mut picture = None;
         let first = Value::map([("a", Value::Int(1)), ("b", Value::Int(1)), ("c", Value::Null)]);
         apply(&mut picture, (update, first));
@@ -108,7 +108,7 @@ fn picture_merge_has_the_last_value_of_each_member() {
 
 #[test]
 fn picture_log_begins_with_the_last_clearing_element() {
-    let update = Retain::Update(Mode::Log { max: 100, clears: CLEARS });
+    let update = PictureChange::Update(Mode::Log { max: 100, clears: CLEARS });
     let mut picture = None;
     let mut push = |elements: Value, expected: Value| {
         assert_eq!(apply(&mut picture, (update, elements)), 0);
@@ -127,7 +127,7 @@ fn picture_log_begins_with_the_last_clearing_element() {
 
 #[test]
 fn picture_log_at_its_maximum_loses_the_oldest_but_not_the_clearing_element() {
-    let update = Retain::Update(Mode::Log { max: 3, clears: CLEARS });
+    let update = PictureChange::Update(Mode::Log { max: 3, clears: CLEARS });
     let mut picture = None;
     let three = array([change("A", 1), change("A", 2), change("A", 3)]);
     assert_eq!(apply(&mut picture, (update, three)), 0);
@@ -140,14 +140,14 @@ fn picture_log_at_its_maximum_loses_the_oldest_but_not_the_clearing_element() {
     assert_eq!(apply(&mut picture, (update, more)), 2);
     let expected = array([change("C", 5), change("A", 8), change("A", 9)]);
     assert_eq!(decoded(&mut picture, Format::Json), Some(expected));
-    let one = Retain::Update(Mode::Log { max: 0, clears: CLEARS });
+    let one = PictureChange::Update(Mode::Log { max: 0, clears: CLEARS });
     assert_eq!(apply(&mut picture, (one, array([change("A", 10)]))), 3);
     assert_eq!(decoded(&mut picture, Format::Json), Some(array([change("C", 5)])));
 }
 
 #[test]
 fn picture_log_is_bounded_in_bytes_too() {
-    let update = Retain::Update(Mode::Log { max: u32::MAX, clears: CLEARS });
+    let update = PictureChange::Update(Mode::Log { max: u32::MAX, clears: CLEARS });
     let big = || Value::text(&"x".repeat(PICTURE_BYTES / 2 - 100));
     let mut picture = None;
     assert_eq!(apply(&mut picture, (update, array([big(), big()]))), 0);
@@ -161,15 +161,15 @@ fn picture_may_be_too_large_by_itself() {
     for mode in [Mode::Replace, Mode::Merge { null_deletes: false }] {
         let mut picture = None;
         let max = PICTURE_BYTES - 200;
-        apply(&mut picture, (Retain::Update(mode), Value::map([("a", text(max))])));
+        apply(&mut picture, (PictureChange::Update(mode), Value::map([("a", text(max))])));
         assert!(picture.as_ref().is_some_and(|picture| !picture.is_too_large()));
         let more = Value::map([("b", text(200))]);
         if mode == Mode::Replace {
             picture = None;
             let all = Value::map([("a", text(max)), ("b", text(200))]);
-            apply(&mut picture, (Retain::Update(mode), all));
+            apply(&mut picture, (PictureChange::Update(mode), all));
         } else {
-            apply(&mut picture, (Retain::Update(mode), more));
+            apply(&mut picture, (PictureChange::Update(mode), more));
         }
         assert!(picture.is_some_and(|picture| picture.is_too_large()));
     }
@@ -177,7 +177,7 @@ fn picture_may_be_too_large_by_itself() {
 
 #[test]
 fn picture_is_encoded_on_demand_and_only_once() {
-    let update = Retain::Update(Mode::Merge { null_deletes: false });
+    let update = PictureChange::Update(Mode::Merge { null_deletes: false });
     let mut picture = None;
     let set = |picture: &mut Option<Picture>, number| {
         apply(picture, (update, Value::map([("n", Value::Int(number))])));
@@ -219,7 +219,7 @@ fn change_of(operation: &str, number: i64) -> Value {
     change(operation, number)
 }
 
-pub(in crate::hub) fn retains() -> impl Strategy<Value = Retain> {
+pub(in crate::hub) fn changes() -> impl Strategy<Value = PictureChange> {
     let mode = || {
         prop_oneof![
             1 => Just(Mode::Replace),
@@ -228,11 +228,10 @@ pub(in crate::hub) fn retains() -> impl Strategy<Value = Retain> {
         ]
     };
     prop_oneof![
-        1 => Just(Retain::Nothing),
-        1 => Just(Retain::Clear),
-        12 => mode().prop_map(Retain::Update),
+        1 => Just(PictureChange::Clear),
+        12 => mode().prop_map(PictureChange::Update),
         2 => (mode(), any::<bool>())
-            .prop_map(|(mode, received)| Retain::Install { mode, received }),
+            .prop_map(|(mode, received)| PictureChange::Install { mode, received }),
     ]
 }
 
@@ -241,13 +240,13 @@ proptest! {
 
     #[test]
     fn picture_equals_a_naive_model(
-        events in prop::collection::vec((retains(), values(), any::<bool>()), 0..24),
+        events in prop::collection::vec((changes(), values(), any::<bool>()), 0..24),
     ) {
         let mut picture = None;
         let mut model = None;
-        for (retain, value, asks) in events {
-            apply(&mut picture, (retain, value.clone()));
-            model = naive(model.as_ref(), retain, Some(&value));
+        for (change, value, asks) in events {
+            apply(&mut picture, (change, value.clone()));
+            model = naive(model.as_ref(), Some(change), Some(&value));
             if asks {
                 prop_assert_eq!(decoded(&mut picture, Format::MsgPack), model.clone());
             }

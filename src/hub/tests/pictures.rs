@@ -1,6 +1,6 @@
 //! Tests of pictures: what later subscribers get, and that later updates continue it without a gap.
 
-use super::super::picture::tests::{CLEARS, data, encodings, naive, retains};
+use super::super::picture::tests::{CLEARS, changes, data, encodings, naive};
 use super::*;
 use crate::codec::{Format, Value};
 use proptest::prelude::*;
@@ -14,17 +14,18 @@ fn number(key: &str, number: i64) -> Value {
     Value::map([(key, Value::Int(number))])
 }
 
-fn event(retain: Retain, value: Value) -> Event {
-    let payload = match retain {
-        Retain::Clear => EventPayload::Nothing,
+fn event(change: PictureChange, value: Value) -> Event {
+    let payload = match change {
+        PictureChange::Clear => EventPayload::Nothing,
         _ => EventPayload::Value(encodings(value)),
     };
-    Event { payload, retain: Retention::Picture(retain), ..Event::default() }
+    Event { payload, retain: Retention::Picture(change), ..Event::default() }
 }
 
-fn retain_of(event: &Event) -> Retain {
+fn change_of(event: &Event) -> Option<PictureChange> {
     match event.retain {
-        Retention::Picture(retain) => retain,
+        Retention::Nothing => None,
+        Retention::Picture(change) => Some(change),
         _ => panic!("{event:?}"),
     }
 }
@@ -68,7 +69,7 @@ fn picture_install_reaches_subscribers_only_if_heard() {
     let (mut hub, mut mail) = alone(1 << 20);
     assert!(matches!(hub.join(join(1, NAME, Format::Json), NOW_MS, &mut mail), Joined::Now(_)));
     let install =
-        |received| event(Retain::Install { mode: LOG, received }, Value::Array(Vec::new()));
+        |received| event(PictureChange::Install { mode: LOG, received }, Value::Array(Vec::new()));
     let quiet = publish(&mut hub, &mut mail, NAME, &install(false));
     assert_eq!(quiet, Published::NotSubscribed);
     assert_eq!(picture(&mut hub, &mut mail, NAME), Some(Value::Array(Vec::new())));
@@ -79,7 +80,7 @@ fn picture_install_reaches_subscribers_only_if_heard() {
 #[test]
 fn picture_clear_releases_the_channel() {
     let (mut hub, mut mail) = alone(1 << 20);
-    let update = event(Retain::Update(MERGE), number("a", 1));
+    let update = event(PictureChange::Update(MERGE), number("a", 1));
     assert!(matches!(publish(&mut hub, &mut mail, NAME, &update), Published::Ordered(_)));
     assert_eq!(hub.channel_count(), 1, "kept without a subscriber");
     assert!(hub.kept_bytes() > 0);
@@ -103,8 +104,9 @@ fn pictures_and_cached_events_share_memory_and_the_oldest_are_dropped() {
     let entry = |data: &str| CacheEntry { ttl_ms: 10_000, event: "e".into(), data: data.into() };
     let cached =
         |data: &str| Event { retain: Retention::Cache(Arc::new(entry(data))), ..Event::default() };
-    let update =
-        |bytes| event(Retain::Update(MERGE), Value::map([("a", Value::text(&"x".repeat(bytes)))]));
+    let update = |bytes| {
+        event(PictureChange::Update(MERGE), Value::map([("a", Value::text(&"x".repeat(bytes)))]))
+    };
     publish(&mut hub, &mut mail, "cache-1", &cached(&"c".repeat(400)));
     publish(&mut hub, &mut mail, "one", &update(400));
     publish(&mut hub, &mut mail, "cache-2", &cached(&"c".repeat(400)));
@@ -152,7 +154,7 @@ fn picture_that_never_has_room_is_published_all_the_same() {
     let (mut hub, mut mail) = alone(0);
     let entry = CacheEntry { ttl_ms: 10_000, event: "e".into(), data: "d".into() };
     let cached = Event { retain: Retention::Cache(Arc::new(entry)), ..Event::default() };
-    for event in [cached, event(Retain::Update(MERGE), number("a", 1))] {
+    for event in [cached, event(PictureChange::Update(MERGE), number("a", 1))] {
         match publish(&mut hub, &mut mail, NAME, &event) {
             Published::Ordered(at) => assert!(hub.subscribers_at(at).is_empty()),
             other => panic!("{other:?}"),
@@ -165,7 +167,7 @@ fn picture_that_never_has_room_is_published_all_the_same() {
 fn picture_counts_lost_elements() {
     let (mut hub, mut mail) = alone(1 << 20);
     let five = Value::Array((0..5).map(Value::Int).collect());
-    publish(&mut hub, &mut mail, NAME, &event(Retain::Update(LOG), five));
+    publish(&mut hub, &mut mail, NAME, &event(PictureChange::Update(LOG), five));
     assert_eq!(hub.losses(), Losses { kept: 0, elements: 1 });
     assert_eq!(hub.losses(), Losses::default());
 }
@@ -179,7 +181,7 @@ fn encodings_are_shared_by_all_cores() {
         world.toggle(core, 1, Format::MsgPack);
     }
     while world.carry(0) {}
-    let event = event(Retain::Update(MERGE), number("a", 1));
+    let event = event(PictureChange::Update(MERGE), number("a", 1));
     world.publish(0, &event);
     while world.carry(0) {}
     let mut frames: Vec<_> =
@@ -243,7 +245,7 @@ impl Cores {
 
     fn ordered(&mut self, event: &Event) {
         let value = event.encodings().and_then(|encodings| encodings.value());
-        self.model = naive(self.model.as_ref(), retain_of(event), value);
+        self.model = naive(self.model.as_ref(), change_of(event), value);
     }
 
     fn publish(&mut self, core: u16, event: &Event) {
@@ -260,8 +262,8 @@ impl Cores {
     /// Replaces the picture by one with the same content.
     fn compact(&mut self) {
         if let Some(model) = self.model.clone() {
-            let retain = Retain::Install { mode: Mode::Replace, received: false };
-            self.publish(self.home, &event(retain, model));
+            let change = PictureChange::Install { mode: Mode::Replace, received: false };
+            self.publish(self.home, &event(change, model));
         }
     }
 
@@ -325,14 +327,14 @@ impl Client {
         let frame = event.encodings().map(|encodings| encodings.encoded(self.format));
         self.frames.extend(frame.map(|frame| frame.as_ptr() as usize));
         let value = frame.map(|frame| data(frame, self.format));
-        self.state = naive(self.state.as_ref(), retain_of(event), value.as_ref());
+        self.state = naive(self.state.as_ref(), change_of(event), value.as_ref());
     }
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     Toggle(u16, u32, Format),
-    Publish(u16, Retain, Value),
+    Publish(u16, Option<PictureChange>, Value),
     Compact,
     Carry(usize),
 }
@@ -346,9 +348,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         }),
     ];
     let format = prop::sample::select(Format::ALL.to_vec());
+    let change = prop::option::weighted(0.9, changes());
     let step = prop_oneof![
         3 => (0..3_u16, 0..4_u32, format).prop_map(|(core, at, it)| Step::Toggle(core, at, it)),
-        4 => (0..3_u16, retains(), values).prop_map(|(core, it, v)| Step::Publish(core, it, v)),
+        4 => (0..3_u16, change, values).prop_map(|(core, it, v)| Step::Publish(core, it, v)),
         1 => Just(Step::Compact),
         8 => any::<usize>().prop_map(Step::Carry),
     ];
@@ -364,14 +367,18 @@ proptest! {
         for step in steps {
             match step {
                 Step::Toggle(core, at, format) => world.toggle(core % cores, at, format),
-                Step::Publish(core, mut retain, value) => {
-                    // No subscriber may have a state that differs from the picture.
-                    if let Retain::Install { received, .. } = &mut retain {
-                        *received = true;
-                    }
-                    let mut event = event(retain, value);
-                    if retain == Retain::Clear {
-                        event.payload = EventPayload::Message(());
+                Step::Publish(core, change, value) => {
+                    let payload = EventPayload::Value(encodings(value));
+                    let mut event = Event { payload, ..Event::default() };
+                    if let Some(mut change) = change {
+                        // No subscriber may have a state that differs from the picture.
+                        if let PictureChange::Install { received, .. } = &mut change {
+                            *received = true;
+                        }
+                        if change == PictureChange::Clear {
+                            event.payload = EventPayload::Message(());
+                        }
+                        event.retain = Retention::Picture(change);
                     }
                     world.publish(core % cores, &event);
                 }

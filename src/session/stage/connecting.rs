@@ -7,14 +7,15 @@ use super::proxy::ProxyLeg;
 use super::records::{Input, Records};
 use super::upgrade;
 use super::websocket::WebSocket;
-use crate::gateway::proxy::{UpgradeQuery, UpstreamFailure, UpstreamHandshake};
+use crate::dialect::{Effect, PeerMessage};
+use crate::gateway::proxy::{UpgradeQuery, UpstreamHandshake};
 use crate::http::{Connection, Request, Response};
 use crate::mem::Slot;
 use crate::runtime::Upstreams;
 use crate::session::ending::{Ending, Progress};
-use crate::session::{Context, Dial, PeerMessage, ProxyEffect};
+use crate::session::{Context, Dial, SessionEvent};
 use crate::time::{Deadline, Now};
-use crate::upstream::{Chosen, Tried};
+use crate::upstream::{Chosen, Tried, UpstreamFailure};
 use crate::ws::Role;
 use crate::ws::output::{Channel, Codecs};
 use crate::ws::record::RecordFraming;
@@ -31,6 +32,8 @@ pub(crate) struct PendingUpstream {
     /// The upstreams that were tried, and the one that is being tried.
     tried: Tried,
     chosen: Option<Chosen>,
+    /// The dial that was requested, until it has a slot.
+    dial: Option<Box<Dial>>,
     /// The connection that is being tried, once it has a slot.
     pub(super) dialled: Option<Slot>,
 }
@@ -60,10 +63,16 @@ impl PendingUpstream {
         let proxy = &upstreams.proxy;
         let upgrade_query = UpgradeQuery::new(proxy, guards, request, cx.peer.ip(), cx.secure);
         let upstreams = upstreams.clone();
-        let (tried, chosen, dialled) = (Tried::default(), None, None);
-        let mut waiting =
-            PendingUpstream { upstreams, upgrade_query, upgrade, tried, chosen, dialled };
-        if !cx.draining && waiting.dial(cx) {
+        let mut waiting = PendingUpstream {
+            upstreams,
+            upgrade_query,
+            upgrade,
+            tried: Tried::default(),
+            chosen: None,
+            dial: None,
+            dialled: None,
+        };
+        if !cx.draining && waiting.request_dial(cx) {
             return Ok(Box::new(waiting));
         }
         waiting.drop_state(cx.codecs);
@@ -74,7 +83,7 @@ impl PendingUpstream {
 
     /// Requests the next dial: to another address of the chosen upstream, or to another upstream.
     /// Returns false if none is left.
-    fn dial(&mut self, cx: &mut Context<'_>) -> bool {
+    fn request_dial(&mut self, cx: &mut Context<'_>) -> bool {
         let mut is_new = false;
         loop {
             let Some(chosen) = &mut self.chosen else {
@@ -107,13 +116,42 @@ impl PendingUpstream {
                         handshake_ms: self.upstreams.proxy.handshake_ms,
                         buffer_bytes: self.upstreams.proxy.buffer_bytes,
                     };
-                    cx.proxy_effects.push(ProxyEffect::Dial(Box::new(dial)));
+                    self.dial = Some(Box::new(dial));
+                    cx.request(Effect::Dial);
                     return true;
                 }
             }
             // All its addresses were tried, or its name was not resolved.
             cx.counters.proxy_unresolved.add(is_new.into());
             self.put_back(true, cx);
+        }
+    }
+
+    /// Takes the dial that was requested and has no slot yet.
+    pub(super) fn take_dial(&mut self) -> Option<Box<Dial>> {
+        self.dial.take()
+    }
+
+    /// Handles an event of the connection.
+    ///
+    /// # Errors
+    /// The proxy leg that the connection becomes, because an upstream has opened a WebSocket.
+    pub(super) fn on(
+        &mut self,
+        event: SessionEvent<'_>,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Result<Progress, Box<WebSocket>> {
+        match event {
+            SessionEvent::Peer(PeerMessage::Answered(Ok(protocol))) => {
+                self.linked(protocol, out, cx).map_or(Ok(Progress::Need), |leg| Err(Box::new(leg)))
+            }
+            SessionEvent::Peer(PeerMessage::Answered(Err(cause))) => {
+                Ok(self.unlinked(&cause, out, cx))
+            }
+            SessionEvent::CloseFor(_) => Ok(self.refuse(503, SHUTTING_DOWN, &[], out, cx)),
+            SessionEvent::OutOfMemory => Ok(Progress::End(Ending::Cut)),
+            _ => Ok(Progress::Need),
         }
     }
 
@@ -147,7 +185,7 @@ impl PendingUpstream {
 
     /// Answers the client after the upstream has opened a WebSocket with this subprotocol, and
     /// returns the proxy leg that the connection becomes. Returns `None` if nothing was dialled.
-    pub(super) fn linked(
+    fn linked(
         &mut self,
         protocol: Option<Box<str>>,
         out: &mut Vec<u8>,
@@ -180,7 +218,7 @@ impl PendingUpstream {
     }
 
     /// Handles a failed attempt: dials the next address or upstream, or refuses the client.
-    pub(super) fn unlinked(
+    fn unlinked(
         &mut self,
         cause: &UpstreamFailure,
         out: &mut Vec<u8>,
@@ -200,7 +238,7 @@ impl PendingUpstream {
         if !cause.is_of_the_address() {
             self.put_back(cause.is_fault(), cx);
         }
-        if cause.may_be_tried_elsewhere() && !cx.draining && self.dial(cx) {
+        if cause.may_be_tried_elsewhere() && !cx.draining && self.request_dial(cx) {
             return Progress::Again;
         }
         let fields: &[(&str, &str)] = match cause {
@@ -213,11 +251,6 @@ impl PendingUpstream {
     /// Refuses the client because all attempts together took too long.
     pub(super) fn on_deadline(&self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
         self.refuse(504, TOO_LATE, &[], out, cx)
-    }
-
-    /// Refuses the client because the server is shutting down.
-    pub(super) fn shut_down(&self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
-        self.refuse(503, SHUTTING_DOWN, &[], out, cx)
     }
 
     fn refuse(

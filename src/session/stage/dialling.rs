@@ -5,10 +5,12 @@ use super::proxy::ProxyLeg;
 use super::records::Input;
 use super::transition::Transition;
 use super::websocket::WebSocket;
-use crate::gateway::proxy::{HandshakeOutcome, UpstreamFailure, UpstreamHandshake};
+use crate::dialect::{Effect, PeerMessage, Why};
+use crate::gateway::proxy::{HandshakeOutcome, UpstreamHandshake};
 use crate::mem::Slot;
 use crate::session::ending::{Ending, Progress};
-use crate::session::{Context, Dial, PeerMessage, ProxyEffect};
+use crate::session::{Context, Dial, SessionEvent};
+use crate::upstream::UpstreamFailure;
 use crate::ws::Role;
 
 /// The end of a response head.
@@ -91,7 +93,7 @@ impl Dialling {
             HandshakeOutcome::Open(protocol) => {
                 self.outcome_reported = true;
                 let (to, message) = (self.client, PeerMessage::Answered(Ok(protocol)));
-                cx.proxy_effects.push(ProxyEffect::Send { to, message });
+                cx.request(Effect::PeerMessage { to, message });
                 let leg = ProxyLeg::new(Role::Client, to, self.buffer_bytes, cx.keys);
                 let endpoint = Endpoint::ProxyLeg(Box::new(leg));
                 let input = Input::FRAMES;
@@ -108,6 +110,18 @@ impl Dialling {
     fn failed(&mut self, cause: UpstreamFailure) -> Transition {
         self.cause = cause;
         Transition::CUT
+    }
+
+    /// Handles an event of the connection.
+    pub(super) fn on(&mut self, event: &SessionEvent<'_>) -> Progress {
+        match event {
+            // The client's leg refuses the client, and then ends this connection.
+            SessionEvent::CloseFor(Why::Draining) => Progress::Need,
+            SessionEvent::CloseFor(_) | SessionEvent::OutOfMemory => Progress::End(Ending::Cut),
+            // The client is gone.
+            SessionEvent::Peer(PeerMessage::Close { .. }) => Progress::End(Ending::Cut),
+            _ => Progress::Need,
+        }
     }
 
     /// Handles a deadline that is due.

@@ -1,20 +1,18 @@
 //! The HTTP stage: pipelined requests and their responses in the same order, up to a WebSocket
 //! handshake or a stream.
 
+use super::replies::{PendingReply, Replies, Unfinished};
 use super::respond::{REJECTED, ResponseOptions, error, push, refuse, router, send, unless_failed};
 use super::transition::Transition;
 use super::{cors, events, route, upgrade};
 use crate::config;
-use crate::dialect::{self, Answered, Finish, SharedWith};
+use crate::dialect::{self, Answered};
 use crate::gateway;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
-use crate::hub::Answer;
-use crate::limits::HTTP_PIPELINE;
-use crate::session::Context;
 use crate::session::context::context;
 use crate::session::ending::{Ending, Progress};
+use crate::session::{Context, SessionEvent};
 use crate::time::Deadline;
-use std::collections::VecDeque;
 
 /// The maximum length of a request body that is read although no endpoint uses it, in bytes.
 /// Reading a short body keeps the connection usable.
@@ -24,56 +22,11 @@ const UNWANTED_BODY_BYTES: usize = 16 * 1024;
 #[derive(Default)]
 pub(crate) struct Requests {
     reader: http::Reader,
-    /// Replies that wait for earlier ones or for acknowledgements, the oldest first.
-    replies: VecDeque<PendingReply>,
-    /// The ticket of the oldest reply.
-    first: u32,
+    replies: Replies,
     /// Whether any whole request has been read.
     had_request: bool,
     /// Whether the head of the request whose body is being read was checked.
     head_checked: bool,
-}
-
-/// One reply that was not sent yet.
-struct PendingReply {
-    acks: u32,
-    body: Body,
-    /// Whether the connection ends after this reply.
-    last: bool,
-    /// Whether no further request is read until this reply is complete, because its answers may be
-    /// large.
-    gathers: bool,
-}
-
-enum Body {
-    /// The whole response.
-    Bytes(Vec<u8>),
-    /// Made from answers, when all of them have arrived.
-    Later(Box<Unfinished>),
-}
-
-struct Unfinished {
-    finish: Finish,
-    answers: Vec<(u16, Answer)>,
-    connection: http::Connection,
-    head_only: bool,
-    shared_with: Option<SharedWith>,
-}
-
-impl PendingReply {
-    fn bytes(bytes: Vec<u8>, last: bool) -> PendingReply {
-        PendingReply { acks: 0, body: Body::Bytes(bytes), last, gathers: false }
-    }
-
-    /// The error response to a WebSocket handshake or a stream that was pipelined after requests
-    /// without responses.
-    fn too_early(cx: &Context<'_>) -> PendingReply {
-        cx.counters.http_errors.add(1);
-        let mut bytes = Vec::new();
-        let text = "earlier requests are not answered yet\n";
-        Response::text(400, text).connection(http::Connection::Close).push(&mut bytes);
-        PendingReply::bytes(bytes, true)
-    }
 }
 
 impl Requests {
@@ -84,15 +37,10 @@ impl Requests {
         deadline: &mut Deadline,
         cx: &mut Context<'_>,
     ) -> (usize, Transition) {
-        if self.replies.back().is_some_and(|reply| reply.last) {
+        if self.replies.end_the_connection() {
             return (input.len(), Transition::NEED);
         }
-        let configured = &cx.env.config.limits;
-        let limits = http::HeadLimits {
-            head_bytes: configured.http_head_bytes,
-            head_fields: configured.http_head_fields,
-            body_bytes: configured.http_body_bytes,
-        };
+        let limits = limits(cx);
         let phase = self.reader.phase();
         self.reader.offer(cx.env.streams);
         let (taken, event) = self.reader.next(&limits, input);
@@ -102,7 +50,7 @@ impl Requests {
                 let refused = self.look_at_head(cx);
                 if matches!(refused, Progress::Need) {
                     let bytes = http::CONTINUE.to_vec();
-                    self.replies.push_back(PendingReply::bytes(bytes, false));
+                    self.replies.push(PendingReply::bytes(bytes, false));
                 }
                 Progress::Again
             }
@@ -111,23 +59,15 @@ impl Requests {
                     if self.replies.is_empty() {
                         return (taken, route::open_stream(&request, body, entry, out, cx));
                     }
-                    self.replies.push_back(PendingReply::too_early(cx));
+                    self.replies.push(PendingReply::too_early(cx));
                 }
-                Progress::Again
-            }
-            RequestEvent::Request(request) if upgrade::wanted(&request) => {
-                self.had_request = true;
-                if self.replies.is_empty() {
-                    return (taken, route::open(&request, out, cx));
-                }
-                self.replies.push_back(PendingReply::too_early(cx));
                 Progress::Again
             }
             RequestEvent::Request(mut request) => {
                 self.had_request = true;
                 let room = self.replies.is_empty().then_some(&mut *out);
-                match answer(&mut request, room, cx) {
-                    Ok(reply) => self.replies.push_back(reply),
+                match open_or_answer(&mut request, room, cx) {
+                    Ok(reply) => self.replies.push(reply),
                     Err(opened) => return (taken, opened),
                 }
                 Progress::Again
@@ -136,7 +76,7 @@ impl Requests {
                 cx.counters.http_errors.add(1);
                 let mut bytes = Vec::new();
                 error.respond(&mut bytes);
-                self.replies.push_back(PendingReply::bytes(bytes, true));
+                self.replies.push(PendingReply::bytes(bytes, true));
                 Progress::Again
             }
         };
@@ -170,7 +110,7 @@ impl Requests {
         };
         cx.counters.http_bodies_unread.add(1);
         self.had_request = true;
-        self.replies.push_back(reply);
+        self.replies.push(reply);
         self.discard();
         Progress::Again
     }
@@ -187,7 +127,7 @@ impl Requests {
             Phase::Head if before != Phase::Head => {
                 // The timeout of the first request runs from the start of the connection.
                 let head = cx.now.plus_ms(timeouts.head_ms);
-                *deadline = if self.first == 0 { head.min(*deadline) } else { head };
+                *deadline = if self.replies.none_was_sent() { head.min(*deadline) } else { head };
             }
             Phase::Body if before != Phase::Body => {
                 *deadline = cx.now.plus_ms(timeouts.body_ms);
@@ -213,11 +153,7 @@ impl Requests {
 
     /// Heap bytes of an unfinished request and of replies that wait.
     pub(crate) fn held_bytes(&self) -> usize {
-        let bytes = |it: &PendingReply| match &it.body {
-            Body::Bytes(bytes) => bytes.capacity(),
-            Body::Later(_) => size_of::<Unfinished>(),
-        };
-        self.reader.held_bytes() + self.replies.iter().map(bytes).sum::<usize>()
+        self.reader.held_bytes() + self.replies.held_bytes()
     }
 
     /// Frees the input; nothing more is read.
@@ -237,71 +173,53 @@ impl Requests {
     /// Whether no further request is read for now: `HTTP_PIPELINE` replies wait, or one whose
     /// answers may be large.
     pub(crate) fn is_full(&self) -> bool {
-        let gathers = self.replies.back().is_some_and(|reply| reply.gathers);
-        gathers || self.replies.len() >= HTTP_PIPELINE
+        self.replies.is_full()
     }
 
-    pub(crate) fn ticket(&self) -> Option<u32> {
-        let waiting = self.replies.len() as u32;
-        (waiting > 0).then(|| self.first.wrapping_add(waiting - 1))
+    pub(super) fn ticket(&self) -> Option<u32> {
+        self.replies.ticket()
     }
 
-    fn pending_reply(&mut self, ticket: u32) -> Option<&mut PendingReply> {
-        self.replies.get_mut(ticket.wrapping_sub(self.first) as usize)
+    pub(super) fn collects_answers(&self, ticket: u32) -> bool {
+        self.replies.collects_answers(ticket)
     }
 
-    pub(crate) fn await_ack(&mut self, ticket: u32) {
-        if let Some(reply) = self.pending_reply(ticket) {
-            reply.acks += 1;
-        }
-    }
-
-    pub(crate) fn acked(&mut self, ticket: u32) {
-        if let Some(reply) = self.pending_reply(ticket) {
-            reply.acks = reply.acks.saturating_sub(1);
-        }
-    }
-
-    pub(crate) fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
-        if let Some(PendingReply { body: Body::Later(unfinished), .. }) = self.pending_reply(ticket)
-        {
-            unfinished.answers.push((part, answer));
-        }
-    }
-
-    pub(crate) fn collects_answers(&self, ticket: u32) -> bool {
-        let at = ticket.wrapping_sub(self.first) as usize;
-        matches!(self.replies.get(at), Some(PendingReply { body: Body::Later(_), .. }))
-    }
-
-    pub(crate) fn has_ready_reply(&self) -> bool {
-        self.replies.front().is_some_and(|reply| reply.acks == 0)
+    pub(super) fn has_ready_reply(&self) -> bool {
+        self.replies.has_ready()
     }
 
     /// Moves the replies that are complete into `out`. Returns true if the connection ends after
     /// them.
-    pub(crate) fn flush(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> bool {
-        while self.has_ready_reply()
-            && let Some(reply) = self.replies.pop_front()
-        {
-            self.first = self.first.wrapping_add(1);
-            match reply.body {
-                Body::Bytes(bytes) => out.extend_from_slice(&bytes),
-                Body::Later(it) => {
-                    let reply = (it.finish)(it.answers);
-                    let manner =
-                        ResponseOptions { connection: it.connection, head_only: it.head_only };
-                    push(&reply, manner, it.shared_with.as_ref(), out, cx);
-                }
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> bool {
+        self.replies.flush(out, cx)
+    }
+
+    /// Handles an event of the connection.
+    pub(super) fn on(
+        &mut self,
+        event: SessionEvent<'_>,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Progress {
+        match event {
+            SessionEvent::AcksAwaited { ticket, count } => self.replies.await_acks(ticket, count),
+            SessionEvent::Acked(ticket) => self.replies.acked(ticket),
+            SessionEvent::Answered { ticket, part, answer } => {
+                self.replies.answered(ticket, part, answer);
             }
-            if reply.last {
-                return true;
+            SessionEvent::CloseFor(_) if self.replies.is_empty() => {
+                return Progress::End(Ending::Flush);
             }
+            SessionEvent::OutOfMemory if self.replies.is_empty() => {
+                let answer = Response::text(503, "the server is short of memory\n");
+                answer.connection(http::Connection::Close).push(out);
+                cx.counters.http_errors.add(1);
+                return Progress::End(Ending::Flush);
+            }
+            SessionEvent::OutOfMemory => return Progress::End(Ending::Cut),
+            _ => {}
         }
-        if self.replies.is_empty() && self.replies.capacity() > 4 {
-            self.replies = VecDeque::new();
-        }
-        false
+        Progress::Need
     }
 }
 
@@ -317,6 +235,33 @@ fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
         endpoint if endpoint.has_api() => dialect::needs_body(&mut cx, endpoint, request),
         _ => false,
     })
+}
+
+fn limits(cx: &Context<'_>) -> http::HeadLimits {
+    let limits = &cx.env.config.limits;
+    http::HeadLimits {
+        head_bytes: limits.http_head_bytes,
+        head_fields: limits.http_head_fields,
+        body_bytes: limits.http_body_bytes,
+    }
+}
+
+/// Handles a whole request: a WebSocket handshake, or a request that is answered. `room` is where
+/// the response is written if it is that to a handshake or a stream of events, which begins only
+/// while no earlier request waits for its response.
+///
+/// # Errors
+/// What the connection becomes in place of a reply.
+fn open_or_answer(
+    request: &mut Request<'_>,
+    room: Option<&mut Vec<u8>>,
+    cx: &mut Context<'_>,
+) -> Result<PendingReply, Transition> {
+    match room {
+        Some(out) if upgrade::wanted(request) => Err(route::open(request, out, cx)),
+        None if upgrade::wanted(request) => Ok(PendingReply::too_early(cx)),
+        room => answer(request, room, cx),
+    }
 }
 
 /// Answers a request. `room` is where the response is written if it is a stream of events, which
@@ -400,9 +345,8 @@ fn answer_page(
         Answered::Later(finish) => (finish, false),
         Answered::Gathered(finish) => (finish, true),
     };
-    let answers = Vec::new();
-    let unfinished = Unfinished { finish, answers, connection, head_only, shared_with };
-    PendingReply { acks: 0, body: Body::Later(Box::new(unfinished)), last, gathers }
+    let unfinished = Unfinished::new(finish, connection, head_only, shared_with);
+    PendingReply::later(unfinished, last, gathers)
 }
 
 /// Gives a request to its endpoint.
@@ -448,27 +392,4 @@ fn page(
         now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pending_reply(gathers: bool) -> PendingReply {
-        PendingReply { gathers, ..PendingReply::bytes(Vec::new(), false) }
-    }
-
-    #[test]
-    fn requests_are_full_with_a_pipeline_or_with_one_reply_that_gathers() {
-        let mut requests = Requests::default();
-        requests.replies.extend((1..HTTP_PIPELINE).map(|_| pending_reply(false)));
-        assert!(!requests.is_full());
-        requests.replies.push_back(pending_reply(false));
-        assert!(requests.is_full());
-        let mut requests = Requests::default();
-        requests.replies.push_back(pending_reply(false));
-        assert!(!requests.is_full());
-        requests.replies.push_back(pending_reply(true));
-        assert!(requests.is_full());
-    }
 }

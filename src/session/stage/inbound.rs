@@ -2,6 +2,7 @@
 
 use super::endpoint::Endpoint;
 use super::parked::{ParkedMessage, payload_kind};
+use super::policy::ConnectionPolicy;
 use crate::dialect::Closing;
 use crate::gateway;
 use crate::model::spec::OnInvalid;
@@ -25,7 +26,21 @@ pub(super) struct Recipient<'s> {
     pub(super) wanted: &'s mut Option<Closing>,
 }
 
-impl Recipient<'_> {
+impl<'s> Recipient<'s> {
+    /// The endpoint of a connection with this policy. A message may be parked.
+    pub(super) fn new(
+        endpoint: &'s mut Endpoint,
+        channel: Option<&'s mut Channel>,
+        policy: Option<&'s mut ConnectionPolicy>,
+        wanted: &'s mut Option<Closing>,
+    ) -> Recipient<'s> {
+        let (rules, park) = match policy {
+            Some(ConnectionPolicy { rules, parked, .. }) => (rules.as_ref(), Some(parked)),
+            None => (None, None),
+        };
+        Recipient { endpoint, channel, rules, park, wanted }
+    }
+
     /// Checks a message against the route's rules and gives it to the endpoint if it is valid.
     pub(super) fn give(
         &mut self,

@@ -18,33 +18,34 @@ mod policy;
 mod proxy;
 mod rate_limit;
 mod records;
+mod replies;
 mod respond;
 mod route;
+mod timers;
 mod transition;
 mod unpack;
 pub mod upgrade;
 mod websocket;
 
-pub(super) use http::Requests;
-pub(super) use proxy::ProxyLeg;
-pub(super) use transition::Transition;
-pub(super) use websocket::{Framing, WebSocket};
+pub(super) use websocket::Framing;
 
-use super::Context;
-use super::effect::{Dial, PeerMessage};
 use super::ending::{Ending, Progress};
+use super::{Context, Dial, SessionEvent};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
-use crate::dialect::{Closing, Effects, Env, Why};
-use crate::http::{Connection, Response};
+use crate::dialect::{DialectMessage, Effects, Env, PeerMessage};
 use crate::hub::ConnId;
 use crate::mem::Slot;
+use crate::stats::{Counters, Streams};
 use crate::time::Deadline;
-use crate::ws::close;
 use crate::ws::output::Codecs;
 use crate::ws::record::RecordFraming;
 use connecting::PendingUpstream;
 use dialling::Dialling;
+use http::Requests;
+use proxy::ProxyLeg;
+use transition::Transition;
+use websocket::WebSocket;
 
 /// What a connection is now.
 pub(super) enum Stage {
@@ -74,6 +75,15 @@ impl Stage {
         Stage::WebSocket(WebSocket::new(records::Input::FRAMES, endpoint, None, None, 0))
     }
 
+    /// The client's leg of a proxied connection whose other leg is at `other`, for tests.
+    #[cfg(test)]
+    pub(super) fn proxy_leg(other: Slot) -> Stage {
+        let keys = &mut super::MaskKeys::default();
+        let leg = ProxyLeg::new(crate::ws::Role::Server, other, 1 << 16, keys);
+        let endpoint = endpoint::Endpoint::ProxyLeg(Box::new(leg));
+        Stage::WebSocket(WebSocket::new(records::Input::FRAMES, endpoint, None, None, 0))
+    }
+
     /// A stream of events whose client does not send, for tests.
     #[cfg(test)]
     pub(super) fn event_stream() -> Stage {
@@ -85,39 +95,70 @@ impl Stage {
 
     // --- what it is ---
 
-    /// The requests, in the HTTP stage.
-    pub(super) fn requests(&self) -> Option<&Requests> {
+    fn requests(&self) -> Option<&Requests> {
         match self {
             Stage::Http(requests) => Some(requests),
             _ => None,
         }
     }
 
-    pub(super) fn requests_mut(&mut self) -> Option<&mut Requests> {
-        match self {
-            Stage::Http(requests) => Some(requests),
-            _ => None,
-        }
-    }
-
-    /// The WebSocket, in that stage.
-    pub(super) fn websocket(&self) -> Option<&WebSocket> {
+    fn websocket(&self) -> Option<&WebSocket> {
         match self {
             Stage::WebSocket(socket) => Some(socket),
             _ => None,
         }
     }
 
-    pub(super) fn websocket_mut(&mut self) -> Option<&mut WebSocket> {
+    fn websocket_mut(&mut self) -> Option<&mut WebSocket> {
         match self {
             Stage::WebSocket(socket) => Some(socket),
             _ => None,
         }
     }
 
-    /// The leg of a proxied connection, if this is a WebSocket that is one.
-    pub(super) fn leg_mut(&mut self) -> Option<&mut ProxyLeg> {
-        self.websocket_mut()?.leg_mut()
+    fn leg(&self) -> Option<&ProxyLeg> {
+        self.websocket()?.leg()
+    }
+
+    /// Whether the connection is in its HTTP stage.
+    pub(super) fn is_http(&self) -> bool {
+        self.requests().is_some()
+    }
+
+    /// Whether no whole request has been read yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.requests().is_some_and(Requests::is_fresh)
+    }
+
+    /// Whether this is an idle HTTP connection: it has had a request and waits for the next.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests().is_some_and(Requests::is_idle)
+    }
+
+    /// Whether this is a WebSocket whose close has not begun.
+    pub(super) fn is_open_socket(&self) -> bool {
+        self.websocket().is_some_and(WebSocket::is_open)
+    }
+
+    /// Whether this is a WebSocket whose close has begun.
+    pub(super) fn is_closing(&self) -> bool {
+        self.websocket().is_some_and(|socket| !socket.is_open())
+    }
+
+    /// Whether this is an HTTP stream whose end was sent. Its client sends no close frame: the
+    /// connection ends without waiting for one.
+    pub(super) fn is_through(&self) -> bool {
+        self.websocket().is_some_and(WebSocket::is_through)
+    }
+
+    /// Whether this is one leg of a proxied connection.
+    pub(super) fn is_leg(&self) -> bool {
+        self.leg().is_some()
+    }
+
+    /// Whether more than `buffer_bytes` wait for the peer of this leg.
+    pub(super) fn is_full_leg(&self) -> bool {
+        self.leg().is_some_and(ProxyLeg::is_full)
     }
 
     /// Whether this is a connection to an upstream whose handshake is not answered.
@@ -222,28 +263,7 @@ impl Stage {
     pub(super) fn must_hold(&self, replies: usize, starved: bool, cx: &Context<'_>) -> bool {
         let answers_wait = match self {
             Stage::Http(requests) => requests.is_full(),
-            Stage::WebSocket(socket) => {
-                let spent = socket.compresses() && cx.codecs.is_spent();
-                if socket.has_place() {
-                    // This connection has the core's place for large messages, and others wait for
-                    // that place: it goes on even if its peer does not read.
-                    return spent || cx.congested;
-                }
-                let parked = socket.is_held(cx) || socket.is_open() && socket.endpoint.is_full();
-                let waits = spent || socket.awaits_place(cx) || parked;
-                if starved {
-                    return true;
-                }
-                if let Some(leg) = socket.leg() {
-                    // Nearly all bytes in this queue come from the other leg, and what the client
-                    // sends goes to the other leg. Only refusals of invalid messages add replies
-                    // here.
-                    let limits = &cx.env.config.limits;
-                    let max = leg.max_waiting(limits) + limits.write_queue_bytes / 4;
-                    return waits || leg.is_read_paused() || replies > max;
-                }
-                waits
-            }
+            Stage::WebSocket(socket) => return socket.must_hold(replies, starved, cx),
             Stage::Connecting(_) => return true,
             Stage::Dialling(_) => return false,
         };
@@ -251,6 +271,16 @@ impl Stage {
             || starved
             || cx.congested
             || replies > cx.env.config.limits.write_queue_bytes / 4
+    }
+
+    /// Whether no received bytes are kept: a WebSocket between two messages.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        self.websocket().is_some_and(WebSocket::keeps_nothing)
+    }
+
+    /// Whether a whole message waits for the core's place for large messages, which is not free.
+    pub(super) fn awaits_place(&self, cx: &Context<'_>) -> bool {
+        self.websocket().is_some_and(|socket| socket.awaits_place(cx))
     }
 
     /// Whether a message that was received waits: for its schema, or to be decompressed in a later
@@ -278,6 +308,23 @@ impl Stage {
         }
     }
 
+    /// Discards a message that is being decompressed if the connection no longer needs it. `ended`
+    /// is whether the connection ends.
+    pub(super) fn drop_unneeded(&mut self, ended: bool, cx: &mut Context<'_>) {
+        if let Stage::WebSocket(socket) = self
+            && (ended || !socket.is_open() && socket.leg().is_none())
+        {
+            socket.drop_unpacking(cx);
+        }
+    }
+
+    // --- replies to requests ---
+
+    /// The ticket of the newest HTTP request that is not answered yet.
+    pub(super) fn ticket(&self) -> Option<u32> {
+        self.requests()?.ticket()
+    }
+
     /// The ticket under which a publish is acknowledged. For a WebSocket it is 0, and only
     /// publishes with a `part` above 0 are acknowledged.
     pub(super) fn ticket_of_publish(&self, part: u16) -> Option<u32> {
@@ -297,7 +344,72 @@ impl Stage {
         }
     }
 
+    /// Whether the oldest reply is complete.
+    pub(super) fn has_ready_reply(&self) -> bool {
+        self.requests().is_some_and(Requests::has_ready_reply)
+    }
+
+    /// Moves the replies that are complete into `out`. Returns true if the connection ends after
+    /// them.
+    pub(super) fn flush(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> bool {
+        match self {
+            Stage::Http(requests) => requests.flush(out, cx),
+            _ => false,
+        }
+    }
+
     // --- events ---
+
+    /// Handles an event of the connection.
+    pub(super) fn on(
+        &mut self,
+        event: SessionEvent<'_>,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        cx: &mut Context<'_>,
+    ) -> Progress {
+        match self {
+            Stage::Http(requests) => requests.on(event, out, cx),
+            Stage::WebSocket(socket) => socket.on(event, out, cx),
+            Stage::Dialling(dialling) => dialling.on(&event),
+            Stage::Connecting(waiting) => match waiting.on(event, out, cx) {
+                Ok(progress) => progress,
+                Err(leg) => self.enter(Transition::Upgraded(leg), deadline, cx),
+            },
+        }
+    }
+
+    /// Gives a message from another connection to the dialect.
+    #[inline]
+    pub(super) fn on_message(
+        &mut self,
+        what: &DialectMessage,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Progress {
+        match self {
+            Stage::WebSocket(socket) => socket.on_message(what, out, cx),
+            _ => Progress::Need,
+        }
+    }
+
+    /// The deadline of a WebSocket after an event: `before` or an earlier one of its own, or that
+    /// of the close that the event has begun.
+    #[inline]
+    pub(super) fn deadline_after(&self, before: Deadline, cx: &Context<'_>) -> Deadline {
+        match self {
+            Stage::WebSocket(socket) if socket.is_open() => before.min(socket.own_deadline()),
+            Stage::WebSocket(_) => cx.now.plus_ms(cx.env.config.timeouts.close_ms),
+            _ => before,
+        }
+    }
+
+    /// When a token expires or has to be challenged, if this is a WebSocket and that time has not
+    /// come.
+    pub(super) fn valid_lease(&self, cx: &Context<'_>) -> Option<Deadline> {
+        let socket = self.websocket().filter(|socket| !socket.has_expired(cx))?;
+        Some(socket.lease_deadline())
+    }
 
     /// Handles a deadline that is due.
     pub(super) fn on_deadline(
@@ -329,65 +441,16 @@ impl Stage {
         }
     }
 
-    /// Closes the connection for a reason of the server's own.
-    pub(super) fn close_for(
-        &mut self,
-        why: Why,
-        out: &mut Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Progress {
-        match self {
-            Stage::WebSocket(socket) => socket.close_for(why, out, cx),
-            Stage::Http(requests) if requests.ticket().is_some() => Progress::Need,
-            Stage::Http(_) => Progress::End(Ending::Flush),
-            Stage::Connecting(waiting) => waiting.shut_down(out, cx),
-            // The client's leg refuses the client, and then ends this connection.
-            Stage::Dialling(_) if why == Why::Draining => Progress::Need,
-            Stage::Dialling(_) => Progress::End(Ending::Cut),
+    /// Notes that `replies` bytes wait for the peer of this leg.
+    pub(super) fn note_waiting(&mut self, replies: usize) {
+        if let Some(leg) = self.websocket_mut().and_then(WebSocket::leg_mut) {
+            leg.note_waiting(replies);
         }
     }
 
-    /// Ends the connection because the core is short of memory, with a last reply if one fits.
-    pub(super) fn end_for_memory(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
-        match self {
-            Stage::WebSocket(socket) => {
-                let closing = Closing::new(close::TRY_AGAIN, "the server is short of memory");
-                socket.close(&closing, out);
-                Progress::End(Ending::Flush)
-            }
-            Stage::Http(requests) if requests.ticket().is_none() => {
-                let answer = Response::text(503, "the server is short of memory\n");
-                answer.connection(Connection::Close).push(out);
-                cx.counters.http_errors.add(1);
-                Progress::End(Ending::Flush)
-            }
-            _ => Progress::End(Ending::Cut),
-        }
-    }
-
-    /// Handles a message from the other leg, or from the dial that is to become the other leg.
-    pub(super) fn on_peer(
-        &mut self,
-        message: PeerMessage,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        cx: &mut Context<'_>,
-    ) -> Progress {
-        match (&mut *self, message) {
-            (Stage::WebSocket(socket), message) => socket.on_peer(message, out, cx),
-            (Stage::Connecting(waiting), PeerMessage::Answered(Ok(protocol))) => {
-                match waiting.linked(protocol, out, cx) {
-                    Some(leg) => self.enter(Transition::Upgraded(Box::new(leg)), deadline, cx),
-                    None => Progress::Need,
-                }
-            }
-            (Stage::Connecting(waiting), PeerMessage::Answered(Err(cause))) => {
-                waiting.unlinked(&cause, out, cx)
-            }
-            // The client is gone.
-            (Stage::Dialling(_), PeerMessage::Close { .. }) => Progress::End(Ending::Cut),
-            (Stage::Http(_) | Stage::Connecting(_) | Stage::Dialling(_), _) => Progress::Need,
-        }
+    /// Returns the other leg if this leg was full and little enough waits for its peer now.
+    pub(super) fn has_drained(&mut self, replies: usize) -> Option<Slot> {
+        self.websocket_mut()?.leg_mut()?.has_drained(replies)
     }
 
     /// The close message for the other leg, if this connection has not reported its end. `ends` is
@@ -422,6 +485,22 @@ impl Stage {
         }
     }
 
+    // --- counters ---
+
+    /// Counts bytes of a WebSocket, and the WebSocket itself with its first bytes.
+    pub(super) fn count(&mut self, received: usize, sent: usize, streams: &Streams) {
+        if let Stage::WebSocket(socket) = self {
+            socket.count(received, sent, streams);
+        }
+    }
+
+    /// Counts how a WebSocket has ended, if it was counted.
+    pub(super) fn count_end(&self, counters: &Counters, listener: u16) {
+        if let Stage::WebSocket(socket) = self {
+            socket.count_end(counters, listener);
+        }
+    }
+
     // --- dials ---
 
     /// Notes that the connection to the upstream is established. Returns the timeout of the
@@ -449,9 +528,12 @@ impl Stage {
         }
     }
 
-    /// Whether this client waits for a dial that has no slot yet.
-    pub(super) fn waits_for_dial(&self) -> bool {
-        matches!(self, Stage::Connecting(waiting) if waiting.dialled.is_none())
+    /// Takes the dial that this client has requested and that has no slot yet.
+    pub(super) fn take_dial(&mut self) -> Option<Box<Dial>> {
+        match self {
+            Stage::Connecting(waiting) => waiting.take_dial(),
+            _ => None,
+        }
     }
 
     /// Notes that the connection which is being dialled for this client has slot `slot`.

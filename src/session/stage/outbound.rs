@@ -6,10 +6,10 @@ use super::inbound::Recipient;
 use super::parked::ParkedMessage;
 use super::proxy::{PING_PAYLOAD, ProxyLeg};
 use super::websocket::WebSocket;
-use crate::dialect::{Closing, DialectEvent, Why};
+use crate::dialect::{Closing, DialectEvent, PeerMessage, Why};
+use crate::session::Context;
 use crate::session::context::context;
 use crate::session::ending::{Ending, Progress};
-use crate::session::{Context, PeerMessage};
 use crate::time::Deadline;
 use crate::ws::close::{self, CloseHandshake};
 use crate::ws::{MessageKind, Opcode, Role, frame, record};
@@ -187,6 +187,18 @@ impl WebSocket {
         if let Some(leg) = self.leg_mut() {
             leg.note_closed_by_server();
         }
+    }
+
+    /// Closes with a code and a reason that the application has chosen, or the dialect instead.
+    pub(super) fn close_with(
+        &mut self,
+        closing: Closing,
+        out: &mut Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Progress {
+        let closing = self.before_close(closing, out, cx);
+        self.close(&closing, out);
+        Progress::Again
     }
 
     pub(super) fn close_for(

@@ -8,9 +8,9 @@
 //! the other leg once.
 
 use crate::config::Limits;
-use crate::dialect::Closing;
+use crate::dialect::{Closing, Effect, PeerMessage};
 use crate::mem::Slot;
-use crate::session::{Context, MaskKeys, PeerMessage, ProxyEffect};
+use crate::session::{Context, MaskKeys};
 use crate::time::Deadline;
 use crate::upstream::Chosen;
 use crate::ws::close;
@@ -89,7 +89,7 @@ impl ProxyLeg {
     }
 
     pub(super) fn send_to_peer(&self, message: PeerMessage, cx: &mut Context<'_>) {
-        cx.proxy_effects.push(ProxyEffect::Send { to: self.other, message });
+        cx.request(Effect::PeerMessage { to: self.other, message });
     }
 
     /// Passes on a message that our peer has sent.
@@ -153,7 +153,7 @@ impl ProxyLeg {
 
     /// Pauses reading from this leg's peer, unless its close was reported.
     pub(crate) fn pause_reading(&mut self) {
-        self.read_paused = !self.close_reported;
+        self.read_paused |= !self.close_reported;
     }
 
     /// Allows reading from this leg's peer again.

@@ -1,7 +1,6 @@
 //! Decompression of messages: parts of them as they are received, and the work spread over turns.
 
 use super::inbound::Recipient;
-use super::policy::ConnectionPolicy;
 use super::websocket::WebSocket;
 use crate::session::Context;
 use crate::session::ending::Progress;
@@ -82,14 +81,9 @@ impl WebSocket {
             return self.is_over_limit(out, deadline, cx);
         }
         cx.counters.messages_received.add(1);
-        let (rules, park) = match self.policy.as_deref_mut() {
-            Some(ConnectionPolicy { rules, parked, .. }) => (rules.as_ref(), Some(parked)),
-            None => (None, None),
-        };
         let mut wanted = None;
-        let channel = self.channel.as_deref_mut();
-        let (endpoint, wants) = (&mut self.endpoint, &mut wanted);
-        let mut to = Recipient { endpoint, channel, rules, park, wanted: wants };
+        let (channel, policy) = (self.channel.as_deref_mut(), self.policy.as_deref_mut());
+        let mut to = Recipient::new(&mut self.endpoint, channel, policy, &mut wanted);
         to.give(kind, &mut message, out, cx);
         cx.codecs.give_back(message);
         self.close_if(wanted, out, deadline, cx);

@@ -5,19 +5,17 @@
 //! where its bytes come from and go to.
 
 use super::endpoint::Endpoint;
-use super::heartbeat::{HeartbeatDue, Liveness, full, spread};
+use super::heartbeat::Liveness;
 use super::inbound::Recipient;
 use super::policy::ConnectionPolicy;
 use super::proxy::ProxyLeg;
 use super::rate_limit::ControlFrameLimit;
 use super::records::Input;
 use crate::dialect::DialectMessage;
-use crate::dialect::{Closing, DialectEvent, Env, Heartbeat, JoinOutcome, Why};
-use crate::hub::Answer;
-use crate::jwt::Expiry;
-use crate::session::Context;
+use crate::dialect::{Closing, DialectEvent, Env};
 use crate::session::context::context;
 use crate::session::ending::{Ending, Progress};
+use crate::session::{Context, SessionEvent};
 use crate::stats::{Counters, Streams};
 use crate::time::Deadline;
 use crate::ws::close::{self, CloseHandshake};
@@ -53,8 +51,7 @@ pub(crate) struct WebSocket {
     pub(super) policy: Option<Box<ConnectionPolicy>>,
 }
 
-pub(super) const LATE: Closing = Closing::new(close::POLICY, "the message took too long to arrive");
-pub(super) const EXPIRED: Closing = Closing::new(close::POLICY, "the token has expired");
+const NO_MEMORY: Closing = Closing::new(close::TRY_AGAIN, "the server is short of memory");
 const FLOOD: Closing = Closing::new(close::POLICY, "too many control frames");
 
 impl WebSocket {
@@ -78,11 +75,6 @@ impl WebSocket {
         }
     }
 
-    /// Whether the connection is open and a lease deadline is due.
-    pub(crate) fn has_expired(&self, cx: &Context<'_>) -> bool {
-        self.is_open() && self.lease_deadline().due(cx.now)
-    }
-
     /// Our role on this WebSocket: the client's on a connection to an upstream, else the server's.
     fn role(&self) -> ws::Role {
         self.leg().map_or(ws::Role::Server, |leg| leg.role)
@@ -100,7 +92,7 @@ impl WebSocket {
         cx: &mut Context<'_>,
     ) -> (usize, Progress) {
         self.liveness.heard(cx.now);
-        let (role, limits) = (self.role(), self.limits(cx.env));
+        let limits = self.limits(cx.env);
         // What the peer sends after our close frame is ignored (RFC 6455 section 5.5.1).
         let ignores = !self.is_open() && self.leg().is_none();
         if let Some(parked) = self.policy.as_mut().and_then(|policy| policy.parked.take()) {
@@ -109,11 +101,30 @@ impl WebSocket {
         if self.is_unpacking() {
             return (0, self.unpack_on(&limits, ignores, out, deadline, cx));
         }
-        let (taken, event) = self.input.next(role, &limits, input);
+        let (taken, after, wanted) = self.step_frame(input, &limits, ignores, out, deadline, cx);
+        self.input.take_back();
+        self.close_if(wanted, out, deadline, cx);
+        (taken, after)
+    }
+
+    /// Handles at most one message or frame. Returns the number of bytes taken, what follows, and
+    /// the close that the endpoint requests.
+    #[inline]
+    fn step_frame(
+        &mut self,
+        input: &mut [u8],
+        limits: &ws::FrameLimits,
+        ignores: bool,
+        out: &mut Vec<u8>,
+        deadline: &mut Deadline,
+        cx: &mut Context<'_>,
+    ) -> (usize, Progress, Option<Closing>) {
+        let role = self.role();
+        let (taken, event) = self.input.next(role, limits, input);
         let mut wanted = None;
         let after = match event {
             FrameEvent::Need if ignores => Progress::Need,
-            FrameEvent::Need => self.needs_more(&limits, out, deadline, cx),
+            FrameEvent::Need => self.needs_more(limits, out, deadline, cx),
             FrameEvent::Message { .. } | FrameEvent::Ping(_) | FrameEvent::Pong(_) if ignores => {
                 Progress::Again
             }
@@ -134,13 +145,8 @@ impl WebSocket {
             FrameEvent::Message { kind, payload, .. } => {
                 cx.counters.messages_received.add(1);
                 self.begun = 0;
-                let (rules, park) = match self.policy.as_deref_mut() {
-                    Some(policy) => (policy.rules.as_ref(), Some(&mut policy.parked)),
-                    None => (None, None),
-                };
-                let channel = self.channel.as_deref_mut();
-                let (endpoint, wanted) = (&mut self.endpoint, &mut wanted);
-                let mut to = Recipient { endpoint, channel, rules, park, wanted };
+                let (channel, policy) = (self.channel.as_deref_mut(), self.policy.as_deref_mut());
+                let mut to = Recipient::new(&mut self.endpoint, channel, policy, &mut wanted);
                 to.give(kind, payload, out, cx);
                 Progress::Again
             }
@@ -157,9 +163,29 @@ impl WebSocket {
             }
             FrameEvent::Violation(violation) => self.violated(violation, out, cx),
         };
-        self.input.take_back();
-        self.close_if(wanted, out, deadline, cx);
-        (taken, after)
+        (taken, after, wanted)
+    }
+
+    /// Whether input has to wait. `replies` is the number of bytes of replies in the write queue,
+    /// `starved` whether the core is short of memory.
+    pub(super) fn must_hold(&self, replies: usize, starved: bool, cx: &Context<'_>) -> bool {
+        let spent = self.compresses() && cx.codecs.is_spent();
+        if self.has_place() {
+            // This connection has the core's place for large messages, and others wait for that
+            // place: it goes on even if its peer does not read.
+            return spent || cx.congested;
+        }
+        let parked = self.is_held(cx) || self.is_open() && self.endpoint.is_full();
+        let waits = spent || self.awaits_place(cx) || parked;
+        let limits = &cx.env.config.limits;
+        let max = limits.write_queue_bytes / 4;
+        if let Some(leg) = self.leg() {
+            // Nearly all bytes in this queue come from the other leg, and what the client sends
+            // goes to the other leg. Only refusals of invalid messages add replies here.
+            let max = leg.max_waiting(limits) + max;
+            return waits || starved || leg.is_read_paused() || replies > max;
+        }
+        waits || starved || cx.congested || replies > max
     }
 
     /// Sends our close frame if `wanted` is set, and sets the deadline for the peer's.
@@ -208,22 +234,6 @@ impl WebSocket {
         }
     }
 
-    /// Sets the deadline of an unfinished message. Its timeout runs from its first byte, however
-    /// its bytes are spread over time.
-    fn time_message(&mut self, deadline: &mut Deadline, cx: &Context<'_>) -> Progress {
-        if !self.input.mid_message() {
-            self.begun = 0;
-        } else if self.begun == 0 {
-            self.begun = (cx.now.ms as u32).max(1);
-            *deadline = (*deadline).min(self.message_deadline(cx));
-        }
-        Progress::Need
-    }
-
-    pub(super) fn message_deadline(&self, cx: &Context<'_>) -> Deadline {
-        Deadline(full(self.begun, cx.now) + cx.env.config.timeouts.message_ms)
-    }
-
     pub(super) fn violated(
         &mut self,
         violation: Violation,
@@ -237,33 +247,6 @@ impl WebSocket {
         }
         self.close(&closing, out);
         Progress::End(Ending::Flush)
-    }
-
-    /// The earlier of the dialect's own deadline and that of the token leases.
-    pub(crate) fn own_deadline(&self) -> Deadline {
-        self.lease_deadline().min(self.endpoint.deadline())
-    }
-
-    /// When a token expires or has to be challenged.
-    pub(crate) fn lease_deadline(&self) -> Deadline {
-        self.policy.as_ref().map_or(Deadline::NEVER, |policy| policy.deadline())
-    }
-
-    /// Whether a token has expired and was not replaced. Counts challenges that are due.
-    pub(super) fn expiry(&mut self, cx: &Context<'_>) -> bool {
-        if !self.has_expired(cx) {
-            return false;
-        }
-        let leases = self.policy.as_mut().and_then(|policy| policy.leases.as_mut());
-        match leases.map_or(Expiry::None, |leases| leases.look(cx.now)) {
-            Expiry::None => return false,
-            Expiry::Challenge => cx.counters.guard_challenges.add(1),
-            Expiry::Expired => {
-                cx.counters.guard_expired.add(1);
-                return true;
-            }
-        }
-        false
     }
 
     /// Whether the reader holds no memory that a further step would free, and no event to report.
@@ -283,123 +266,53 @@ impl WebSocket {
         ws::FrameLimits { message_bytes: limits.message_bytes.min(max), ..limits }
     }
 
-    /// Handles a deadline that is due: sends the next heartbeat, or closes the connection.
-    pub(super) fn on_deadline(
+    /// Handles an event of the connection.
+    pub(super) fn on(
         &mut self,
-        out: &mut Vec<u8>,
-        deadline: &mut Deadline,
-        cx: &mut Context<'_>,
-    ) -> Progress {
-        let now = cx.now;
-        if !self.is_open() {
-            // The peer did not send its close frame in time.
-            cx.counters.timed_out.add(1);
-            return Progress::End(Ending::Cut);
-        }
-        if self.input.mid_message() && self.message_deadline(cx).due(now) {
-            return self.end_late(out, cx);
-        }
-        if self.expiry(cx) {
-            self.close(&EXPIRED, out);
-            *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-            return Progress::Again;
-        }
-        if self.endpoint.deadline().due(now) {
-            let after = self.call_dialect(DialectEvent::Deadline, out, cx);
-            if !self.is_open() {
-                *deadline = now.plus_ms(cx.env.config.timeouts.close_ms);
-                return after;
-            }
-        }
-        let due = self.liveness.due(self.heartbeat_times(cx), self.records().is_none(), now);
-        if let HeartbeatDue::Record(_) = due {
-            self.push_heartbeat(out);
-        }
-        let until = match due {
-            HeartbeatDue::Received(until) if self.input.mid_message() => {
-                until.min(self.message_deadline(cx))
-            }
-            HeartbeatDue::Received(until) | HeartbeatDue::Asked(until) => until,
-            HeartbeatDue::Record(until) => until,
-            HeartbeatDue::Ping(until) => {
-                self.send_ping(out, cx);
-                until
-            }
-            HeartbeatDue::AppPing(until) => {
-                self.call_dialect(DialectEvent::AppPing, out, cx);
-                until
-            }
-            HeartbeatDue::Silent => {
-                cx.counters.timed_out.add(1);
-                return self.close_for(Why::Silent, out, cx);
-            }
-        };
-        *deadline = until.min(self.own_deadline());
-        Progress::Again
-    }
-
-    /// Closes the connection because a message did not arrive within `timeouts.message_ms`.
-    fn end_late(&mut self, out: &mut Vec<u8>, cx: &Context<'_>) -> Progress {
-        cx.counters.timed_out.add(1);
-        self.close(&LATE, out);
-        Progress::End(Ending::Flush)
-    }
-
-    /// The heartbeat times of this connection, spread by its index.
-    fn heartbeat_times(&self, cx: &Context<'_>) -> Heartbeat {
-        spread(self.endpoint.heartbeat(cx.env), cx.conn.slot)
-    }
-
-    /// The first deadline: the first heartbeat, or the end of a close that the endpoint has begun,
-    /// or an earlier deadline of the connection's own.
-    pub(super) fn first_deadline(&self, cx: &Context<'_>) -> Deadline {
-        let first_ms = match self.is_open() {
-            true => self.heartbeat_times(cx).silence_ms,
-            false => cx.env.config.timeouts.close_ms,
-        };
-        cx.now.plus_ms(first_ms).min(self.own_deadline())
-    }
-
-    pub(crate) fn answered(
-        &mut self,
-        part: u16,
-        answer: Answer,
+        event: SessionEvent<'_>,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Progress {
-        self.call_dialect(DialectEvent::Answered { part, answer }, out, cx)
+        match event {
+            SessionEvent::Answered { part, answer, .. } => {
+                self.call_dialect(DialectEvent::Answered { part, answer }, out, cx)
+            }
+            SessionEvent::Joined { name, outcome, .. } => {
+                self.call_dialect(DialectEvent::Joined { name, outcome }, out, cx)
+            }
+            SessionEvent::NotSubscribed(name) => {
+                self.call_dialect(DialectEvent::NotSubscribed(name), out, cx)
+            }
+            SessionEvent::Reload => self.call_dialect(DialectEvent::Reload, out, cx),
+            SessionEvent::Close(closing) => self.close_with(closing.clone(), out, cx),
+            SessionEvent::CloseFor(why) => self.close_for(why, out, cx),
+            SessionEvent::OutOfMemory => {
+                self.close(&NO_MEMORY, out);
+                Progress::End(Ending::Flush)
+            }
+            SessionEvent::Peer(message) => self.on_peer(message, out, cx),
+            SessionEvent::OtherLegFull => {
+                self.leg_mut().into_iter().for_each(ProxyLeg::pause_reading);
+                Progress::Need
+            }
+            SessionEvent::OtherLegDrained => {
+                self.leg_mut().into_iter().for_each(ProxyLeg::resume_reading);
+                Progress::Need
+            }
+            SessionEvent::AcksAwaited { .. }
+            | SessionEvent::Acked(_)
+            | SessionEvent::Connected(_) => Progress::Need,
+        }
     }
 
-    pub(crate) fn joined(
-        &mut self,
-        name: &str,
-        outcome: JoinOutcome,
-        out: &mut Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Progress {
-        self.call_dialect(DialectEvent::Joined { name, outcome }, out, cx)
-    }
-
-    pub(crate) fn not_subscribed(
-        &mut self,
-        name: &str,
-        out: &mut Vec<u8>,
-        cx: &mut Context<'_>,
-    ) -> Progress {
-        self.call_dialect(DialectEvent::NotSubscribed(name), out, cx)
-    }
-
-    pub(crate) fn on_message(
+    /// Gives a message from another connection to the dialect.
+    pub(super) fn on_message(
         &mut self,
         what: &DialectMessage,
         out: &mut Vec<u8>,
         cx: &mut Context<'_>,
     ) -> Progress {
         self.call_dialect(DialectEvent::Message(what), out, cx)
-    }
-
-    pub(crate) fn on_reload(&mut self, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Progress {
-        self.call_dialect(DialectEvent::Reload, out, cx)
     }
 
     /// Gives the dialect an event, unless the connection is closing.
