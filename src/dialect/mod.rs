@@ -36,7 +36,7 @@ mod webhooks;
 pub mod zenith;
 pub mod zilliqa;
 
-pub use api::DialectApi;
+pub use api::{ChannelHistory, DialectApi};
 pub use app::App;
 pub use apps::{Apps, PathError};
 pub use channels::ids::SocketIds;
@@ -47,7 +47,7 @@ pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, free
 pub use effects::{Effect, EffectList, Effects, JoinOutcome};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
-pub use forms::{LinkedPublish, linked_publish, make_form};
+pub use forms::{LinkedPublish, history_of, linked_publish, make_form, page_in_view};
 pub use links::{Links, Resolved};
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,

@@ -57,6 +57,8 @@ pub enum Query {
         after: Option<StreamPosition>,
         /// The maximum number of events.
         max: usize,
+        /// The number of the link's view in whose form the events are wanted, or 0.
+        view: u16,
     },
     /// The users who are present in one channel.
     Users {

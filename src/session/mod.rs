@@ -4,6 +4,8 @@
 //! No function returns an error for what a peer does wrong: the peer gets a response or a close
 //! frame, and the session an [`Ending`].
 
+#[cfg(test)]
+mod bench_core;
 mod broadcast;
 mod context;
 mod effect;
@@ -13,6 +15,7 @@ mod memory;
 mod pause;
 mod peer;
 mod queue;
+mod replay;
 mod stage;
 
 pub use broadcast::{Broadcast, DeliveryOutcome};

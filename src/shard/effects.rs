@@ -97,14 +97,16 @@ impl Shard {
     fn act(&mut self, slot: Slot, effect: Effect, now: Now) {
         self.work.charge(WorkKind::Effect, work::EFFECT);
         match effect {
-            Effect::Join { app, name, max, request, positioned } => {
+            Effect::Join { app, name, max, request, form } => {
                 let mut is_free = is_public(&self.env, app, &name);
                 let (app, source, view) = self.source_of(app, &name);
                 // Through a view, too, a client can make up names of channels.
                 is_free |= view != 0;
-                // A view has no history of its own.
-                let form = Form { view, positioned: positioned && view == 0 };
-                let request = request.filter(|_| view == 0);
+                let form = Form { view, ..form };
+                let request = match view {
+                    0 => request,
+                    _ => request.and_then(|request| request.through(view)),
+                };
                 let join =
                     Join { slot, app, name: &source, max, is_public: is_free, request, form };
                 let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
@@ -170,16 +172,21 @@ impl Shard {
     ) {
         let mut missed = Vec::new();
         if let JoinOutcome::Joined(Some(reply)) = &mut outcome {
+            if form.view != 0 {
+                // A subscriber through a view is not told the members of the source.
+                (reply.users, reply.cached) = (None, None);
+            }
             if let Some(picture) = &reply.picture {
                 session.show(picture, cx);
             }
             session.recall(&reply.history, cx);
             if let Some(resumed) = &mut reply.resumed {
-                missed = session.take_replay(resumed, cx);
+                missed = session.take_replay(resumed, (source, form), cx);
+                session.note_position(form, resumed.position.into());
             }
         }
         session.joined(name, outcome, cx);
-        session.replay(missed, source, form, cx);
+        session.replay(missed, form, cx);
     }
 
     /// The channel that a name leads to: the source's and the number of the view if the name is
@@ -210,21 +217,21 @@ impl Shard {
 
     fn query_of_source(&self, query: Query) -> Query {
         let owned = |app, name: &str| {
-            let (app, name, _) = self.source_of(app, name);
-            (app, name.into_owned().into_boxed_str())
+            let (app, name, view) = self.source_of(app, name);
+            (app, name.into_owned().into_boxed_str(), view)
         };
         match query {
             Query::Channel { app, name } => {
-                let (app, name) = owned(app, &name);
+                let (app, name, _) = owned(app, &name);
                 Query::Channel { app, name }
             }
             Query::Users { app, name } => {
-                let (app, name) = owned(app, &name);
+                let (app, name, _) = owned(app, &name);
                 Query::Users { app, name }
             }
-            Query::History { app, name, after, max } => {
-                let (app, name) = owned(app, &name);
-                Query::History { app, name, after, max }
+            Query::History { app, name, after, max, .. } => {
+                let (app, name, view) = owned(app, &name);
+                Query::History { app, name, after, max, view }
             }
             Query::Channels { .. } => query,
         }
@@ -299,7 +306,7 @@ impl Shard {
         for _ in 0..others {
             session.await_ack(ticket);
         }
-        if let Some(answer) = ours
+        if let Some(answer) = ours.map(|answer| self.in_view(answer))
             && let Some((session, mut cx)) = self.session(slot, now)
         {
             let listed = match &answer {
@@ -310,6 +317,17 @@ impl Shard {
             cx.work.charge(WorkKind::Listing, work::LISTED * listed as u64);
             session.answered(ticket, part, answer, &mut cx);
         }
+    }
+
+    /// The answer to a query in the form of the view through which it was made.
+    pub(super) fn in_view(&self, mut answer: Answer) -> Answer {
+        if let Answer::History(Some(page)) = &mut answer
+            && page.view.is_some()
+        {
+            self.work.charge(WorkKind::Delivery, work::DELIVERY * page.events.len() as u64);
+            dialect::page_in_view(&self.env, page);
+        }
+        answer
     }
 
     /// Counts the work of a query that visits every channel of this core. The work for lists of

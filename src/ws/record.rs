@@ -81,7 +81,7 @@ impl RecordFraming {
     pub fn push(self, out: &mut Vec<u8>, kind: MessageKind, payload: &[u8]) -> bool {
         let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
         match self {
-            RecordFraming::Events => return push_event(out, kind, payload, None),
+            RecordFraming::Events => return push_event(out, kind, payload, ""),
             RecordFraming::Lengths => {
                 let length = u32::try_from(payload.len()).unwrap_or(NO_MESSAGE);
                 if length == NO_MESSAGE {
@@ -113,7 +113,7 @@ impl RecordFraming {
         let kind =
             if opcode == super::Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
         match self {
-            RecordFraming::Events => push_event(&mut out, kind, payload, id),
+            RecordFraming::Events => push_event(&mut out, kind, payload, &line_of(id)),
             _ => self.push(&mut out, kind, payload),
         };
         out
@@ -167,19 +167,24 @@ impl fmt::Display for EventId {
     }
 }
 
-/// Appends a message as one event in one chunk; false if it is binary. Each of CR LF, CR and LF
-/// ends a line of data.
-pub(super) fn push_event(
-    out: &mut Vec<u8>,
-    kind: MessageKind,
-    payload: &[u8],
-    id: Option<EventId>,
-) -> bool {
+/// The line of an event with its id; empty if it has none.
+fn line_of(id: Option<EventId>) -> String {
+    id.map(|id| format!("id: {id}\n")).unwrap_or_default()
+}
+
+/// Appends an id that is not the id of an event: after a lost connection the client sends this id,
+/// unless it has received a later one. It receives no event.
+pub(super) fn push_id(out: &mut Vec<u8>, id: EventId) {
+    push_chunk(out, &[line_of(Some(id)).as_bytes(), b"\n"]);
+}
+
+/// Appends a message as one event in one chunk, after the line `id`, which may be empty; false if
+/// the message is binary. Each of CR LF, CR and LF ends a line of data.
+pub(super) fn push_event(out: &mut Vec<u8>, kind: MessageKind, payload: &[u8], id: &str) -> bool {
     if kind == MessageKind::Binary {
         return false;
     }
     const DATA: &[u8] = b"data: ";
-    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     let Some(first) = memchr::memchr2(b'\r', b'\n', payload) else {
         push_chunk(out, &[id.as_bytes(), DATA, payload, b"\n\n"]);
         return true;
@@ -218,7 +223,7 @@ pub fn push_end(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
 
 /// Appends a chunk (RFC 9112 section 7.1) of these parts. Returns the length of its size line in
 /// bytes.
-fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
+pub(super) fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let head = format!("{length:x}\r\n");
     out.reserve(head.len() + length + 2);

@@ -9,6 +9,14 @@ use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Opcode, Reader, Role, f
 /// The id, key and secret of the application that every test uses.
 pub(crate) const APP: (&str, &str, &str) = ("1", "app-key", "app-secret");
 
+/// The same of a second application, whose requests begin with `/apps/2/`.
+pub(crate) const SECOND: (&str, &str, &str) = ("2", "second-key", "second-secret");
+
+/// The application whose id is in the path of a request.
+fn app_of(path: &str) -> (&'static str, &'static str, &'static str) {
+    if path.starts_with("/apps/2/") { SECOND } else { APP }
+}
+
 /// The request of a WebSocket handshake for `target`; `fields` is further header lines.
 pub(crate) fn handshake(target: &str, fields: &str) -> Vec<u8> {
     format!(
@@ -53,8 +61,9 @@ pub(crate) fn ingest(token: &str, body: &[u8]) -> Vec<u8> {
 
 /// The query of a signed request. The query parameters of `path` are signed too.
 pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -> String {
+    let (_, key, secret) = app_of(path);
     let mut parameters = vec![
-        format!("auth_key={}", APP.1),
+        format!("auth_key={key}"),
         format!("auth_timestamp={unix_s}"),
         "auth_version=1.0".to_owned(),
     ];
@@ -65,14 +74,14 @@ pub(crate) fn signed_query(method: &str, path: &str, body: &[u8], unix_s: u64) -
     parameters.extend(more.split('&').filter(|it| !it.is_empty()).map(str::to_owned));
     parameters.sort();
     let query = parameters.join("&");
-    let signature = sign(&[method, "\n", path, "\n", &query]);
+    let signature = sign(secret, &[method, "\n", path, "\n", &query]);
     query + "&auth_signature=" + &signature
 }
 
 /// The `auth` value of a subscription.
 pub(crate) fn auth(socket_id: &str, channel: &str, channel_data: Option<&str>) -> String {
     let data = channel_data.map(|data| format!(":{data}")).unwrap_or_default();
-    format!("{}:{}", APP.1, sign(&[socket_id, ":", channel, &data]))
+    format!("{}:{}", APP.1, sign(APP.2, &[socket_id, ":", channel, &data]))
 }
 
 /// The secret that signs the tokens of [`token`].
@@ -90,9 +99,9 @@ pub(crate) fn token(claims: &str) -> String {
     format!("{message}.{signature}")
 }
 
-fn sign(parts: &[&str]) -> String {
+fn sign(secret: &str, parts: &[&str]) -> String {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
-    hex::<32, 64>(&HmacKey::new(APP.2.as_bytes()).sign(&parts))
+    hex::<32, 64>(&HmacKey::new(secret.as_bytes()).sign(&parts))
 }
 
 fn hex<const BYTES: usize, const TEXT: usize>(bytes: &[u8; BYTES]) -> String {
@@ -114,6 +123,8 @@ pub(crate) enum Received {
     Close(Option<u16>, String),
     /// A server-sent event with an id: the id and the data.
     Event(String, String),
+    /// An id without an event.
+    Id(String),
     /// The beginning of a stream of events, with the time in milliseconds before a reconnection.
     Start(String),
     /// A keep-alive record of a stream, which is not a message.
@@ -136,6 +147,8 @@ pub(crate) struct ClientReader {
     inflater: Option<Inflater>,
     /// Whether the next response is one to HEAD.
     pub(crate) head_only: bool,
+    /// The lines of a server-sent event of which more chunks follow.
+    event: Vec<u8>,
 }
 
 impl ClientReader {
@@ -237,7 +250,13 @@ impl ClientReader {
         let record = self.bytes.get(start..end + 2)?[..size].to_vec();
         self.bytes.drain(..end + 2);
         Some(match framing {
-            RecordFraming::Events => event(&record),
+            RecordFraming::Events => {
+                self.event.extend_from_slice(&record);
+                if !self.event.ends_with(b"\n\n") {
+                    return self.next();
+                }
+                event(&std::mem::take(&mut self.event))
+            }
             RecordFraming::Json | RecordFraming::Lines => match record.strip_suffix(b"\n") {
                 Some(b"") => Received::Alive,
                 Some(line) if !line.contains(&b'\n') => {
@@ -281,6 +300,7 @@ fn event(record: &[u8]) -> Received {
     match (data, id, retry, comments) {
         (Some(data), None, None, 0) => Received::Text(data),
         (Some(data), Some(id), None, 0) => Received::Event(id, data),
+        (None, Some(id), None, 0) => Received::Id(id),
         (None, None, Some(retry), 1) => Received::Start(retry),
         (None, None, None, 1) => Received::Alive,
         _ => broken(),

@@ -26,6 +26,7 @@ use super::{
 use crate::config::{Contracts, SlowConsumer};
 use crate::dialect::DialectMessage;
 use crate::http;
+use crate::hub::Form;
 use crate::ws::{self, close};
 use compose::NotificationKey;
 use epoch::Epoch;
@@ -122,7 +123,7 @@ impl Dialect for Connection {
             name,
             max: usize::MAX,
             request: None,
-            positioned: false,
+            form: Form::PUBLISHED,
         });
         Some(Connection { early: Some(Box::default()), ..Connection::default() })
     }

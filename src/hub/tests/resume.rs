@@ -13,7 +13,7 @@ fn event(text: &str) -> Event {
 }
 
 fn join(index: u32, from: ResumeFrom) -> Join<'static> {
-    let resume = Some(ResumeRequest { from, limit: LIMIT });
+    let resume = Some(ResumeRequest { from, limit: LIMIT, view: 0 });
     Join {
         slot: slot(index),
         app: 0,
@@ -21,7 +21,7 @@ fn join(index: u32, from: ResumeFrom) -> Join<'static> {
         max: 100,
         is_public: false,
         request: Some(JoinRequest { resume, ..JoinRequest::default() }),
-        form: Form { view: 0, positioned: true },
+        form: Form::POSITIONED,
     }
 }
 
@@ -249,8 +249,10 @@ fn resume_bounds_are_the_configured_ones_of_now() {
     let resume = |bytes, serial| {
         let from = ResumeFrom::Position(StreamPosition { serial, ..start });
         let limit = HistoryLimit { bytes, ..LIMIT };
-        let request =
-            JoinRequest { resume: Some(ResumeRequest { from, limit }), ..Default::default() };
+        let request = JoinRequest {
+            resume: Some(ResumeRequest { from, limit, view: 0 }),
+            ..Default::default()
+        };
         Join { request: Some(request), ..join(1, from) }
     };
     for (bytes, serial, outcome) in [
@@ -331,7 +333,7 @@ fn resume_histories_end_when_their_application_is_configured_anew() {
 fn resume_pages_of_a_history() {
     let mut it = Alone::new(1 << 20);
     let query = |it: &Alone, after: Option<StreamPosition>, max| {
-        let query = Query::History { app: 0, name: NAME.into(), after, max };
+        let query = Query::History { app: 0, name: NAME.into(), after, max, view: 0 };
         let Answer::History(page) = it.hub.answer_query(&query, it.now_ms) else { panic!() };
         let page = page?;
         let serials = page.events.iter().map(|(serial, _)| *serial).collect::<Vec<_>>();
