@@ -154,8 +154,7 @@ impl History {
         let (position, outcome) = self.locate(from);
         self.note_view(view);
         let missed = self.missed_after(position.serial, now_ms).into_iter();
-        let missed: Vec<_> =
-            missed.map(|(shared, forms)| MissedEvent { shared, forms }).collect();
+        let missed: Vec<_> = missed.map(|(shared, forms)| MissedEvent { shared, forms }).collect();
         let outcome = match from {
             ResumeFrom::Rewind(_) if missed.is_empty() => ResumeOutcome::NoneKept,
             _ => outcome,

@@ -48,7 +48,9 @@ impl Session {
         (name, form): (&str, Form),
         cx: &Context<'_>,
     ) -> Vec<ReplayedEvent> {
-        cx.work.charge(WorkKind::Delivery, work::DELIVERY * resumed.missed.len() as u64);
+        // The form of a view may have to be made.
+        let each = if form.view == 0 { work::DELIVERY } else { work::DELIVERY + work::MESSAGE };
+        cx.work.charge(WorkKind::Delivery, each * resumed.missed.len() as u64);
         let missed = std::mem::take(&mut resumed.missed);
         let (events, waiting) = (self.stage.is_event_stream(), self.link.queue.replies());
         let (is_stream, id_bytes) = match self.stage.framing() {

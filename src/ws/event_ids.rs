@@ -37,6 +37,12 @@ impl EventIds {
         ids.filter(|ids| ids.len() == count).map(|ids| EventIds(ids.into()))
     }
 
+    /// Whether `text` is an id of any number of positions, as a server may have sent it.
+    pub fn is_id(text: &str) -> bool {
+        let count = text.split(',').take(EventIds::MAX + 1).count();
+        count <= EventIds::MAX && EventIds::read(text, count).is_some()
+    }
+
     /// Whether the ids of the stream have no positions, or are written elsewhere.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -119,6 +125,15 @@ mod tests {
         }
         for text in ["", "x,,", "000000000000002a:41, ,", "000000000000002a:41,,-", ",,,"] {
             assert_eq!(EventIds::read(text, 3), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn event_ids_are_recognised_up_to_their_bound() {
+        let text = "000000000000002a:41,".repeat(EventIds::MAX);
+        assert!(EventIds::is_id(&text[..text.len() - 1]) && !EventIds::is_id(&text));
+        for (text, is_id) in [("000000000000002a:41", true), (",", true), ("a\nb", false)] {
+            assert_eq!(EventIds::is_id(text), is_id, "{text}");
         }
     }
 

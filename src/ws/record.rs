@@ -31,7 +31,7 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// The beginning of a stream of events: a comment, which makes proxies pass the head on, and the
 /// time in milliseconds after which the client connects again.
-const EVENTS_START: &[u8] = b": events\nretry: 1000\n\n";
+const EVENTS_START: &[u8] = b": events\nretry: 1000\n";
 
 /// A heartbeat in a stream of events, which is a comment.
 const EVENTS_ALIVE: &[u8] = b": ping\n\n";
@@ -119,10 +119,18 @@ impl RecordFraming {
         out
     }
 
-    /// Appends what comes before the first message.
-    pub fn push_start(self, out: &mut Vec<u8>) {
-        if self == RecordFraming::Events {
-            push_chunk(out, &[EVENTS_START]);
+    /// Appends what comes before the first message. `id` is the id that a client of a stream of
+    /// events has sent, which it would not send again otherwise until it has received another one
+    /// (WHATWG HTML, section 9.2.6: a stream begins without an id). It must be one line.
+    pub fn push_start(self, out: &mut Vec<u8>, id: Option<&str>) {
+        match (self, id) {
+            (RecordFraming::Events, Some(id)) => {
+                push_chunk(out, &[EVENTS_START, b"id: ", id.as_bytes(), b"\n\n"]);
+            }
+            (RecordFraming::Events, None) => {
+                push_chunk(out, &[EVENTS_START, b"\n"]);
+            }
+            _ => {}
         }
     }
 
@@ -595,8 +603,10 @@ mod tests {
         assert_eq!(written(&|out| Lengths.push_alive(out)), b"4\r\n\xff\xff\xff\xff\r\n");
         assert_eq!(written(&|out| Events.push_alive(out)), b"8\r\n: ping\n\n\r\n");
         let start = b"16\r\n: events\nretry: 1000\n\n\r\n";
-        assert_eq!(written(&|out| Events.push_start(out)), start);
-        assert_eq!(written(&|out| Json.push_start(out)), b"");
+        assert_eq!(written(&|out| Events.push_start(out, None)), start);
+        let start = b"1c\r\n: events\nretry: 1000\nid: x\n\n\r\n";
+        assert_eq!(written(&|out| Events.push_start(out, Some("x"))), start);
+        assert_eq!(written(&|out| Json.push_start(out, Some("x"))), b"");
         assert_eq!(written(&|out| push_end(out, None, "")), b"0\r\n\r\n");
         assert_eq!(
             written(&|out| push_end(out, Some(1008), "a\r\nB: c")),

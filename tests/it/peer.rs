@@ -301,7 +301,7 @@ fn event(record: &[u8]) -> Received {
         (Some(data), None, None, 0) => Received::Text(data),
         (Some(data), Some(id), None, 0) => Received::Event(id, data),
         (None, Some(id), None, 0) => Received::Id(id),
-        (None, None, Some(retry), 1) => Received::Start(retry),
+        (None, _, Some(retry), 1) => Received::Start(retry),
         (None, None, None, 1) => Received::Alive,
         _ => broken(),
     }

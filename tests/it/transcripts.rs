@@ -41,9 +41,9 @@
 //! ```
 //!
 //! A letter before `>` or `<` names one of several connections. `*` in what the server sends
-//! matches any run of characters. `$A.stream` is the part before the colon of the id of the last
-//! event that a stream of events has received, and `$A.id` is that id. `$socket` is the connection's
-//! socket id and `$A.socket` that of another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a
+//! matches any run of characters. `$A.id` is the id of the last event that a stream of events has
+//! received, and `$A.stream` the part of it before the colon. `$socket` is the connection's socket
+//! id and `$A.socket` that of another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a
 //! subscription, `$QUERY(method,path,body)` is a signed query, `$JWT({...})` is a token with these
 //! claims, signed with the secret of the peer module, and `$REPEAT(a,3)` is `aaa`.
 //!

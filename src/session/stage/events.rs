@@ -211,7 +211,7 @@ fn open_channels(
     let fields = shared_with.as_ref().map(cors::fields).unwrap_or_default();
     push_head(request, framing, &fields, out);
     out.extend_from_slice(b"\r\n");
-    begin_stream(Some(framing), out, cx);
+    begin_stream(Some(framing), opening.last_event_id().as_deref(), out, cx);
     let policy = ConnectionPolicy::new(cx.env.runtime.route(number).rules.clone(), leases);
     let input = Input::Records(Box::new(Records::none()));
     let channel = Some(Box::new(Channel::of_records(framing).with_ids(ids)));
