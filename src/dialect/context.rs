@@ -73,6 +73,13 @@ impl DialectContext<'_> {
         let _ = self.out.message(ws::MessageKind::Text, text);
     }
 
+    /// Counts an id of a last event with which nothing is resumed, because it cannot be read.
+    pub(super) fn count_malformed_id(&self) {
+        if let Some(counters) = self.env.runtime.counters.get(usize::from(self.conn.core)) {
+            counters.history_malformed.add(1);
+        }
+    }
+
     /// Closes the connection after everything that was sent to it. Only the first close of a call
     /// counts.
     pub fn close(&mut self, closing: Closing) {

@@ -108,7 +108,11 @@ impl Dialect for Connection {
             None => (None, Form::PUBLISHED),
         };
         context.effects.push(Effect::Join { app, name, max: usize::MAX, request, form });
-        let resumes = form.positioned && bare::from(opening) != ResumeFrom::Present;
+        let from = bare::from(opening);
+        if form.positioned && from == ResumeFrom::Malformed {
+            context.count_malformed_id();
+        }
+        let resumes = form.positioned && from != ResumeFrom::Present;
         Some(Connection(Box::new(Member { group, exclude_sender, history_limit, resumes })))
     }
 

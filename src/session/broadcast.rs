@@ -315,8 +315,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bench_core::Core;
     use super::super::stage::Stage;
+    use super::super::test_core::Core;
     use super::*;
     use crate::codec::{Envelope, Value};
     use crate::config::Config;

@@ -4,8 +4,6 @@
 //! No function returns an error for what a peer does wrong: the peer gets a response or a close
 //! frame, and the session an [`Ending`].
 
-#[cfg(test)]
-mod bench_core;
 mod broadcast;
 mod context;
 mod effect;
@@ -17,6 +15,8 @@ mod peer;
 mod queue;
 mod replay;
 mod stage;
+#[cfg(test)]
+mod test_core;
 
 pub use broadcast::{Broadcast, DeliveryOutcome};
 pub use context::Context;

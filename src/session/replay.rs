@@ -121,8 +121,8 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bench_core::Core;
     use super::super::stage::Stage;
+    use super::super::test_core::Core;
     use super::*;
     use crate::hub::{EventForms, StreamPosition};
     use crate::mem::{Frozen, Handle};

@@ -2,7 +2,7 @@
 //! any byte loses no event and repeats none.
 
 use crate::machine::{Machine, config};
-use crate::peer::signed;
+use crate::peer::{Received, handshake, signed, text};
 use std::collections::BTreeMap;
 
 const CHANNELS: [&str; 3] = ["chat-1", "chat-2", "chat-3"];
@@ -176,14 +176,56 @@ fn event_ids_have_positions_of_up_to_32_channels() {
         let names: Vec<_> = (0..count).map(|n| format!("chat-{n}")).collect();
         let at = machine.open_raw();
         let target = format!("/app/app-key/events?channels={}", names.join(","));
-        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let id = format!("Last-Event-ID: {}\r\n", ",".repeat(count - 1));
+        let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{id}\r\n");
         machine.receive(at, request.as_bytes());
+        assert_eq!(machine.counters.history_malformed.get(), u64::from(!has_ids));
         publish(&mut machine, "chat-1", "7");
         let mut source = Source::default();
         source.read(machine.wires_raw(at), true);
         assert_eq!(source.events["chat-1"], [7]);
-        assert_eq!(source.last_id.split(',').count(), if has_ids { count } else { 1 });
-        assert_eq!(!source.last_id.is_empty(), has_ids);
+        assert!(!has_ids || source.last_id.split(',').count() == count);
+        assert_eq!(source.last_id.contains(':'), has_ids);
         machine.end();
     }
+}
+
+const GROUP: &str = "[[routes]]\nwhen = [{ path = '/group' }]\nendpoint = 'reflect'\n\
+                     stream = true\nreflect = { history = 100, history_bytes = '64MiB' }\n";
+
+/// A member that continues is told of a gap by the end of its stream, and continues after it.
+#[test]
+fn event_ids_of_a_group_say_when_what_follows_is_too_much() {
+    let more = format!("[limits]\nwrite_queue_bytes = '16MiB'\n{GROUP}");
+    let mut machine = Machine::new(config(&more));
+    let sender = machine.open();
+    machine.receive(sender, &handshake("/group", ""));
+    let open = |machine: &mut Machine, id: &str| {
+        let at = machine.open();
+        let field = if id.is_empty() { String::new() } else { format!("Last-Event-ID: {id}\r\n") };
+        let fields = format!("Host: localhost\r\nAccept: text/event-stream\r\n{field}");
+        let request = format!("GET /group HTTP/1.1\r\n{fields}\r\n");
+        machine.receive(at, request.as_bytes());
+        std::mem::take(&mut machine.wire(at).received)
+    };
+    machine.receive(sender, &text("first"));
+    let first = open(&mut machine, "");
+    let Some(Received::Event(id, _)) = first.last() else { panic!("{first:?}") };
+    let long = "x".repeat(1 << 20);
+    (0..15).for_each(|_| machine.receive(sender, &text(&long)));
+    assert_eq!(open(&mut machine, id).len(), 2 + 15);
+    machine.receive(sender, &text(&long));
+    let last = open(&mut machine, id);
+    let [.., Received::Id(present), Received::End(trailer)] = &last[..] else {
+        panic!("{} messages", last.len())
+    };
+    assert_eq!(trailer, "Polycast-Close: 1012 missed messages are not kept any more");
+    assert_eq!(machine.counters.history_too_large.get(), 1);
+    // From there on nothing is missing, and an id that cannot be read is counted.
+    machine.receive(sender, &text("last"));
+    let next = open(&mut machine, present);
+    assert!(matches!(&next[2..], [Received::Event(_, data)] if data == "last"), "{next:?}");
+    assert_eq!(machine.counters.history_malformed.get(), 0);
+    open(&mut machine, "no id");
+    assert_eq!(machine.counters.history_malformed.get(), 1);
 }

@@ -51,7 +51,11 @@ pub(super) fn listen<V: Vendor>(
     let max = entry.config.limits.subscriptions_per_connection;
     let histories = query.channels.iter().map(|name| history_of(context.env, app, name));
     let histories: Vec<_> = histories.collect();
-    let mut places = Places::new(opening, histories.iter().flatten().count());
+    let count = histories.iter().flatten().count();
+    if count > EventIds::MAX && opening.last_event_id().is_some() {
+        context.count_malformed_id();
+    }
+    let mut places = Places::new(opening, count);
     for (name, history) in query.channels.into_iter().zip(histories) {
         let cached = channel::is_cached(V::DATA, &name);
         let at = history.and_then(|history| Some((history, places.next()?)));
