@@ -203,4 +203,19 @@ mod tests {
         let bytes = 3 * (2 + 2) + 3 * (EVENT_BYTES + ids().max_bytes());
         check(|| Stage::event_stream_with(ids()), form, "{}", bytes);
     }
+
+    #[test]
+    fn replay_through_a_view_leaves_out_what_no_live_event_of_the_view_is() {
+        let max = Core::new().env.config.limits.write_queue_bytes;
+        for (view, bytes, is_sent) in [(1, max, true), (1, max + 1, false), (0, max + 1, true)] {
+            let mut core = Core::new();
+            let mut session = core.session();
+            let frame = Frozen::new(&vec![b'x'; bytes]);
+            let shared = SharedFrame { frame, compressed: None };
+            let form = Form { view, ..Form::POSITIONED };
+            session.replay(vec![ReplayedEvent { shared, id: None }], form, &mut core.cx());
+            assert_eq!(session.link.queue.replies(), if is_sent { bytes } else { 0 });
+            assert_eq!(core.counters.link_unexpressed.get(), u64::from(!is_sent));
+        }
+    }
 }
