@@ -53,6 +53,14 @@ section! {
         pub queue_bytes: usize = 16 * 1024 * 1024, bytes(65_536..=GIB);
         /// Number of consecutive notifications that may be dropped; one more closes the connection.
         pub dropped_in_a_row: u16 = 8, count(0..=60_000);
+        /// Number of the last epochs that are kept for clients that were away; see
+        /// src/dialect/zilliqa/README.md. While clients that want events or transactions may come
+        /// back, these are fetched from a node although no client is subscribed. 0 keeps none.
+        pub history: usize = 20, count(0..=1000);
+        /// Estimated memory of these epochs, which all cores share; beyond it the oldest are
+        /// removed.
+        #[serde(deserialize_with = "size::memory")]
+        pub history_bytes: usize = 64 * 1024 * 1024, bytes(1024 * 1024..=GIB);
         /// Silence after which the server sends a ping to a client.
         pub ping_after_s: u64 = 30, seconds(1..=DAY_S);
         /// Silence after which a connection is closed. Seconds, more than ping_after_s, at most

@@ -9,7 +9,18 @@ use super::reply::{Answered, HttpReply, no_such_target};
 use crate::dialect::DialectMessage;
 use crate::dialect::Event;
 use crate::http;
+use crate::hub::HistoryLimit;
 use crate::mem::Frozen;
+use crate::ws::event_ids::EventIds;
+
+/// How much is kept of the events of a channel with positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelHistory {
+    /// The limit by which the channel's home keeps its history.
+    pub limit: HistoryLimit,
+    /// The maximum number of events that a client without a position may ask for.
+    pub rewind: u32,
+}
 
 /// A vendor's protocol apart from its connections.
 pub trait DialectApi: Sized {
@@ -26,7 +37,8 @@ pub trait DialectApi: Sized {
     /// Opens a connection of a client that only receives, for a request whose path names
     /// application `app` and whose response is a stream of server-sent events. The connection
     /// receives nothing from its peer. The response begins after this call, so that nothing may be
-    /// sent yet.
+    /// sent yet. Returned besides it are the positions that ids of the stream have, if it is one of
+    /// several channels with a history, as the client has sent them.
     ///
     /// # Errors
     /// The reply that refuses the request.
@@ -34,7 +46,7 @@ pub trait DialectApi: Sized {
         _context: &mut DialectContext<'_>,
         _app: u32,
         opening: &Opening<'_>,
-    ) -> Result<Self, HttpReply> {
+    ) -> Result<(Self, EventIds), HttpReply> {
         Err(no_such_target(opening.path))
     }
 
@@ -52,6 +64,11 @@ pub trait DialectApi: Sized {
     /// The content of an event that was published in this dialect, for the subscribers of linked
     /// channels. `None` if they do not receive it, such as an event of the protocol itself.
     fn content(_event: &Event) -> Option<Content<'_>> {
+        None
+    }
+
+    /// How much is kept of the events of a channel of this dialect, if its events have positions.
+    fn history(_env: &Env, _app: u32, _name: &str) -> Option<ChannelHistory> {
         None
     }
 

@@ -3,11 +3,13 @@
 
 use super::closing::{Closing, Why};
 use super::content::{Content, ContentData};
+use super::context::{DialectContext, Opening};
 use super::env::Env;
 use super::protocol::DialectPolicy;
 use crate::dialect::Event;
-use crate::hub::SharedFrame;
+use crate::hub::{ResumeFrom, ResumeReply, SharedFrame};
 use crate::mem::Frozen;
+use crate::ws::record::EventId;
 use crate::ws::{self, Opcode, close, frame};
 use std::sync::Arc;
 
@@ -45,6 +47,22 @@ fn event_of(env: &Env, opcode: Opcode, payload: &[u8]) -> Event {
     let frame = frame::build(opcode, &mut scratch, |out| out.extend_from_slice(payload));
     let compressed = env.compresses.then(Arc::default);
     SharedFrame { frame: Frozen::new(frame), compressed }.into()
+}
+
+/// Where a stream of events resumes, by the id of the last event that its client has received.
+pub(super) fn from(opening: &Opening<'_>) -> ResumeFrom {
+    match opening.last_event_id().map(|text| EventId::read(&text)) {
+        None => ResumeFrom::Present,
+        Some(Some(id)) => ResumeFrom::Position(id.into()),
+        Some(None) => ResumeFrom::Malformed,
+    }
+}
+
+/// Ends a stream of events whose client has missed messages that it cannot be sent. It begins again
+/// after the present position, because it would be closed for the same reason otherwise.
+pub(super) fn close_for_gap(context: &mut DialectContext<'_>, resumed: &ResumeReply) {
+    context.out.id(resumed.position.into());
+    context.close(Closing::new(close::RESTART, "missed messages are not kept any more"));
 }
 
 /// The content of such an event.

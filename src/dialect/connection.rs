@@ -1,6 +1,6 @@
 //! The connection of any dialect: calls the dialect that the table names.
 
-use super::api::DialectApi;
+use super::api::{ChannelHistory, DialectApi};
 use super::closing::{Closing, Why};
 use super::content::Content;
 use super::context::{DialectContext, Opening, Rejection};
@@ -17,6 +17,7 @@ use crate::http;
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
+use crate::ws::event_ids::EventIds;
 
 /// Defines the connection of any dialect by the dialect table.
 macro_rules! connections {
@@ -73,11 +74,11 @@ macro_rules! connections {
                 context: &mut DialectContext<'_>,
                 app: u32,
                 opening: &Opening<'_>,
-            ) -> Result<Connection, HttpReply> {
+            ) -> Result<(Connection, EventIds), HttpReply> {
                 match context.env.dialect_of(app) {
                     $($(#[$cfg])* DialectKind::$name => {
                         super::$module::Connection::listen(context, app, opening)
-                            .map(Connection::$name)
+                            .map(|(connection, ids)| (Connection::$name(connection), ids))
                     })*
                 }
             }
@@ -180,6 +181,16 @@ macro_rules! connections {
                 $(
                     $(#[$cfg])*
                     DialectKind::$name => super::$module::Connection::content(event),
+                )*
+            }
+        }
+
+        /// See [`DialectApi::history`].
+        pub(super) fn history(env: &Env, app: u32, name: &str) -> Option<ChannelHistory> {
+            match env.dialect_of(app) {
+                $(
+                    $(#[$cfg])*
+                    DialectKind::$name => super::$module::Connection::history(env, app, name),
                 )*
             }
         }

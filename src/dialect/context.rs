@@ -14,7 +14,6 @@ use crate::mem::{Frozen, Handle};
 use crate::time::Now;
 use crate::work::Meter;
 use crate::ws::output::Output;
-use crate::ws::record::EventId;
 use crate::ws::{self, frame};
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -54,7 +53,7 @@ impl Opening<'_> {
     /// What the client sends of the last event that it has received: the header field
     /// `Last-Event-ID`, which a browser sends when it connects again, or else `lastEventId` of the
     /// query. `None` if it has received no event with an id.
-    pub fn last_event_id(&self) -> Option<Result<EventId, MalformedId>> {
+    pub fn last_event_id(&self) -> Option<Cow<'_, str>> {
         let field = self.headers.first("last-event-id").map(|it| str::from_utf8(it).unwrap_or("?"));
         let text = match field.filter(|text| !text.is_empty()) {
             Some(text) => Cow::Borrowed(text),
@@ -63,19 +62,22 @@ impl Opening<'_> {
                 query::decode(value, PlusSign::Literal).unwrap_or("?".into())
             }
         };
-        (!text.is_empty()).then(|| EventId::read(&text).ok_or(MalformedId))
+        Some(text).filter(|text| !text.is_empty())
     }
 }
-
-/// The text is not the id of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MalformedId;
 
 impl DialectContext<'_> {
     /// Sends one text message to this peer.
     pub fn send_text(&mut self, text: &[u8]) {
         // The dialects that use `send_text` have text messages only.
         let _ = self.out.message(ws::MessageKind::Text, text);
+    }
+
+    /// Counts an id of a last event with which nothing is resumed, because it cannot be read.
+    pub(super) fn count_malformed_id(&self) {
+        if let Some(counters) = self.env.runtime.counters.get(usize::from(self.conn.core)) {
+            counters.history_malformed.add(1);
+        }
     }
 
     /// Closes the connection after everything that was sent to it. Only the first close of a call

@@ -2,7 +2,7 @@
 //! that requests it.
 
 use crate::dialect::{DialectMessage, Event, JoinRequest};
-use crate::hub::{ConnId, JoinReply, Query};
+use crate::hub::{ConnId, Form, JoinReply, Query};
 use crate::mem::Slot;
 use crate::runtime::UpstreamFailure;
 use crate::ws::{MessageKind, Opcode};
@@ -24,8 +24,8 @@ pub enum Effect {
         max: usize,
         /// The request to the channel's home core, if there is one.
         request: Option<JoinRequest>,
-        /// Whether the connection receives the position of each event in the channel's history.
-        positioned: bool,
+        /// The form in which the connection receives events. The shard finds the view.
+        form: Form,
     },
     /// End a subscription of this connection. There is no reply.
     Leave {

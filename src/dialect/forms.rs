@@ -1,11 +1,12 @@
 //! The forms of an event besides the frame as it was published.
 
-use super::connection::{content, linked_event};
+use super::api::ChannelHistory;
+use super::connection::{content, history, linked_event};
 use super::content::Content;
 use super::env::Env;
 use crate::codec::Format;
 use crate::dialect::{Event, EventPayload};
-use crate::hub::{EventForms, Form, SharedFrame, StreamPosition};
+use crate::hub::{EventForms, Form, HistoryPage, SharedFrame, StreamPosition};
 use crate::mem::Frozen;
 use crate::ws::{Opcode, frame};
 use std::borrow::Cow;
@@ -53,6 +54,26 @@ pub fn linked_publish(env: &Env, app: u32, name: &str, event: &mut Event) -> Lin
         }
         None => LinkedPublish::Refused,
     }
+}
+
+/// How much is kept of the events of the channel that a name leads to, which is the source's if the
+/// name is that of a view.
+pub fn history_of(env: &Env, app: u32, name: &str) -> Option<ChannelHistory> {
+    match env.links.resolve(app, name) {
+        Some(source) => history(env, source.app, &source.name),
+        None => history(env, app, name),
+    }
+}
+
+/// Puts the events of a page into the form of the view through which it was asked for. Events that
+/// the view cannot express are left out, as they are for its subscribers.
+pub fn page_in_view(env: &Env, page: &mut HistoryPage) {
+    let Some((view, name)) = &page.view else { return };
+    for (_, shared) in &mut page.events {
+        let event = Event::from(shared.clone());
+        *shared = in_view(env, name, &event, *view, Format::Json).unwrap_or_default();
+    }
+    page.events.retain(|(_, shared)| !shared.frame.is_empty());
 }
 
 /// Makes a form of an event of the channel that its source calls `name`. An empty frame means that
@@ -118,7 +139,7 @@ mod tests {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, payload.as_bytes()));
         let forms = EventForms::new(Some(StreamPosition { stream: 0x2a, serial: 41 }));
         let event = Event { forms: Some(Arc::new(forms)), ..Event::from(frame) };
-        let form = Form { view: 0, positioned: true };
+        let form = Form::POSITIONED;
         let made = make_form(
             &Env::new(Config::demo(), 1).expect("an environment"),
             "c",

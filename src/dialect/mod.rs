@@ -38,7 +38,7 @@ pub mod zenith;
 #[cfg_attr(not(feature = "zilliqa"), path = "zilliqa/absent.rs")]
 pub mod zilliqa;
 
-pub use api::DialectApi;
+pub use api::{ChannelHistory, DialectApi};
 pub use app::App;
 pub use apps::{Apps, PathError};
 pub use channels::ids::SocketIds;
@@ -49,7 +49,7 @@ pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, free
 pub use effects::{Effect, EffectList, Effects, JoinOutcome, PeerMessage};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
-pub use forms::{LinkedPublish, linked_publish, make_form};
+pub use forms::{LinkedPublish, history_of, linked_publish, make_form, page_in_view};
 pub use links::{LinkedName, Links, Resolved};
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,

@@ -4,10 +4,11 @@
 
 use super::{
     Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
-    Env, JoinOutcome, Opening, Rejection, Why, bare,
+    Env, JoinOutcome, Opening, Rejection, Why, bare, history_of,
 };
-use crate::dialect::Event;
+use crate::dialect::{Event, JoinRequest};
 use crate::http::NormalPath;
+use crate::hub::{Form, ResumeRequest};
 use crate::ws::{self, close};
 
 /// The application number of all plain channels; no configured application has it.
@@ -28,9 +29,17 @@ impl Dialect for Connection {
             context.close(Closing::new(close::POLICY, "the path leads to no channel"));
             return None;
         }
-        let (app, name, request) = (APP, path.to_string(), None);
-        let max = usize::MAX;
-        context.effects.push(Effect::Join { app, name, max, request, positioned: false });
+        let (app, name, max) = (APP, path.to_string(), usize::MAX);
+        // Only a stream of events has a place for positions.
+        let env = context.env;
+        let history = opening.receives_events.then(|| history_of(env, APP, &path)).flatten();
+        let resume = history.map(|history| {
+            let (from, limit) = (bare::from(opening), history.limit);
+            ResumeRequest { from, limit, view: 0 }
+        });
+        let form = if resume.is_some() { Form::POSITIONED } else { Form::PUBLISHED };
+        let request = resume.is_some().then(|| JoinRequest { resume, ..JoinRequest::default() });
+        context.effects.push(Effect::Join { app, name, max, request, form });
         Some(Connection(path))
     }
 
@@ -63,6 +72,14 @@ impl Dialect for Connection {
             }
             DialectEvent::Joined { outcome: JoinOutcome::ChannelFull, .. } => {
                 context.close(Closing::new(close::TRY_AGAIN, "the channel is full"));
+            }
+            DialectEvent::Joined { outcome: JoinOutcome::Joined(Some(reply)), .. } => {
+                let Some(resumed) = reply.resumed else { return };
+                // Nothing tells the client of a gap but the end of its stream.
+                match resumed.outcome.is_gap() {
+                    true => bare::close_for_gap(context, &resumed),
+                    false => context.out.id(resumed.position.into()),
+                }
             }
             _ => {}
         }

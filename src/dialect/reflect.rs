@@ -2,13 +2,15 @@
 //! members of its group, the sender included unless the route excludes it.
 
 use super::{
-    Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent, DialectPolicy, Effect,
-    Env, Opening, Why, bare,
+    ChannelHistory, Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent,
+    DialectPolicy, Effect, Env, JoinOutcome, Opening, Why, bare, history_of,
 };
 use crate::config::{EndpointKind, Grouping, Reflect, Route};
 use crate::dialect::{Event, JoinRequest};
 use crate::http::NormalPath;
-use crate::hub::{HistoryLimit, ResumeFrom, ResumeRequest, Retention};
+use crate::hub::{
+    Form, HistoryLimit, ResumeFrom, ResumeOutcome, ResumeReply, ResumeRequest, Retention,
+};
 use crate::ws::{self, close};
 
 /// The application number of all groups, which are channels of the hub; no configured application
@@ -24,6 +26,8 @@ struct Member {
     group: Box<str>,
     exclude_sender: bool,
     history_limit: Option<HistoryLimit>,
+    /// Whether the member has sent the id of the last message that it has received.
+    resumes: bool,
 }
 
 /// The channel name of a group. It contains the route's listeners, conditions and guards instead of
@@ -59,11 +63,34 @@ fn limit_of(env: &Env, group: &str) -> Option<HistoryLimit> {
     route.and_then(|route| history_limit(&route.reflect))
 }
 
-/// The request of a member that receives server-sent events: for what it has missed since its last
-/// event, or, as any new member, for the whole history.
-fn resume(opening: &Opening<'_>, limit: HistoryLimit) -> ResumeRequest {
-    let last = opening.last_event_id().and_then(Result::ok);
-    ResumeRequest { from: ResumeFrom::Kept(last.map(Into::into)), limit }
+/// What a new member requests of the history of its group. One that receives server-sent events is
+/// sent what it has missed since its last event, or, as any new member, the whole history. If the
+/// group is a view, the history is that of its source, and a new member is sent as many messages as
+/// the route says.
+fn request(env: &Env, opening: &Opening<'_>, group: &str) -> Option<(JoinRequest, Form)> {
+    let reflect = &opening.route.reflect;
+    let (limit, max) = match env.links.resolve(APP, group) {
+        Some(_) => (history_of(env, APP, group)?.limit, reflect.history),
+        None => (history_limit(reflect)?, u32::MAX),
+    };
+    let resume = |last| {
+        let resume = ResumeRequest { from: ResumeFrom::Kept(last, max), limit, view: 0 };
+        JoinRequest { resume: Some(resume), ..JoinRequest::default() }
+    };
+    match (opening.receives_events, max) {
+        (true, _) => {
+            let last = match bare::from(opening) {
+                ResumeFrom::Position(position) => Some(position),
+                _ => None,
+            };
+            Some((resume(last), Form::POSITIONED))
+        }
+        (false, 0) => None,
+        (false, u32::MAX) => {
+            Some((JoinRequest { history: true, ..JoinRequest::default() }, Form::PUBLISHED))
+        }
+        (false, _) => Some((resume(None), Form::PUBLISHED)),
+    }
 }
 
 impl Dialect for Connection {
@@ -76,14 +103,17 @@ impl Dialect for Connection {
         let (app, name) = (APP, group.to_string());
         let Reflect { exclude_sender, .. } = opening.route.reflect;
         let history_limit = history_limit(&opening.route.reflect);
-        let receives_events = opening.receives_events;
-        let request = history_limit.map(|limit| match receives_events {
-            true => JoinRequest { resume: Some(resume(opening, limit)), ..JoinRequest::default() },
-            false => JoinRequest { history: true, ..JoinRequest::default() },
-        });
-        let positioned = receives_events && history_limit.is_some();
-        context.effects.push(Effect::Join { app, name, max: usize::MAX, request, positioned });
-        Some(Connection(Box::new(Member { group, exclude_sender, history_limit })))
+        let (request, form) = match request(context.env, opening, &group) {
+            Some((request, form)) => (Some(request), form),
+            None => (None, Form::PUBLISHED),
+        };
+        context.effects.push(Effect::Join { app, name, max: usize::MAX, request, form });
+        let from = bare::from(opening);
+        if form.positioned && from == ResumeFrom::Malformed {
+            context.count_malformed_id();
+        }
+        let resumes = form.positioned && from != ResumeFrom::Present;
+        Some(Connection(Box::new(Member { group, exclude_sender, history_limit, resumes })))
     }
 
     fn message(
@@ -109,8 +139,18 @@ impl Dialect for Connection {
     }
 
     fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
-        if let DialectEvent::Reload = event {
-            self.0.history_limit = limit_of(context.env, &self.0.group);
+        match event {
+            DialectEvent::Reload => {
+                self.0.history_limit = limit_of(context.env, &self.0.group);
+            }
+            DialectEvent::Joined { outcome: JoinOutcome::Joined(Some(reply)), .. } => {
+                let is_too_large = |it: &ResumeReply| it.outcome == ResumeOutcome::TooLarge;
+                let resumed = reply.resumed.filter(|it| self.0.resumes && is_too_large(it));
+                if let Some(resumed) = resumed {
+                    bare::close_for_gap(context, &resumed);
+                }
+            }
+            _ => {}
         }
     }
 
@@ -128,6 +168,11 @@ impl Dialect for Connection {
 impl DialectApi for Connection {
     fn content(event: &Event) -> Option<Content<'_>> {
         bare::content(event)
+    }
+
+    fn history(env: &Env, _app: u32, name: &str) -> Option<ChannelHistory> {
+        let limit = limit_of(env, name)?;
+        Some(ChannelHistory { limit, rewind: limit.max })
     }
 
     /// A message in the history of its group, if the route has one.

@@ -7,7 +7,7 @@ use super::entry::DialectKind;
 use super::env::Env;
 use super::links::{LinkPlace, Links};
 use super::zenith::{self, Directory};
-use super::{plain, reflect};
+use super::{plain, reflect, zilliqa};
 use crate::config::{self, Config, LinkEnd, LinkTarget, reflect_routes};
 use crate::hub::EventMask;
 use crate::runtime::{self, Runtime};
@@ -38,7 +38,8 @@ impl Env {
         let off = |route: &config::Route| route.compression == config::CompressionMode::Off;
         let compresses = !config.routes.iter().all(off);
         let streams = config.routes.iter().any(|route| route.stream);
-        let (watched, zilliqa) = (watched(&apps), Arc::default());
+        let (watched, zilliqa) = (watched(&apps), Arc::<zilliqa::Shared>::default());
+        zilliqa.set_history(config.zilliqa.history, config.zilliqa.history_bytes);
         Env {
             config,
             runtime,
@@ -64,6 +65,8 @@ impl Env {
         let runtime = self.runtime.reload(&self.config, &config)?;
         let zenith = self.zenith.reloaded(config.zenith.as_deref());
         let env = Env::with(config, runtime, apps, zenith, self.socket_ids.clone(), links);
+        let section = &env.config.zilliqa;
+        self.zilliqa.set_history(section.history, section.history_bytes);
         Ok(Env { zilliqa: self.zilliqa.clone(), ..env })
     }
 }

@@ -18,11 +18,24 @@ pub struct Form {
     pub view: u16,
     /// Whether events carry their position in the channel's history.
     pub positioned: bool,
+    /// The place of the channel's position in the ids of the subscriber's stream of events, from 1;
+    /// 0 if an id is the position of one channel, or if the subscriber has no such stream.
+    pub place: u8,
 }
 
 impl Form {
     /// The frame as it was published.
-    pub const PUBLISHED: Form = Form { view: 0, positioned: false };
+    pub const PUBLISHED: Form = Form { view: 0, positioned: false, place: 0 };
+
+    /// The channel's own events, with their positions.
+    pub const POSITIONED: Form = Form { positioned: true, ..Form::PUBLISHED };
+
+    /// The form of an event's data: that of an event in a stream of events has no position, which
+    /// is in the id of the event instead. All subscribers with this form share the data.
+    #[must_use]
+    pub fn of_data(self, is_stream: bool) -> Form {
+        Form { positioned: self.positioned && !is_stream, place: 0, ..self }
+    }
 }
 
 /// The position of an event in the history of its channel. Positions of two streams cannot be
@@ -103,8 +116,8 @@ mod tests {
     #[test]
     fn forms_are_made_once_each() {
         let forms = EventForms::new(None);
-        let view = |view| Form { view, positioned: false };
-        let positioned = Form { view: 1, positioned: true };
+        let view = |view| Form { view, ..Form::PUBLISHED };
+        let positioned = Form { view: 1, ..Form::POSITIONED };
         for round in 0..2 {
             for (form, format, text) in [
                 (view(1), Format::Json, "1 json"),
@@ -127,7 +140,7 @@ mod tests {
                 let (forms, made) = (&forms, &made);
                 scope.spawn(move || {
                     for step in 0..100 {
-                        let form = Form { view: (step * 7 + core) % 20, positioned: false };
+                        let form = Form { view: (step * 7 + core) % 20, ..Form::PUBLISHED };
                         forms.get(form, Format::Json, || {
                             made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                             frame("form")

@@ -32,6 +32,9 @@ pub(super) struct History {
     bytes: usize,
     formed_bytes: usize,
     formed: usize,
+    /// The views of links through which subscribers have resumed; 0 stands for the channel itself.
+    /// Each may need a form of each event.
+    views: Vec<u16>,
     /// How long an event is kept, in milliseconds; 0 if the history ends with its last subscriber.
     ttl_ms: u64,
     /// When the channel was last seen without a subscriber, if it has none; in milliseconds.
@@ -75,16 +78,6 @@ pub(super) struct HistoryEntry {
     until_ms: u64,
 }
 
-impl HistoryEntry {
-    /// The forms of the event, which has this position.
-    pub(super) fn forms(&self, position: StreamPosition) -> Arc<EventForms> {
-        match &self.forms {
-            Some(forms) if forms.position == Some(position) => forms.clone(),
-            _ => Arc::new(EventForms::new(Some(position))),
-        }
-    }
-}
-
 impl History {
     /// A history without an event. `overhead` is the bytes of a channel that exists only for it.
     pub(super) fn new(since: u64, stream: u64, ttl_ms: u64, overhead: usize) -> History {
@@ -94,6 +87,7 @@ impl History {
             bytes: 0,
             formed_bytes: 0,
             formed: 0,
+            views: Vec::new(),
             ttl_ms,
             idle_ms: None,
             look_ms: u64::MAX,
@@ -244,6 +238,34 @@ impl History {
         self.position.serial - u64::from(count).min(self.events.len() as u64)
     }
 
+    /// Notes that a subscriber resumes through this view, or through none.
+    pub(super) fn note_view(&mut self, view: u16) {
+        if !self.views.contains(&view) {
+            self.views.push(view);
+        }
+    }
+
+    /// The events after `serial` that have not expired, the oldest first. All replays of an event
+    /// share its forms.
+    pub(super) fn missed_after(
+        &mut self,
+        serial: u64,
+        now_ms: u64,
+    ) -> Vec<(SharedFrame, Arc<EventForms>)> {
+        let positions: Vec<_> = self.after(serial, now_ms).map(|(position, _)| position).collect();
+        let begin = self.events.len() - positions.len();
+        let mut missed = Vec::with_capacity(positions.len());
+        for (position, entry) in positions.into_iter().zip(self.events.range_mut(begin..)) {
+            let forms = entry.forms.get_or_insert_with(|| {
+                self.formed += 1;
+                self.formed_bytes += entry.shared.frame.len();
+                Arc::new(EventForms::new(Some(position)))
+            });
+            missed.push((entry.shared.clone(), forms.clone()));
+        }
+        missed
+    }
+
     /// The events after `serial` that have not expired, each with its position, the oldest first.
     pub(super) fn after(
         &self,
@@ -259,18 +281,20 @@ impl History {
     }
 
     /// Bytes of memory, estimated. An event with compressed frames is counted with one of them, and
-    /// an event with forms with one of those.
+    /// an event with forms with one for each view through which a subscriber has resumed.
     pub(super) fn memory(&self) -> usize {
         let is_compressing =
             self.events.back().is_some_and(|entry| entry.shared.compressed.is_some());
-        let frames = self.bytes + self.formed_bytes;
+        let views = self.views.len().max(1);
+        let frames = self.bytes + views * self.formed_bytes;
         let frames = if is_compressing { 2 * frames } else { frames };
         let compressed = if is_compressing { size_of::<CompressedFrames>() } else { 0 };
         size_of::<History>()
             + self.overhead
             + self.events.capacity() * size_of::<HistoryEntry>()
             + self.events.len() * (FRAME_BYTES + compressed)
-            + self.formed * (FORM_BYTES + compressed)
+            + self.formed * views * (FORM_BYTES + compressed)
+            + self.views.capacity() * size_of::<u16>()
             + frames
     }
 }

@@ -77,6 +77,15 @@ impl<M> Default for JoinRequest<M> {
     }
 }
 
+impl<M> JoinRequest<M> {
+    /// What a subscriber through this view of a link may request: to resume. The channel's members,
+    /// its cached event and its picture are for those of the channel itself.
+    pub fn through(self, view: u16) -> Option<JoinRequest<M>> {
+        let resume = self.resume.map(|resume| ResumeRequest { view, ..resume })?;
+        Some(JoinRequest { resume: Some(resume), ..JoinRequest::default() })
+    }
+}
+
 /// The users of a channel in the order in which they joined: id and info.
 pub type Users = Vec<(Arc<str>, Option<Arc<str>>)>;
 

@@ -58,6 +58,8 @@ pub enum Query {
         after: Option<StreamPosition>,
         /// The maximum number of events.
         max: usize,
+        /// The number of the link's view in whose form the events are wanted, or 0.
+        view: u16,
     },
     /// The use of one channel, to all cores.
     Usage {

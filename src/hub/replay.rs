@@ -3,7 +3,7 @@
 use super::event::HistoryLimit;
 use super::forms::{EventForms, StreamPosition};
 use super::frames::SharedFrame;
-use super::history::{History, HistoryEntry};
+use super::history::History;
 use std::sync::Arc;
 
 /// A request to resume the history of a channel, in the join request of a subscriber that receives
@@ -14,6 +14,8 @@ pub struct ResumeRequest {
     pub from: ResumeFrom,
     /// The limit of the history, which begins with this request if it has not begun.
     pub limit: HistoryLimit,
+    /// The number of the link's view in whose form the subscriber receives events, or 0.
+    pub view: u16,
 }
 
 /// Where a subscriber resumes the history of a channel.
@@ -25,9 +27,9 @@ pub enum ResumeFrom {
     Position(StreamPosition),
     /// Before the last events: this number of them, or all that are kept if those are fewer.
     Rewind(u32),
-    /// After this position. Before all events that are kept if there is no position, or if the
-    /// replay cannot begin there: see [`ResumeOutcome`].
-    Kept(Option<StreamPosition>),
+    /// After this position. Before the last events, at most this number of them, if there is no
+    /// position, or if the replay cannot begin there: see [`ResumeOutcome`].
+    Kept(Option<StreamPosition>, u32),
     /// At a position that cannot be read.
     Malformed,
 }
@@ -77,18 +79,27 @@ pub enum ResumeOutcome {
 impl ResumeOutcome {
     /// Whether all requested events were found; `None` if the request was for no earlier event.
     pub(super) fn is_recovered(self) -> Option<bool> {
+        (self != ResumeOutcome::Present).then(|| !self.is_gap())
+    }
+
+    /// Whether the subscriber has missed events that it is not sent.
+    pub fn is_gap(self) -> bool {
         match self {
-            ResumeOutcome::Present => None,
-            outcome => Some(matches!(outcome, ResumeOutcome::Recovered | ResumeOutcome::NoneKept)),
+            ResumeOutcome::Present | ResumeOutcome::Recovered | ResumeOutcome::NoneKept => false,
+            ResumeOutcome::Malformed
+            | ResumeOutcome::OtherStream
+            | ResumeOutcome::Future
+            | ResumeOutcome::Expired
+            | ResumeOutcome::TooLarge => true,
         }
     }
 }
 
 impl ResumeReply {
-    /// Gives up the replay, which the connection has no room for: the connection begins at the
-    /// present position.
-    pub fn give_up(&mut self) {
-        self.position.serial += self.missed.len() as u64;
+    /// Gives up the replay of `missed` events, which the connection has no room for: the connection
+    /// begins at the present position.
+    pub fn give_up(&mut self, missed: usize) {
+        self.position.serial += missed as u64;
         self.missed = Vec::new();
         self.outcome = ResumeOutcome::TooLarge;
     }
@@ -104,6 +115,9 @@ pub struct HistoryPage {
     pub position: StreamPosition,
     /// Whether no event is missing between the position of the query and `position`.
     pub complete: bool,
+    /// For a query through a link's view: the number of the view, and the name of the channel that
+    /// has the history. The frames of the events are still those of that channel.
+    pub view: Option<(u16, Box<str>)>,
 }
 
 impl History {
@@ -117,13 +131,13 @@ impl History {
                 let serial = self.before_last(count);
                 (StreamPosition { serial, ..present }, ResumeOutcome::Recovered)
             }
-            ResumeFrom::Kept(from) => {
+            ResumeFrom::Kept(from, max) => {
                 let found = from.map(|it| self.locate(ResumeFrom::Position(it)));
-                let all = StreamPosition { serial: self.before_last(u32::MAX), ..present };
+                let last = StreamPosition { serial: self.before_last(max), ..present };
                 match found {
-                    None => (all, ResumeOutcome::Present),
+                    None => (last, ResumeOutcome::Present),
                     Some((at, ResumeOutcome::Recovered)) => (at, ResumeOutcome::Recovered),
-                    Some((_, outcome)) => (all, outcome),
+                    Some((_, outcome)) => (last, outcome),
                 }
             }
             ResumeFrom::Position(it) if it.stream != present.stream => {
@@ -140,14 +154,12 @@ impl History {
     }
 
     /// Answers a request to resume: a position, and copies of all events after it that have not
-    /// expired.
-    pub(super) fn resume(&self, from: ResumeFrom, now_ms: u64) -> ResumeReply {
+    /// expired, for a subscriber through this view, or through none.
+    pub(super) fn resume(&mut self, from: ResumeFrom, view: u16, now_ms: u64) -> ResumeReply {
         let (position, outcome) = self.locate(from);
-        let replayed = |(position, entry): (StreamPosition, &HistoryEntry)| MissedEvent {
-            shared: entry.shared.clone(),
-            forms: entry.forms(position),
-        };
-        let missed: Vec<_> = self.after(position.serial, now_ms).map(replayed).collect();
+        self.note_view(view);
+        let missed = self.missed_after(position.serial, now_ms).into_iter();
+        let missed: Vec<_> = missed.map(|(shared, forms)| MissedEvent { shared, forms }).collect();
         let outcome = match from {
             ResumeFrom::Rewind(_) if missed.is_empty() => ResumeOutcome::NoneKept,
             _ => outcome,
@@ -182,6 +194,7 @@ impl History {
             complete: complete && whole && !all_expired,
             position: StreamPosition { serial, ..present },
             events,
+            view: None,
         }
     }
 }

@@ -29,7 +29,8 @@ impl<M: HubMessage> Hub<M> {
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
         self.change_history(at, limit, now_ms, |history, positioned| {
-            // The forms for views of a linked channel are not kept: a replay does not need them.
+            // The forms of a linked channel's event as it is delivered are not kept: they would be
+            // as many as its views. Its replays make and share those that they need.
             let is_linked = event.forms.is_some();
             if positioned {
                 event.forms = Some(Arc::new(EventForms::new(Some(history.next()))));
@@ -55,7 +56,7 @@ impl<M: HubMessage> Hub<M> {
             history.idle_ms = None;
             history.expire(now_ms, usize::MAX);
             let lost = history.trim(request.limit);
-            let found = history.resume(request.from, now_ms);
+            let found = history.resume(request.from, request.view, now_ms);
             if let Some(is_recovered) = found.outcome.is_recovered() {
                 history.count_resume(is_recovered);
             }

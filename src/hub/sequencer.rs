@@ -9,6 +9,7 @@ use super::kept::Losses;
 use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
+use super::replay::HistoryPage;
 use super::rooms::Claim;
 use super::{Hub, HubMessage};
 use std::sync::Arc;
@@ -399,9 +400,11 @@ impl<M: HubMessage> Hub<M> {
             Query::Channel { app, name } => {
                 Answer::Channel(self.channel_info(&self.hasher.name(*app, name), now_ms))
             }
-            Query::History { app, name, after, max } => {
+            Query::History { app, name, after, max, view } => {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
-                Answer::History(self.history_page(at, *after, *max, now_ms))
+                let view = (*view != 0).then(|| (*view, name.clone()));
+                let page = self.history_page(at, *after, *max, now_ms);
+                Answer::History(page.map(|page| Box::new(HistoryPage { view, ..*page })))
             }
             Query::Usage { app, name } => Answer::Usage(self.usage(*app, name)),
             Query::Users { app, name } => {

@@ -1,28 +1,17 @@
 //! Delivery of one event to the write queues of many peers, in the format and the compression of
 //! each peer. On each core, each encoding is made into a handle once.
 
+use super::queue::SEGMENT_BYTES;
 use super::stage::Framing;
 use super::{Context, QueueFull, Session, SessionEvent};
 use crate::codec::Format;
 use crate::dialect::{self, Env, Event, EventPayload, Why};
-use crate::hub::{
-    CompressedFrames, Encodings, EventForms, Form, MissedEvent, ResumeOutcome, ResumeReply,
-    SharedFrame,
-};
-use crate::limits::{REPLAY_BYTES, REPLY_BYTES};
+use crate::hub::{CompressedFrames, Encodings, EventForms, Form, SharedFrame};
+use crate::limits::REPLY_BYTES;
 use crate::mem::{Frozen, Handle};
-use crate::stats::Counters;
-use crate::work::{self, WorkKind};
 use crate::ws::output::{BITS, Channel, Codecs};
 use crate::ws::record::{EventId, FRAMINGS, RecordFraming};
 use crate::ws::{MessageKind, Opcode, frame};
-use memchr::memchr2_iter;
-
-/// The maximum number of bytes that a position adds to a frame: its members, and a longer header.
-const POSITION_BYTES: usize = 80;
-
-/// The bytes that a line break adds to a server-sent event: the name of the field of the next line.
-const LINE_BYTES: usize = b"data: ".len();
 
 /// One event on one core, with its encodings. Each encoding is made into a handle once, for all
 /// connections that receive it.
@@ -71,10 +60,10 @@ struct Formed<'e> {
 }
 
 /// A frame and its compressed versions.
-struct Wrapped<'e> {
+pub(super) struct Wrapped<'e> {
     frame: &'e Frozen,
     shared: Option<&'e CompressedFrames>,
-    plain: Handle,
+    pub(super) plain: Handle,
     compressed: [Option<Handle>; BITS],
     /// The message as records, made on this core. Boxed because streams are rare.
     records: Option<Box<SharedRecords>>,
@@ -155,7 +144,7 @@ impl<'e> Formed<'e> {
 }
 
 impl<'e> Wrapped<'e> {
-    fn of(shared: &'e SharedFrame) -> Wrapped<'e> {
+    pub(super) fn of(shared: &'e SharedFrame) -> Wrapped<'e> {
         Wrapped::new(&shared.frame, shared.compressed.as_deref())
     }
 
@@ -207,22 +196,8 @@ impl<'e> Wrapped<'e> {
 }
 
 /// The id of an event in a stream of events: its position, if its channel has a history.
-fn id_of(event: &Event) -> Option<EventId> {
+pub(super) fn id_of(event: &Event) -> Option<EventId> {
     event.forms.as_ref()?.position.map(EventId::from)
-}
-
-/// Counts a request to resume, unless it has only asked for the present position.
-fn count_resume(outcome: ResumeOutcome, counters: &Counters) {
-    let counter = match outcome {
-        ResumeOutcome::Present => return,
-        ResumeOutcome::Recovered | ResumeOutcome::NoneKept => &counters.history_recovered,
-        ResumeOutcome::Malformed => &counters.history_malformed,
-        ResumeOutcome::OtherStream => &counters.history_other_stream,
-        ResumeOutcome::Future => &counters.history_future,
-        ResumeOutcome::Expired => &counters.history_expired,
-        ResumeOutcome::TooLarge => &counters.history_too_large,
-    };
-    counter.add(1);
 }
 
 impl Session {
@@ -241,7 +216,8 @@ impl Session {
         // An event of a stream of events has its position beside its data.
         let events = self.stage.is_event_stream();
         let id = broadcast.id.filter(|_| events && form.positioned);
-        let form = Form { positioned: form.positioned && !events, ..form };
+        let place = form.place;
+        let form = form.of_data(events);
         let encoded = match broadcast.encoded(form, self.stage.format()) {
             // Escapes may make the form of a view longer than any queue: its receivers must not
             // count as slow for that.
@@ -262,14 +238,21 @@ impl Session {
                 let frame = encoded.for_channel(channel, codecs);
                 queue.push(&frame, usize::MAX, now_ms)?;
             }
-            Framing::Records(framing) => {
-                let record = encoded.record(framing, id);
+            Framing::Records(framing, ids) => {
+                let own = ids.zip(id);
+                let record = encoded.record(framing, id.filter(|_| own.is_none()));
+                let line = own.as_ref().map(|(ids, id)| ids.line_with(place, *id));
                 // A message of many short lines may make an event that is longer than any queue:
                 // its receivers must not count as slow for that.
-                if record.is_empty() || record.len() > bound {
+                let line_bytes = line.as_ref().map_or(0, |line| line.len() + SEGMENT_BYTES);
+                if record.is_empty() || record.len() + line_bytes > bound {
                     return Ok(DeliveryOutcome::NotInFraming);
                 }
-                queue.push(&record, bound, now_ms)?;
+                let line = line.map(|line| Handle::new(Frozen::new(&line)));
+                queue.push_all(&mut line.into_iter().chain([record]).collect(), bound, now_ms)?;
+                if let Some((ids, id)) = own {
+                    ids.set(place, id);
+                }
             }
             Framing::Plain => queue.push(&encoded.plain, bound, now_ms)?,
         }
@@ -292,58 +275,12 @@ impl Session {
         }
     }
 
-    /// Takes the missed events out of a reply, for [`Session::replay`]. If they do not fit the
-    /// replies that may wait for this peer, the reply says that nothing was resumed.
-    pub(super) fn take_replay(
-        &mut self,
-        resumed: &mut ResumeReply,
-        cx: &Context<'_>,
-    ) -> Vec<MissedEvent> {
-        let is_stream = matches!(self.stage.framing(), Framing::Records(_));
-        let frame = |event: &MissedEvent| {
-            let frame = &event.shared.frame;
-            // A server-sent event begins each line anew.
-            let breaks = if is_stream { memchr2_iter(b'\n', b'\r', frame).count() } else { 0 };
-            frame.len() + POSITION_BYTES + LINE_BYTES * breaks
-        };
-        let bytes: usize = resumed.missed.iter().map(frame).sum();
-        if bytes > 0 && self.link.queue.replies() + bytes > REPLAY_BYTES {
-            resumed.give_up();
-        }
-        cx.work.charge(WorkKind::Delivery, work::DELIVERY * resumed.missed.len() as u64);
-        count_resume(resumed.outcome, cx.counters);
-        std::mem::take(&mut resumed.missed)
-    }
-
-    /// Queues events that the peer has missed as replies, in the form in which it receives the
-    /// channel's events. `name` is that of the channel.
-    pub(super) fn replay(
-        &mut self,
-        missed: Vec<MissedEvent>,
-        name: &str,
-        form: Form,
-        cx: &mut Context<'_>,
-    ) {
-        let (format, env) = (self.stage.format(), cx.env);
-        let events = self.stage.is_event_stream();
-        let form = Form { positioned: form.positioned && !events, ..form };
-        for MissedEvent { shared, forms } in missed {
-            let event = Event { forms: Some(forms.clone()), ..Event::from(shared) };
-            let id = id_of(&event).filter(|_| events);
-            let make = || dialect::make_form(env, name, &event, form, format);
-            let frame = match &event.payload {
-                EventPayload::Frame(shared) if form == Form::PUBLISHED => shared,
-                _ => forms.get(form, format, make),
-            };
-            self.queue_encoded(Wrapped::of(frame), id, cx);
-        }
-    }
-
-    /// Queues a message as a reply; `id` is its id in a stream of events.
-    fn queue_encoded(
+    /// Queues a message as a reply. `at` is its id in a stream of events, and the place of the
+    /// channel in ids of several positions.
+    pub(super) fn queue_encoded(
         &mut self,
         mut encoded: Wrapped<'_>,
-        id: Option<EventId>,
+        at: Option<(EventId, u8)>,
         cx: &mut Context<'_>,
     ) {
         if !self.is_open_socket() || encoded.plain.is_empty() {
@@ -353,22 +290,33 @@ impl Session {
             cx.counters.slow_consumer_closed.add(1);
             return self.on(SessionEvent::CloseFor(Why::Slow), cx);
         }
+        let queue = &mut self.link.queue;
         let frame = match self.stage.framing() {
             Framing::Plain => encoded.plain.clone(),
             Framing::Compressed(channel) => encoded.for_channel(channel, cx.codecs),
-            Framing::Records(framing) => encoded.record(framing, id),
+            Framing::Records(framing, ids) => {
+                let own = ids.zip(at);
+                let shared_id = at.filter(|_| own.is_none()).map(|(id, _)| id);
+                let record = encoded.record(framing, shared_id);
+                if let Some((ids, (id, place))) = own.filter(|_| !record.is_empty()) {
+                    let line = Frozen::new(&ids.line_with(place, id));
+                    queue.push_reply(&Handle::new(line), cx.now.ms);
+                    ids.set(place, id);
+                }
+                record
+            }
         };
         if frame.is_empty() {
             return cx.counters.http_streams_unsaid.add(1);
         }
-        self.link.queue.push_reply(&frame, cx.now.ms);
+        queue.push_reply(&frame, cx.now.ms);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::bench_core::Core;
     use super::super::stage::Stage;
+    use super::super::test_core::Core;
     use super::*;
     use crate::codec::{Envelope, Value};
     use crate::config::Config;
@@ -448,7 +396,7 @@ mod tests {
     }
 
     /// An event of a channel with a history, whose payload is a text message.
-    fn positioned(payload: &str) -> Event {
+    pub(crate) fn positioned(payload: &str) -> Event {
         let frame = Frozen::new(&frame::frozen(Opcode::Text, payload.as_bytes()));
         let forms = EventForms::new(Some(StreamPosition { stream: 0x2a, serial: 41 }));
         Event { forms: Some(Arc::new(forms)), ..Event::from(frame) }
@@ -463,7 +411,7 @@ mod tests {
         let mut deliver = |positioned, core: &mut Core| {
             let mut session = core.session();
             session.stage = Stage::event_stream();
-            let form = Form { view: 0, positioned };
+            let form = Form { positioned, ..Form::PUBLISHED };
             let queued = session.deliver(&mut broadcast, form, &mut core.codecs, 1 << 20, 0);
             assert_eq!(queued, Ok(DeliveryOutcome::Queued));
             let batch = session.link.take_batch(&mut Vec::new()).expect("a batch");
@@ -523,43 +471,6 @@ mod tests {
         session.show(&none, &mut core.cx());
         assert_eq!(deliver(&mut session, &mut core, &none, 0), Ok(DeliveryOutcome::NotMeant));
         assert!(session.link.queue.take_batch().is_none());
-    }
-
-    #[test]
-    fn broadcast_replay_beyond_its_bound_is_given_up() {
-        let position = StreamPosition { stream: 7, serial: 4 };
-        let event = |serial| {
-            let text = format!(r#"{{"event":"e","n":{serial}}}"#);
-            let forms = EventForms::new(Some(StreamPosition { serial, ..position }));
-            let frame = Frozen::new(&frame::frozen(Opcode::Text, text.as_bytes()));
-            let shared = SharedFrame { frame, compressed: None };
-            MissedEvent { shared, forms: Arc::new(forms) }
-        };
-        let missed: Vec<MissedEvent> = (5..8).map(event).collect();
-        let frame = |event: &MissedEvent| event.shared.frame.len() + POSITION_BYTES;
-        let bytes: usize = missed.iter().map(frame).sum();
-        for (waiting, fits) in [(REPLAY_BYTES - bytes, true), (REPLAY_BYTES - bytes + 1, false)] {
-            let mut core = Core::new();
-            let mut session = core.session();
-            session.link.queue.push_reply(&Handle::new(Frozen::new(&vec![0; waiting])), 0);
-            let outcome = ResumeOutcome::Recovered;
-            let mut reply = ResumeReply { position, outcome, missed: missed.clone() };
-            let taken = session.take_replay(&mut reply, &core.cx());
-            let serial = reply.position.serial;
-            let count = taken.len();
-            session.replay(taken, "c", Form { view: 0, positioned: true }, &mut core.cx());
-            assert!(session.is_open_socket());
-            let replayed = session.link.queue.replies() - waiting;
-            assert!(replayed <= bytes);
-            let too_large = core.counters.history_too_large.get();
-            match fits {
-                true => assert_eq!((count, serial, too_large), (3, 4, 0)),
-                false => {
-                    assert_eq!((count, serial, too_large, replayed), (0, 7, 1, 0));
-                    assert_eq!(reply.outcome, ResumeOutcome::TooLarge);
-                }
-            }
-        }
     }
 
     #[test]

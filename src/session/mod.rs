@@ -4,8 +4,6 @@
 //! No function returns an error for what a peer does wrong: the peer gets a response or a close
 //! frame, and the session an [`Ending`].
 
-#[cfg(test)]
-mod bench_core;
 mod broadcast;
 mod context;
 mod dial;
@@ -16,7 +14,10 @@ mod memory;
 mod pause;
 mod peer;
 mod queue;
+mod replay;
 mod stage;
+#[cfg(test)]
+mod test_core;
 #[cfg(test)]
 mod tests;
 
@@ -260,16 +261,21 @@ impl Session {
     ) {
         let mut missed = Vec::new();
         if let JoinOutcome::Joined(Some(reply)) = &mut outcome {
+            if form.view != 0 {
+                // A subscriber through a view is not told the members of the source.
+                (reply.users, reply.cached) = (None, None);
+            }
             if let Some(picture) = &reply.picture {
                 self.show(picture, cx);
             }
             self.recall(&reply.history, cx);
             if let Some(resumed) = &mut reply.resumed {
-                missed = self.take_replay(resumed, cx);
+                missed = self.take_replay(resumed, (source, form), cx);
+                self.note_position(form, resumed.position.into());
             }
         }
         self.call(cx, SessionEvent::Joined { name, source, form, outcome });
-        self.replay(missed, source, form, cx);
+        self.replay(missed, form, cx);
     }
 
     /// Gives a message from another connection's dialect to this connection's dialect. This is no

@@ -1,7 +1,7 @@
 //! Tests of sessions: what events do, and what sessions ask for.
 
-use super::bench_core::Core;
 use super::stage::Stage;
+use super::test_core::Core;
 use super::*;
 use crate::dialect::{EffectList, PeerMessage};
 use crate::mem::{Handle, Slot};

@@ -97,8 +97,8 @@ impl Shard {
             self.work.charge(WorkKind::Effect, work::EFFECT);
         }
         match effect {
-            Effect::Join { app, name, max, request, positioned } => {
-                self.join(slot, (app, &name), max, request, positioned, now);
+            Effect::Join { app, name, max, request, form } => {
+                self.join(slot, (app, &name), max, request, form, now);
             }
             Effect::Leave { app, name } => {
                 if self.leave(slot, app, &name) {
@@ -142,16 +142,18 @@ impl Shard {
         (app, name): (u32, &str),
         max: usize,
         request: Option<JoinRequest>,
-        positioned: bool,
+        form: Form,
         now: Now,
     ) {
         let mut is_free = is_public(&self.env, app, name);
         let (app, source, view) = self.source_of(app, name);
         // Through a view, too, a client can make up names of channels.
         is_free |= view != 0;
-        // A view has no history of its own.
-        let form = Form { view, positioned: positioned && view == 0 };
-        let request = request.filter(|_| view == 0);
+        let form = Form { view, ..form };
+        let request = match view {
+            0 => request,
+            _ => request.and_then(|request| request.through(view)),
+        };
         let join = Join { slot, app, name: &source, max, is_public: is_free, request, form };
         let outcome = match self.hub.join(join, now.ms, &mut self.mail) {
             Joined::Later => return self.counters.subscriptions.add(1),
@@ -202,25 +204,25 @@ impl Shard {
 
     fn query_of_source(&self, query: Query) -> Query {
         let owned = |app, name: &str| {
-            let (app, name, _) = self.source_of(app, name);
-            (app, name.into_owned().into_boxed_str())
+            let (app, name, view) = self.source_of(app, name);
+            (app, name.into_owned().into_boxed_str(), view)
         };
         match query {
             Query::Channel { app, name } => {
-                let (app, name) = owned(app, &name);
+                let (app, name, _) = owned(app, &name);
                 Query::Channel { app, name }
             }
             Query::Users { app, name } => {
-                let (app, name) = owned(app, &name);
+                let (app, name, _) = owned(app, &name);
                 Query::Users { app, name }
             }
             Query::Usage { app, name } => {
-                let (app, name) = owned(app, &name);
+                let (app, name, _) = owned(app, &name);
                 Query::Usage { app, name }
             }
-            Query::History { app, name, after, max } => {
-                let (app, name) = owned(app, &name);
-                Query::History { app, name, after, max }
+            Query::History { app, name, after, max, .. } => {
+                let (app, name, view) = owned(app, &name);
+                Query::History { app, name, after, max, view }
             }
             Query::Channels { .. } => query,
         }
@@ -295,7 +297,9 @@ impl Shard {
         let (ours, others) = self.hub.put(query, ack, now.ms, &mut self.mail);
         let Some((session, mut cx)) = self.session(slot, now) else { return };
         session.on(SessionEvent::AcksAwaited { ticket, count: others }, &mut cx);
-        if let Some(answer) = ours {
+        if let Some(answer) = ours.map(|answer| self.in_view(answer))
+            && let Some((session, mut cx)) = self.session(slot, now)
+        {
             let listed = match &answer {
                 Answer::Users(users) => users.len(),
                 Answer::History(Some(page)) => page.events.len(),
@@ -304,6 +308,17 @@ impl Shard {
             cx.work.charge(WorkKind::Listing, work::LISTED * listed as u64);
             session.on(SessionEvent::Answered { ticket, part, answer }, &mut cx);
         }
+    }
+
+    /// The answer to a query in the form of the view through which it was made.
+    pub(super) fn in_view(&self, mut answer: Answer) -> Answer {
+        if let Answer::History(Some(page)) = &mut answer
+            && page.view.is_some()
+        {
+            self.work.charge(WorkKind::Delivery, work::DELIVERY * page.events.len() as u64);
+            dialect::page_in_view(&self.env, page);
+        }
+        answer
     }
 
     /// Counts the work of a query that visits every channel of this core, or every subscriber of a

@@ -45,7 +45,13 @@ impl Shard {
         let frames = mem::frame_bytes();
         // All cores share the idempotency keys, so each counts an equal part.
         let keys = self.env.apps.idempotency_bytes() / usize::from(self.cores.max(1));
-        self.account.sessions + channels + subscriptions + (kept + inflated + frames + keys) as u64
+        // So do the epochs that are kept.
+        let epochs = self.env.zilliqa.history_bytes() / usize::from(self.cores.max(1));
+        let shared = keys + epochs;
+        self.account.sessions
+            + channels
+            + subscriptions
+            + (kept + inflated + frames + shared) as u64
     }
 
     /// This core's share of the memory limit of the process, in bytes.

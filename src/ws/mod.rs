@@ -13,6 +13,7 @@ pub mod close;
 pub mod codecs;
 mod codes;
 pub mod deflate;
+pub mod event_ids;
 pub mod extension;
 pub mod frame;
 pub mod output;

@@ -4,9 +4,10 @@ pub use super::codecs::{BITS, Codecs, Compress};
 
 use super::codecs::MESSAGE_WORK;
 use super::deflate::{Deflater, Inflater, Room, deflater_bytes};
+use super::event_ids::EventIds;
 use super::extension::Agreed;
 use super::frame::{self, Opcode};
-use super::record::{EventId, RecordFraming, push_event};
+use super::record::{EventId, RecordFraming, push_event, push_id};
 use super::unpack::{self, UnpackTarget, Unpacked, Unpacking};
 use super::{MessageKind, Violation, deflate, utf8};
 
@@ -21,12 +22,14 @@ pub struct Output<'a> {
     pub mask: Option<[u8; 4]>,
     /// The framing of records, which replace frames for a peer without a WebSocket.
     pub records: Option<RecordFraming>,
+    /// The positions that the ids of events have, for a stream of events of several channels.
+    pub ids: Option<&'a EventIds>,
 }
 
 impl<'a> Output<'a> {
     /// An output without compression.
     pub fn plain(bytes: &'a mut Vec<u8>) -> Output<'a> {
-        Output { bytes, compress: None, mask: None, records: None }
+        Output { bytes, compress: None, mask: None, records: None, ids: None }
     }
 
     /// Writes one message. False if the peer's record framing has no record for it.
@@ -49,12 +52,22 @@ impl<'a> Output<'a> {
         true
     }
 
-    /// Writes one text message; for a peer with server-sent events, as an event with this id.
+    /// Writes one text message; for a peer with server-sent events, as an event with this id. In a
+    /// stream of several channels, the id has the positions of all of them.
     pub fn text_with_id(&mut self, id: EventId, text: &[u8]) {
         if self.records == Some(RecordFraming::Events) {
-            push_event(self.bytes, MessageKind::Text, text, Some(id));
+            let line = self.ids.map_or_else(|| format!("id: {id}\n"), EventIds::line);
+            push_event(self.bytes, MessageKind::Text, text, &line);
         } else {
             self.message(MessageKind::Text, text);
+        }
+    }
+
+    /// Writes an id without an event, for a peer with server-sent events: the peer sends it when it
+    /// connects again.
+    pub fn id(&mut self, id: EventId) {
+        if self.records == Some(RecordFraming::Events) {
+            push_id(self.bytes, id);
         }
     }
 }
@@ -64,6 +77,8 @@ impl<'a> Output<'a> {
 pub struct Channel {
     agreed: Agreed,
     records: Option<RecordFraming>,
+    /// The positions of the channels of a stream of events, if it has several.
+    ids: Option<EventIds>,
     min_bytes: usize,
     deflater: Option<Box<Deflater>>,
     inflater: Option<Box<Inflater>>,
@@ -84,8 +99,20 @@ impl Channel {
         Channel::of(Agreed::NOTHING, Some(framing), 0)
     }
 
+    /// The same state for a stream of events whose ids have these positions.
+    #[must_use]
+    pub fn with_ids(self, ids: EventIds) -> Channel {
+        Channel { ids: Some(ids).filter(|ids| !ids.is_empty()), ..self }
+    }
+
+    /// The positions that the ids of events have, for a stream of events of several channels.
+    pub fn ids(&mut self) -> Option<&mut EventIds> {
+        self.ids.as_mut()
+    }
+
     fn of(agreed: Agreed, records: Option<RecordFraming>, min_bytes: usize) -> Channel {
-        Channel { agreed, records, min_bytes, deflater: None, inflater: None, unpacking: None }
+        let (deflater, inflater, unpacking, ids) = (None, None, None, None);
+        Channel { agreed, records, ids, min_bytes, deflater, inflater, unpacking }
     }
 
     /// The record framing, if the connection is no WebSocket.
@@ -118,7 +145,8 @@ impl Channel {
     /// An output with the negotiated compression, or with the record framing.
     pub fn output<'a>(&'a mut self, bytes: &'a mut Vec<u8>, codecs: &'a mut Codecs) -> Output<'a> {
         if self.records.is_some() {
-            return Output { records: self.records, ..Output::plain(bytes) };
+            let (records, ids) = (self.records, self.ids.as_ref());
+            return Output { records, ids, ..Output::plain(bytes) };
         }
         let min_bytes = self.min_bytes;
         let bits = self.agreed.our_bits;

@@ -31,7 +31,7 @@ pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// The beginning of a stream of events: a comment, which makes proxies pass the head on, and the
 /// time in milliseconds after which the client connects again.
-const EVENTS_START: &[u8] = b": events\nretry: 1000\n\n";
+const EVENTS_START: &[u8] = b": events\nretry: 1000\n";
 
 /// A heartbeat in a stream of events, which is a comment.
 const EVENTS_ALIVE: &[u8] = b": ping\n\n";
@@ -81,7 +81,7 @@ impl RecordFraming {
     pub fn push(self, out: &mut Vec<u8>, kind: MessageKind, payload: &[u8]) -> bool {
         let breaks = |byte: &u8| matches!(byte, b'\n' | b'\r');
         match self {
-            RecordFraming::Events => return push_event(out, kind, payload, None),
+            RecordFraming::Events => return push_event(out, kind, payload, ""),
             RecordFraming::Lengths => {
                 let length = u32::try_from(payload.len()).unwrap_or(NO_MESSAGE);
                 if length == NO_MESSAGE {
@@ -113,16 +113,24 @@ impl RecordFraming {
         let kind =
             if opcode == super::Opcode::Text { MessageKind::Text } else { MessageKind::Binary };
         match self {
-            RecordFraming::Events => push_event(&mut out, kind, payload, id),
+            RecordFraming::Events => push_event(&mut out, kind, payload, &line_of(id)),
             _ => self.push(&mut out, kind, payload),
         };
         out
     }
 
-    /// Appends what comes before the first message.
-    pub fn push_start(self, out: &mut Vec<u8>) {
-        if self == RecordFraming::Events {
-            push_chunk(out, &[EVENTS_START]);
+    /// Appends what comes before the first message. `id` is the id that a client of a stream of
+    /// events has sent, which it would not send again otherwise until it has received another one
+    /// (WHATWG HTML, section 9.2.6: a stream begins without an id). It must be one line.
+    pub fn push_start(self, out: &mut Vec<u8>, id: Option<&str>) {
+        match (self, id) {
+            (RecordFraming::Events, Some(id)) => {
+                push_chunk(out, &[EVENTS_START, b"id: ", id.as_bytes(), b"\n\n"]);
+            }
+            (RecordFraming::Events, None) => {
+                push_chunk(out, &[EVENTS_START, b"\n"]);
+            }
+            _ => {}
         }
     }
 
@@ -167,19 +175,24 @@ impl fmt::Display for EventId {
     }
 }
 
-/// Appends a message as one event in one chunk; false if it is binary. Each of CR LF, CR and LF
-/// ends a line of data.
-pub(super) fn push_event(
-    out: &mut Vec<u8>,
-    kind: MessageKind,
-    payload: &[u8],
-    id: Option<EventId>,
-) -> bool {
+/// The line of an event with its id; empty if it has none.
+fn line_of(id: Option<EventId>) -> String {
+    id.map(|id| format!("id: {id}\n")).unwrap_or_default()
+}
+
+/// Appends an id that is not the id of an event: after a lost connection the client sends this id,
+/// unless it has received a later one. It receives no event.
+pub(super) fn push_id(out: &mut Vec<u8>, id: EventId) {
+    push_chunk(out, &[line_of(Some(id)).as_bytes(), b"\n"]);
+}
+
+/// Appends a message as one event in one chunk, after the line `id`, which may be empty; false if
+/// the message is binary. Each of CR LF, CR and LF ends a line of data.
+pub(super) fn push_event(out: &mut Vec<u8>, kind: MessageKind, payload: &[u8], id: &str) -> bool {
     if kind == MessageKind::Binary {
         return false;
     }
     const DATA: &[u8] = b"data: ";
-    let id = id.map(|id| format!("id: {id}\n")).unwrap_or_default();
     let Some(first) = memchr::memchr2(b'\r', b'\n', payload) else {
         push_chunk(out, &[id.as_bytes(), DATA, payload, b"\n\n"]);
         return true;
@@ -218,7 +231,7 @@ pub fn push_end(out: &mut Vec<u8>, code: Option<u16>, reason: &str) {
 
 /// Appends a chunk (RFC 9112 section 7.1) of these parts. Returns the length of its size line in
 /// bytes.
-fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
+pub(super) fn push_chunk(out: &mut Vec<u8>, parts: &[&[u8]]) -> usize {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     let head = format!("{length:x}\r\n");
     out.reserve(head.len() + length + 2);
@@ -590,8 +603,10 @@ mod tests {
         assert_eq!(written(&|out| Lengths.push_alive(out)), b"4\r\n\xff\xff\xff\xff\r\n");
         assert_eq!(written(&|out| Events.push_alive(out)), b"8\r\n: ping\n\n\r\n");
         let start = b"16\r\n: events\nretry: 1000\n\n\r\n";
-        assert_eq!(written(&|out| Events.push_start(out)), start);
-        assert_eq!(written(&|out| Json.push_start(out)), b"");
+        assert_eq!(written(&|out| Events.push_start(out, None)), start);
+        let start = b"1c\r\n: events\nretry: 1000\nid: x\n\n\r\n";
+        assert_eq!(written(&|out| Events.push_start(out, Some("x"))), start);
+        assert_eq!(written(&|out| Json.push_start(out, Some("x"))), b"");
         assert_eq!(written(&|out| push_end(out, None, "")), b"0\r\n\r\n");
         assert_eq!(
             written(&|out| push_end(out, Some(1008), "a\r\nB: c")),

@@ -141,6 +141,52 @@ withServer("an EventSource resumes after each of ten broken connections", { conf
     assert.match(heard.at(-1).lastEventId, /^[0-9a-f]{16}:50$/)
   })
 
+withServer("an EventSource of three channels resumes after 20 broken connections under load",
+  { config: CONFIG.replace('["chat-*"]', '["chat-*"]\nevents = 5000\nbytes = "4MiB"'), threads: 2 },
+  async (server) => {
+    const channels = ["chat-1", "chat-2", "chat-3"]
+    const way = await detour(server)
+    const heard = []
+    const query = { channels: channels.join(",") }
+    const source = new EventSource(url(server, query).replace(server.port, way.port))
+    source.onmessage = ({ data }) => heard.push(JSON.parse(data))
+    const succeeded = () => heard.filter(({ event }) => event.includes("subscription_succeeded"))
+    const of = (name) => heard.filter(({ event, channel }) => event === "n" && channel === name)
+    await until("the subscriptions", () => succeeded().length === 3)
+    const publisher = server.publisher()
+    let isRunning = true
+    const load = channels.map(async (channel) => {
+      let published = 0
+      while (isRunning) await publisher.trigger(channel, "n", `${published++}`)
+      return published
+    })
+    try {
+      for (let round = 1; round <= 20; round += 1) {
+        const before = succeeded().length
+        way.cut()
+        await until("the subscriptions", () => succeeded().length >= before + 3)
+        await new Promise((resolve) => setTimeout(resolve, 30 + (round * 7) % 40))
+      }
+      isRunning = false
+      const counts = await Promise.all(load)
+      for (const [at, name] of channels.entries()) {
+        await until(`the events of ${name}`, () => of(name).length >= counts[at])
+        const numbers = of(name).map(({ data }) => Number(data))
+        assert.deepEqual(numbers, Array.from({ length: counts[at] }, (_, number) => number), name)
+        assert.ok(counts[at] > 20, `${counts[at]} events`)
+      }
+      const recovered = succeeded().map((it) => it.recovered)
+      assert.deepEqual(recovered.slice(0, 3), [false, false, false])
+      assert.ok(recovered.length >= 63 && recovered.slice(3).every((it) => it), `${recovered}`)
+    } finally {
+      isRunning = false
+      source.close()
+      way.cut()
+      way.stop()
+      await Promise.allSettled(load)
+    }
+  })
+
 withServer("fetch reads the bytes of a stream", { config: CONFIG }, async (server) => {
   const response = await fetch(url(server, { channels: "news" }))
   assert.equal(response.headers.get("content-type"), "text/event-stream")

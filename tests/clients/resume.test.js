@@ -18,6 +18,15 @@ channels = ["chat-*", "private-chat-*"]
 events = 5000
 bytes = "4MiB"
 ${more}`)
+const LINKED = `
+[[apps]]
+id = "2"
+key = "view-key"
+secret = "view-secret"
+[[links]]
+source = { app = "1", channel = "chat-{n}" }
+views = [{ app = "2", channel = "view-{n}" }]
+`
 const VERSIONS = { 7: "pusher-js-7", 8: "pusher-js" }
 
 for (const name of Object.values(VERSIONS)) require(SHIM)(require(name))
@@ -102,9 +111,9 @@ class Relay {
   }
 }
 
-function client(library, port, options = {}) {
+function client(library, port, { key = "app-key", ...options } = {}) {
   const Pusher = require(library)
-  return new Pusher("app-key", {
+  return new Pusher(key, {
     wsHost: "127.0.0.1", wsPort: port, forceTLS: false, enabledTransports: ["ws"],
     enableStats: false, cluster: "",
     // pusher-js gives up the WebSocket for good after two connections that have lived for less than
@@ -180,6 +189,33 @@ for (const [version, library] of Object.entries(VERSIONS)) {
       }
     })
   }
+
+  const linked = HISTORY() + LINKED
+  withServer(`pusher-js ${version} loses nothing through a view`, { config: linked, threads: 2 },
+    async (server) => {
+      const relay = await Relay.start(server)
+      const pusher = client(library, relay.port, { key: "view-key" })
+      const received = []
+      const events = { recovered: 0, gap: 0 }
+      const load = publishing(server.publisher(), "chat-1")
+      try {
+        const channel = pusher.subscribe("view-1")
+        channel.bind("number", (data) => received.push(data))
+        channel.bind("polycast:recovered", () => (events.recovered += 1))
+        channel.bind("polycast:gap", () => (events.gap += 1))
+        await next(channel, "pusher:subscription_succeeded")
+        await reconnect(relay, channel, RECONNECTS)
+        const count = await load.stop()
+        await until("all events", () => received.at(-1) === count)
+        assert.deepEqual(received, Array.from(received, (_, n) => received[0] + n))
+        assert.ok(received.length > RECONNECTS, `${received.length} events`)
+        assert.deepEqual(events, { recovered: RECONNECTS, gap: 0 })
+      } finally {
+        await load.stop().catch(() => {})
+        pusher.disconnect()
+        relay.stop()
+      }
+    })
 
   const config = HISTORY().replace("events = 5000", "events = 3")
   withServer(`pusher-js ${version} reports a gap`, { config }, async (server) => {

@@ -81,3 +81,44 @@ fn links_that_a_reload_removes_keep_their_subscribers_until_they_leave() {
     assert_eq!(received(&mut machine, client), [EVENT]);
     machine.end();
 }
+
+const PLAIN: &str = r#"
+[[routes]]
+when = [{ path = '/plain/*' }]
+endpoint = 'channel'
+[[routes]]
+endpoint = 'apps'
+"#;
+const PLAIN_LINK: &str = r#"
+[[links]]
+source = { app = '1', channel = 'quotes-{symbol}' }
+views = [{ path = '/plain/{symbol}', publish = true }]
+"#;
+
+#[test]
+fn links_that_a_reload_removes_close_plain_clients_that_publish() {
+    let linked = format!("{PLAIN}{PLAIN_LINK}");
+    let mut machine = Machine::new(config(&linked));
+    let mut env = Arc::new(Env::new(config(&linked), 7).unwrap());
+    let (client, quiet) = (machine.open(), machine.open());
+    for at in [client, quiet] {
+        machine.receive(at, &handshake("/plain/A", ""));
+        machine.wire(at).received.clear();
+    }
+    machine.receive(client, &text("one"));
+    assert_eq!(received(&mut machine, quiet), ["one"], "the link lets it publish");
+    reload(&mut machine, &mut env, PLAIN);
+    publish(&mut machine);
+    assert_eq!(received(&mut machine, client), ["d"], "it is still subscribed");
+    machine.receive(client, &text("two"));
+    let closed = Received::Close(Some(1008), "the channel accepts no messages".to_owned());
+    assert_eq!(machine.wire(client).received, [closed]);
+    assert_eq!(received(&mut machine, quiet), ["d"], "nothing was published");
+    publish(&mut machine);
+    assert_eq!(received(&mut machine, quiet), ["d"]);
+    // A path without a link is refused before the handshake.
+    let late = machine.open();
+    machine.receive(late, &handshake("/plain/A", ""));
+    assert!(matches!(machine.wire(late).received[..], [Received::Answer { status: 404, .. }]));
+    machine.end();
+}

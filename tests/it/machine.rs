@@ -49,7 +49,7 @@ pub(crate) struct Wire {
     slot: Option<Slot>,
     pub(crate) reader: ClientReader,
     pub(crate) received: Vec<Received>,
-    /// The bytes that the server sent on a TLS connection, which are not parsed here.
+    /// The bytes that the server sent, which are not parsed here.
     pub(crate) raw: Vec<u8>,
     secure: bool,
     /// Whether the peer does not read. Segments that are sent meanwhile are kept in `stalled`.
@@ -85,6 +85,13 @@ impl Machine {
         let peer = SocketAddr::from((peer, 40_000));
         let slot = self.shard.open(at as u32, peer, self.now);
         self.wires.push(Wire { slot: Some(slot), ..Wire::default() });
+        at
+    }
+
+    /// Opens a connection whose received bytes are not parsed, but kept.
+    pub(crate) fn open_raw(&mut self) -> usize {
+        let at = self.open();
+        self.wires[at].secure = true;
         at
     }
 

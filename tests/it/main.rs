@@ -7,6 +7,7 @@ mod cli;
 mod compress;
 mod config;
 mod drain;
+mod event_ids;
 mod forged;
 mod handshakes;
 mod history;

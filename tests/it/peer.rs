@@ -128,6 +128,8 @@ pub(crate) enum Received {
     Close(Option<u16>, String),
     /// A server-sent event with an id: the id and the data.
     Event(String, String),
+    /// An id without an event.
+    Id(String),
     /// The beginning of a stream of events, with the time in milliseconds before a reconnection.
     Start(String),
     /// A keep-alive record of a stream, which is not a message.
@@ -150,6 +152,8 @@ pub(crate) struct ClientReader {
     inflater: Option<Inflater>,
     /// Whether the next response is one to HEAD.
     pub(crate) head_only: bool,
+    /// The lines of a server-sent event of which more chunks follow.
+    event: Vec<u8>,
 }
 
 impl ClientReader {
@@ -251,7 +255,13 @@ impl ClientReader {
         let record = self.bytes.get(start..end + 2)?[..size].to_vec();
         self.bytes.drain(..end + 2);
         Some(match framing {
-            RecordFraming::Events => event(&record),
+            RecordFraming::Events => {
+                self.event.extend_from_slice(&record);
+                if !self.event.ends_with(b"\n\n") {
+                    return self.next();
+                }
+                event(&std::mem::take(&mut self.event))
+            }
             RecordFraming::Json | RecordFraming::Lines => match record.strip_suffix(b"\n") {
                 Some(b"") => Received::Alive,
                 Some(line) if !line.contains(&b'\n') => {
@@ -295,7 +305,8 @@ fn event(record: &[u8]) -> Received {
     match (data, id, retry, comments) {
         (Some(data), None, None, 0) => Received::Text(data),
         (Some(data), Some(id), None, 0) => Received::Event(id, data),
-        (None, None, Some(retry), 1) => Received::Start(retry),
+        (None, Some(id), None, 0) => Received::Id(id),
+        (None, _, Some(retry), 1) => Received::Start(retry),
         (None, None, None, 1) => Received::Alive,
         _ => broken(),
     }

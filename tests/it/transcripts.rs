@@ -31,6 +31,7 @@
 //! < BSON {"json":1}              a binary message with the same content; also MSGPACK
 //! < START 1000                   the first record of a stream of events, with its `retry`
 //! < EVENT id data                a server-sent event with this id
+//! < ID id                        an id without an event
 //! < ALIVE                        a keep-alive record of a stream
 //! < END 1009 reason              the end of a stream, with its reason unless the client ended it
 //! < SHUT                         the server has ended its side
@@ -40,11 +41,11 @@
 //! ```
 //!
 //! A letter before `>` or `<` names one of several connections. `*` in what the server sends
-//! matches any run of characters. `$A.stream` is the part before the colon of the id of the last
-//! event that a stream of events has received. `$socket` is the connection's socket id and
-//! `$A.socket` that of another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a subscription,
-//! `$QUERY(method,path,body)` is a signed query, `$JWT({...})` is a token with these claims, signed
-//! with the secret of the peer module, and `$REPEAT(a,3)` is `aaa`.
+//! matches any run of characters. `$A.id` is the id of the last event that a stream of events has
+//! received, and `$A.stream` the part of it before the colon. `$socket` is the connection's socket
+//! id and `$A.socket` that of another, `$AUTH(channel)` and `$AUTH(channel|data)` sign a
+//! subscription, `$QUERY(method,path,body)` is a signed query, `$JWT({...})` is a token with these
+//! claims, signed with the secret of the peer module, and `$REPEAT(a,3)` is `aaa`.
 //!
 //! Every transcript runs whole, cut at every byte, byte by byte, and with consecutive lines of a
 //! client joined. The server must send the same messages each time and no others, and no state may
@@ -163,7 +164,8 @@ struct Actor {
     wire: usize,
     socket: String,
     head: String,
-    /// The stream of the last event with an id.
+    /// The last id of an event, and its stream.
+    id: String,
     stream: String,
 }
 
@@ -339,6 +341,7 @@ impl Stage {
             if !other.is_empty() {
                 line = line.replace(&format!("${other}.socket"), &actor.socket);
                 line = line.replace(&format!("${other}.stream"), &actor.stream);
+                line = line.replace(&format!("${other}.id"), &actor.id);
             }
         }
         let socket = self.names.get(name).map_or("", |actor| actor.socket.as_str());
@@ -384,8 +387,9 @@ impl Stage {
                 if let Received::Answer { head, .. } = &received {
                     actor.head = head.clone();
                 }
-                if let Received::Event(id, _) = &received {
+                if let Received::Event(id, _) | Received::Id(id) = &received {
                     actor.stream = id.split(':').next().unwrap_or_default().to_owned();
+                    actor.id = id.clone();
                 }
                 if let Received::Text(text) = &received
                     && let Some(socket) = socket_of(text)
@@ -442,6 +446,7 @@ fn says(line: &str, word: &str, rest: &str, received: &Received) -> bool {
             let (want, text) = rest.split_once(' ').unwrap_or((rest, ""));
             word == "EVENT" && glob(want, id) && same_json(text, data)
         }
+        Received::Id(id) => word == "ID" && glob(rest, id),
         Received::Start(retry) => word == "START" && rest == retry,
         Received::Alive => word == "ALIVE",
         Received::End(trailer) => {

@@ -213,8 +213,9 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
 
 #[test]
 fn zilliqa_node_decides_which_accounts_are_contracts() {
-    let mut stage =
-        Stage::new(zilliqa("contracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }"));
+    let mut stage = Stage::new(zilliqa(
+        "history = 0\ncontracts = 'node'\nnode = { urls = ['http://127.0.0.1:1/'] }",
+    ));
     stage.env.zilliqa.notifier().attach(|| {});
     let (client, publisher) = (stage.open(0), stage.open(1));
     let mut reader = ClientReader::default();
@@ -251,4 +252,188 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
     assert!(stage.env.zilliqa.wants_logs());
     stage.shard.close(client);
     assert!(!stage.env.zilliqa.wants_logs());
+}
+
+/// The numbers of the blocks in notifications.
+fn block_numbers(received: &[Received]) -> Vec<u64> {
+    let number = |text: String| {
+        let digits = text.split_once("BlockNum\":\"").expect("a block").1;
+        digits.split_once('"').expect("digits").0.parse().expect("a number")
+    };
+    texts(received).into_iter().map(number).collect()
+}
+
+/// The numbers in the names of the events in notifications.
+fn event_names(received: &[Received]) -> Vec<String> {
+    let names = |text: String| {
+        let names = text.split("_eventname\":\"").skip(1);
+        names.map(|rest| rest.split_once('"').expect("a name").0.to_owned()).collect::<Vec<_>>()
+    };
+    texts(received).into_iter().flat_map(names).collect()
+}
+
+/// An epoch in which the contracts 1 and 2 emit events named after it.
+fn epoch_with_events(number: u64) -> String {
+    let log = |contract: usize| {
+        let address = address(contract);
+        format!(r#"{{"_eventname":"{contract}-{number}","address":"0x{address}","params":[]}}"#)
+    };
+    let to = address(9);
+    let transaction = format!(
+        r#"{{"ID":"{ID}","toAddr":"{to}","senderAddr":"{to}","amount":"1","receipt":{{"success":true,"event_logs":[{},{}]}}}}"#,
+        log(1),
+        log(2)
+    );
+    epoch(number, 0, &transaction)
+}
+
+/// Two cores, whose mail is carried by the test.
+struct Cores {
+    shards: Vec<Shard>,
+    now: Now,
+}
+
+impl Cores {
+    fn new(config: Config) -> Cores {
+        let common = common(config, 2, 1, 64);
+        let shard = |core| Shard::new(core, &common, Arc::new(Counters::default()));
+        let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
+        Cores { shards: (0..2).map(shard).collect(), now }
+    }
+
+    fn open(&mut self, core: usize, index: u32) -> Slot {
+        let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        self.shards[core].open(index, peer, self.now)
+    }
+
+    fn receive(&mut self, core: usize, slot: Slot, bytes: &[u8]) {
+        self.shards[core].next_turn(self.now);
+        self.shards[core].receive(slot, &mut bytes.to_vec(), self.now);
+    }
+
+    /// Carries all mail between the cores.
+    fn settle(&mut self) {
+        for (from, to) in [(0, 1), (1, 0)].repeat(4) {
+            let queues = self.shards[from].mail().to(to as u16);
+            let (up, down) = (std::mem::take(&mut queues.up), std::mem::take(&mut queues.down));
+            up.into_iter().for_each(|it| self.shards[to].request(from as u16, it, self.now));
+            down.into_iter().for_each(|it| self.shards[to].answer(it, self.now));
+        }
+    }
+
+    fn read(&mut self, core: usize, slot: Slot, reader: &mut ClientReader) -> Vec<Received> {
+        let mut received = Vec::new();
+        let shard = &mut self.shards[core];
+        while let Some(mut batch) = shard.take_batch(slot) {
+            let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
+            batch.clear();
+            received.extend(reader.hear(&bytes));
+            shard.sent(slot, bytes.len(), Some(batch), self.now);
+        }
+        received
+    }
+}
+
+/// An epoch is kept when it is accepted, and may reach a client's core later: the client gets it by
+/// the replay or by the delivery, for each topic and address once.
+#[test]
+fn zilliqa_epoch_under_way_is_replayed_or_delivered_once() {
+    for publishing in [0, 1] {
+        let client_core = 1 - publishing;
+        let mut cores = Cores::new(zilliqa(""));
+        let (client, publisher) = (cores.open(client_core, 0), cores.open(publishing, 1));
+        let (mut reader, mut other) = (ClientReader::default(), ClientReader::default());
+        cores.receive(client_core, client, &handshake("/", ""));
+        // The replay waits for the subscription to the channel of epochs.
+        cores.receive(publishing, publisher, &post(&epoch_with_events(1)));
+        cores.settle();
+        cores.receive(publishing, publisher, &post(&epoch_with_events(2)));
+        let query = |topic: &str, list: &str, after: &str| {
+            text(&format!(r#"{{"query":"{topic}"{list}{after}}}"#))
+        };
+        let contract = |n: usize| format!(r#","addresses":["0x{}"]"#, address(n));
+        // Epoch 2 is accepted, and not delivered to the client's core yet.
+        cores.receive(client_core, client, &query("EventLog", &contract(1), r#","after":"0""#));
+        cores.receive(client_core, client, &query("NewBlock", "", ""));
+        cores.receive(client_core, client, &query("EventLog", &contract(2), r#","after":"1""#));
+        cores.settle();
+        let received = cores.read(client_core, client, &mut reader);
+        let (mut names, mut blocks) = (event_names(&received[1..]), Vec::new());
+        let is_block =
+            |it: &&Received| matches!(it, Received::Text(text) if text.contains("BlockNum"));
+        blocks
+            .extend(block_numbers(&received.iter().filter(is_block).cloned().collect::<Vec<_>>()));
+        cores.receive(publishing, publisher, &post(&epoch_with_events(3)));
+        cores.settle();
+        let received = cores.read(client_core, client, &mut reader);
+        names.extend(event_names(&received));
+        blocks.extend(block_numbers(&received));
+        assert_eq!(names, ["1-1", "1-2", "2-2", "1-3", "2-3"], "core {publishing} publishes");
+        assert_eq!(blocks, [2, 3]);
+        assert_eq!(cores.read(publishing, publisher, &mut other).len(), 3);
+    }
+}
+
+#[test]
+fn zilliqa_replay_is_bounded_in_bytes() {
+    const REPLAY_BYTES: usize = 16 * 1024 * 1024;
+    const ECHO: &str = r#"{"query":"NewBlock","after":"0"}"#;
+    let long = "history_bytes = '1GiB'\n[limits]\nhttp_body_bytes = '32MiB'";
+    let notification = |number: u64| {
+        let block = format!(r#"{{"header":{{"BlockNum":"{number}"}},"pad":""}}"#);
+        let value = format!(r#"{{"TxBlock":{block},"TxHashes":[]}}"#);
+        let values = format!(r#"[{{"query":"NewBlock","value":{value}}}]"#);
+        format!(r#"{{"type":"Notification","values":{values}}}"#).len()
+    };
+    // The frames of the echo and of two notifications, of which each has 16 frames: the headers
+    // have 10 bytes for a frame of 512 KiB, and at most 10 for the last one.
+    for (padding, fits) in [(8_000_000, true), (8_388_608, false)] {
+        let mut machine = Machine::new(zilliqa(long));
+        let (client, publisher) = (machine.open(), machine.open());
+        (1..=2).for_each(|it| machine.receive(publisher, &post(&epoch(it, padding, ""))));
+        assert_eq!(fits, 2 * (notification(1) + padding) + ECHO.len() < REPLAY_BYTES);
+        machine.receive(client, &handshake("/", ""));
+        machine.receive(client, &text(ECHO));
+        let received = std::mem::take(&mut machine.wire(client).received);
+        let closes = matches!(received.last(), Some(Received::Close(Some(1001), _)));
+        assert_eq!(closes, !fits, "{} messages", received.len());
+        let counters = &machine.counters;
+        assert_eq!(counters.history_too_large.get(), u64::from(!fits));
+        assert_eq!(counters.history_recovered.get(), u64::from(fits));
+    }
+}
+
+#[test]
+fn zilliqa_history_counts_in_the_memory_of_every_core() {
+    let mut machine = Machine::new(zilliqa("history = 2"));
+    let (at, before) = (machine.open(), machine.shard.memory_bytes());
+    let post = |machine: &mut Machine, number| {
+        machine.receive(at, &post(&epoch(number, 100_000, "")));
+        machine.shard.memory_bytes() - before
+    };
+    let held: Vec<u64> = (1..5).map(|number| post(&mut machine, number)).collect();
+    assert!(held[0] > 200_000 && held[1] > held[0] + 200_000, "{held:?}");
+    assert!(held[3] < held[1] + 100_000, "two epochs are kept: {held:?}");
+}
+
+#[test]
+fn zilliqa_replays_before_the_subscription_are_bounded() {
+    for (count, closes) in [(6, false), (7, true)] {
+        let mut cores = Cores::new(zilliqa(""));
+        // The home of the channel of epochs is one of the cores: the other one has to wait.
+        for core in 0..2 {
+            let client = cores.open(core, 0);
+            let mut reader = ClientReader::default();
+            cores.receive(core, client, &handshake("/", ""));
+            for _ in 0..count {
+                cores.receive(core, client, &text(r#"{"query":"NewBlock","after":"0"}"#));
+            }
+            let received = cores.read(core, client, &mut reader);
+            let early = matches!(received.last(), Some(Received::Close(Some(1008), _)));
+            let waits = received.len() == 1;
+            // Nothing was published, so a replay that does not wait closes with 1001.
+            let known = matches!(received.last(), Some(Received::Close(Some(1001), _)));
+            assert!(known || early == closes && (waits || closes), "{received:?}");
+        }
+    }
 }

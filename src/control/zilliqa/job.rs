@@ -172,7 +172,7 @@ impl Follower {
         let state_file = (!config.state_file.is_empty()).then(|| StateFile::new(path.to_owned()));
         if let Some(saved) = saved {
             // An epoch up to this one is not accepted from a POST request either.
-            shared.note(saved);
+            shared.note(saved, None);
         }
         let targets = targets(config);
         Follower {
@@ -267,7 +267,7 @@ impl Follower {
             }
             PollerAction::Publish { number, event } => {
                 // Skip an epoch that was posted meanwhile.
-                if !self.shared.note(number) {
+                if !self.shared.note(number, zilliqa::epoch_of(&event)) {
                     return self.pass_over(number);
                 }
                 if std::mem::take(&mut self.behind) {

@@ -187,7 +187,7 @@ impl World {
     fn ask(&mut self, about: &[ContractAddress]) {
         let from = ConnId { core: 0, slot: crate::mem::Slot { index: 0, generation: 0 } };
         let named = about.iter().map(|address| (*address, 0)).collect();
-        let reply = zilliqa::Question::new(from, b"", named);
+        let reply = zilliqa::Question::new(from, b"", named, None);
         let answer = move |contracts: &HashSet<ContractAddress>| {
             reply.answer(|address| contracts.contains(address))
         };

@@ -13,7 +13,7 @@ use crate::codec::json::{JsonText, MalformedJson, Scratch};
 use crate::codec::raw::RawMembers;
 use crate::crypto;
 use crate::dialect::{Event as Published, JoinRequest};
-use crate::hub::{ClientEvent, EventMask, ResumeFrom, Retention, SharedFrame};
+use crate::hub::{ClientEvent, EventMask, Form, ResumeFrom, Retention, SharedFrame};
 use memchr::memmem;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -271,12 +271,12 @@ fn subscribe<V: Vendor>(
         }
     };
     let resume = conn.resume_request(context, &name);
-    let positioned = resume.is_some();
+    let form = if resume.is_some() { Form::POSITIONED } else { Form::PUBLISHED };
     let request = match resume {
         Some(_) => Some(JoinRequest { resume, ..request.unwrap_or_default() }),
         None => request,
     };
-    context.effects.push(Effect::Join { app: conn.app, name, max, request, positioned });
+    context.effects.push(Effect::Join { app: conn.app, name, max, request, form });
 }
 
 fn unsubscribe<V: Vendor>(

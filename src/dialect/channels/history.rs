@@ -6,9 +6,10 @@
 
 use super::super::context::DialectContext;
 use super::super::effects::Effect;
+use super::super::forms::history_of;
 use super::super::reply::Answered;
 use super::connection::Connection;
-use super::positions::{Resuming, limit_of, position_of, push_position};
+use super::positions::{Resuming, position_of, push_position};
 use super::reads::{bad_name, parameter, refuse};
 use super::reply::{json_error, ok};
 use super::vendor::{ProtocolError, Vendor};
@@ -59,7 +60,7 @@ impl<V: Vendor> Connection<V> {
         name: &str,
     ) -> Option<ResumeRequest> {
         let resuming = self.who.as_mut().and_then(|who| who.resuming.as_mut())?;
-        let history = context.env.apps.get(self.app).config.history_of(name)?;
+        let history = history_of(context.env, self.app, name)?;
         let from = match resuming.positions.remove(name) {
             Some(_) if u64::from(resuming.until_s) * 1000 <= context.now.ms => ResumeFrom::Present,
             Some(ResumeFrom::Rewind(_)) if history.rewind == 0 => ResumeFrom::Present,
@@ -68,7 +69,7 @@ impl<V: Vendor> Connection<V> {
             None => ResumeFrom::Present,
         };
         resuming.settle();
-        Some(ResumeRequest { from, limit: limit_of(history) })
+        Some(ResumeRequest { from, limit: history.limit, view: 0 })
     }
 
     /// Drops positions whose time is over.
@@ -96,7 +97,7 @@ pub(super) fn events<V: Vendor>(
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
-    if context.env.apps.get(app).config.history_of(name).is_none() {
+    if history_of(context.env, app, name).is_none() {
         return Answered::Now(json_error::<V>(404, "the channel has no history"));
     }
     let after = parameter::<V>(query, "after");
@@ -113,7 +114,7 @@ pub(super) fn events<V: Vendor>(
     let Some(max) = max else {
         return refuse::<V>(&format!("limit must be a number from 1 to {}", PAGE.1));
     };
-    let query = Query::History { app, name: name.into(), after, max };
+    let query = Query::History { app, name: name.into(), after, max, view: 0 };
     context.effects.push(Effect::Query { query, part: 0 });
     Answered::Later(Box::new(|answers| {
         let page = answers.into_iter().find_map(|(_, answer)| match answer {
@@ -172,6 +173,7 @@ mod tests {
             ],
             position: StreamPosition { stream: 10, serial: 7 },
             complete: true,
+            view: None,
         };
         let expected = r#"{"events":[{"serial":6,"event":"e","data":"{\"a\":1}"},{"serial":7,"event":"client-x","data":null}],"stream_id":"000000000000000a","serial":7,"complete":true}"#;
         assert_eq!(String::from_utf8(body_of(&page)).as_deref(), Ok(expected));

@@ -9,20 +9,22 @@
 //! | `auth` | `key:signature` of one private channel; once for each, in the order of the channels |
 //! | `lastEventId` | the id of the last event that was received, if `Last-Event-ID` has none |
 //!
-//! A stream of one channel that has a history resumes after the last event. Its events have their
-//! positions as ids.
+//! A stream of channels that have a history resumes after the last event. The events of these
+//! channels have ids: their positions or, if there are several such channels, the positions of all.
 
 use super::super::context::{DialectContext, Opening};
 use super::super::effects::Effect;
+use super::super::forms::history_of;
 use super::super::reply::HttpReply;
 use super::connection::Connection;
 use super::data::ChannelKind;
-use super::positions::limit_of;
 use super::reply::{ApiRefusal, json_error};
 use super::vendor::{SubscribeRefusal, Vendor};
 use super::{channel, commands};
 use crate::http::query::{self, PlusSign};
-use crate::hub::{JoinRequest, ResumeFrom, ResumeRequest};
+use crate::hub::{Form, JoinRequest, ResumeFrom, ResumeRequest};
+use crate::ws::event_ids::EventIds;
+use crate::ws::record::EventId;
 use std::borrow::Cow;
 use std::collections::HashSet;
 
@@ -34,7 +36,7 @@ pub(super) fn listen<V: Vendor>(
     context: &mut DialectContext<'_>,
     app: u32,
     opening: &Opening<'_>,
-) -> Result<Connection<V>, HttpReply> {
+) -> Result<(Connection<V>, EventIds), HttpReply> {
     let refuse = |(status, text): ApiRefusal| json_error::<V>(status, &text);
     admit::<V>(context, app, opening).map_err(refuse)?;
     let query = ListenQuery::read(opening.query).map_err(refuse)?;
@@ -46,30 +48,74 @@ pub(super) fn listen<V: Vendor>(
     if !entry.admit() {
         return Err(refuse((503, V::DATA.codes.over_quota.reason.clone())));
     }
-    // Of several channels, one id could not hold the positions.
-    let is_single = query.channels.len() == 1;
     let max = entry.config.limits.subscriptions_per_connection;
-    for name in query.channels {
+    let histories = query.channels.iter().map(|name| history_of(context.env, app, name));
+    let histories: Vec<_> = histories.collect();
+    let count = histories.iter().flatten().count();
+    if count > EventIds::MAX && opening.last_event_id().is_some() {
+        context.count_malformed_id();
+    }
+    let mut places = Places::new(opening, count);
+    for (name, history) in query.channels.into_iter().zip(histories) {
         let cached = channel::is_cached(V::DATA, &name);
-        let history = entry.config.history_of(&name).filter(|_| is_single);
-        let resume = history.map(|it| ResumeRequest { from: from(opening), limit: limit_of(it) });
-        let positioned = resume.is_some();
+        let at = history.and_then(|history| Some((history, places.next()?)));
+        let form = at.map_or(Form::PUBLISHED, |(_, (form, _))| form);
+        let resume =
+            at.map(|(it, (_, from))| ResumeRequest { from, limit: it.limit, view: form.view });
         let request = JoinRequest { cached, resume, ..JoinRequest::default() };
-        let request = (cached || positioned).then_some(request);
+        let request = (cached || resume.is_some()).then_some(request);
         let name = name.into_owned();
-        context.effects.push(Effect::Join { app, name, max, request, positioned });
+        context.effects.push(Effect::Join { app, name, max, request, form });
     }
     let mut conn = Connection::new(app, 0, context.now);
     conn.who().listens = true;
-    Ok(conn)
+    Ok((conn, places.ids))
 }
 
-/// Where the client resumes the history of its channel.
-fn from(opening: &Opening<'_>) -> ResumeFrom {
-    match opening.last_event_id() {
-        None => ResumeFrom::Present,
-        Some(Ok(id)) => ResumeFrom::Position(id.into()),
-        Some(Err(_)) => ResumeFrom::Malformed,
+/// Where the positions of the channels with a history are in the ids of a stream, and where the
+/// client resumes these channels.
+struct Places {
+    /// The positions that the client has sent, if there are several such channels.
+    ids: EventIds,
+    /// Where the client resumes the only such channel, or all of them if it has sent no positions.
+    from: ResumeFrom,
+    /// The number of such channels, and of those that [`Places::next`] has returned.
+    count: usize,
+    returned: u8,
+}
+
+impl Places {
+    fn new(opening: &Opening<'_>, count: usize) -> Places {
+        let has_several = (2..=EventIds::MAX).contains(&count);
+        let mut ids = EventIds::new(if has_several { count } else { 0 });
+        let from = match opening.last_event_id() {
+            None => ResumeFrom::Present,
+            Some(text) if has_several => match EventIds::read(&text, count) {
+                Some(sent) => {
+                    ids = sent;
+                    ResumeFrom::Present
+                }
+                None => ResumeFrom::Malformed,
+            },
+            Some(text) => EventId::read(&text)
+                .map_or(ResumeFrom::Malformed, |id| ResumeFrom::Position(id.into())),
+        };
+        Places { ids, from, count, returned: 0 }
+    }
+
+    /// The form and the place to resume of the next channel with a history; `None` if there are too
+    /// many of them for one id.
+    fn next(&mut self) -> Option<(Form, ResumeFrom)> {
+        match self.count {
+            1 => Some((Form::POSITIONED, self.from)),
+            2..=EventIds::MAX => {
+                self.returned += 1;
+                let place = self.returned;
+                let sent = self.ids.get(place).map(|id| ResumeFrom::Position(id.into()));
+                Some((Form { place, ..Form::POSITIONED }, sent.unwrap_or(self.from)))
+            }
+            _ => None,
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! How a connection of any such vendor answers what happens to it.
 
-use super::super::api::DialectApi;
+use super::super::api::{ChannelHistory, DialectApi};
 use super::super::apps::PathError;
 use super::super::closing::{Closing, Why};
 use super::super::content::Content;
@@ -21,6 +21,7 @@ use crate::hub::{Answer, JoinReply, ResumeOutcome, ResumeReply};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
+use crate::ws::event_ids::EventIds;
 
 /// The heartbeat of a client whose protocol version has no ping: the server sends it none.
 const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms: u64::MAX / 4 };
@@ -168,7 +169,7 @@ impl<V: Vendor> DialectApi for Connection<V> {
         context: &mut DialectContext<'_>,
         app: u32,
         opening: &Opening<'_>,
-    ) -> Result<Connection<V>, HttpReply> {
+    ) -> Result<(Connection<V>, EventIds), HttpReply> {
         listen::listen(context, app, opening)
     }
 
@@ -190,6 +191,11 @@ impl<V: Vendor> DialectApi for Connection<V> {
 
     fn content(event: &Event) -> Option<Content<'_>> {
         links::content::<V>(event)
+    }
+
+    fn history(env: &Env, app: u32, name: &str) -> Option<ChannelHistory> {
+        let history = env.apps.get(app).config.history_of(name)?;
+        Some(ChannelHistory { limit: positions::limit_of(history), rewind: history.rewind })
     }
 
     fn linked_event(env: &Env, app: u32, name: &str, content: &Content<'_>) -> Option<Event> {

@@ -2,6 +2,7 @@
 
 use super::super::context::DialectContext;
 use super::super::effects::Effect;
+use super::super::forms::history_of;
 use super::super::reply::Answered;
 use super::data::ChannelKind;
 use super::reply::{json_error, ok};
@@ -202,7 +203,7 @@ pub(super) fn channel<V: Vendor>(
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
-    if info.position && context.env.apps.get(app).config.history_of(name).is_none() {
+    if info.position && history_of(context.env, app, name).is_none() {
         return refuse::<V>("this channel has no position");
     }
     let counts = context.env.apps.get(app).config.counts_in_reads;

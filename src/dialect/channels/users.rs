@@ -10,7 +10,7 @@ use super::{channel, messages, watch};
 use crate::codec::raw::RawMembers;
 use crate::config::AppLimits;
 use crate::dialect::{JoinRequest, Member};
-use crate::hub::Query;
+use crate::hub::{Form, Query};
 use std::borrow::Cow;
 
 /// The maximum number of roster queries that one client may have pending.
@@ -123,7 +123,7 @@ fn begin<V: Vendor>(
         name,
         max,
         request: None,
-        positioned: false,
+        form: Form::PUBLISHED,
     });
     if V::DATA.quirks.watches && app.watchlist {
         let members = RawMembers::read(user_data);

@@ -14,6 +14,7 @@ use super::who::Gathering;
 use super::{channel, messages};
 use crate::config::AppLimits;
 use crate::dialect::{DialectMessage, JoinRequest, Member, MemberChange, UserStatus};
+use crate::hub::Form;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -61,7 +62,7 @@ pub(super) fn begin<V: Vendor>(
     let member = Some(Box::new(member(id)));
     let mut join = |name, member| {
         let request = Some(JoinRequest { member, ..JoinRequest::default() });
-        context.effects.push(Effect::Join { app, name, max, request, positioned: false });
+        context.effects.push(Effect::Join { app, name, max, request, form: Form::PUBLISHED });
     };
     join(format!("{WATCHED}{id}"), member);
     names.into_iter().for_each(|name| join(name, None));

@@ -12,7 +12,7 @@ use super::wire::{self, APP, WireMessage, codes};
 use crate::codec::value::Value;
 use crate::dialect::JoinRequest;
 use crate::dialect::{DialectContext, Effect, JoinOutcome};
-use crate::hub::{ConnId, JoinReply};
+use crate::hub::{ConnId, Form, JoinReply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -235,7 +235,7 @@ impl Client {
             name,
             max: usize::MAX,
             request,
-            positioned: false,
+            form: Form::PUBLISHED,
         });
     }
 

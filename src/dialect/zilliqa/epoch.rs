@@ -25,6 +25,8 @@ pub struct Epoch {
     /// The transactions in block order.
     transactions: Vec<Transaction>,
     skipped: Vec<Anomaly>,
+    /// The number of hashes in `TxHashes`.
+    hash_count: usize,
     new_block: OnceLock<Part>,
     by_account: OnceLock<HashMap<Address, Account, ahash::RandomState>>,
 }
@@ -172,7 +174,7 @@ impl Epoch {
         let text = text.into_boxed_str();
         let document: Document<'_> = object(&text).ok_or(EpochError::Document)?;
         let number = number_of(document.block.get())?;
-        check_hashes(document.hashes.get())?;
+        let hash_count = check_hashes(document.hashes.get())?;
         let span = |part: &str| span(&text, part);
         let (block, hashes) = (span(document.block.get()), span(document.hashes.get()));
         let mut found = PartialEpoch::new(&text);
@@ -195,6 +197,7 @@ impl Epoch {
             by_address,
             transactions,
             skipped,
+            hash_count,
             new_block,
             by_account,
             text,
@@ -209,6 +212,29 @@ impl Epoch {
     /// The transactions that were left out, with the reasons.
     pub fn skipped(&self) -> &[Anomaly] {
         &self.skipped
+    }
+
+    /// Whether the document has the block's transactions. While no client needs them, they are not
+    /// fetched from a node.
+    pub fn has_transactions(&self) -> bool {
+        let known = self.transactions.len() + self.skipped.len();
+        self.hash_count == 0 || known > 0
+    }
+
+    /// The estimated memory of the epoch in bytes, with everything that may be serialized of it.
+    pub fn memory(&self) -> usize {
+        /// Bytes of a serialized transaction and of its entries in the table of accounts, besides
+        /// what is copied from the document.
+        const RECORD: usize = 512;
+        const EMITTER: usize = size_of::<Emitter>() + 128;
+        let transactions = self.transactions.len() * (size_of::<Transaction>() + RECORD);
+        let ranges: usize = self.emitters.iter().map(|emitter| emitter.logs.capacity()).sum();
+        let ranges = ranges * size_of::<(Range<usize>, Range<usize>)>();
+        size_of::<Epoch>()
+            + 2 * self.text.len()
+            + transactions
+            + self.emitters.len() * EMITTER
+            + ranges
     }
 
     /// The contracts with events, in the order of their first events.
@@ -362,12 +388,13 @@ fn number_of(block: &str) -> Result<u64, EpochError> {
     }
 }
 
-fn check_hashes(hashes: &str) -> Result<(), EpochError> {
+/// The number of hashes.
+fn check_hashes(hashes: &str) -> Result<usize, EpochError> {
     let shards: Vec<Option<Vec<&str>>> =
         serde_json::from_str(hashes).map_err(|_| EpochError::TxHashes)?;
     let is_hash = |hash: &&str| hash.len() == 64 && hash.bytes().all(|it| it.is_ascii_hexdigit());
     match shards.iter().flatten().flatten().all(is_hash) {
-        true => Ok(()),
+        true => Ok(shards.iter().flatten().map(Vec::len).sum()),
         false => Err(EpochError::TxHashes),
     }
 }

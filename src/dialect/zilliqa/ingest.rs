@@ -56,16 +56,16 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
         return Answered::Now(refused(400, "the document is not UTF-8"));
     };
     let epoch = match Epoch::read(text.to_owned(), Strictness::Refuse) {
-        Ok(epoch) => epoch,
+        Ok(epoch) => Arc::new(epoch),
         Err(error) => return Answered::Now(refused(400, &error.to_string())),
     };
     let number = epoch.number();
-    match context.env.zilliqa.admit(number, context.conn.core) {
+    match context.env.zilliqa.admit(&epoch, context.conn.core) {
         Ok(range) => {
             context.effects.push(Effect::Publish {
                 app: APP,
                 name: CHANNEL.to_owned(),
-                event: Event::message(ZilliqaMessage::Epoch(Arc::new(epoch)).into()),
+                event: Event::message(ZilliqaMessage::Epoch(epoch).into()),
                 part: 0,
             });
             // The reply waits until the home core has ordered the epoch.

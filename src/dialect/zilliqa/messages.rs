@@ -2,6 +2,7 @@
 
 use super::epoch::Epoch;
 use super::query::Named;
+use crate::dialect::{DialectMessage, Event, EventPayload};
 use std::sync::Arc;
 
 /// A message to one connection, or to all subscribers of the epochs' channel.
@@ -13,6 +14,14 @@ pub enum ZilliqaMessage {
     Contracts(Arc<ContractReply>),
 }
 
+/// The epoch that an event publishes.
+pub fn epoch_of(event: &Event) -> Option<&Arc<Epoch>> {
+    match &event.payload {
+        EventPayload::Message(DialectMessage::Zilliqa(ZilliqaMessage::Epoch(epoch))) => Some(epoch),
+        _ => None,
+    }
+}
+
 /// The reply to a [`Question`](super::Question): the client's query, and those of its addresses
 /// that are contracts.
 #[derive(Debug)]
@@ -21,4 +30,6 @@ pub struct ContractReply {
     pub text: Box<[u8]>,
     /// The addresses of contracts.
     pub named: Vec<Named>,
+    /// The number of the epoch after which the client requests the later ones.
+    pub after: Option<u64>,
 }

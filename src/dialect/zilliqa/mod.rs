@@ -7,17 +7,19 @@ mod compose;
 mod curve;
 pub mod epoch;
 mod frames;
+mod history;
 mod ingest;
 mod messages;
 mod notifications;
 mod query;
+mod resume;
 mod sets;
 mod shared;
 mod words;
 
-pub use messages::{ContractReply, ZilliqaMessage};
+pub use messages::{ContractReply, ZilliqaMessage, epoch_of};
 pub use notifications::NotificationCache;
-pub use query::{QueryTopic, SubscriptionQuery, read};
+pub use query::{ClientQuery, QueryTopic, SubscriptionQuery, read};
 pub use shared::{APP, CHANNEL, EpochRange, EpochRejected, Question, Shared};
 
 use super::{
@@ -27,10 +29,12 @@ use super::{
 use crate::config::{Contracts, SlowConsumer};
 use crate::dialect::DialectMessage;
 use crate::http;
+use crate::hub::Form;
 use crate::ws::{self, close};
 use compose::NotificationKey;
 use epoch::Epoch;
 use query::Named;
+use resume::{ReplayRequest, Replayed};
 use sets::{HeldAddresses, Set};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -38,6 +42,9 @@ use std::sync::Arc;
 /// The maximum size in bytes of the replies held back for a client whose subscription to the
 /// channel is pending.
 const EARLY_BYTES: usize = 256 * 1024;
+/// The maximum number of replays that wait with them: two for each topic.
+const EARLY_REPLAYS: usize = 6;
+const EARLY: &str = "too much was asked before the subscription stood";
 
 /// One client connection.
 #[derive(Debug, Default)]
@@ -54,11 +61,30 @@ pub struct Connection {
     watched: Option<Box<[Watched; 2]>>,
     /// The replies held back until the connection is subscribed to the channel; `None` after that.
     early: Option<Box<Early>>,
+    /// The epochs that were replayed, until a later one has arrived.
+    replayed: Option<Box<Replayed>>,
 }
 
 /// Replies that are held back. Boxed, because hardly any connection has them.
 #[derive(Debug, Default)]
-struct Early(Vec<Box<[u8]>>);
+struct Early(Vec<EarlyReply>);
+
+/// A reply that is held back.
+#[derive(Debug)]
+enum EarlyReply {
+    /// A message.
+    Text(Box<[u8]>),
+    /// The epochs after one that the client knows.
+    Replay(ReplayRequest),
+}
+
+/// What has become of a query.
+enum QueryStep {
+    /// It was executed. The epochs follow that it requests.
+    Done(Option<ReplayRequest>),
+    /// Its addresses are being looked up.
+    Asked,
+}
 
 /// The addresses of one topic.
 #[derive(Debug, Default)]
@@ -123,7 +149,7 @@ impl Dialect for Connection {
             name,
             max: usize::MAX,
             request: None,
-            positioned: false,
+            form: Form::PUBLISHED,
         });
         Some(Connection { early: Some(Box::default()), ..Connection::default() })
     }
@@ -144,8 +170,8 @@ impl Dialect for Connection {
             Err(text) => Err(text),
         };
         match done {
-            Ok(true) => self.answer(context, payload),
-            Ok(false) => {}
+            Ok(QueryStep::Done(replay)) => self.answer(context, payload, replay),
+            Ok(QueryStep::Asked) => {}
             Err(text) => self.error(context, text),
         }
     }
@@ -153,8 +179,12 @@ impl Dialect for Connection {
     fn on(&mut self, context: &mut DialectContext<'_>, event: DialectEvent<'_>) {
         match event {
             DialectEvent::Joined { .. } => {
-                for text in self.early.take().into_iter().flat_map(|early| early.0) {
-                    context.send_text(&text);
+                for reply in self.early.take().into_iter().flat_map(|early| early.0) {
+                    match reply {
+                        EarlyReply::Text(text) => context.send_text(&text),
+                        EarlyReply::Replay(_) if context.closing.is_some() => {}
+                        EarlyReply::Replay(request) => self.replay(context, request),
+                    }
                 }
             }
             DialectEvent::Message(DialectMessage::Zilliqa(what)) => self.on_message(context, what),
@@ -233,29 +263,34 @@ impl Connection {
 
     /// Executes the query whose contracts were looked up.
     fn on_contracts(&mut self, context: &mut DialectContext<'_>, reply: &ContractReply) {
-        match self.watch(context, QueryTopic::EventLog, &reply.named) {
-            Ok(()) => self.answer(context, &reply.text),
+        let named = reply.named.clone();
+        match self.watch(context, QueryTopic::EventLog, named, reply.after) {
+            Ok(replay) => self.answer(context, &reply.text, replay),
             Err(text) => self.error(context, text),
         }
     }
 
-    /// Executes a query. Returns false if its reply comes later.
+    /// Executes a query.
     fn look_up(
         &mut self,
         context: &DialectContext<'_>,
         text: &[u8],
-        query: SubscriptionQuery,
-    ) -> Result<bool, &'static str> {
-        match query {
+        ClientQuery { subscription, after }: ClientQuery,
+    ) -> Result<QueryStep, &'static str> {
+        let replay = match subscription {
             SubscriptionQuery::NewBlock => {
-                self.topics |= QueryTopic::NewBlock.bit();
-                self.leaving &= !QueryTopic::NewBlock.bit();
+                let (topic, named) = (QueryTopic::NewBlock, Vec::new());
+                self.topics |= topic.bit();
+                self.leaving &= !topic.bit();
+                // Without addresses, nothing is added to a subscription that exists.
+                after.map(|after| ReplayRequest { topic, named, after, is_added: false })
             }
             SubscriptionQuery::Unsubscribe(topic) => {
                 self.leaving |= self.topics & topic.bit();
                 if let Some(watched) = self.watched(topic) {
                     watched.next = None;
                 }
+                None
             }
             SubscriptionQuery::Addresses(QueryTopic::EventLog, mut named) => {
                 match &context.env.config.zilliqa.contracts {
@@ -264,25 +299,29 @@ impl Connection {
                         named.retain(|(address, _)| list.binary_search(address).is_ok());
                     }
                     Contracts::Node => {
-                        let question = Question::new(context.conn, text, named);
+                        let question = Question::new(context.conn, text, named, after);
                         let asked = context.env.zilliqa.enqueue(question);
-                        return if asked { Ok(false) } else { Err(words::NO_CONTRACT) };
+                        return if asked { Ok(QueryStep::Asked) } else { Err(words::NO_CONTRACT) };
                     }
                 }
-                self.watch(context, QueryTopic::EventLog, &named)?;
+                self.watch(context, QueryTopic::EventLog, named, after)?
             }
-            SubscriptionQuery::Addresses(topic, named) => self.watch(context, topic, &named)?,
-        }
-        Ok(true)
+            SubscriptionQuery::Addresses(topic, named) => {
+                self.watch(context, topic, named, after)?
+            }
+        };
+        Ok(QueryStep::Done(replay))
     }
 
-    /// Subscribes to a topic at these addresses.
+    /// Subscribes to a topic at these addresses. Returns the request for the epochs after the one
+    /// that the client knows.
     fn watch(
         &mut self,
         context: &DialectContext<'_>,
         topic: QueryTopic,
-        named: &[Named],
-    ) -> Result<(), &'static str> {
+        named: Vec<Named>,
+        after: Option<u64>,
+    ) -> Result<Option<ReplayRequest>, &'static str> {
         if named.is_empty() {
             return Err(words::NO_CONTRACT);
         }
@@ -292,23 +331,24 @@ impl Connection {
         let replaces = self.leaving & topic.bit() != 0;
         self.watched.get_or_insert_default();
         let Some(watched) = self.watched(topic) else { return Err(words::ADDRESSES) };
-        if !watched.fits(named, replaces, free) {
+        if !watched.fits(&named, replaces, free) {
             if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core))
             {
                 counters.addresses_refused.add(1);
             }
             return Err(words::ADDRESSES);
         }
-        let added = watched.add(named, replaces, max, held);
+        let added = watched.add(&named, replaces, max, held);
         if !added {
             return Err(words::ADDRESSES);
         }
         if !self.wants_logs() {
             context.env.zilliqa.watch();
         }
+        let is_added = self.topics & topic.bit() != 0;
         self.topics |= topic.bit();
         self.leaving &= !topic.bit();
-        Ok(())
+        Ok(after.map(|after| ReplayRequest { topic, named, after, is_added }))
     }
 
     fn watched(&mut self, topic: QueryTopic) -> Option<&mut Watched> {
@@ -324,26 +364,67 @@ impl Connection {
         self.topics & !QueryTopic::NewBlock.bit() != 0
     }
 
-    /// Sends a reply, or holds it back until the connection is subscribed to the channel. The reply
-    /// to a successful query is the query's own text.
-    fn answer(&mut self, context: &mut DialectContext<'_>, text: &[u8]) {
-        let Some(early) = &mut self.early else { return context.send_text(text) };
-        if early.0.iter().map(|it| it.len()).sum::<usize>() + text.len() > EARLY_BYTES {
-            let reason = "too much was asked before the subscription stood";
-            return context.close(Closing::new(close::POLICY, reason));
+    /// Sends the reply to a successful query, which is the query's own text, and then the epochs
+    /// that the client requests.
+    fn answer(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        text: &[u8],
+        replay: Option<ReplayRequest>,
+    ) {
+        self.send(context, text);
+        if let Some(request) = replay {
+            self.replay(context, request);
         }
-        early.0.push(text.into());
+    }
+
+    /// Sends the epochs that a query requests, or holds that back as the replies.
+    fn replay(&mut self, context: &mut DialectContext<'_>, request: ReplayRequest) {
+        if let Some(early) = &mut self.early {
+            let replays = early.0.iter().filter(|it| matches!(it, EarlyReply::Replay(_)));
+            if replays.count() >= EARLY_REPLAYS {
+                return context.close(Closing::new(close::POLICY, EARLY));
+            }
+            return early.0.push(EarlyReply::Replay(request));
+        }
+        let mut replayed = self.replayed.take();
+        let watched = self.watched(request.topic).and_then(|watched| watched.now.as_ref());
+        let all = || watched.map_or(Vec::new(), |set| set.named());
+        resume::replay(context, &request, &mut replayed, &all);
+        self.replayed = replayed;
+    }
+
+    /// Sends a reply, or holds it back until the connection is subscribed to the channel.
+    fn send(&mut self, context: &mut DialectContext<'_>, text: &[u8]) {
+        let Some(early) = &mut self.early else { return context.send_text(text) };
+        let waiting = early.0.iter().map(|it| match it {
+            EarlyReply::Text(text) => text.len(),
+            EarlyReply::Replay(_) => 0,
+        });
+        if waiting.sum::<usize>() + text.len() > EARLY_BYTES {
+            return context.close(Closing::new(close::POLICY, EARLY));
+        }
+        early.0.push(EarlyReply::Text(text.into()));
     }
 
     fn error(&mut self, context: &mut DialectContext<'_>, text: &str) {
         let text = words::error(context.env.config.zilliqa.error_format, text);
-        self.answer(context, &text);
+        self.send(context, &text);
     }
 
     /// Sends the client's notification of an epoch.
     fn notify(&mut self, context: &mut DialectContext<'_>, epoch: &Arc<Epoch>) {
         let core_state = &mut context.core_state.zilliqa;
         if self.topics == 0 || !core_state.turn_to(epoch) {
+            return;
+        }
+        // Topics for which this epoch was replayed wait for the next one.
+        let done = self.replayed.as_ref().map_or(0, |it| it.topics_of(epoch.number()));
+        if done == 0 {
+            self.replayed = None;
+        }
+        let (topics, leaving) = (self.topics & !done, self.leaving & !done);
+        if topics == 0 {
             return;
         }
         if !std::mem::take(&mut self.is_behind) {
@@ -354,8 +435,8 @@ impl Connection {
             None => (None, None),
         };
         let key = NotificationKey {
-            topics: self.topics,
-            leaving: self.leaving,
+            topics,
+            leaving,
             events: events.map_or(0, |set| core_state.events_of(set)),
             payments: payments.map_or(0, |set| core_state.payments_of(set)),
         };
@@ -364,13 +445,13 @@ impl Connection {
         }
         let wanted_logs = self.wants_logs();
         for topic in [QueryTopic::EventLog, QueryTopic::TxnLog] {
-            let ends = self.leaving & topic.bit() != 0;
-            if let Some(watched) = self.watched(topic) {
+            let ends = leaving & topic.bit() != 0;
+            if let Some(watched) = self.watched(topic).filter(|_| topics & topic.bit() != 0) {
                 watched.advance(ends);
             }
         }
-        self.topics &= !self.leaving;
-        self.leaving = 0;
+        self.topics &= !leaving;
+        self.leaving &= done;
         if wanted_logs && !self.wants_logs() {
             context.env.zilliqa.unwatch();
         }

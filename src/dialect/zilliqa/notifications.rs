@@ -4,6 +4,7 @@
 use super::compose::{self, Lists, NotificationKey, SharedParts};
 use super::epoch::Epoch;
 use super::frames::Composer;
+use super::query::QueryTopic;
 use super::sets::{Cases, HeldAddresses, Registry, Set};
 use crate::config::Zilliqa;
 use crate::mem::Handle;
@@ -56,6 +57,25 @@ impl NotificationCache {
         }
         self.current = Some(epoch.clone());
         true
+    }
+
+    /// The number of the last epoch that was sent to connections of this core.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
+    /// The key of a notification of one topic at the addresses of `set`.
+    pub(super) fn key_of(
+        &mut self,
+        topic: QueryTopic,
+        set: Option<&mut Rc<Set>>,
+    ) -> NotificationKey {
+        let (events, payments) = match (topic, set) {
+            (QueryTopic::EventLog, Some(set)) => (self.events_of(set), 0),
+            (QueryTopic::TxnLog, Some(set)) => (0, self.payments_of(set)),
+            _ => (0, 0),
+        };
+        NotificationKey { topics: topic.bit(), leaving: 0, events, payments }
     }
 
     /// Drops the current epoch with its notifications, after every connection has been notified.

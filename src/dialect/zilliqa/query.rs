@@ -58,16 +58,42 @@ pub enum SubscriptionQuery {
     Unsubscribe(QueryTopic),
 }
 
+/// A query, and the epoch after which its client requests the later ones.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ClientQuery {
+    /// The query.
+    pub subscription: SubscriptionQuery,
+    /// The number of the last epoch that the client knows, if it requests the later ones.
+    pub after: Option<u64>,
+}
+
 /// Parses one query.
 ///
 /// # Errors
-/// The error's text, as the server that `wire` selects sends it.
-pub fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static str> {
+/// The error's text, as the server that `wire` selects sends it; of the member `after`, which is
+/// none of that server's, a text of our own.
+pub fn read(text: &str, wire: ZilliqaWire) -> Result<ClientQuery, &'static str> {
     let text = match wire {
         ZilliqaWire::Deployed => Cow::Borrowed(text),
         ZilliqaWire::Documented => without_trailing_commas(text),
     };
     let members = RawMembers::read(&text).ok_or(words::QUERY)?;
+    let subscription = subscription(&members, wire)?;
+    let after = match (&subscription, members.raw("after")) {
+        (SubscriptionQuery::Unsubscribe(_), _) | (_, None | Some("null")) => None,
+        (_, Some(_)) => {
+            let digits = members.text("after").ok_or(words::AFTER)?;
+            let number = digits.parse().ok().filter(|number: &u64| number.to_string() == digits);
+            Some(number.ok_or(words::AFTER)?)
+        }
+    };
+    Ok(ClientQuery { subscription, after })
+}
+
+fn subscription(
+    members: &RawMembers<'_>,
+    wire: ZilliqaWire,
+) -> Result<SubscriptionQuery, &'static str> {
     match members.text("query").ok_or(words::QUERY)?.as_ref() {
         "Unsubscribe" => {
             let topic = members.text("type").and_then(|name| QueryTopic::named(&name));
@@ -153,6 +179,40 @@ mod tests {
     use super::*;
     use ZilliqaWire::{Deployed, Documented};
 
+    fn read(text: &str, wire: ZilliqaWire) -> Result<SubscriptionQuery, &'static str> {
+        let ClientQuery { subscription, after } = super::read(text, wire)?;
+        assert_eq!(after, None, "{text}");
+        Ok(subscription)
+    }
+
+    #[test]
+    fn zilliqa_query_has_the_number_of_a_block_after_which_epochs_are_wanted() {
+        let after = |members: &str| {
+            let list = format!(r#""addresses":["{A}"]"#);
+            let text = format!(r#"{{"query":"EventLog",{list}{members}}}"#);
+            super::read(&text, Deployed).map(|query| query.after)
+        };
+        for (members, expected) in [
+            ("", Ok(None)),
+            (r#","after":null"#, Ok(None)),
+            (r#","after":"0""#, Ok(Some(0))),
+            (r#","\u0061fter":"41""#, Ok(Some(41))),
+            (r#","after":"18446744073709551615""#, Ok(Some(u64::MAX))),
+            (r#","after":"18446744073709551616""#, Err(words::AFTER)),
+            (r#","after":"041""#, Err(words::AFTER)),
+            (r#","after":"+4""#, Err(words::AFTER)),
+            (r#","after":"-1""#, Err(words::AFTER)),
+            (r#","after":"x""#, Err(words::AFTER)),
+            (r#","after":" 4""#, Err(words::AFTER)),
+            (r#","after":4"#, Err(words::AFTER)),
+            (r#","after":[]"#, Err(words::AFTER)),
+        ] {
+            assert_eq!(after(members), expected, "{members}");
+        }
+        let leaving = r#"{"query":"Unsubscribe","type":"TxnLog","after":7}"#;
+        assert_eq!(read(leaving, Deployed), Ok(SubscriptionQuery::Unsubscribe(QueryTopic::TxnLog)));
+    }
+
     const A: &str = "0x2ce491a0fd9e318b39172258101b7c836da7449b";
     const B: &str = "0x167e3980e04EAB1E89ff84523ae8c77e008932dc";
 
@@ -167,7 +227,7 @@ mod tests {
     #[test]
     fn zilliqa_query_is_read_with_unknown_members() {
         fn read(text: &str) -> Result<SubscriptionQuery, &'static str> {
-            super::read(text, Deployed)
+            super::tests::read(text, Deployed)
         }
         assert_eq!(read(r#"{"query":"NewBlock"}"#), Ok(SubscriptionQuery::NewBlock));
         assert_eq!(

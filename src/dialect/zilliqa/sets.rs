@@ -78,6 +78,12 @@ impl Set {
         self.layers().find_map(|layer| layer.own.get(address).copied())
     }
 
+    /// All addresses, with their case.
+    pub(super) fn named(&self) -> Vec<Named> {
+        let all = self.layers().flat_map(|layer| layer.own.keys());
+        all.map(|address| (*address, self.case(address))).collect()
+    }
+
     /// This set, its base, the base of that base, and so on.
     fn layers(&self) -> impl Iterator<Item = &Set> {
         std::iter::successors(Some(self), |layer| layer.base.as_deref())

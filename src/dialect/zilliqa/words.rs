@@ -11,6 +11,8 @@ pub(super) const EVENT_HEX: &str = "Invalid hex address";
 pub(super) const PAYMENT_HEX: &str = "invalid hex address";
 pub(super) const ADDRESS: &str = "invalid address";
 pub(super) const NO_CONTRACT: &str = "no contract found in list";
+/// The error for an `after` that is not the number of a block.
+pub(super) const AFTER: &str = "invalid after field";
 pub(super) const TYPE: &str = "invalid type field";
 
 /// An error message. It must not have a member `query`, because clients would treat it as a

@@ -13,7 +13,7 @@ fn event(text: &str) -> Event {
 }
 
 fn join(index: u32, from: ResumeFrom) -> Join<'static> {
-    let resume = Some(ResumeRequest { from, limit: LIMIT });
+    let resume = Some(ResumeRequest { from, limit: LIMIT, view: 0 });
     Join {
         slot: slot(index),
         app: 0,
@@ -21,7 +21,7 @@ fn join(index: u32, from: ResumeFrom) -> Join<'static> {
         max: 100,
         is_public: false,
         request: Some(JoinRequest { resume, ..JoinRequest::default() }),
-        form: Form { view: 0, positioned: true },
+        form: Form::POSITIONED,
     }
 }
 
@@ -249,8 +249,10 @@ fn resume_bounds_are_the_configured_ones_of_now() {
     let resume = |bytes, serial| {
         let from = ResumeFrom::Position(StreamPosition { serial, ..start });
         let limit = HistoryLimit { bytes, ..LIMIT };
-        let request =
-            JoinRequest { resume: Some(ResumeRequest { from, limit }), ..Default::default() };
+        let request = JoinRequest {
+            resume: Some(ResumeRequest { from, limit, view: 0 }),
+            ..Default::default()
+        };
         Join { request: Some(request), ..join(1, from) }
     };
     for (bytes, serial, outcome) in [
@@ -331,7 +333,7 @@ fn resume_histories_end_when_their_application_is_configured_anew() {
 fn resume_pages_of_a_history() {
     let mut it = Alone::new(1 << 20);
     let query = |it: &Alone, after: Option<StreamPosition>, max| {
-        let query = Query::History { app: 0, name: NAME.into(), after, max };
+        let query = Query::History { app: 0, name: NAME.into(), after, max, view: 0 };
         let Answer::History(page) = it.hub.answer_query(&query, it.now_ms) else { panic!() };
         let page = page?;
         let serials = page.events.iter().map(|(serial, _)| *serial).collect::<Vec<_>>();
@@ -649,7 +651,7 @@ fn resume_is_counted_at_the_home_and_subscribers_by_view_on_each_core() {
     it.outcome(1, after(9));
     it.outcome(1, ResumeFrom::Present);
     for (index, view) in [(2, 3), (3, 0), (4, 3)] {
-        let form = Form { view, positioned: false };
+        let form = Form { view, ..Form::PUBLISHED };
         it.hub.join(
             Join { form, request: None, ..join(index, ResumeFrom::Present) },
             0,
@@ -665,4 +667,64 @@ fn resume_is_counted_at_the_home_and_subscribers_by_view_on_each_core() {
     assert_eq!(history.bytes, it.hub.history_totals().1);
     let Answer::Usage(usage) = it.hub.answer_query(&query("other"), 0) else { panic!() };
     assert_eq!(usage, ChannelUsage::default());
+}
+
+fn in_view(index: u32, view: u16, from: ResumeFrom) -> Join<'static> {
+    let resume = Some(ResumeRequest { from, limit: LIMIT, view });
+    let request = Some(JoinRequest { resume, ..JoinRequest::default() });
+    Join { request, form: Form { view, ..Form::POSITIONED }, ..join(index, from) }
+}
+
+/// The forms of a linked channel's live events are those of all its views; the history keeps only
+/// those that replays have needed, and is charged for one of each view.
+#[test]
+fn resume_through_views_shares_forms_and_is_charged_for_them() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    let live = EventForms::new(None);
+    let mut linked = Event { forms: Some(Arc::new(live)), ..event("0123456789") };
+    it.hub.publish(0, NAME, &mut linked, None, it.now_ms, &mut it.mail);
+    assert_eq!(position_of(&linked).serial, 1);
+    let bytes = |it: &Alone| it.hub.history_totals().1;
+    let unformed = bytes(&it);
+    let replay = |it: &mut Alone, index, view| {
+        let join = in_view(index, view, ResumeFrom::Position(start));
+        match it.hub.join(join, it.now_ms, &mut it.mail) {
+            Joined::Now(Some(JoinReply { resumed: Some(reply), .. })) => {
+                reply.missed[0].forms.clone()
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    let (one, two) = (replay(&mut it, 1, 5), replay(&mut it, 2, 5));
+    assert!(Arc::ptr_eq(&one, &two), "made once for all replays");
+    assert!(!Arc::ptr_eq(&one, linked.forms.as_ref().expect("forms")));
+    let (first, each) = (bytes(&it), |it: &Alone, before| bytes(it) - before);
+    assert!(first > unformed + 10);
+    replay(&mut it, 3, 6);
+    let second = each(&it, first);
+    replay(&mut it, 4, 6);
+    assert_eq!(bytes(&it), first + second, "the same view");
+    replay(&mut it, 5, 7);
+    assert!(second > 10 && each(&it, first + second) > 10);
+    assert!(it.hub.kept_bytes() >= bytes(&it));
+}
+
+#[test]
+fn resume_before_the_last_events_has_a_maximum() {
+    let mut it = Alone::new(1 << 20);
+    let start = it.resume(0, ResumeFrom::Present).position;
+    (1..=5).for_each(|_| _ = it.publish("x"));
+    let old = StreamPosition { stream: start.stream ^ 1, serial: 2 };
+    let at = StreamPosition { serial: 1, ..start };
+    for (last, max, serials) in [
+        (None, 2, vec![4, 5]),
+        (None, 0, vec![]),
+        (None, 9, vec![1, 2, 3, 4, 5]),
+        (Some(old), 2, vec![4, 5]),
+        (Some(at), 2, vec![2, 3, 4, 5]),
+    ] {
+        let found = it.outcome(1, ResumeFrom::Kept(last, max));
+        assert_eq!(found.2, serials, "{last:?} {max}");
+    }
 }

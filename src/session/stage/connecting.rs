@@ -17,6 +17,7 @@ use crate::session::{Context, Dial, SessionEvent};
 use crate::time::{Deadline, Now};
 use crate::upstream::{Chosen, Tried, UpstreamFailure};
 use crate::ws::Role;
+use crate::ws::event_ids::EventIds;
 use crate::ws::output::{Channel, Codecs};
 use crate::ws::record::RecordFraming;
 use std::sync::Arc;
@@ -199,7 +200,7 @@ impl PendingUpstream {
             Some(records) => {
                 upgrade::finish(out, protocol.as_deref(), None);
                 let framing = channel.as_ref().and_then(|channel| channel.records());
-                begin_stream(framing, out, cx);
+                begin_stream(framing, None, out, cx);
                 Input::Records(records)
             }
             None => {
@@ -270,12 +271,18 @@ impl PendingUpstream {
     }
 }
 
-/// Writes what comes before the first record of an HTTP stream, and counts the stream.
-pub(super) fn begin_stream(framing: Option<RecordFraming>, out: &mut Vec<u8>, cx: &Context<'_>) {
+/// Writes what comes before the first record of an HTTP stream, and counts the stream. `id` is what
+/// the client of a stream of events has sent as the id of the last event that it has received.
+pub(super) fn begin_stream(
+    framing: Option<RecordFraming>,
+    id: Option<&str>,
+    out: &mut Vec<u8>,
+    cx: &Context<'_>,
+) {
     cx.counters.http_requests.add(1);
     cx.counters.http_streams.add(1);
     if let Some(framing) = framing {
-        framing.push_start(out);
+        framing.push_start(out, id.filter(|id| EventIds::is_id(id)));
         cx.counters.event_streams.add((framing == RecordFraming::Events).into());
     }
 }

@@ -197,8 +197,8 @@ fn open_channels(
     // The dialect sends nothing now: its first messages follow from its effects.
     let (mut unsent, mut closing) = (Vec::new(), None);
     let mut context = context(&mut unsent, None, &mut closing, cx);
-    let mut connection = match Connection::listen(&mut context, app, &opening) {
-        Ok(connection) => connection,
+    let (mut connection, ids) = match Connection::listen(&mut context, app, &opening) {
+        Ok(opened) => opened,
         Err(reply) => return Ok(Reply::Refused(reply)),
     };
     let Some(out) = room else {
@@ -211,10 +211,10 @@ fn open_channels(
     let fields = shared_with.as_ref().map(cors::fields).unwrap_or_default();
     push_head(request, framing, &fields, out);
     out.extend_from_slice(b"\r\n");
-    begin_stream(Some(framing), out, cx);
+    begin_stream(Some(framing), opening.last_event_id().as_deref(), out, cx);
     let policy = ConnectionPolicy::new(cx.env.runtime.route(number).rules.clone(), leases);
     let input = Input::Records(Box::new(Records::none()));
-    let channel = Some(Box::new(Channel::of_records(framing)));
+    let channel = Some(Box::new(Channel::of_records(framing).with_ids(ids)));
     let endpoint = Endpoint::Dialect(connection);
     let socket = WebSocket::new(input, endpoint, channel, policy, cx.now.ms);
     Err(Transition::Upgraded(Box::new(socket)))

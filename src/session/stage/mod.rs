@@ -87,8 +87,14 @@ impl Stage {
     /// A stream of events whose client does not send, for tests.
     #[cfg(test)]
     pub(super) fn event_stream() -> Stage {
+        Stage::event_stream_with(crate::ws::event_ids::EventIds::default())
+    }
+
+    /// The same for several channels, with the positions of the ids.
+    #[cfg(test)]
+    pub(super) fn event_stream_with(ids: crate::ws::event_ids::EventIds) -> Stage {
         let input = records::Input::Records(Box::new(records::Records::none()));
-        let channel = crate::ws::output::Channel::of_records(RecordFraming::Events);
+        let channel = crate::ws::output::Channel::of_records(RecordFraming::Events).with_ids(ids);
         let endpoint = endpoint::Endpoint::Echo(0);
         Stage::WebSocket(WebSocket::new(input, endpoint, Some(Box::new(channel)), None, 0))
     }

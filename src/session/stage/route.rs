@@ -143,7 +143,7 @@ pub(super) fn begin(
     opening.receives_events = is_events;
     push_head(request, framing, &fields, out);
     out.extend_from_slice(b"\r\n");
-    begin_stream(Some(framing), out, cx);
+    begin_stream(Some(framing), opening.last_event_id().as_deref(), out, cx);
     let policy = ConnectionPolicy::new(rules.clone(), leases);
     enter(Input::Records(records), channel, policy, &opening, out, cx)
 }

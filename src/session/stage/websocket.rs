@@ -19,6 +19,7 @@ use crate::session::{Context, SessionEvent};
 use crate::stats::{Counters, Streams};
 use crate::time::Deadline;
 use crate::ws::close::{self, CloseHandshake};
+use crate::ws::event_ids::EventIds;
 use crate::ws::output::{Channel, Codecs};
 use crate::ws::record::RecordFraming;
 use crate::ws::{self, FrameEvent, Opcode, Violation};
@@ -29,8 +30,9 @@ pub(crate) enum Framing<'s> {
     Plain,
     /// Frames that may be compressed.
     Compressed(&'s mut Channel),
-    /// The records of an HTTP stream.
-    Records(RecordFraming),
+    /// The records of an HTTP stream, and for a stream of events of several channels the positions
+    /// that the ids of its events have.
+    Records(RecordFraming, Option<&'s mut EventIds>),
 }
 
 /// One WebSocket, or an HTTP stream that takes the place of one.
@@ -379,7 +381,7 @@ impl WebSocket {
         match self.channel.as_deref_mut() {
             None => Framing::Plain,
             Some(channel) => match channel.records() {
-                Some(framing) => Framing::Records(framing),
+                Some(framing) => Framing::Records(framing, channel.ids()),
                 None => Framing::Compressed(channel),
             },
         }
