@@ -27,7 +27,7 @@ use crate::stats::Counters;
 use crate::uring::sys::{self, Clock};
 use crate::uring::{Settings, SetupError, Waker, probe};
 use listen::listen_all;
-use reactor_thread::{ReactorThread, Setup, run_reactor_thread};
+use reactor_thread::{ReactorSetup, ReactorThread, run_reactor_thread};
 use std::io;
 use std::iter::repeat_with;
 use std::net::SocketAddr;
@@ -98,7 +98,7 @@ impl Server {
             SocketIds::new((u128::from(key[0]) << 64 | u128::from(key[1])).to_be_bytes());
         env.runtime.counters.clone_from(&counters);
         let config = &env.config;
-        let setup = Arc::new(Setup {
+        let setup = Arc::new(ReactorSetup {
             settings: ring_settings(config, connections),
             addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
             common: Common { hasher, cores: count, mail_bound, env: Arc::new(env) },
@@ -124,14 +124,14 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts the control thread, if there is work for it, and then a thread for each reactor. Waits
-    /// until all of them run.
+    /// Starts the control thread, if there is work for it, and then a thread for each reactor.
+    /// Waits until all of them run.
     ///
     /// # Errors
     /// A thread cannot be started, or a reactor cannot set up its ring.
     fn start_reactors(
         &mut self,
-        setup: &Arc<Setup>,
+        setup: &Arc<ReactorSetup>,
         cores: &[usize],
         listeners: &[Listeners],
         mailboxes: Vec<Mail>,

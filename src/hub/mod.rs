@@ -66,9 +66,9 @@ use std::sync::Arc;
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
 ///
-/// Invariants: each channel is in `index`, and each of its subscribers in `members`, once; a channel
-/// with another home has subscribers here and no state of a home; a channel of this home has
-/// subscribers, interest of other cores, or something kept.
+/// Invariants: each channel is in `index`, and each of its subscribers in `members`, once; a
+/// channel with another home has subscribers here and no state of a home; a channel of this home
+/// has subscribers, interest of other cores, or something kept.
 pub struct Hub<M> {
     core: u16,
     cores: u16,

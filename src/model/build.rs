@@ -1,5 +1,5 @@
-//! A model as its keys describe it: which keys belong together, the model that they are compiled to,
-//! and where its schema comes from.
+//! A model as its keys describe it: which keys belong together, the model that they are compiled
+//! to, and where its schema comes from.
 
 use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 use super::schema::{SchemaRef, Shape};

@@ -11,7 +11,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Barrier};
 
 /// What all reactors share at their start.
-pub(super) struct Setup {
+pub(super) struct ReactorSetup {
     pub(super) settings: Settings,
     pub(super) common: Common,
     pub(super) addresses: Arc<Addresses>,
@@ -35,7 +35,7 @@ pub(super) struct ReactorThread {
 /// The main function of a reactor's thread.
 pub(super) fn run_reactor_thread(
     reactor_thread: ReactorThread,
-    setup: &Setup,
+    setup: &ReactorSetup,
     ready: &mpsc::Sender<Result<usize, SetupError>>,
 ) -> io::Result<()> {
     if let Some(place) = reactor_thread.place

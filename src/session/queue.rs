@@ -41,8 +41,8 @@ fn is_broadcast(segment: &Segment) -> bool {
 
 /// See the module's documentation.
 ///
-/// Invariants: `replies` and `broadcasts` are the weights of the segments that wait and of the batch
-/// in flight; without a batch in flight, nothing counts for one.
+/// Invariants: `replies` and `broadcasts` are the weights of the segments that wait and of the
+/// batch in flight; without a batch in flight, nothing counts for one.
 #[derive(Debug, Default)]
 pub struct WriteQueue {
     segments: VecDeque<Segment>,

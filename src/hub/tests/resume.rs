@@ -358,8 +358,8 @@ fn resume_pages_of_a_history() {
     assert_eq!(query(&it, at(7), 9), Some((vec![], 7, true)));
 }
 
-/// A channel on several cores, whose mail is delivered in any order. Clients reconnect with the last
-/// position that they have got.
+/// A channel on several cores, whose mail is delivered in any order. Clients reconnect with the
+/// last position that they have got.
 struct Chat {
     cores: Cores,
     /// What each client has: its last position, and whether its join was answered.

@@ -36,28 +36,28 @@ pub enum Find {
 }
 
 /// The schema id of a message, and the index of the shape that its schema is compiled to.
-pub(super) type Key = (SchemaId, usize);
+pub(super) type SchemaKey = (SchemaId, usize);
 
 /// The cache of schemas by id, and the queue of ids to fetch.
 #[derive(Debug, Default)]
 pub(super) struct Ids {
     /// The cached schemas, each with the value of `uses` at its last use.
-    pub(super) known: HashMap<Key, (Arc<Schema>, u64)>,
+    pub(super) known: HashMap<SchemaKey, (Arc<Schema>, u64)>,
     pub(super) uses: u64,
     /// The ids whose fetch failed, the oldest first: until when the id is not fetched again, in
     /// milliseconds, and whether the registry has no valid schema with this id.
-    pub(super) failed: VecDeque<(Key, u64, bool)>,
+    pub(super) failed: VecDeque<(SchemaKey, u64, bool)>,
     /// The queue of ids to fetch, the next one in front, each with the connection that needs it.
-    pub(super) queued: VecDeque<(Key, u64)>,
+    pub(super) queued: VecDeque<(SchemaKey, u64)>,
     /// The ids of evicted schemas, the oldest first.
-    pub(super) evicted: VecDeque<Key>,
-    pub(super) busy: Vec<Key>,
+    pub(super) evicted: VecDeque<SchemaKey>,
+    pub(super) busy: Vec<SchemaKey>,
     /// Fetches that were begun.
     begun: RateLimit,
 }
 
 impl Ids {
-    pub(super) fn find(&mut self, requester: u64, key: Key) -> Find {
+    pub(super) fn find(&mut self, requester: u64, key: SchemaKey) -> Find {
         self.uses += 1;
         if let Some((schema, used)) = self.known.get_mut(&key) {
             *used = self.uses;
@@ -96,7 +96,7 @@ impl Ids {
         newest.and_then(|at| self.queued.remove(at)).is_some()
     }
 
-    pub(super) fn put(&mut self, key: Key, schema: Arc<Schema>) {
+    pub(super) fn put(&mut self, key: SchemaKey, schema: Arc<Schema>) {
         if self.known.len() >= MAX_CACHED && !self.known.contains_key(&key) {
             let oldest = self.known.iter().min_by_key(|(_, (_, used))| *used);
             if let Some(oldest) = oldest.map(|(key, _)| *key) {
@@ -112,7 +112,7 @@ impl Ids {
         self.known.insert(key, (schema, self.uses));
     }
 
-    pub(super) fn put_failed(&mut self, key: Key, is_missing: bool, now_ms: u64) {
+    pub(super) fn put_failed(&mut self, key: SchemaKey, is_missing: bool, now_ms: u64) {
         if self.failed.len() >= MAX_FAILED {
             self.failed.pop_front();
         }
@@ -120,7 +120,7 @@ impl Ids {
     }
 
     /// Takes the next id to fetch from the queue, if the limit of this second allows a fetch.
-    pub(super) fn next(&mut self, now_ms: u64) -> Option<Key> {
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<SchemaKey> {
         if self.begun.count(now_ms) >= MAX_FETCHES_PER_S {
             return None;
         }
