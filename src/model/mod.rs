@@ -4,6 +4,7 @@
 //! A [`Model`] is compiled from the text of a schema and keeps no state. [`ModelRules`] are the
 //! models of one route. [`spec`] has the configuration keys that describe them.
 
+mod build;
 #[cfg_attr(not(feature = "models"), path = "compiled/absent.rs")]
 mod compiled;
 mod invalid;
@@ -12,6 +13,7 @@ mod plain;
 mod prefix;
 mod registry;
 mod rules;
+mod schema;
 mod source;
 pub mod spec;
 
@@ -20,11 +22,9 @@ pub use invalid::{BadSchema, Invalid};
 pub use json::JsonModel;
 pub use plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 pub use prefix::{Prefix, SchemaId};
-pub use registry::{
-    Doc, FetchFailure, Find, Registries, RegistryHandle, Schema, SchemaFetch, SchemaLookup,
-    SchemaRef, Shape,
-};
+pub use registry::{FetchFailure, Find, Registries, RegistryHandle, SchemaFetch, SchemaLookup};
 pub use rules::{BadSpec, ModelRules, Passed, PayloadKind, RuleSet};
+pub use schema::{Doc, Schema, SchemaRef, Shape};
 
 /// What the payload of a message must be.
 #[derive(Debug)]

@@ -17,6 +17,7 @@ pub mod event_ids;
 pub mod extension;
 pub mod frame;
 pub mod output;
+mod partial_header;
 mod place;
 mod read;
 pub mod record;

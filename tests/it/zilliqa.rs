@@ -1,14 +1,13 @@
 //! The Zilliqa dialect beyond the transcripts: the exact bytes, the bounds, and the frames that
 //! connections share.
 
+use crate::cores::{Core, Cores};
 use crate::machine::{Machine, common, config};
 use crate::peer::{ClientReader, Received, handshake, text};
 use polycast::config::Config;
 use polycast::dialect::Env;
 use polycast::dialect::Up;
 use polycast::mem::Slot;
-use polycast::shard::Shard;
-use polycast::stats::Counters;
 use polycast::time::Now;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -132,42 +131,32 @@ fn zilliqa_long_notification_arrives_whole() {
     assert!(received[0] == format!(r#"{{"type":"Notification","values":{values}}}"#));
 }
 
-/// A shard whose peers read only when the test says so.
+/// A core whose peers read only when the test says so.
 struct Stage {
-    shard: Shard,
+    core: Core,
     env: Arc<Env>,
-    counters: Arc<Counters>,
     now: Now,
 }
 
 impl Stage {
     fn new(config: Config) -> Stage {
-        let counters = Arc::new(Counters::default());
         let common = common(config, 1, 1, 64);
-        let env = common.env.clone();
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
-        Stage { shard: Shard::new(0, &common, counters.clone()), env, counters, now }
+        Stage { core: Core::new(0, &common), env: common.env, now }
     }
 
     fn open(&mut self, index: u32) -> Slot {
-        self.shard.open(index, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
+        self.core.shard.open(index, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
     }
 
     fn receive(&mut self, slot: Slot, bytes: &[u8]) {
-        self.shard.next_turn(self.now);
-        self.shard.receive(slot, &mut bytes.to_vec(), self.now);
+        self.core.shard.next_turn(self.now);
+        self.core.shard.receive(slot, &mut bytes.to_vec(), self.now);
     }
 
     /// Reads all bytes that wait for a peer.
     fn read(&mut self, slot: Slot, reader: &mut ClientReader) -> Vec<Received> {
-        let mut received = Vec::new();
-        while let Some(mut batch) = self.shard.take_batch(slot) {
-            let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
-            batch.clear();
-            received.extend(reader.hear(&bytes));
-            self.shard.sent(slot, bytes.len(), Some(batch), self.now);
-        }
-        received
+        self.core.read(slot, reader, self.now)
     }
 }
 
@@ -196,15 +185,15 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     };
     // Three epochs fit; the fourth and the fifth are dropped.
     publish(&mut stage, 5);
-    let dropped = || stage.counters.slow_consumer_dropped.get();
+    let dropped = || stage.core.counters.slow_consumer_dropped.get();
     assert_eq!(dropped(), 2);
     let received = stage.read(slow, &mut reader);
     assert_eq!(numbers(&received), ["1", "2", "3"]);
     // A client that catches up may miss as many again; one more in a row closes it.
     publish(&mut stage, 5);
-    assert_eq!(stage.counters.slow_consumer_closed.get(), 0);
+    assert_eq!(stage.core.counters.slow_consumer_closed.get(), 0);
     publish(&mut stage, 1);
-    let counters = &stage.counters;
+    let counters = &stage.core.counters;
     let counted = (counters.slow_consumer_dropped.get(), counters.slow_consumer_closed.get());
     assert_eq!(counted, (4, 1));
     let received = stage.read(slow, &mut reader);
@@ -236,7 +225,7 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         assert_eq!((question.addresses().count(), questions.len()), (list.len(), 0));
         let to = question.conn;
         let what = question.answer(|address| address[19] == 2);
-        stage.shard.request(0, Up::Message { to, what }, stage.now);
+        stage.core.shard.request(0, Up::Message { to, what }, stage.now);
         assert_eq!(stage.read(client, &mut reader), [Received::Text(answer)]);
     }
     let logs = |n| format!(r#"{{"_eventname":"e","address":"0x{}","params":[]}}"#, address(n));
@@ -250,7 +239,7 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
     let received = texts(&stage.read(client, &mut reader)).concat();
     assert!(received.contains(&address(2)) && !received.contains(&address(1)), "{received}");
     assert!(stage.env.zilliqa.wants_logs());
-    stage.shard.close(client);
+    stage.core.shard.close(client);
     assert!(!stage.env.zilliqa.wants_logs());
 }
 
@@ -287,50 +276,36 @@ fn epoch_with_events(number: u64) -> String {
     epoch(number, 0, &transaction)
 }
 
-/// Two cores, whose mail is carried by the test.
-struct Cores {
-    shards: Vec<Shard>,
+/// Two cores, whose mail is carried when the test says so.
+struct Pair {
+    cores: Cores,
     now: Now,
 }
 
-impl Cores {
-    fn new(config: Config) -> Cores {
-        let common = common(config, 2, 1, 64);
-        let shard = |core| Shard::new(core, &common, Arc::new(Counters::default()));
+impl Pair {
+    fn new(config: Config) -> Pair {
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
-        Cores { shards: (0..2).map(shard).collect(), now }
+        Pair { cores: Cores::new(config, 2, 1, 64, 64), now }
     }
 
     fn open(&mut self, core: usize, index: u32) -> Slot {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-        self.shards[core].open(index, peer, self.now)
+        self.cores[core].shard.open(index, peer, self.now)
     }
 
     fn receive(&mut self, core: usize, slot: Slot, bytes: &[u8]) {
-        self.shards[core].next_turn(self.now);
-        self.shards[core].receive(slot, &mut bytes.to_vec(), self.now);
+        let shard = &mut self.cores[core].shard;
+        shard.next_turn(self.now);
+        shard.receive(slot, &mut bytes.to_vec(), self.now);
     }
 
     /// Carries all mail between the cores.
     fn settle(&mut self) {
-        for (from, to) in [(0, 1), (1, 0)].repeat(4) {
-            let queues = self.shards[from].mail().to(to as u16);
-            let (up, down) = (std::mem::take(&mut queues.up), std::mem::take(&mut queues.down));
-            up.into_iter().for_each(|it| self.shards[to].request(from as u16, it, self.now));
-            down.into_iter().for_each(|it| self.shards[to].answer(it, self.now));
-        }
+        self.cores.deliver_all(&mut fastrand::Rng::with_seed(1), self.now);
     }
 
     fn read(&mut self, core: usize, slot: Slot, reader: &mut ClientReader) -> Vec<Received> {
-        let mut received = Vec::new();
-        let shard = &mut self.shards[core];
-        while let Some(mut batch) = shard.take_batch(slot) {
-            let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
-            batch.clear();
-            received.extend(reader.hear(&bytes));
-            shard.sent(slot, bytes.len(), Some(batch), self.now);
-        }
-        received
+        self.cores[core].read(slot, reader, self.now)
     }
 }
 
@@ -340,7 +315,7 @@ impl Cores {
 fn zilliqa_epoch_under_way_is_replayed_or_delivered_once() {
     for publishing in [0, 1] {
         let client_core = 1 - publishing;
-        let mut cores = Cores::new(zilliqa(""));
+        let mut cores = Pair::new(zilliqa(""));
         let (client, publisher) = (cores.open(client_core, 0), cores.open(publishing, 1));
         let (mut reader, mut other) = (ClientReader::default(), ClientReader::default());
         cores.receive(client_core, client, &handshake("/", ""));
@@ -419,7 +394,7 @@ fn zilliqa_history_counts_in_the_memory_of_every_core() {
 #[test]
 fn zilliqa_replays_before_the_subscription_are_bounded() {
     for (count, closes) in [(6, false), (7, true)] {
-        let mut cores = Cores::new(zilliqa(""));
+        let mut cores = Pair::new(zilliqa(""));
         // The home of the channel of epochs is one of the cores: the other one has to wait.
         for core in 0..2 {
             let client = cores.open(core, 0);
