@@ -3,12 +3,14 @@
 mod confine;
 mod error;
 mod listen;
+mod process;
+mod reactor_thread;
 mod reload;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use error::Error;
-use listen::listen_all;
+pub use process::run;
 pub use reload::ConfigSource;
 
 use crate::config::{self, Config, Overrides};
@@ -17,16 +19,16 @@ use crate::dialect::{Env, SocketIds};
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
-    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Parts,
-    Peers, Reactor, wire,
+    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Peers,
+    wire,
 };
-use crate::shard::{Common, Shard};
+use crate::shard::Common;
 use crate::stats::Counters;
 use crate::uring::sys::{self, Clock};
-use crate::uring::{Ring, Settings, SetupError, Waker, probe};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
-use std::io::{self, Write};
+use crate::uring::{Settings, SetupError, Waker, probe};
+use listen::listen_all;
+use reactor_thread::{ReactorThread, Setup, run_reactor_thread};
+use std::io;
 use std::iter::repeat_with;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,8 +36,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
-use watch::{Threads, Watch};
+use watch::Threads;
 
 /// File descriptors reserved for other uses than connections: listeners, rings, logs.
 const RESERVED_FILES: u64 = 64;
@@ -118,29 +119,46 @@ impl Server {
             drain_ms: setup.common.env.config.drain_s * 1000,
             stopped_ms: OnceLock::new(),
         };
-        let (mut outboxes, mut inbox) = server.start_control(&setup.common.env, count)?;
+        let mailboxes = wire(&peers, mail_bound);
+        server.start_reactors(&setup, &cores, &listeners, mailboxes)?;
+        Ok(server)
+    }
+
+    /// Starts the control thread, if there is work for it, and then a thread for each reactor. Waits
+    /// until all of them run.
+    ///
+    /// # Errors
+    /// A thread cannot be started, or a reactor cannot set up its ring.
+    fn start_reactors(
+        &mut self,
+        setup: &Arc<Setup>,
+        cores: &[usize],
+        listeners: &[Listeners],
+        mailboxes: Vec<Mail>,
+    ) -> Result<(), Error> {
+        let (mut outboxes, mut inbox) =
+            self.start_control(&setup.common.env, setup.common.cores)?;
         let (ready, started) = mpsc::channel();
-        for (core, mail) in wire(&peers, mail_bound).into_iter().enumerate() {
+        for (core, mail) in mailboxes.into_iter().enumerate() {
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
-            let counters = server.counters[core].clone();
-            let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.clone());
+            let counters = self.counters[core].clone();
+            let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.to_vec());
             let parts =
                 ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
             match thread.spawn(move || run_reactor_thread(parts, &setup, &ready)) {
-                Ok(thread) => server.threads.push(thread),
+                Ok(thread) => self.threads.push(thread),
                 Err(error) => {
                     // The started threads wait at the barrier for this one, so they end only with
                     // the process.
-                    server.threads.clear();
+                    self.threads.clear();
                     return Err(Error::System("cannot start a reactor thread", error));
                 }
             }
         }
         drop(ready);
-        server.await_start(&started)?;
-        Ok(server)
+        self.await_start(&started)
     }
 
     /// Waits until every reactor and the control thread run, or one of them has failed to start.
@@ -339,88 +357,6 @@ impl Drop for Server {
     }
 }
 
-/// What all reactors share at their start.
-struct Setup {
-    settings: Settings,
-    common: Common,
-    addresses: Arc<Addresses>,
-    peers: Arc<Peers>,
-    barrier: Barrier,
-    clock: Clock,
-}
-
-/// The parts of one reactor that are moved into its thread.
-struct ReactorThread {
-    core: u16,
-    place: Option<usize>,
-    /// The listening sockets of all cores.
-    sockets: Vec<Listeners>,
-    mail: Mail,
-    outbox: Option<Outbox>,
-    inbox: Option<Inbox>,
-    counters: Arc<Counters>,
-}
-
-/// The main function of a reactor's thread.
-fn run_reactor_thread(
-    reactor_thread: ReactorThread,
-    setup: &Setup,
-    ready: &mpsc::Sender<Result<usize, SetupError>>,
-) -> io::Result<()> {
-    if let Some(place) = reactor_thread.place
-        && let Err(error) = sys::pin(place)
-    {
-        tracing::warn!(core = reactor_thread.core, %error, "a reactor thread cannot be pinned");
-    }
-    let ring = Ring::new(setup.settings, reactor_thread.counters.clone());
-    let me = setup.peers.core(reactor_thread.core);
-    if let Ok(ring) = &ring {
-        me.ring.store(ring.descriptor(), Ordering::Release);
-    }
-    // All rings exist after this barrier, so that no core sends to another without a ring.
-    setup.barrier.wait();
-    let ring = match ring {
-        Ok(ring) => ring,
-        Err(error) => {
-            let _ = ready.send(Err(error));
-            // This core has nothing to drain, and the others must not wait for it.
-            setup.peers.note_idle(reactor_thread.core);
-            return Ok(());
-        }
-    };
-    let fixed_bytes = ring.fixed_bytes();
-    let shard = Shard::new(reactor_thread.core, &setup.common, reactor_thread.counters.clone());
-    let reactor = Reactor::new(Parts {
-        ring,
-        shard,
-        listeners: reactor_thread.sockets,
-        connections: setup.settings.files,
-        mail: reactor_thread.mail,
-        outbox: reactor_thread.outbox,
-        inbox: reactor_thread.inbox,
-        addresses: setup.addresses.clone(),
-        drain_ms: setup.common.env.config.drain_s * 1000,
-        counters: reactor_thread.counters,
-        clock: setup.clock,
-    });
-    let _ = ready.send(Ok(fixed_bytes));
-    let _idle = IdleAtEnd { peers: &setup.peers, core: reactor_thread.core };
-    reactor.run()
-}
-
-/// Marks a core as idle when its reactor ends for any reason, so that the other cores do not wait
-/// for it in a drain.
-struct IdleAtEnd<'s> {
-    peers: &'s Peers,
-    core: u16,
-}
-
-impl Drop for IdleAtEnd<'_> {
-    fn drop(&mut self) {
-        self.peers.note_idle(self.core);
-    }
-}
-
 fn ring_settings(config: &Config, connections: u32) -> Settings {
     Settings {
         files: connections,
@@ -442,134 +378,6 @@ fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error>
         total => total.div_ceil(usize::from(reactors)),
     };
     Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
-}
-
-/// Serves until SIGTERM or SIGINT, then drains; a second such signal ends the process at once with
-/// exit code 130. SIGUSR1 logs the counters. SIGHUP, or a change of a watched file, reloads the
-/// configuration from `source`.
-///
-/// # Errors
-/// The server cannot start, or a reactor or another thread has failed.
-pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
-    watch::catch_panics();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
-        .map_err(|e| Error::System("cannot catch signals", e))?;
-    let hello = Greeting::new(&config);
-    let config = config.with(Overrides::default()).map_err(Error::Config)?;
-    let files = source.as_ref().map(ConfigSource::files).unwrap_or_default();
-    let mut server = Server::launch(config, Some(&files))?;
-    hello.print(&server);
-    for core in &server.addresses {
-        tracing::info!(address = %core, "listening");
-    }
-    tracing::info!(
-        event = "ENGINE_STARTED",
-        reactors = server.threads.len(),
-        connections_per_reactor = server.connections,
-        fixed_bytes_per_reactor = server.fixed_bytes,
-        "started"
-    );
-    let (caught, signal) = mpsc::channel();
-    let handle = signals.handle();
-    std::thread::spawn(move || {
-        for signal in signals.forever() {
-            if caught.send(signal).is_err() {
-                return;
-            }
-        }
-    });
-    let ended = attend(&mut server, source, &signal);
-    match &ended {
-        Ok(signal) => tracing::info!(signal, "draining"),
-        Err(error) => tracing::error!(%error, "draining"),
-    }
-    server.stop();
-    std::thread::spawn(move || {
-        while let Ok(signal) = signal.recv() {
-            if matches!(signal, SIGTERM | SIGINT) {
-                std::process::exit(130);
-            }
-        }
-    });
-    // The error of the reactor itself is more specific than the message that one has ended.
-    let outcome = server.join();
-    handle.close();
-    server.log_counts("stopped");
-    outcome.and(ended.map(drop))
-}
-
-/// The interval at which the configuration files and the threads are checked.
-const ATTENTION: Duration = Duration::from_millis(500);
-
-/// Waits for the signal that ends the server, and returns it. Handles other signals and changed
-/// files meanwhile.
-///
-/// # Errors
-/// A thread has ended, panicked, or stopped responding.
-fn attend(
-    server: &mut Server,
-    mut source: Option<ConfigSource>,
-    signals: &mpsc::Receiver<i32>,
-) -> Result<i32, Error> {
-    let mut watch = Watch::new();
-    loop {
-        let signal = match signals.recv_timeout(ATTENTION) {
-            Ok(signal @ (SIGTERM | SIGINT)) => return Ok(signal),
-            Ok(signal) => Some(signal),
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(Error::Failed("the thread that waits for signals has ended"));
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => None,
-        };
-        if signal == Some(SIGUSR1) {
-            server.log_counts("counters");
-        }
-        if let Some(source) = &mut source {
-            if source.has_changed() || signal == Some(SIGHUP) {
-                server.reload(source);
-            }
-        } else if signal == Some(SIGHUP) {
-            tracing::warn!("there is no configuration file to reload");
-        }
-        watch.look(&server.threads())?;
-    }
-}
-
-/// The text that the program prints when it serves.
-struct Greeting {
-    demo: Option<(String, String, String)>,
-    /// Whether each listener uses TLS.
-    secure: Vec<bool>,
-}
-
-impl Greeting {
-    fn new(config: &Config) -> Greeting {
-        let demo = config.apps.first().filter(|_| config.is_demo);
-        let demo_app = |app: &crate::config::AppConfig| {
-            (app.id.clone(), app.key.clone(), app.secret.expose().into())
-        };
-        let secure = config.listeners.iter().map(|listener| listener.tls.is_on()).collect();
-        Greeting { demo: demo.map(demo_app), secure }
-    }
-
-    fn print(&self, server: &Server) {
-        let mut text = String::new();
-        for (address, secure) in server.addresses().iter().zip(&self.secure) {
-            let s = if *secure { "s" } else { "" };
-            text += &format!("polycast listens on http{s}://{address} and ws{s}://{address}\n");
-        }
-        if let (Some((id, key, secret)), Some(address)) = (&self.demo, server.addresses().first()) {
-            text += &format!(
-                "demo application: id {id}, key {key}, secret {secret}\n\
-                 try it: new Pusher('{key}', {{wsHost: '{}', wsPort: {}, forceTLS: false, \
-                 cluster: '', enabledTransports: ['ws']}})\n",
-                address.ip(),
-                address.port()
-            );
-        }
-        // An error is ignored: standard output may be closed.
-        let _ = io::stdout().write_all(text.as_bytes());
-    }
 }
 
 /// A report of what this kernel supports, and whether that is enough.
