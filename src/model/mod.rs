@@ -5,6 +5,7 @@
 //! models of one route. [`spec`] has the configuration keys that describe them.
 
 mod avro;
+mod build;
 mod invalid;
 mod json;
 mod pattern;
@@ -13,6 +14,7 @@ mod prefix;
 mod protobuf;
 mod registry;
 mod rules;
+mod schema;
 mod source;
 pub mod spec;
 
@@ -22,11 +24,9 @@ pub use json::JsonModel;
 pub use plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
 pub use prefix::{Prefix, SchemaId};
 pub use protobuf::Protobuf;
-pub use registry::{
-    Doc, FetchFailure, Find, Registries, RegistryHandle, Schema, SchemaFetch, SchemaLookup,
-    SchemaRef, Shape,
-};
+pub use registry::{FetchFailure, Find, Registries, RegistryHandle, SchemaFetch, SchemaLookup};
 pub use rules::{BadSpec, ModelRules, Passed, PayloadKind, RuleSet};
+pub use schema::{Doc, Schema, SchemaRef, Shape};
 
 /// What the payload of a message must be.
 #[derive(Debug)]

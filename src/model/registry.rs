@@ -6,107 +6,25 @@
 //! takes [`SchemaFetch`]s from each [`RegistryHandle`] and reports their outcomes. Time is an
 //! argument of the functions here.
 
-use super::spec::{Catalog, ModelKind};
-use super::{Avro, BadSchema, JsonModel, Model, Protobuf, SchemaId};
+mod ids;
+
+pub use ids::Find;
+
+use super::SchemaId;
+use super::schema::{Schema, SchemaRef, Shape};
+use super::spec::Catalog;
 use crate::mem::Notifier;
-use crate::time::{RateLimit, RefreshSchedule};
-use std::collections::{HashMap, VecDeque};
+use crate::time::RefreshSchedule;
+use ids::Ids;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// The maximum number of schemas that are cached by id, for each registry. The least recently used
-/// is evicted.
-const MAX_CACHED: usize = 1024;
-/// The maximum number of ids whose fetch failed and that are remembered, for each registry.
-const MAX_FAILED: usize = 1024;
-/// How long an id whose fetch failed is not fetched again, in milliseconds.
-const FAILED_RETRY_MS: u64 = 10_000;
-/// The maximum number of ids that wait to be fetched, for each registry.
-const MAX_QUEUED: usize = 64;
-/// The maximum number of ids that wait to be fetched for one connection. It leaves room for other
-/// connections if one sends ids that do not exist.
-const SHARE: usize = 8;
-/// The maximum number of evicted ids that are remembered, for each registry. They are known to
-/// exist, so they are fetched before other ids.
-const MAX_EVICTED: usize = 1024;
-/// The maximum number of ids that are fetched in one second, for each registry. Clients can send
-/// any number of ids that do not exist.
-const MAX_FETCHES_PER_S: u32 = 32;
 /// The maximum number of concurrent fetches from one registry.
 const AT_ONCE: usize = 4;
 /// The delay before the first retry of a failed fetch of a route's schema, in milliseconds. It
 /// doubles with each failure, up to the catalog's maximum age.
 const RETRY_MS: u64 = 1000;
-
-/// The text of a schema and the texts that it refers to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Doc {
-    /// The text of the schema.
-    pub text: String,
-    /// The referenced texts: the name by which they are referred to, and the text. Each comes after
-    /// those that it refers to itself.
-    pub references: Vec<(String, String)>,
-}
-
-/// The model that a schema's text is compiled to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Shape {
-    /// The kind of model: one that has a schema.
-    pub kind: ModelKind,
-    /// The message type, of protobuf.
-    pub record: Option<String>,
-}
-
-impl Shape {
-    /// Compiles the text of a schema to a model.
-    ///
-    /// # Errors
-    /// The text is not a valid schema of this kind.
-    pub fn compile(&self, doc: &Doc) -> Result<Model, BadSchema> {
-        let Doc { text, references } = doc;
-        match self.kind {
-            ModelKind::Json => JsonModel::with(text, references).map(Model::Json),
-            ModelKind::Avro => Avro::with(text, references).map(Model::Avro),
-            ModelKind::Protobuf => {
-                Protobuf::with(text, references, self.record.as_deref()).map(Model::Protobuf)
-            }
-            _ => Err(BadSchema::new("a model of this kind has no schema")),
-        }
-    }
-}
-
-/// How a schema is identified in its registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SchemaRef {
-    /// By its subject and a version, which may be `latest`.
-    Subject {
-        /// The name of the subject.
-        name: String,
-        /// The version, or `latest`.
-        version: String,
-    },
-    /// By the id that the registry gave to it.
-    Id(SchemaId),
-}
-
-impl fmt::Display for SchemaRef {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            SchemaRef::Subject { name, version } => write!(f, "{name}, version {version}"),
-            SchemaRef::Id(id) => write!(f, "id {id}"),
-        }
-    }
-}
-
-/// A schema that was fetched.
-#[derive(Debug)]
-pub struct Schema {
-    /// The id of the schema in its registry.
-    pub id: SchemaId,
-    /// The model that the schema was compiled to.
-    pub model: Model,
-}
 
 /// The current version of a schema that routes name.
 #[derive(Debug)]
@@ -154,17 +72,6 @@ pub enum FetchFailure {
     Bad(String),
 }
 
-/// The result of a lookup of a schema id.
-#[derive(Debug)]
-pub enum Find {
-    /// The schema is in the cache.
-    Here(Arc<Schema>),
-    /// The registry has no valid schema with this id.
-    NotFound,
-    /// The schema is not in the cache, and may be fetched later.
-    Coming,
-}
-
 /// A schema to fetch.
 #[derive(Clone, Debug)]
 pub struct SchemaFetch {
@@ -191,110 +98,6 @@ pub enum SchemaLookup {
         /// Whether there is an earlier version.
         stale: bool,
     },
-}
-
-/// The schema id of a message, and the index of the shape that its schema is compiled to.
-type Key = (SchemaId, usize);
-
-/// The cache of schemas by id, and the queue of ids to fetch.
-#[derive(Debug, Default)]
-struct Ids {
-    /// The cached schemas, each with the value of `uses` at its last use.
-    known: HashMap<Key, (Arc<Schema>, u64)>,
-    uses: u64,
-    /// The ids whose fetch failed, the oldest first: until when the id is not fetched again, in
-    /// milliseconds, and whether the registry has no valid schema with this id.
-    failed: VecDeque<(Key, u64, bool)>,
-    /// The queue of ids to fetch, the next one in front, each with the connection that needs it.
-    queued: VecDeque<(Key, u64)>,
-    /// The ids of evicted schemas, the oldest first.
-    evicted: VecDeque<Key>,
-    busy: Vec<Key>,
-    /// Fetches that were begun.
-    begun: RateLimit,
-}
-
-impl Ids {
-    fn find(&mut self, requester: u64, key: Key) -> Find {
-        self.uses += 1;
-        if let Some((schema, used)) = self.known.get_mut(&key) {
-            *used = self.uses;
-            return Find::Here(schema.clone());
-        }
-        if let Some((_, _, is_missing)) = self.failed.iter().find(|(it, ..)| *it == key) {
-            return if *is_missing { Find::NotFound } else { Find::Coming };
-        }
-        let waits = self.busy.contains(&key) || self.queued.iter().any(|(it, _)| *it == key);
-        if !waits && self.has_room(requester) {
-            match self.evicted.contains(&key) {
-                true => self.queued.push_front((key, requester)),
-                false => self.queued.push_back((key, requester)),
-            }
-        }
-        Find::Coming
-    }
-
-    /// Whether one more id may be queued for the connection `requester`. If the queue is full, the
-    /// newest entry of the connection with the most entries is removed, if that connection has at
-    /// least two more than `requester`.
-    fn has_room(&mut self, requester: u64) -> bool {
-        let count = |of: u64| self.queued.iter().filter(|(_, it)| *it == of).count();
-        let own = count(requester);
-        if own >= SHARE {
-            return false;
-        }
-        if self.queued.len() < MAX_QUEUED {
-            return true;
-        }
-        let largest = self.queued.iter().map(|(_, it)| (count(*it), *it)).max();
-        let Some((_, largest)) = largest.filter(|(count, _)| *count > own + 1) else {
-            return false;
-        };
-        let newest = self.queued.iter().rposition(|(_, it)| *it == largest);
-        newest.and_then(|at| self.queued.remove(at)).is_some()
-    }
-
-    fn put(&mut self, key: Key, schema: Arc<Schema>) {
-        if self.known.len() >= MAX_CACHED && !self.known.contains_key(&key) {
-            let oldest = self.known.iter().min_by_key(|(_, (_, used))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                self.known.remove(&oldest);
-                if self.evicted.len() >= MAX_EVICTED {
-                    self.evicted.pop_front();
-                }
-                self.evicted.push_back(oldest);
-            }
-        }
-        self.evicted.retain(|it| *it != key);
-        self.uses += 1;
-        self.known.insert(key, (schema, self.uses));
-    }
-
-    fn put_failed(&mut self, key: Key, is_missing: bool, now_ms: u64) {
-        if self.failed.len() >= MAX_FAILED {
-            self.failed.pop_front();
-        }
-        self.failed.push_back((key, now_ms + FAILED_RETRY_MS, is_missing));
-    }
-
-    /// Takes the next id to fetch from the queue, if the limit of this second allows a fetch.
-    fn next(&mut self, now_ms: u64) -> Option<Key> {
-        if self.begun.count(now_ms) >= MAX_FETCHES_PER_S {
-            return None;
-        }
-        let (key, _) = self.queued.pop_front()?;
-        self.begun.add(1, now_ms);
-        self.busy.push(key);
-        Some(key)
-    }
-
-    fn deadline_ms(&self, now_ms: u64) -> u64 {
-        match (self.queued.is_empty(), self.begun.count(now_ms) >= MAX_FETCHES_PER_S) {
-            (true, _) => u64::MAX,
-            (false, true) => RateLimit::next_second_ms(now_ms),
-            (false, false) => 0,
-        }
-    }
 }
 
 /// One registry with its cached schemas, shared by all routes whose catalogs are equal.

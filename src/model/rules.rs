@@ -1,14 +1,14 @@
 //! The compiled models of a route, and the checks of its messages.
 
-use super::plain::{Encoding, Float, Integer, Range, Text, Width, Writing};
+use super::build::{Wrong, prefix_of};
 use super::prefix::{push_indexes, split_indexes};
 use super::registry::Registries;
-use super::source::{SchemaSource, Wrong};
+use super::source::SchemaSource;
 use super::spec::{
-    Catalog, CatalogKind, Direction, EncodingKind, Governance, ModelKind, OnInvalid, OnMiss,
-    PrefixKind, Spec, Validate, WritingKind,
+    Catalog, CatalogKind, Direction, Governance, ModelKind, OnInvalid, OnMiss, PrefixKind, Spec,
+    Validate,
 };
-use super::{Avro, BadSchema, Invalid, JsonModel, Model, Prefix, Protobuf, SchemaId};
+use super::{Invalid, Model, Prefix, SchemaId};
 use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -401,143 +401,6 @@ impl Bound {
             Err(invalid) if self.lenient && !invalid.malformed && !invalid.costly => Ok(true),
             Err(invalid) => Err(invalid),
         }
-    }
-}
-
-fn prefix_of(kind: PrefixKind, id: SchemaId) -> Result<Prefix, Wrong> {
-    match kind {
-        PrefixKind::Apicurio => Ok(Prefix::Eight),
-        PrefixKind::Confluent if Prefix::Four.holds(id) => Ok(Prefix::Four),
-        PrefixKind::Confluent => Err((
-            ".id".to_owned(),
-            "the id does not fit into the four bytes of `confluent`".to_owned(),
-        )),
-    }
-}
-
-impl Spec {
-    /// A key that is set but is not valid for this kind of model.
-    fn strange_key(&self) -> Option<&'static str> {
-        use ModelKind::{Avro, Bytes, Double, Float, Int32, Int64, Json, Protobuf};
-        let schema = matches!(self.model, Json | Avro | Protobuf);
-        let view = matches!(self.model, Avro | Protobuf);
-        let number = matches!(self.model, Int32 | Int64 | Float | Double);
-        let text = self.model == ModelKind::String;
-        let written = number || self.model == ModelKind::Boolean;
-        [
-            ("catalog", schema, self.catalog.is_some()),
-            ("subject", schema, self.subject.is_some()),
-            ("version", schema, self.version != "latest"),
-            ("strategy", schema, self.strategy.is_some()),
-            ("on_miss", schema, self.on_miss.is_some()),
-            ("prefix", schema, self.prefix.is_some()),
-            ("id", schema, self.id.is_some()),
-            ("record", self.model == Protobuf, self.record.is_some()),
-            ("view", view, self.view.is_some()),
-            ("encoding", text, self.encoding.is_some()),
-            ("min_length", text, self.min_length.is_some()),
-            ("max_length", text, self.max_length.is_some()),
-            ("pattern", text, self.pattern.is_some()),
-            ("format", written, self.format.is_some()),
-            ("range", number, self.range.is_some()),
-            ("multiple", number, self.multiple.is_some()),
-            ("validate", self.model != Bytes, self.validate != Validate::Strict),
-        ]
-        .into_iter()
-        .find_map(|(key, known, given)| (given && !known).then_some(key))
-    }
-
-    fn model(&self, catalogs: &[Catalog]) -> Result<Model, Wrong> {
-        let wrong = |key: &str| {
-            let key = format!(".{key}");
-            move |error: BadSchema| (key, error.to_string())
-        };
-        let writing = match self.format {
-            None | Some(WritingKind::Text) => Writing::Text,
-            Some(WritingKind::Binary) => Writing::Binary,
-        };
-        let width = match self.model {
-            ModelKind::Int32 | ModelKind::Float => Width::Bits32,
-            _ => Width::Bits64,
-        };
-        Ok(match self.model {
-            ModelKind::Json if self.catalog.is_none() => Model::Json(JsonModel::any()),
-            ModelKind::Json => {
-                Model::Json(JsonModel::new(&self.schema(catalogs)?).map_err(wrong("subject"))?)
-            }
-            ModelKind::Avro => {
-                Model::Avro(Avro::new(&self.schema(catalogs)?).map_err(wrong("subject"))?)
-            }
-            ModelKind::Protobuf => {
-                let schema = self.schema(catalogs)?;
-                let model = Protobuf::new(&schema, self.record.as_deref());
-                Model::Protobuf(model.map_err(wrong("subject"))?)
-            }
-            ModelKind::String => {
-                let encoding = match self.encoding {
-                    None | Some(EncodingKind::Utf8) => Encoding::Utf8,
-                    Some(EncodingKind::Utf16) => Encoding::Utf16,
-                };
-                let (min, max) = (self.min_length, self.max_length);
-                let text = Text::new(encoding, min, max, self.pattern.as_deref());
-                Model::Text(text.map_err(wrong("pattern"))?)
-            }
-            ModelKind::Int32 | ModelKind::Int64 => {
-                let (range, multiple) = self.numbers(|multiple: &i64| *multiple > 0)?;
-                Model::Integer(Integer { width, writing, range, multiple })
-            }
-            ModelKind::Float | ModelKind::Double => {
-                let good = |multiple: &f64| *multiple > 0.0 && multiple.is_finite();
-                let (range, multiple) = self.numbers(good)?;
-                Model::Float(Float { width, writing, range, multiple })
-            }
-            ModelKind::Boolean => Model::Boolean(writing),
-            ModelKind::Bytes => Model::Bytes,
-        })
-    }
-
-    fn numbers<T: PartialOrd + Copy + std::str::FromStr>(
-        &self,
-        good: impl Fn(&T) -> bool,
-    ) -> Result<(Option<Range<T>>, Option<T>), Wrong> {
-        let range = self.range.as_deref().map(Range::parse).transpose();
-        let range = range.map_err(|error| (".range".to_owned(), error.to_string()))?;
-        let multiple =
-            self.multiple.as_deref().map(|text| text.parse().ok().filter(&good).ok_or(text));
-        let multiple = multiple.transpose().map_err(|text| {
-            (".multiple".to_owned(), format!("`{text}` is not a number above 0"))
-        })?;
-        Ok((range, multiple))
-    }
-
-    /// The text of the model's schema, from an inline or filesystem catalog.
-    fn schema(&self, catalogs: &[Catalog]) -> Result<String, Wrong> {
-        let missing = |key: &str| {
-            (format!(".{key}"), "the key is required, because it identifies the schema".to_owned())
-        };
-        let name = self.catalog.as_deref().ok_or_else(|| missing("catalog"))?;
-        let subject = self.subject.as_deref().ok_or_else(|| missing("subject"))?;
-        let catalog = catalogs.iter().find(|catalog| catalog.name == name);
-        let unknown = || (".catalog".to_owned(), format!("the catalog `{name}` does not exist"));
-        let catalog = catalog.ok_or_else(unknown)?;
-        let mut subjects = catalog.subjects.iter();
-        let subject = subjects.find(|it| it.name == subject && it.version == self.version);
-        let subject = subject.ok_or_else(|| {
-            let problem = format!("the catalog `{name}` does not have the subject in this version");
-            (".subject".to_owned(), problem)
-        })?;
-        let text = match (catalog.kind, &subject.schema, &subject.path) {
-            (CatalogKind::Inline, Some(schema), _) => Ok(schema.clone()),
-            (CatalogKind::Filesystem, _, Some(path)) => match &subject.content {
-                Some(content) => content.clone(),
-                None => Err(format!("{path}: the file has not been read")),
-            },
-            (CatalogKind::Inline, None, _) => Err("the subject has no `schema`".to_owned()),
-            (CatalogKind::Filesystem, _, None) => Err("the subject has no `path`".to_owned()),
-            // Not reached: the models of a registry's schemas are built after a fetch.
-            (CatalogKind::SchemaRegistry | CatalogKind::Apicurio, ..) => Err(String::new()),
-        };
-        text.map_err(|problem| (".subject".to_owned(), problem))
     }
 }
 

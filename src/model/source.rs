@@ -1,15 +1,10 @@
 //! Where the model of a message comes from: the configuration, or a registry.
 
-use super::registry::{Find, Registries, RegistryHandle, Schema, SchemaCell, SchemaRef, Shape};
-use super::spec::{
-    Catalog, CatalogKind, IdEncoding, ModelKind, OnMiss, PrefixKind, Spec, Strategy,
-};
-use super::{Invalid, Model, Prefix, SchemaId};
+use super::registry::{Find, Registries, RegistryHandle, SchemaCell};
+use super::schema::{Schema, SchemaRef, Shape};
+use super::spec::{Catalog, OnMiss};
+use super::{Invalid, Model, SchemaId};
 use std::sync::{Arc, OnceLock};
-
-/// An error in a model's configuration: the key below the model with a leading dot, or an empty
-/// text, and what is wrong with it.
-pub(super) type Wrong = (String, String);
 
 /// Where the schema of a message comes from.
 #[derive(Debug)]
@@ -116,81 +111,5 @@ impl RemoteSchema {
                 Err(Invalid::missing(format_args!("schema {id} is not there yet")))
             }
         }
-    }
-}
-
-impl Spec {
-    /// The catalog that has the model's schema, if that is a registry.
-    pub(super) fn registry<'c>(&self, catalogs: &'c [Catalog]) -> Option<&'c Catalog> {
-        let with_schema =
-            matches!(self.model, ModelKind::Json | ModelKind::Avro | ModelKind::Protobuf);
-        let name = self.catalog.as_deref().filter(|_| with_schema)?;
-        catalogs.iter().find(|it| it.name == name && it.is_registry())
-    }
-
-    /// The source of the model's schema in the registry `catalog`, and the prefix of its messages.
-    pub(super) fn remote(
-        &self,
-        catalog: &Catalog,
-    ) -> Result<(SchemaSource, Option<Prefix>), Wrong> {
-        let eight = catalog.kind == CatalogKind::Apicurio
-            && catalog.id_encoding.unwrap_or_default() == IdEncoding::Default;
-        let own = if eight { Prefix::Eight } else { Prefix::Four };
-        let prefix = self.prefix.map(|kind| match kind {
-            PrefixKind::Confluent => Prefix::Four,
-            PrefixKind::Apicurio if catalog.kind == CatalogKind::Apicurio => own,
-            PrefixKind::Apicurio => Prefix::Eight,
-        });
-        let wrong = |key: &str, problem: &str| Err((format!(".{key}"), problem.to_owned()));
-        let shape = Shape { kind: self.model, record: self.record.clone() };
-        if let Some(Strategy::Encoded) = self.strategy {
-            for (key, given) in [
-                ("subject", self.subject.is_some()),
-                ("id", self.id.is_some()),
-                ("version", self.version != "latest"),
-            ] {
-                if given {
-                    return wrong(
-                        key,
-                        "the key is not accepted with `strategy`, because each message names its \
-                         schema",
-                    );
-                }
-            }
-            let remote = RemoteSchema::new(catalog, None, shape);
-            let source = SchemaSource::Encoded(remote, self.on_miss.unwrap_or_default());
-            return Ok((source, Some(prefix.unwrap_or(own))));
-        }
-        if self.on_miss.is_some() {
-            return wrong("on_miss", "the key is accepted only with `strategy`");
-        }
-        let what = match (&self.subject, self.id) {
-            (Some(name), None) => {
-                SchemaRef::Subject { name: name.clone(), version: self.version.clone() }
-            }
-            (None, Some(_)) if self.version != "latest" => {
-                return wrong(
-                    "version",
-                    "the key is not accepted with `id`, because an id has one version",
-                );
-            }
-            (None, Some(id)) => SchemaRef::Id(id),
-            (Some(_), Some(_)) => {
-                return wrong(
-                    "id",
-                    "the key is not accepted with `subject`, because the registry has the id of \
-                     the subject",
-                );
-            }
-            (None, None) => {
-                return wrong("subject", "the key is required, because it identifies the schema");
-            }
-        };
-        if let (SchemaRef::Id(id), Some(prefix)) = (&what, prefix)
-            && !prefix.holds(*id)
-        {
-            return wrong("id", "the id does not fit into the four bytes of the prefix");
-        }
-        Ok((SchemaSource::Named(RemoteSchema::new(catalog, Some(what), shape)), prefix))
     }
 }

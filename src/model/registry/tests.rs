@@ -1,7 +1,9 @@
 //! Tests of the schema cache: which schemas are fetched, cached and remembered as failed, and the
 //! limits.
 
-use super::super::spec::CatalogKind;
+use super::super::schema::Doc;
+use super::super::spec::{CatalogKind, ModelKind};
+use super::ids::*;
 use super::*;
 
 fn catalog() -> Catalog {
