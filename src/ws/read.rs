@@ -13,7 +13,7 @@ use crate::simd;
 /// fragmented message uses the end of the same buffer.
 ///
 /// Invariants: `start <= buf.len()`; `head` has octets only between frames; `fragments > 0` exactly
-/// while a message is open; an idle reader has an empty `buf` without capacity.
+/// while a message is open; an idle reader has an empty `buf`, and between two inputs no capacity.
 #[derive(Debug)]
 pub struct Reader {
     buf: Vec<u8>,
@@ -106,6 +106,7 @@ impl Reader {
         limits: &FrameLimits,
         input: &'a mut [u8],
     ) -> (usize, FrameEvent<'a>) {
+        self.invariants();
         let all = input.len();
         if self.stage != Stage::Idle {
             self.take_back();
@@ -462,6 +463,22 @@ impl Reader {
         self.buf = Vec::new();
         self.start = 0;
         self.stage = Stage::Dead;
+    }
+
+    /// Checked at the beginning of a call, because at its end the event borrows the reader.
+    fn invariants(&self) {
+        let held = self.buf.len();
+        debug_assert!(self.start <= held);
+        debug_assert!(match self.stage {
+            Stage::Idle => held == 0 && self.buf.capacity() <= SPARE_BYTES && self.fragments == 0,
+            // A message is open, or the first header is cut.
+            Stage::Header => self.fragments > 0 || !self.head.is_empty(),
+            Stage::Payload => self.opcode.is_control() || self.fragments > 0,
+            Stage::Delivered => true,
+            Stage::Dead => held == 0,
+        });
+        let may_have_head = matches!(self.stage, Stage::Header | Stage::Dead);
+        debug_assert!(self.head.is_empty() || may_have_head, "a cut header is between frames");
     }
 
     fn checks_text(&self) -> bool {
