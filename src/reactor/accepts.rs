@@ -3,14 +3,16 @@
 
 use super::accept_slots::AcceptSlot;
 use super::{Reactor, SWEEP_MS};
+use crate::driver::Driver;
 use crate::time::{Deadline, Now};
-use std::os::fd::{AsRawFd, RawFd};
+use socket2::Socket;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The minimum number of idle HTTP connections to close when all connection slots are taken.
 const IDLE_CLOSED: usize = 32;
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     pub(super) fn arm_accepts(&mut self, now: Now) {
         (self.accepts.no_slot, self.accepts.held) = (false, false);
         for at in 0..self.accepts.places.len() {
@@ -30,9 +32,9 @@ impl Reactor {
             false => self.accepts.own.get(number),
             true => self.accepts.all.get(usize::from(core)).and_then(|own| own.get(number)),
         };
-        let Some(listener) = listener.map(|socket| socket.as_raw_fd()) else { return };
+        let Some(listener) = listener.cloned() else { return };
         if !in_flight && self.has_room(at, now) {
-            self.arm(at, listener);
+            self.arm(at, &listener);
         }
     }
 
@@ -71,7 +73,7 @@ impl Reactor {
         }
     }
 
-    fn arm(&mut self, at: usize, listener: RawFd) {
+    fn arm(&mut self, at: usize, listener: &Arc<Socket>) {
         let place = &mut self.accepts.places[at];
         place.file = place.file.or_else(|| self.free.take());
         let Some(file) = place.file else { return };
@@ -80,7 +82,7 @@ impl Reactor {
         if !place.for_others {
             self.accepts.armed[place.number] += 1;
         }
-        self.ring.accept(at as u32, listener, file);
+        self.driver.accept(at as u32, listener, file);
     }
 
     /// Whether, after one more accept, enough descriptors are left to dial an upstream for every
