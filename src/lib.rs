@@ -1,5 +1,5 @@
-//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring, one thread per
-//! core.
+//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring or epoll, one thread
+//! per core.
 //!
 //! The modules are layers. A module uses only modules with a smaller layer number; calls go down,
 //! data comes back up. `ARCHITECTURE.md` explains the design, this table lists the modules.
@@ -7,7 +7,7 @@
 //! | layer | module | contents |
 //! | --- | --- | --- |
 //! | 10 | [`server`] | one pinned thread per core, listeners, signals, drain |
-//! | 9 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
+//! | 9 | [`control`] | one thread on an async runtime for the outside world: webhooks, nodes |
 //! | 8 | [`reactor`] | the event loop of one core, which owns its driver and its shard |
 //! | 7 | [`shard`] | everything that one core owns above its driver: sessions, hub, timers |
 //! | 6 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |

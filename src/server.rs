@@ -227,6 +227,7 @@ impl Server {
 
     fn apply(&mut self, mut config: Config) -> Result<(), config::Error> {
         config.keep_listeners(&self.env.config);
+        config.io = self.env.config.io;
         self.env = Arc::new(self.env.reloaded(config)?);
         self.renew_control();
         for core in 0..self.threads.len() as u16 {

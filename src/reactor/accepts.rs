@@ -2,7 +2,7 @@
 //! that have no room.
 
 use super::accept_slots::AcceptSlot;
-use super::{Reactor, SWEEP_MS};
+use super::{ACCEPT_RETRY_MS, Reactor, SWEEP_MS};
 use crate::driver::Driver;
 use crate::time::{Deadline, Now};
 use socket2::Socket;
@@ -11,6 +11,8 @@ use std::sync::atomic::Ordering;
 
 /// The minimum number of idle HTTP connections to close when all connection slots are taken.
 const IDLE_CLOSED: usize = 32;
+/// The minimum time between two log lines about accepts without a file, in milliseconds.
+const LOG_EVERY_MS: u64 = 10_000;
 
 impl<D: Driver> Reactor<D> {
     pub(super) fn arm_accepts(&mut self, now: Now) {
@@ -107,10 +109,26 @@ impl<D: Driver> Reactor<D> {
         self.publish_fullness();
     }
 
+    /// Postpones accepting, because the kernel had no file or memory for a connection: until a
+    /// connection of this core is closed, or for a moment, in which another core may close one.
+    pub(super) fn accept_lacked_file(&mut self, now: Now) {
+        self.counters.accept_no_file.add(1);
+        self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
+        self.accepts.lacks_file = true;
+        if self.accepts.next_log.due(now) {
+            self.accepts.next_log = now.plus_ms(LOG_EVERY_MS);
+            tracing::warn!(
+                core = self.mail.core(),
+                "no open file or no memory is left for a new connection: connections wait until \
+                 one closes; the limit of open files is that of `ulimit -n`"
+            );
+        }
+    }
+
     /// Restarts accepts that were postponed, when the reason is gone. Call once a turn.
     pub(super) fn maintain_accepts(&mut self, now: Now) {
         if self.accepts.again.due(now) {
-            self.accepts.again = Deadline::NEVER;
+            (self.accepts.again, self.accepts.lacks_file) = (Deadline::NEVER, false);
             self.arm_accepts(now);
         } else if self.accepts.held && self.may_take_newcomers(now) {
             self.arm_accepts(now);

@@ -3,7 +3,7 @@
 use super::{ACCEPT_RETRY_MS, Conn, Reactor};
 use crate::driver::{Completion, Driver, Op, Sent};
 use crate::mem::Slot;
-use crate::time::Now;
+use crate::time::{Deadline, Now};
 
 impl<D: Driver> Reactor<D> {
     pub(super) fn complete(&mut self, done: Completion, now: Now) {
@@ -36,8 +36,7 @@ impl<D: Driver> Reactor<D> {
             }
             Err(libc::ECANCELED) => self.counters.cancelled.add(1),
             Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.counters.accept_no_file.add(1);
-                self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
+                self.accept_lacked_file(now);
             }
             // The connection was closed before it was accepted.
             Err(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN) => {
@@ -173,6 +172,11 @@ impl<D: Driver> Reactor<D> {
 
     fn closed(&mut self, done: &Completion, now: Now) {
         self.free.give(done.index);
-        self.arm_missing_accepts(now);
+        if std::mem::take(&mut self.accepts.lacks_file) {
+            self.accepts.again = Deadline::NEVER;
+            self.arm_accepts(now);
+        } else {
+            self.arm_missing_accepts(now);
+        }
     }
 }
