@@ -6,7 +6,8 @@
 
 /// The unit in which memory is taken, so that no two connections share a cache line.
 const CACHE_LINE: usize = 64;
-/// The maximum number of buffers of one receive.
+/// The maximum number of buffers of one receive. Many bytes are received at once if the peer has sent
+/// many, as with the bundles of a ring.
 const BUFFERS_PER_RECEIVE: usize = 16;
 
 pub(super) struct Arena {
@@ -15,22 +16,6 @@ pub(super) struct Arena {
     len: usize,
     /// The first free byte.
     free: usize,
-}
-
-/// How much a connection receives at once: one buffer, and more after it has filled that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Appetite(u8);
-
-impl Appetite {
-    /// Adapts to a receive of `received` bytes that had `space` bytes.
-    pub(super) fn adapt(&mut self, received: usize, space: usize) {
-        self.0 =
-            if received == space { (self.0 * 2 + 1).min(BUFFERS_PER_RECEIVE as u8 - 1) } else { 0 };
-    }
-
-    fn buffers(self) -> usize {
-        usize::from(self.0) + 1
-    }
 }
 
 impl Arena {
@@ -50,9 +35,9 @@ impl Arena {
     }
 
     /// The free memory for the next receive; `None` if less than one buffer is free.
-    pub(super) fn space(&mut self, appetite: Appetite) -> Option<&mut [u8]> {
+    pub(super) fn space(&mut self) -> Option<&mut [u8]> {
         let free = &mut self.memory[self.free..];
-        let wanted = (appetite.buffers() * self.len).min(free.len());
+        let wanted = (BUFFERS_PER_RECEIVE * self.len).min(free.len());
         (wanted >= self.len).then(|| &mut free[..wanted])
     }
 
@@ -80,28 +65,26 @@ mod tests {
 
     #[test]
     fn arena_gives_as_many_buffers_as_it_has() {
-        let mut arena = Arena::new(16, 512);
-        let appetite = Appetite::default();
-        for round in 0..16 {
-            assert_eq!(arena.space(appetite).map(|space| space.len()), Some(512), "{round}");
+        let mut arena = Arena::new(32, 512);
+        for (round, buffers) in (0..32).map(|round| (round, 16.min(32 - round))) {
+            let space = arena.space().map(|space| space.len() / 512);
+            assert_eq!(space, Some(buffers as usize), "{round}");
             assert_eq!(arena.take(512), round * 8);
         }
-        assert!(arena.space(appetite).is_none());
+        assert!(arena.space().is_none());
         arena.reset();
-        arena.take(15 * 512);
-        assert!(arena.space(appetite).is_some());
+        arena.take(31 * 512);
+        assert!(arena.space().is_some());
         arena.take(1);
-        assert!(arena.space(appetite).is_none(), "less than one buffer is free");
+        assert!(arena.space().is_none(), "less than one buffer is free");
     }
 
     #[test]
     fn arena_keeps_the_bytes_of_each_receive_apart() {
         let mut arena = Arena::new(16, 512);
-        let mut appetite = Appetite::default();
-        appetite.adapt(512, 512);
         let mut places = Vec::new();
         for (byte, received) in [(1_u8, 20), (2, 64), (3, 700)] {
-            arena.space(appetite).expect("space")[..received].fill(byte);
+            arena.space().expect("space")[..received].fill(byte);
             places.push((byte, arena.take(received), received));
         }
         for (byte, place, received) in places {
@@ -110,20 +93,5 @@ mod tests {
             assert_eq!(pieces.concat(), vec![byte; received]);
             assert!(pieces.iter().all(|piece| piece.len() <= 512));
         }
-    }
-
-    #[test]
-    fn arena_space_grows_for_a_connection_that_fills_it() {
-        let mut arena = Arena::new(32, 512);
-        let mut appetite = Appetite::default();
-        let mut sizes = Vec::new();
-        for _ in 0..6 {
-            let space = arena.space(appetite).expect("space").len();
-            sizes.push(space / 512);
-            appetite.adapt(space, space);
-        }
-        assert_eq!(sizes, [1, 2, 4, 8, 16, 16]);
-        appetite.adapt(16 * 512 - 1, 16 * 512);
-        assert_eq!(appetite, Appetite::default());
     }
 }

@@ -1,7 +1,7 @@
 //! The epoll set of one core, and the connections in it.
 
 use super::accept::{Armed, ListenerSet};
-use super::arena::{Appetite, Arena};
+use super::arena::Arena;
 use super::send::Outgoing;
 use crate::driver::{Completion, Driver, Op, Sent, Settings, SetupError, Tag, WakeHandle};
 use crate::mem::{Segment, Slot};
@@ -51,7 +51,6 @@ struct File {
     generation: u32,
     receiving: Receiving,
     writing: Writing,
-    appetite: Appetite,
     /// The events for which the socket is registered in the epoll set; none if it is not in it.
     interest: EventFlags,
     outgoing: Option<Box<Outgoing>>,
@@ -105,6 +104,9 @@ pub struct Epoll {
     /// Connections whose receive found no free buffer and has been started again, in that order.
     /// They are received from before all others.
     starved: Vec<u32>,
+    /// Cores to be woken at the start of the next turn. Then all mail of this turn is in their
+    /// mailboxes, and none of them is woken, and answers a client, before the others have theirs.
+    wakes: Vec<Arc<OwnedFd>>,
     /// Completions of operations that have ended at once.
     ready: Vec<Completion>,
     #[expect(clippy::vec_box, reason = "a batch moves between the lists while it is idle")]
@@ -134,6 +136,7 @@ impl Driver for Epoll {
             peers: vec![NO_ADDRESS; settings.accepts as usize].into(),
             buffers: Arena::new(settings.buffers, settings.buffer_bytes),
             starved: Vec::new(),
+            wakes: Vec::new(),
             ready: Vec::new(),
             spare: Vec::new(),
         })
@@ -149,8 +152,7 @@ impl Driver for Epoll {
 
     fn wake(&mut self, handle: &WakeHandle) {
         if let WakeHandle::Event(event) = handle {
-            // A core that is not woken finds its mail when its sleep ends.
-            let _ = WakeHandle::notify(event);
+            self.wakes.push(event.clone());
         }
     }
 
@@ -298,6 +300,10 @@ impl Driver for Epoll {
 
     fn turn(&mut self, wait: Duration, done: &mut Vec<Completion>) -> io::Result<()> {
         self.buffers.reset();
+        for event in self.wakes.drain(..) {
+            // A core that is not woken finds its mail when its sleep ends.
+            let _ = WakeHandle::notify(&event);
+        }
         let wait = match self.ready.is_empty() && self.starved.is_empty() {
             true => wait,
             false => Duration::ZERO,
@@ -427,18 +433,16 @@ impl Epoll {
     fn receive_now(&mut self, index: u32) {
         let Some(file) = self.files.get_mut(index as usize) else { return };
         let (Receiving::On, Some(socket)) = (file.receiving, &file.socket) else { return };
-        let Some(space) = self.buffers.space(file.appetite) else {
+        let Some(space) = self.buffers.space() else {
             file.receiving = Receiving::Starved;
             return self.end(Op::Receive, index, Err(Errno::NOBUFS));
         };
-        let len = space.len();
         match net::recv(socket, space, RecvFlags::DONTWAIT) {
             Ok((0, _)) => {
                 file.receiving = Receiving::Off;
                 self.end(Op::Receive, index, Ok(0));
             }
             Ok((received, _)) => {
-                file.appetite.adapt(received, len);
                 let (op, generation) = (Op::Receive, file.generation);
                 let (result, detail) = (received as i32, self.buffers.take(received));
                 let more = true;

@@ -176,6 +176,21 @@ impl Mail {
 }
 
 impl<D: Driver> Reactor<D> {
+    /// Processes the deliveries and answers that have arrived before this turn's completions are
+    /// processed. So a publish that its publisher knows to be acknowledged reaches a core's
+    /// subscribers before anything that a client of this core sends afterwards.
+    pub(super) fn take_answers(&mut self, now: Now) {
+        for receiver in self.mail.from.iter_mut().flatten() {
+            for taken in 0..TAKEN_PER_TURN {
+                if taken >= MIN_TAKEN && !self.shard.has_work_left() {
+                    break;
+                }
+                let Some(answer) = receiver.down.pop() else { break };
+                self.shard.answer(answer, now);
+            }
+        }
+    }
+
     /// Processes the mail from the other cores. Deliveries and answers are always taken; requests
     /// only while there is room for the mail that they cause.
     pub(super) fn take_mail(&mut self, now: Now) {

@@ -1,8 +1,9 @@
 //! The event loop of one core, which owns the core's driver and its shard.
 //!
-//! A turn submits the prepared operations and reaps all completions, processes the completions,
-//! takes mail from other cores, and at its end flushes each connection once, with one vectored send
-//! that points directly into shared frames. Nothing is sent in the middle of a turn.
+//! A turn submits the prepared operations and reaps all completions, takes deliveries from other
+//! cores, processes the completions, takes mail from other cores, and at its end flushes each
+//! connection once, with one vectored send that points directly into shared frames. Nothing is sent
+//! in the middle of a turn.
 
 mod accept_slots;
 mod accepts;
@@ -210,6 +211,7 @@ impl<D: Driver> Reactor<D> {
             self.counters.turns.add(1);
             let (now, began_ns) = self.clock.read();
             self.counters.beat_ms.set(now.ms);
+            self.take_answers(now);
             for done in done.drain(..) {
                 self.complete(done, now);
             }
