@@ -1,5 +1,5 @@
-//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring or epoll, one thread
-//! per core.
+//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring or epoll, one
+//! thread per core.
 //!
 //! The modules are layers. A module uses only modules with a smaller layer number; calls go down,
 //! data comes back up. `ARCHITECTURE.md` explains the design, this table lists the modules.

@@ -1,7 +1,8 @@
 //! The `polycast` command: arguments, configuration, run, exit code.
 //!
 //! Exit codes: 0 success; 1 the server cannot start, or a part of it has failed; 2 wrong arguments
-//! or configuration; 78 io_uring is demanded and cannot be used; 130 a second signal during the drain.
+//! or configuration; 78 io_uring is demanded and cannot be used; 130 a second signal during the
+//! drain.
 
 #![deny(unsafe_code)]
 #![warn(rust_2018_idioms, unreachable_pub)]

@@ -7,8 +7,8 @@
 //! system calls and knows its input. Rounds of the two alternate, and the median of the rounds'
 //! ratios is the result; the spread of the ratios is printed after it.
 //!
-//! `--io both` compares the two drivers instead: polycast on epoll, with polycast on io_uring as the
-//! baseline.
+//! `--io both` compares the two drivers instead: polycast on epoll, with polycast on io_uring as
+//! the baseline.
 //!
 //! `--quick` takes half a minute and is only a smoke test. Without `--bench`, which cargo passes,
 //! nothing is measured. All connections are on 127.0.0.1, and the program ends by itself.

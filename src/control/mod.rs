@@ -1,5 +1,6 @@
-//! The control thread: one thread on an async runtime for all I/O to other systems: webhook requests,
-//! Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream names.
+//! The control thread: one thread on an async runtime for all I/O to other systems: webhook
+//! requests, Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream
+//! names.
 //!
 //! Each of these is a `Job` in a file or folder of its own, and an entry in `JOBS`. This file
 //! starts, runs and ends the thread, and depends on no job in particular.

@@ -32,7 +32,7 @@ pub(super) struct ListenerSet {
 }
 
 /// The outcome of one accept: the connection with its peer's address, or the errno.
-pub(super) type Accepted = Result<(OwnedFd, SocketAddr), Errno>;
+pub(super) type AcceptOutcome = Result<(OwnedFd, SocketAddr), Errno>;
 
 impl ListenerSet {
     /// Adds an accept from `socket`.
@@ -66,7 +66,7 @@ impl ListenerSet {
         &mut self,
         set: &OwnedFd,
         descriptor: RawFd,
-        mut done: impl FnMut(Armed, Accepted),
+        mut done: impl FnMut(Armed, AcceptOutcome),
     ) {
         let Some(listening) = self.sockets.get_mut(&descriptor) else { return };
         if listening.armed.is_empty() {
@@ -111,7 +111,7 @@ impl ListenerSet {
     }
 }
 
-fn accept_one(socket: &Socket) -> Accepted {
+fn accept_one(socket: &Socket) -> AcceptOutcome {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (connection, address) = net::acceptfrom_with(socket, flags)?;
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());

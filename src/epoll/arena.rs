@@ -1,13 +1,13 @@
 //! The receive buffers of one core, which all connections share.
 //!
-//! The reactor processes all completions of a turn before the next turn, so no buffer is in use when
-//! a turn begins. Therefore the buffers are one piece of memory that is used from its start in each
-//! turn. A received message takes only as many cache lines as it is long.
+//! The reactor processes all completions of a turn before the next turn, so no buffer is in use
+//! when a turn begins. Therefore the buffers are one piece of memory that is used from its start in
+//! each turn. A received message takes only as many cache lines as it is long.
 
 /// The unit in which memory is taken, so that no two connections share a cache line.
 const CACHE_LINE: usize = 64;
-/// The maximum number of buffers of one receive. Many bytes are received at once if the peer has sent
-/// many, as with the bundles of a ring.
+/// The maximum number of buffers of one receive. Many bytes are received at once if the peer has
+/// sent many, as with the bundles of a ring.
 const BUFFERS_PER_RECEIVE: usize = 16;
 
 pub(super) struct Arena {

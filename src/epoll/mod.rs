@@ -5,12 +5,12 @@
 //! waits for a writable socket only if the kernel's buffer is full. An operation that ends at once
 //! completes in the next turn, as on a ring.
 //!
-//! Interest is level-triggered, and is registered when an operation begins to wait. When it is over,
-//! it is removed only if the socket becomes ready meanwhile, so that most operations need no further
-//! system call.
+//! Interest is level-triggered, and is registered when an operation begins to wait. When it is
+//! over, it is removed only if the socket becomes ready meanwhile, so that a usual operation needs
+//! no further system call.
 //!
-//! In contrast to a ring, each operation is a system call, and each connection takes an entry in the
-//! process's table of open files.
+//! In contrast to a ring, each operation is a system call, and each connection takes an entry in
+//! the process's table of open files.
 
 mod accept;
 mod arena;

@@ -1,4 +1,4 @@
-//! Outgoing batches.
+//! SendBatch batches.
 
 use crate::limits::FRAMES_PER_SEND;
 use crate::mem::Segment;
@@ -9,14 +9,14 @@ use std::os::fd::OwnedFd;
 
 /// One batch that is being sent.
 #[derive(Default)]
-pub(super) struct Outgoing {
+pub(super) struct SendBatch {
     segments: Vec<Segment>,
     /// The number of bytes of the batch that were sent, as far as they are settled.
     sent: usize,
     total: usize,
 }
 
-impl Outgoing {
+impl SendBatch {
     pub(super) fn load(&mut self, segments: Vec<Segment>) {
         debug_assert!((1..=FRAMES_PER_SEND).contains(&segments.len()));
         self.total = segments.iter().map(|segment| segment.len()).sum();

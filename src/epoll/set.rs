@@ -2,7 +2,7 @@
 
 use super::accept::{Armed, ListenerSet};
 use super::arena::Arena;
-use super::send::Outgoing;
+use super::send::SendBatch;
 use crate::driver::{Completion, Driver, Op, Sent, Settings, SetupError, Tag, WakeHandle};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
@@ -53,7 +53,7 @@ struct File {
     writing: Writing,
     /// The events for which the socket is registered in the epoll set; none if it is not in it.
     interest: EventFlags,
-    outgoing: Option<Box<Outgoing>>,
+    outgoing: Option<Box<SendBatch>>,
 }
 
 impl File {
@@ -110,7 +110,7 @@ pub struct Epoll {
     /// Completions of operations that have ended at once.
     ready: Vec<Completion>,
     #[expect(clippy::vec_box, reason = "a batch moves between the lists while it is idle")]
-    spare: Vec<Box<Outgoing>>,
+    spare: Vec<Box<SendBatch>>,
 }
 
 impl Driver for Epoll {

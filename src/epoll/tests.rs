@@ -51,8 +51,8 @@ impl Bench {
         done
     }
 
-    /// The next completion of `op` for `index`. The driver's buffers are not touched before the next
-    /// turn.
+    /// The next completion of `op` for `index`. The driver's buffers are not touched before the
+    /// next turn.
     fn wait(&mut self, op: Op, index: u32) -> Completion {
         let is = |done: &Completion| done.op == op && done.index == index;
         for _ in 0..500 {

@@ -43,7 +43,7 @@ impl RunningDriver {
 
 /// The maximum number of connections of one reactor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Bounds {
+pub(super) struct ConnectionBounds {
     /// With io_uring, whose descriptors are in a table of each ring.
     pub(super) ring: u32,
     /// With epoll, where all reactors share the process's table of open files.
@@ -52,20 +52,20 @@ pub(super) struct Bounds {
 
 /// The maximum numbers of connections: the configured limit, bounded by the limit of open files,
 /// which is raised as far as possible, and by [`REACTOR_CONNECTIONS`].
-pub(super) fn bounds(config: &Config, reactors: u16) -> Result<Bounds, Error> {
+pub(super) fn bounds(config: &Config, reactors: u16) -> Result<ConnectionBounds, Error> {
     let limit = sys::raise_file_limit()
         .map_err(|e| Error::System("cannot raise the limit of open files", e))?;
     Ok(bounds_under(limit, config.limits.connections, usize::from(reactors)))
 }
 
-fn bounds_under(file_limit: u64, configured: usize, reactors: usize) -> Bounds {
+fn bounds_under(file_limit: u64, configured: usize, reactors: usize) -> ConnectionBounds {
     let max = file_limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
     let wanted = match configured {
         0 => usize::MAX,
         total => total.div_ceil(reactors),
     };
     let bound = |files: usize| wanted.min(files).min(REACTOR_CONNECTIONS) as u32;
-    Bounds { ring: bound(max), epoll: bound((max / reactors).max(1)) }
+    ConnectionBounds { ring: bound(max), epoll: bound((max / reactors).max(1)) }
 }
 
 /// Why io_uring is not used, and what the operator can do about it.
@@ -90,12 +90,19 @@ mod tests {
 
     #[test]
     fn io_epoll_reactors_share_the_limit_of_open_files() {
-        assert_eq!(bounds_under(1064, 0, 4), Bounds { ring: 1000, epoll: 250 });
-        assert_eq!(bounds_under(1064, 1000, 4), Bounds { ring: 250, epoll: 250 });
-        assert_eq!(bounds_under(1064, 1001, 4), Bounds { ring: 251, epoll: 250 });
-        assert_eq!(bounds_under(10, 0, 1), Bounds { ring: 64, epoll: 64 }, "a tiny limit");
+        assert_eq!(bounds_under(1064, 0, 4), ConnectionBounds { ring: 1000, epoll: 250 });
+        assert_eq!(bounds_under(1064, 1000, 4), ConnectionBounds { ring: 250, epoll: 250 });
+        assert_eq!(bounds_under(1064, 1001, 4), ConnectionBounds { ring: 251, epoll: 250 });
+        assert_eq!(
+            bounds_under(10, 0, 1),
+            ConnectionBounds { ring: 64, epoll: 64 },
+            "a tiny limit"
+        );
         assert_eq!(bounds_under(10, 0, 256).epoll, 1, "each reactor has at least one");
-        let most = REACTOR_CONNECTIONS as u32;
-        assert_eq!(bounds_under(u64::MAX, 0, 2), Bounds { ring: most, epoll: most });
+        let highest = REACTOR_CONNECTIONS as u32;
+        assert_eq!(
+            bounds_under(u64::MAX, 0, 2),
+            ConnectionBounds { ring: highest, epoll: highest }
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! The thread of one reactor: its processor, its driver, and its end.
 
-use super::io_driver::{self, Bounds, RunningDriver};
+use super::io_driver::{self, ConnectionBounds, RunningDriver};
 use crate::config::IoDriver;
 use crate::driver::{Driver, Settings, SetupError};
 use crate::epoll::Epoll;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Barrier, OnceLock};
 pub(super) struct Setup {
     pub(super) io: IoDriver,
     pub(super) settings: Settings,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: ConnectionBounds,
     /// Why a ring was refused, if one was and epoll is used instead.
     pub(super) refused: OnceLock<String>,
     pub(super) common: Common,

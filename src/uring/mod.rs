@@ -2,7 +2,7 @@
 //! drivers need.
 //!
 //! Other modules call safe functions. Memory that the kernel reads or writes is moved into this
-//! module by value ([`crate::driver::Driver::send`]) or belongs to it (receive buffers, accept addresses), and is
+//! module by value (`Driver::send`) or belongs to it (receive buffers, accept addresses), and is
 //! returned with the completion. What is in flight when a ring is dropped is leaked on purpose,
 //! because the kernel may still access it. One of three modules that may contain `unsafe`.
 

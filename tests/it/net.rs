@@ -33,8 +33,8 @@ pub fn listener(address: &str) -> Listener {
     Listener { address: address.parse().unwrap(), ..Listener::default() }
 }
 
-/// The driver on which the tests of the whole server run: io_uring, or what the environment variable
-/// POLYCAST_TEST_IO names, as the configuration does.
+/// The driver on which the tests of the whole server run: io_uring, or what the environment
+/// variable POLYCAST_TEST_IO names, as the configuration does.
 pub fn io() -> &'static str {
     match std::env::var("POLYCAST_TEST_IO").as_deref() {
         Err(_) | Ok("" | "io_uring") => "io_uring",
