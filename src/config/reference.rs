@@ -4,6 +4,8 @@
 //! This file decides the order and the form of the sections. Names, documentation, ranges, kinds
 //! and defaults come from the sections.
 
+mod prose;
+
 use std::fmt::Write;
 
 use super::app::{AppConfig, KeyPair};
@@ -21,10 +23,8 @@ use super::tls::Certificate;
 use super::webhook::Webhook;
 use super::zenith::Zenith;
 use super::{catalog, model};
+use prose::{comment, commented_out, flow, paragraphs, plain};
 
-/// The maximum columns of a comment in the example file, so that it fits into 100 columns when it
-/// is commented out once more.
-const COLUMNS: usize = 98;
 /// The size from which the example file writes a number of bytes with a unit.
 const UNIT_BYTES: u64 = 16 * 1024;
 
@@ -150,8 +150,6 @@ pub fn example() -> String {
 /// The page `docs/configuration.md`: a table of keys for each section.
 pub fn reference() -> String {
     let config = Config { apps: vec![example_app()], ..Config::default() };
-    let (zenith, route) = (zenith_example(), &config.routes[0]);
-    let (guard, app, proxy) = (example_guard(), &config.apps[0], proxy_example());
     let top = Table::of("", &config).without(&[
         "listeners",
         "guards",
@@ -168,11 +166,30 @@ pub fn reference() -> String {
         Table::entry("listeners.tls.certificates", &Certificate::default()),
     ];
     tables.extend(plain_tables(&config));
-    tables.extend([
+    tables.extend(guard_tables());
+    tables.extend(catalog_tables());
+    tables.extend(route_tables(&config.routes[0]));
+    tables.extend(app_tables(&config.apps[0]));
+    tables.extend(zenith_tables());
+    let mut page = PAGE_HEADER.to_owned();
+    for table in &tables {
+        markdown(table, &mut page);
+    }
+    page
+}
+
+fn guard_tables() -> Vec<Table> {
+    let guard = example_guard();
+    vec![
         Table::entry("guards", &guard),
         Table::entry("guards.keys", &GuardKey::default()),
         Table::of("guards.credentials", &guard.credentials),
         Table::of("guards.certificate", &guard.certificate),
+    ]
+}
+
+fn catalog_tables() -> Vec<Table> {
+    vec![
         Table {
             is_list: true,
             ..foreign("catalogs", "Sources of message schemas.", &catalog::CATALOG_KEYS)
@@ -181,6 +198,12 @@ pub fn reference() -> String {
             is_list: true,
             ..foreign("catalogs.subjects", "The schemas of a catalog.", &catalog::SUBJECT_KEYS)
         },
+    ]
+}
+
+fn route_tables(route: &Route) -> Vec<Table> {
+    let proxy = proxy_example();
+    vec![
         Table::entry("routes", route),
         Table::entry("routes.when", &Condition::default()),
         Table::of("routes.reflect", &route.reflect),
@@ -192,6 +215,11 @@ pub fn reference() -> String {
             "One model; also `received.binary`, `sent.text` and `sent.binary`.",
             &model::SPEC_KEYS,
         ),
+    ]
+}
+
+fn app_tables(app: &AppConfig) -> Vec<Table> {
+    vec![
         Table::entry("apps", app),
         Table::entry("apps.keys", &example_pair()),
         Table::of("apps.limits", &app.limits),
@@ -200,17 +228,18 @@ pub fn reference() -> String {
         Table::entry("links", &ChannelLink::default()),
         Table::of("links.source", &LinkEnd::default()),
         Table::entry("links.views", &LinkEnd::default()),
+    ]
+}
+
+fn zenith_tables() -> Vec<Table> {
+    let zenith = zenith_example();
+    vec![
         Table::of("zenith", &zenith).without(&["tokens", "services", "feeds", "topics"]),
         Table::entry("zenith.tokens", &zenith.tokens[0]),
         Table::entry("zenith.services", &zenith.services[0]),
         Table::entry("zenith.feeds", &zenith.feeds[0]),
         Table::entry("zenith.topics", &zenith.topics[0]),
-    ]);
-    let mut page = PAGE_HEADER.to_owned();
-    for table in &tables {
-        markdown(table, &mut page);
-    }
-    page
+    ]
 }
 
 /// The tables between the listeners and the catalogs, of which each has one form only.
@@ -380,10 +409,6 @@ fn push(file: &mut Vec<String>, part: Vec<String>) {
     file.extend(part);
 }
 
-fn commented_out(line: &str) -> String {
-    if line.is_empty() { "#".to_owned() } else { format!("# {line}") }
-}
-
 /// The documentation of a key with its range.
 fn meaning(key: &Key) -> Vec<String> {
     let mut meaning = paragraphs(key.doc);
@@ -418,63 +443,6 @@ fn value(key: &Key) -> String {
     }
 }
 
-/// Joins the lines of a documentation to paragraphs and entries of lists. An empty paragraph
-/// separates two.
-fn paragraphs(doc: &[&str]) -> Vec<String> {
-    let mut found: Vec<String> = Vec::new();
-    for line in doc {
-        let text = line.trim();
-        let continues = !text.is_empty() && !text.starts_with("- ");
-        match found.last_mut().filter(|last| continues && !last.is_empty()) {
-            Some(last) => *last = format!("{last} {text}"),
-            None => found.push(text.to_owned()),
-        }
-    }
-    // A list needs no empty line after it.
-    let mut at = 1;
-    while at < found.len() {
-        match found[at].is_empty() && found[at - 1].starts_with("- ") {
-            true => _ = found.remove(at),
-            false => at += 1,
-        }
-    }
-    found
-}
-
-/// Paragraphs as lines of a comment. Code is not broken.
-fn comment(paragraphs: &[String]) -> Vec<String> {
-    let mut lines = Vec::new();
-    for paragraph in paragraphs {
-        let indent = if paragraph.starts_with("- ") { "  " } else { "" };
-        let mut line = String::from("#");
-        for word in words(paragraph) {
-            if line.chars().count() + 1 + word.chars().count() > COLUMNS && line.len() > 2 {
-                lines.push(std::mem::replace(&mut line, format!("#{indent}")));
-            }
-            line += " ";
-            line += &word;
-        }
-        lines.push(line);
-    }
-    lines
-}
-
-/// The words of a text. A table in braces and a text in backticks are one word.
-fn words(text: &str) -> Vec<String> {
-    let mut words: Vec<String> = Vec::new();
-    for word in text.split(' ').filter(|word| !word.is_empty()) {
-        let is_open = |last: &&mut String| {
-            let count = |mark: char| last.matches(mark).count();
-            count('{') > count('}') || count('`') % 2 == 1
-        };
-        match words.last_mut().filter(is_open) {
-            Some(last) => *last = format!("{last} {word}"),
-            None => words.push(word.to_owned()),
-        }
-    }
-    words
-}
-
 fn markdown(table: &Table, page: &mut String) {
     let title = match (table.path, table.is_list) {
         ("", _) => "Top level".to_owned(),
@@ -502,27 +470,4 @@ fn markdown(table: &Table, page: &mut String) {
         let row: Vec<String> = row.into_iter().map(cell).collect();
         let _ = writeln!(page, "| {} |", row.join(" | "));
     }
-}
-
-/// Paragraphs and entries of lists in Markdown.
-fn flow(paragraphs: &[String]) -> String {
-    let mut text = String::new();
-    let is_entry = |paragraph: &str| paragraph.starts_with("- ");
-    for (index, paragraph) in paragraphs.iter().enumerate() {
-        if index > 0 {
-            let in_list = is_entry(paragraph) && is_entry(&paragraphs[index - 1]);
-            text.push_str(if in_list { "\n" } else { "\n\n" });
-        }
-        text.push_str(&plain(paragraph));
-    }
-    text
-}
-
-/// A text in which Markdown sees no emphasis outside of code.
-fn plain(text: &str) -> String {
-    let mut parts: Vec<String> = text.split('`').map(str::to_owned).collect();
-    for part in parts.iter_mut().step_by(2) {
-        *part = part.replace('*', "\\*");
-    }
-    parts.join("`")
 }

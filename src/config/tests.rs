@@ -259,6 +259,10 @@ fn config_registry_errors_name_line_and_key() {
             }
         }
     }
+}
+
+#[test]
+fn config_registry_types_have_their_other_names() {
     for name in [
         "schema-registry",
         "confluent-schema-registry",

@@ -55,6 +55,9 @@ struct Membership {
 }
 
 /// The lists of all connections of a core.
+///
+/// Invariant: entry `b` of a connection's list has the number of a channel and a position `a`
+/// exactly if entry `a` of that channel's list has the connection and the position `b`.
 #[derive(Default)]
 pub(super) struct Members {
     of_slot: Vec<Vec<Membership>>,
@@ -167,6 +170,23 @@ impl Members {
     pub(super) fn moved(&mut self, subscribers: &[Subscriber], to: u32) {
         for subscriber in subscribers {
             self.of_slot[subscriber.slot as usize][subscriber.back as usize].channel = to;
+        }
+    }
+
+    /// The number of all subscriptions.
+    pub(super) fn len(&self) -> usize {
+        self.of_slot.iter().map(Vec::len).sum()
+    }
+
+    /// Asserts in debug builds that the list of a channel and the lists of its connections refer to
+    /// each other.
+    pub(super) fn invariants(&self, channel: u32, subscribers: &[Subscriber]) {
+        for (at, subscriber) in (0..).zip(subscribers) {
+            let member = self.list(subscriber.slot).get(subscriber.back as usize);
+            debug_assert!(
+                member.is_some_and(|member| (member.channel, member.at) == (channel, at)),
+                "subscriber {at} of channel {channel}: {member:?}"
+            );
         }
     }
 

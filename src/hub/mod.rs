@@ -18,6 +18,7 @@ mod forms;
 mod frames;
 mod history;
 mod home;
+mod invariants;
 mod kept;
 mod mail;
 mod members;
@@ -64,6 +65,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
+///
+/// Invariants: each channel is in `index`, and each of its subscribers in `members`, once; a channel
+/// with another home has subscribers here and no state of a home; a channel of this home has
+/// subscribers, interest of other cores, or something kept.
 pub struct Hub<M> {
     core: u16,
     cores: u16,

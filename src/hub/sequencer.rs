@@ -244,13 +244,7 @@ impl<M: HubMessage> Hub<M> {
     ) -> Option<(ChannelName, Event<M>)> {
         match request {
             Up::Interest { request_id, slot, name, claim } => {
-                let at = self.find(name.app(), name.text(), name.hash());
-                let granted = self.has_room(name.app(), at, claim);
-                if granted {
-                    let at = self.find_or_insert(&name);
-                    self.note_maker(at, ConnId { core: from, slot });
-                    self.note_interest(from, &name);
-                }
+                let granted = self.admit_interest(ConnId { core: from, slot }, &name, claim);
                 mail.down(from, Down::Interested { request_id, name, granted });
             }
             Up::Join { request_id, slot, name, request, claim } => {
@@ -272,15 +266,7 @@ impl<M: HubMessage> Hub<M> {
             Up::Forget { name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
                 self.note_count(from, &name, 0);
-                if let Some(channel) = &mut self.channels[at as usize] {
-                    channel.interest.remove(from);
-                    if channel.interest.is_empty() && channel.subscribers.is_empty() {
-                        self.note_idle(at);
-                    }
-                }
-                self.look(at);
-                self.tally(at);
-                self.release_if_empty(at);
+                self.remove_interest(from, at);
             }
             Up::Query { query, ack } => {
                 let answer = self.answer_query(&query, now_ms);
@@ -299,6 +285,32 @@ impl<M: HubMessage> Hub<M> {
             Up::Message { .. } => {}
         }
         None
+    }
+
+    /// Records the interest of another core, for whose connection `conn` it is the first. Returns
+    /// false if the application has no room for the channel.
+    fn admit_interest(&mut self, conn: ConnId, name: &ChannelName, claim: Claim) -> bool {
+        let found = self.find(name.app(), name.text(), name.hash());
+        if !self.has_room(name.app(), found, claim) {
+            return false;
+        }
+        let at = self.find_or_insert(name);
+        self.note_maker(at, conn);
+        self.note_interest(conn.core, name);
+        true
+    }
+
+    /// Ends the interest of another core, which has no subscriber any more.
+    fn remove_interest(&mut self, from: u16, at: u32) {
+        if let Some(channel) = &mut self.channels[at as usize] {
+            channel.interest.remove(from);
+            if channel.interest.is_empty() && channel.subscribers.is_empty() {
+                self.note_idle(at);
+            }
+        }
+        self.look(at);
+        self.tally(at);
+        self.release_if_empty(at);
     }
 
     /// Handles the join request of a connection of another core. This core is the channel's home.

@@ -7,6 +7,8 @@ use std::ops::{Index, IndexMut};
 const PIECE: usize = 256;
 
 /// Values by number. A number is kept until the value is removed, or moved by [`Slab::pack`].
+///
+/// Invariants: `taken` is the number of values; no value has a number from `end` on.
 #[derive(Debug)]
 pub(super) struct Slab<T> {
     pieces: Vec<Box<[Option<T>]>>,
@@ -48,9 +50,15 @@ impl<T> Slab<T> {
         self.pieces.iter_mut().flatten()
     }
 
-    #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = &Option<T>> {
         self.pieces.iter().flatten()
+    }
+
+    /// Asserts what the type's documentation states. Visits all numbers.
+    pub(super) fn invariants(&self) {
+        debug_assert!(self.end <= self.pieces.len() * PIECE);
+        debug_assert_eq!(self.taken, self.iter().flatten().count());
+        debug_assert!(self.iter().skip(self.end).all(Option::is_none));
     }
 
     /// Takes a free number below `end` from the list, and discards those that are not free any
@@ -174,6 +182,7 @@ mod tests {
                 assert_eq!(model.insert(to, *value), None);
                 0
             });
+            slab.invariants();
             assert_eq!(slab.len(), model.len());
             for (at, value) in &model {
                 assert_eq!(slab[*at as usize], Some(*value));

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::mem::Frozen;
+use cores::{Cores, Mail};
 use std::sync::Arc;
 
 mod channel_events;
+mod cores;
 mod history;
 mod kept;
 mod pictures;
@@ -27,8 +29,7 @@ const NOW_MS: u64 = 1000;
 const MAX_KEPT: usize = 2000;
 
 struct World {
-    hubs: Vec<Hub>,
-    outgoing: Vec<OutgoingMail>,
+    cores: Cores,
     /// (core, slot, text) in the order of delivery.
     received: Vec<(u16, u32, String)>,
     joined: Vec<(u16, u32)>,
@@ -42,10 +43,8 @@ fn slot(index: u32) -> Slot {
 
 impl World {
     fn new(cores: u16) -> World {
-        let hasher = Hasher::new(1);
         World {
-            hubs: (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), MAX_KEPT)).collect(),
-            outgoing: (0..cores).map(|_| OutgoingMail::new(cores)).collect(),
+            cores: Cores::new(cores, 1, MAX_KEPT),
             received: Vec::new(),
             joined: Vec::new(),
             on_join_reply: Vec::new(),
@@ -63,7 +62,6 @@ impl World {
         name: &str,
         request: Option<JoinRequest>,
     ) -> Joined {
-        let at = core as usize;
         let join = Join {
             slot: slot(index),
             app: 0,
@@ -73,40 +71,39 @@ impl World {
             request,
             form: Form::PUBLISHED,
         };
-        let joined = self.hubs[at].join(join, NOW_MS, &mut self.outgoing[at]);
+        let (hub, mail) = self.cores.at(core);
+        let joined = hub.join(join, NOW_MS, mail);
         self.hear_local();
         joined
     }
 
     fn hear_local(&mut self) {
-        for core in 0..self.hubs.len() {
-            while let Some((name, event)) = self.hubs[core].next_local() {
+        for core in 0..self.cores.hubs.len() {
+            while let Some((name, event)) = self.cores.hubs[core].next_local() {
                 self.deliver(core as u16, &name, &event);
             }
         }
     }
 
     fn leave(&mut self, core: u16, index: u32, name: &str) -> bool {
-        let at = core as usize;
-        let left = self.hubs[at].leave(slot(index), 0, name, &mut self.outgoing[at]);
+        let (hub, mail) = self.cores.at(core);
+        let left = hub.leave(slot(index), 0, name, mail);
         self.hear_local();
         left
     }
 
     fn publish(&mut self, core: u16, name: &str, text: &str) {
         let mut event = Event::from(Frozen::new(text.as_bytes()));
-        let at = core as usize;
-        if let Published::Ordered(_) =
-            self.hubs[at].publish(0, name, &mut event, None, NOW_MS, &mut self.outgoing[at])
-        {
-            let name = self.hubs[at].name(0, name);
+        let (hub, mail) = self.cores.at(core);
+        if let Published::Ordered(_) = hub.publish(0, name, &mut event, None, NOW_MS, mail) {
+            let name = hub.name(0, name);
             self.deliver(core, &name, &event);
         }
     }
 
     fn deliver(&mut self, core: u16, name: &ChannelName, event: &Event) {
         let text = String::from_utf8_lossy(event.frame().expect("a frame")).into_owned();
-        let subscribers = self.hubs[core as usize].subscribers(name).iter();
+        let subscribers = self.cores.hubs[core as usize].subscribers(name).iter();
         let except = event.except.filter(|conn| conn.core == core).map(|conn| conn.slot.index);
         for subscriber in subscribers.filter(|it| it.is_active() && Some(it.slot) != except) {
             self.received.push((core, subscriber.slot, text.clone()));
@@ -114,47 +111,41 @@ impl World {
     }
 
     fn deliver_mail(&mut self) {
-        while let Some((from, to)) = self.next_mail() {
-            let queues = self.outgoing[from as usize].to(to);
-            if let Some(up) = queues.up.pop_front() {
-                let at = to as usize;
-                let mail = &mut self.outgoing[at];
-                if let Some((name, event)) = self.hubs[at].request(from, up, NOW_MS, mail) {
-                    self.deliver(to, &name, &event);
-                }
-                self.hear_local();
-                continue;
-            }
-            match queues.down.pop_front() {
-                Some(Down::Interested { request_id, name, .. }) => {
-                    let joined = self.hubs[to as usize].interested(request_id, &name);
-                    self.joined.extend(joined.iter().map(|subscriber| (to, subscriber.slot)));
-                }
-                Some(Down::Deliver { name, event }) => self.deliver(to, &name, &event),
-                Some(Down::JoinReply { request_id, slot, name, reply }) => {
-                    let (at, granted) = (to as usize, reply.is_ok());
-                    let mail = &mut self.outgoing[at];
-                    if self.hubs[at].on_join_reply(request_id, slot, &name, granted, mail) {
-                        let (users, cached) = users_and_cached(reply.unwrap_or_default());
-                        self.on_join_reply.push((to, slot.index, users, cached));
+        while let Some((from, to, mail)) = self.cores.take(0) {
+            match mail {
+                Mail::Up(up) => {
+                    let (hub, mail) = self.cores.at(to);
+                    if let Some((name, event)) = hub.request(from, up, NOW_MS, mail) {
+                        self.deliver(to, &name, &event);
                     }
+                    self.hear_local();
                 }
-                Some(Down::Answer { .. } | Down::Message { .. }) | None => {}
+                Mail::Down(down) => self.answer(to, down),
             }
         }
     }
 
-    fn next_mail(&mut self) -> Option<(u16, u16)> {
-        let cores = self.hubs.len() as u16;
-        (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to))).find(|&(from, to)| {
-            let queues = self.outgoing[from as usize].to(to);
-            !queues.up.is_empty() || !queues.down.is_empty()
-        })
+    fn answer(&mut self, to: u16, down: Down) {
+        let (hub, mail) = self.cores.at(to);
+        match down {
+            Down::Interested { request_id, name, .. } => {
+                let joined = hub.interested(request_id, &name);
+                self.joined.extend(joined.iter().map(|subscriber| (to, subscriber.slot)));
+            }
+            Down::Deliver { name, event } => self.deliver(to, &name, &event),
+            Down::JoinReply { request_id, slot, name, reply } => {
+                if hub.on_join_reply(request_id, slot, &name, reply.is_ok(), mail) {
+                    let (users, cached) = users_and_cached(reply.unwrap_or_default());
+                    self.on_join_reply.push((to, slot.index, users, cached));
+                }
+            }
+            Down::Answer { .. } | Down::Message { .. } => {}
+        }
     }
 
     /// A name whose home is `core`.
     fn name_at(&self, core: u16) -> String {
-        let hub = &self.hubs[0];
+        let hub = &self.cores.hubs[0];
         (0..)
             .map(|n| format!("channel-{n}"))
             .find(|name| hub.home_of(hub.hasher.hash(0, name)) == core)
@@ -206,16 +197,16 @@ fn hub_ignores_an_answer_to_an_older_interest() {
     assert!(matches!(world.join(1, 1, &name), Joined::Later));
     // The home has got: interest, forget, interest. A publish between the first answer and the
     // second need not arrive, so the first answer must not activate the subscription.
-    let queues = world.outgoing[1].to(0);
+    let queues = world.cores.outgoing[1].to(0);
     assert_eq!(queues.up.len(), 3);
     let first = queues.up.pop_front().expect("the first question");
-    world.hubs[0].request(1, first, NOW_MS, &mut world.outgoing[0]);
+    world.cores.hubs[0].request(1, first, NOW_MS, &mut world.cores.outgoing[0]);
     let Some(Down::Interested { request_id, name: asked_name, .. }) =
-        world.outgoing[0].to(1).down.pop_front()
+        world.cores.outgoing[0].to(1).down.pop_front()
     else {
         panic!("the home answers");
     };
-    assert!(world.hubs[1].interested(request_id, &asked_name).is_empty());
+    assert!(world.cores.hubs[1].interested(request_id, &asked_name).is_empty());
     world.deliver_mail();
     assert_eq!(world.joined, [(1, 1)]);
 }
@@ -234,11 +225,14 @@ fn hub_keeps_nothing_after_the_last_subscriber() {
     for core in 0..3 {
         for index in (0..20).rev() {
             let at = core as usize;
-            assert_eq!(world.hubs[at].leave_all(slot(index), &mut world.outgoing[at]), 3);
+            assert_eq!(
+                world.cores.hubs[at].leave_all(slot(index), &mut world.cores.outgoing[at]),
+                3
+            );
         }
     }
     world.deliver_mail();
-    for hub in &world.hubs {
+    for hub in &world.cores.hubs {
         assert_eq!(hub.channel_count(), 0);
     }
 }
@@ -285,7 +279,7 @@ fn presence_tells_members_on_all_cores_of_a_user_once() {
     assert_eq!(world.received, [(0, 1, "-bob".to_owned())]);
     assert!(world.leave(0, 1, &name));
     world.deliver_mail();
-    assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
+    assert!(world.cores.hubs.iter().all(|hub| hub.channel_count() == 0));
 }
 
 #[test]
@@ -319,9 +313,12 @@ fn presence_refuses_users_beyond_the_maximum_on_every_core() {
     assert!(matches!(world.join_with(0, 2, &name, member("bob", 1)), Joined::ChannelFull));
     assert!(matches!(world.join_with(1, 3, &name, member("bob", 1)), Joined::Later));
     world.deliver_mail();
-    assert_eq!(world.hubs[1].channel_count(), 0);
+    assert_eq!(world.cores.hubs[1].channel_count(), 0);
     assert!(world.received.is_empty());
-    assert_eq!(world.hubs[0].channel_info(&world.hubs[0].name(0, &name), NOW_MS).users, 1);
+    assert_eq!(
+        world.cores.hubs[0].channel_info(&world.cores.hubs[0].name(0, &name), NOW_MS).users,
+        1
+    );
 }
 
 #[test]
@@ -348,7 +345,14 @@ fn cache_keeps_the_last_event_for_its_time_and_within_the_memory() {
         Event { retain: Retention::Cache(Arc::new(keep)), ..Frozen::new(b"kept").into() }
     };
     let publish = |world: &mut World, name: &str, len| {
-        world.hubs[1].publish(0, name, &mut keep(len), None, NOW_MS, &mut world.outgoing[1]);
+        world.cores.hubs[1].publish(
+            0,
+            name,
+            &mut keep(len),
+            None,
+            NOW_MS,
+            &mut world.cores.outgoing[1],
+        );
         world.deliver_mail();
     };
     let request = || Some(JoinRequest { cached: true, ..JoinRequest::default() });
@@ -358,18 +362,18 @@ fn cache_keeps_the_last_event_for_its_time_and_within_the_memory() {
     assert_eq!(world.on_join_reply.pop(), Some((1, 1, vec![], Some("kept".to_owned()))));
     assert!(world.leave(1, 1, &name));
     world.deliver_mail();
-    assert_eq!(world.hubs[0].channel_count(), 1, "kept without subscribers");
-    world.hubs[0].sweep(NOW_MS + 99);
-    assert_eq!(world.hubs[0].channel_count(), 1);
-    world.hubs[0].sweep(NOW_MS + 100);
-    assert_eq!(world.hubs[0].channel_count(), 0);
+    assert_eq!(world.cores.hubs[0].channel_count(), 1, "kept without subscribers");
+    world.cores.hubs[0].sweep(NOW_MS + 99);
+    assert_eq!(world.cores.hubs[0].channel_count(), 1);
+    world.cores.hubs[0].sweep(NOW_MS + 100);
+    assert_eq!(world.cores.hubs[0].channel_count(), 0);
     // Two of these exceed the maximum.
     let other = (0..)
         .map(|n| format!("other-{n}"))
-        .find(|other| world.hubs[0].home_of(world.hubs[0].hasher.hash(0, other)) == 0);
+        .find(|other| world.cores.hubs[0].home_of(world.cores.hubs[0].hasher.hash(0, other)) == 0);
     publish(&mut world, &name, 600);
     publish(&mut world, &other.expect("one of many"), 600);
-    assert_eq!(world.hubs[0].channel_count(), 1, "the older one went");
+    assert_eq!(world.cores.hubs[0].channel_count(), 1, "the older one went");
 }
 
 #[test]
@@ -383,10 +387,10 @@ fn counts_at_the_home_cover_all_cores() {
     }
     let count = |world: &mut World| {
         for core in 0..3 {
-            world.hubs[core].report_counts(&mut world.outgoing[core]);
+            world.cores.hubs[core].report_counts(&mut world.cores.outgoing[core]);
         }
         world.deliver_mail();
-        world.hubs[0].channel_info(&world.hubs[0].name(0, &name), NOW_MS).subscriptions
+        world.cores.hubs[0].channel_info(&world.cores.hubs[0].name(0, &name), NOW_MS).subscriptions
     };
     assert_eq!(count(&mut world), 12);
     world.leave(1, 0, &name);
@@ -422,7 +426,7 @@ fn presence_over_two_cores_equals_a_naive_model() {
         }
         if step % 500 == 499 {
             world.deliver_mail();
-            let Answer::Users(users) = world.hubs[1]
+            let Answer::Users(users) = world.cores.hubs[1]
                 .answer_query(&Query::Users { app: 0, name: name.as_str().into() }, NOW_MS)
             else {
                 panic!("users");
@@ -439,7 +443,7 @@ fn presence_over_two_cores_equals_a_naive_model() {
 
 fn watched(cores: u16, mask: EventMask) -> World {
     let mut world = World::new(cores);
-    for hub in &mut world.hubs {
+    for hub in &mut world.cores.hubs {
         hub.watch(Arc::from([mask]), 0);
     }
     world
@@ -448,12 +452,12 @@ fn watched(cores: u16, mask: EventMask) -> World {
 impl World {
     /// All channel events so far, home by home.
     fn channel_events(&mut self) -> Vec<ChannelEventKind> {
-        for core in 0..self.hubs.len() {
-            self.hubs[core].report_counts(&mut self.outgoing[core]);
+        for core in 0..self.cores.hubs.len() {
+            self.cores.hubs[core].report_counts(&mut self.cores.outgoing[core]);
         }
         self.deliver_mail();
         let next = |hub: &mut Hub| hub.next_channel_event().map(|channel_event| channel_event.what);
-        let hubs = self.hubs.iter_mut();
+        let hubs = self.cores.hubs.iter_mut();
         hubs.flat_map(|hub| std::iter::from_fn(move || next(hub))).collect()
     }
 }
@@ -477,7 +481,7 @@ fn channel_events_report_occupied_and_vacated_once_over_all_cores() {
     assert!(!counts.contains(&ChannelEventKind::Vacated));
     world.leave(2, 1, "a");
     assert_eq!(world.channel_events(), [ChannelEventKind::Vacated, ChannelEventKind::Count(0)]);
-    assert!(world.hubs.iter().all(|hub| hub.channel_count() == 0));
+    assert!(world.cores.hubs.iter().all(|hub| hub.channel_count() == 0));
 }
 
 #[test]
@@ -526,9 +530,16 @@ fn channel_events_report_a_cache_miss_once_until_an_event_is_cached() {
         let keep = CacheEntry { ttl_ms: 1, event: "e".into(), data: "d".into() };
         let mut event = Event { retain: Retention::Cache(Arc::new(keep)), ..Event::default() };
         let at = usize::from(core);
-        world.hubs[at].publish(0, "c", &mut event, None, NOW_MS, &mut world.outgoing[at]);
+        world.cores.hubs[at].publish(
+            0,
+            "c",
+            &mut event,
+            None,
+            NOW_MS,
+            &mut world.cores.outgoing[at],
+        );
         world.deliver_mail();
-        world.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
+        world.cores.hubs.iter_mut().for_each(|hub| hub.sweep(NOW_MS + 1));
         world.join_with(core, 3, "c", request());
         assert_eq!(world.channel_events(), [ChannelEventKind::CacheMiss]);
     }
@@ -559,7 +570,7 @@ fn channel_events_of_a_newly_wanted_kind_report_changes_only() {
     for core in [0, 1] {
         let mut world = watched(2, EventMask::NONE);
         let watch = |world: &mut World, mask: EventMask, version| {
-            for hub in &mut world.hubs {
+            for hub in &mut world.cores.hubs {
                 hub.watch(Arc::from([mask]), version);
             }
         };
@@ -590,7 +601,7 @@ fn channel_events_of_a_newly_wanted_kind_report_changes_only() {
         world.leave(core, 1, "a");
         world.deliver_mail();
         let last =
-            world.hubs.iter_mut().find_map(Hub::next_channel_event).expect("a channel event");
+            world.cores.hubs.iter_mut().find_map(Hub::next_channel_event).expect("a channel event");
         assert_eq!((last.what, last.version), (ChannelEventKind::Vacated, 3));
     }
 }
@@ -602,16 +613,16 @@ fn channel_events_report_large_counts_at_intervals() {
     assert_eq!(world.channel_events().len(), 100);
     (100..103).for_each(|index| drop(world.join(0, index, "a")));
     assert_eq!(world.channel_events(), []);
-    world.hubs[0].sweep(10_000);
+    world.cores.hubs[0].sweep(10_000);
     assert_eq!(world.channel_events(), [ChannelEventKind::Count(103)]);
     world.join(0, 200, "a");
-    world.hubs[0].sweep(14_999);
+    world.cores.hubs[0].sweep(14_999);
     assert_eq!(world.channel_events(), []);
-    world.hubs[0].sweep(15_000);
+    world.cores.hubs[0].sweep(15_000);
     assert_eq!(world.channel_events(), [ChannelEventKind::Count(104)]);
     world.join(0, 201, "a");
     (100..103).chain([200, 201]).for_each(|index| assert!(world.leave(0, index, "a")));
     assert_eq!(world.channel_events(), [ChannelEventKind::Count(100)]);
-    world.hubs[0].sweep(20_000);
+    world.cores.hubs[0].sweep(20_000);
     assert_eq!(world.channel_events(), []);
 }

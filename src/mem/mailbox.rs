@@ -52,7 +52,14 @@ impl<T> Sender<T> {
         place.with_mut(|place| _ = unsafe { (*place).write(message) });
         self.produced = self.produced.wrapping_add(1);
         self.queue.produced.0.store(self.produced, Ordering::Release);
+        self.invariants();
         Ok(())
+    }
+
+    /// The invariant as this end knows it: `consumed_seen` is an older value of `consumed`.
+    fn invariants(&self) {
+        let queued = self.produced.wrapping_sub(self.consumed_seen);
+        debug_assert!(queued <= self.queue.places.len(), "{queued} messages");
     }
 }
 
@@ -68,7 +75,14 @@ impl<T> Receiver<T> {
         let message = place.with_mut(|place| unsafe { (*place).assume_init_read() });
         self.consumed = self.consumed.wrapping_add(1);
         self.queue.consumed.0.store(self.consumed, Ordering::Release);
+        self.invariants();
         Some(message)
+    }
+
+    /// The invariant as this end knows it: `produced_seen` is an older value of `produced`.
+    fn invariants(&self) {
+        let queued = self.produced_seen.wrapping_sub(self.consumed);
+        debug_assert!(queued <= self.queue.places.len(), "{queued} messages");
     }
 
     /// Whether the queue is empty at this moment.

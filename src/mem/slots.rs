@@ -24,6 +24,9 @@ impl Slot {
 }
 
 /// Values by slot. An empty table entry costs 16 bytes, a value is boxed so that growth moves none.
+///
+/// Invariants: `occupied` is the number of entries with a value; such an entry has had a generation
+/// from 1 on.
 #[derive(Debug)]
 pub struct Table<T> {
     entries: Vec<Entry<T>>,
@@ -92,6 +95,14 @@ impl<T> Table<T> {
         let value = entry.value.take()?;
         self.occupied -= 1;
         Some(value)
+    }
+
+    /// Asserts what the type's documentation states. Visits all entries, so tests and simulations
+    /// call it.
+    pub fn invariants(&self) {
+        let mut occupied = self.entries.iter().filter(|entry| entry.value.is_some());
+        debug_assert!(occupied.clone().all(|entry| entry.generation > 0));
+        debug_assert_eq!(occupied.by_ref().count(), self.occupied);
     }
 
     /// The number of occupants.

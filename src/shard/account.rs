@@ -12,6 +12,8 @@ pub(super) const WORTH_BYTES: usize = 64 * 1024;
 const SCAN_MS: u64 = 50;
 
 /// See the module's documentation.
+///
+/// Invariants: `sessions` is the sum of `charged`; a slot without a session is charged nothing.
 #[derive(Default)]
 pub(super) struct Account {
     /// The bytes of each session by its index, as last updated, and their sum.
@@ -91,6 +93,13 @@ impl Account {
         if freed as usize >= WORTH_BYTES {
             self.freed += u64::from(freed);
         }
+    }
+
+    /// Asserts what the type's documentation states; `has_session` is for an index.
+    pub(super) fn invariants(&self, has_session: impl Fn(u32) -> bool) {
+        let charged = || (0..).zip(&self.charged);
+        debug_assert_eq!(charged().map(|(_, bytes)| u64::from(*bytes)).sum::<u64>(), self.sessions);
+        debug_assert!(charged().all(|(index, bytes)| *bytes == 0 || has_session(index)));
     }
 
     /// Clears the entries of a session that was removed.

@@ -150,6 +150,16 @@ impl Shard {
         }
     }
 
+    /// Asserts in debug builds what holds between two calls: in the table of sessions, in the hub,
+    /// and in the account of memory. It visits everything, so tests and simulations call it.
+    pub fn invariants(&self) {
+        if cfg!(debug_assertions) {
+            self.sessions.invariants();
+            self.hub.invariants();
+            self.account.invariants(|index| self.sessions.slot_at(index).is_some());
+        }
+    }
+
     /// The number of connections.
     pub fn len(&self) -> usize {
         self.sessions.len()

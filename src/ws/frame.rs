@@ -1,6 +1,6 @@
 //! Frame headers (RFC 6455 section 5.2), read and written.
 
-use super::{MessageKind, Role, Violation};
+use super::{FrameLimits, MessageKind, Role, Violation};
 use crate::{limits::WS_CONTROL_BYTES, simd};
 
 /// The longest header: two octets, a 64-bit length and a masking key.
@@ -295,4 +295,32 @@ impl FrameRules {
         }
         Ok((missing == 0).then_some(low))
     }
+}
+
+/// The frequent case: an uncompressed data frame that is a whole message of less than 64 KiB, and
+/// whose header is complete. Returns its kind, and the start and length of its payload. Every other
+/// case and every error is left to [`FrameRules::read`].
+#[inline]
+pub(super) fn plain_message(
+    role: Role,
+    limits: &FrameLimits,
+    input: &[u8],
+) -> Option<(MessageKind, usize, usize)> {
+    let [first, second, a, b, ..] = *input else {
+        return None;
+    };
+    let kind = match first {
+        0x81 => MessageKind::Text,
+        0x82 => MessageKind::Binary,
+        _ => return None,
+    };
+    let key = if role.peer_masks() { 4 } else { 0 };
+    let code = second ^ if role.peer_masks() { 0x80 } else { 0 };
+    let (start, len) = match code {
+        0..=125 => (2 + key, usize::from(code)),
+        126 if a != 0 || b >= 126 => (4 + key, usize::from(u16::from_be_bytes([a, b]))),
+        _ => return None,
+    };
+    let admitted = len as u64 <= limits.frame_bytes.min(limits.message_bytes);
+    (admitted && limits.fragments > 0 && start <= input.len()).then_some((kind, start, len))
 }

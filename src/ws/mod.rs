@@ -16,6 +16,7 @@ pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod output;
+mod partial_header;
 mod place;
 mod read;
 pub mod record;

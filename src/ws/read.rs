@@ -1,18 +1,19 @@
 //! The reader of frames: takes received octets, and returns events.
 
-use super::frame::{FrameRules, HEADER_BYTES, Header, Opcode};
+use super::frame::{FrameRules, Header, Opcode, plain_message};
+use super::partial_header::PartialHeader;
 use super::{FrameEvent, FrameLimits, MessageKind, Role, Violation, close, utf8};
 use crate::simd;
 
 /// The reader of one connection, with the state that it keeps between two pieces of input.
 ///
 /// For frames that arrive whole, nothing is kept. An unfinished header is kept in
-/// `head[..head_len]`, an unfinished message in `buf`: `buf[..start]` from earlier frames,
+/// `head`, an unfinished message in `buf`: `buf[..start]` from earlier frames,
 /// `buf[start..]` from the current one, which needs `left` more octets. A control frame inside a
 /// fragmented message uses the end of the same buffer.
 ///
-/// Invariants: `start <= buf.len()`; `head_len > 0` only between frames; `fragments > 0` exactly
-/// while a message is open; an idle reader has an empty `buf` without capacity.
+/// Invariants: `start <= buf.len()`; `head` has octets only between frames; `fragments > 0` exactly
+/// while a message is open; an idle reader has an empty `buf`, and between two inputs no capacity.
 #[derive(Debug)]
 pub struct Reader {
     buf: Vec<u8>,
@@ -23,8 +24,7 @@ pub struct Reader {
     key: [u8; 4],
     fragments: u32,
     empty_frames: u16,
-    head: [u8; HEADER_BYTES - 1],
-    head_len: u8,
+    head: PartialHeader,
     text: utf8::Validator,
     stage: Stage,
     opcode: Opcode,
@@ -83,8 +83,7 @@ impl Reader {
             key: [0; 4],
             fragments: 0,
             empty_frames: 0,
-            head: [0; HEADER_BYTES - 1],
-            head_len: 0,
+            head: PartialHeader::new(),
             text: utf8::Validator::new(),
             stage: Stage::Idle,
             opcode: Opcode::Continuation,
@@ -107,6 +106,7 @@ impl Reader {
         limits: &FrameLimits,
         input: &'a mut [u8],
     ) -> (usize, FrameEvent<'a>) {
+        self.invariants();
         let all = input.len();
         if self.stage != Stage::Idle {
             self.take_back();
@@ -117,7 +117,7 @@ impl Reader {
                 return self.next_of_any(role, limits, input);
             }
         }
-        let Some((kind, start, len)) = plain(role, limits, input) else {
+        let Some((kind, start, len)) = plain_message(role, limits, input) else {
             return self.next_of_any(role, limits, input);
         };
         let (head, rest) = input.split_at_mut(start);
@@ -290,39 +290,19 @@ impl Reader {
         input: &[u8],
     ) -> Result<Option<(usize, Header)>, Violation> {
         let rules = self.rules(role, limits);
-        if self.head_len == 0
+        if self.head.is_empty()
             && let Some(whole) = rules.read(input)?
         {
             return Ok(Some(whole));
         }
-        self.header_in_parts(&rules, input)
-    }
-
-    /// Does the same as [`Reader::header`] for a header that is cut by the end of this input or an
-    /// earlier one.
-    #[inline(never)]
-    fn header_in_parts(
-        &mut self,
-        rules: &FrameRules,
-        input: &[u8],
-    ) -> Result<Option<(usize, Header)>, Violation> {
         if input.is_empty() {
             return Ok(None);
         }
-        let had = usize::from(self.head_len);
-        let more = input.len().min(HEADER_BYTES - had);
-        let mut head = [0; HEADER_BYTES];
-        head[..had].copy_from_slice(&self.head[..had]);
-        head[had..had + more].copy_from_slice(&input[..more]);
-        let Some((size, header)) = rules.read(&head[..had + more])? else {
-            // A header of the maximum length is complete.
-            self.head.copy_from_slice(&head[..HEADER_BYTES - 1]);
-            self.head_len = (had + more) as u8;
+        let whole = self.head.read(&rules, input)?;
+        if whole.is_none() {
             self.stage = Stage::Header;
-            return Ok(None);
-        };
-        self.head_len = 0;
-        Ok(Some((size - had, header)))
+        }
+        Ok(whole)
     }
 
     fn rules(&self, role: Role, limits: &FrameLimits) -> FrameRules {
@@ -485,33 +465,25 @@ impl Reader {
         self.stage = Stage::Dead;
     }
 
+    /// Checked at the beginning of a call, because at its end the event borrows the reader.
+    fn invariants(&self) {
+        let held = self.buf.len();
+        debug_assert!(self.start <= held);
+        debug_assert!(match self.stage {
+            Stage::Idle => held == 0 && self.buf.capacity() <= SPARE_BYTES && self.fragments == 0,
+            // A message is open, or the first header is cut.
+            Stage::Header => self.fragments > 0 || !self.head.is_empty(),
+            Stage::Payload => self.opcode.is_control() || self.fragments > 0,
+            Stage::Delivered => true,
+            Stage::Dead => held == 0,
+        });
+        let may_have_head = matches!(self.stage, Stage::Header | Stage::Dead);
+        debug_assert!(self.head.is_empty() || may_have_head, "a cut header is between frames");
+    }
+
     fn checks_text(&self) -> bool {
         self.kind == MessageKind::Text && !self.compressed
     }
-}
-
-/// The frequent case: an uncompressed data frame that is a whole message of less than 64 KiB, and
-/// whose header is complete. Returns its kind, and the start and length of its payload. Every other
-/// case and every error is left to [`FrameRules::read`].
-#[inline]
-fn plain(role: Role, limits: &FrameLimits, input: &[u8]) -> Option<(MessageKind, usize, usize)> {
-    let [first, second, a, b, ..] = *input else {
-        return None;
-    };
-    let kind = match first {
-        0x81 => MessageKind::Text,
-        0x82 => MessageKind::Binary,
-        _ => return None,
-    };
-    let key = if role.peer_masks() { 4 } else { 0 };
-    let code = second ^ if role.peer_masks() { 0x80 } else { 0 };
-    let (start, len) = match code {
-        0..=125 => (2 + key, usize::from(code)),
-        126 if a != 0 || b >= 126 => (4 + key, usize::from(u16::from_be_bytes([a, b]))),
-        _ => return None,
-    };
-    let admitted = len as u64 <= limits.frame_bytes.min(limits.message_bytes);
-    (admitted && limits.fragments > 0 && start <= input.len()).then_some((kind, start, len))
 }
 
 #[cfg(test)]

@@ -7,18 +7,14 @@
 mod attacks;
 mod circles;
 mod dialects;
+mod invariants;
+mod sizes;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const FUNCTION_LINES: usize = 70;
 const COLUMNS: usize = 100;
-/// The maximum lines of code of a file, without blank lines, comments and its test module.
-const FILE_LINES: usize = 500;
-/// The maximum for a file of tests, and for a file whose documentation says why it is long.
-const LONG_FILE_LINES: usize = 800;
-const LONG_FILE_REASON: &str = "//! Long because ";
 /// The maximum distance in lines from the beginning of a safety comment to its unsafe block.
 const SAFETY_LINES: usize = 5;
 
@@ -209,18 +205,8 @@ fn architecture_unsafe_has_a_safety_comment() {
 }
 
 #[test]
-fn architecture_functions_are_short() {
-    check_tree(&["src"], &long_functions);
-}
-
-#[test]
 fn architecture_lines_are_narrow() {
     check_tree(&["src", "tests", "benches"], &wide_lines);
-}
-
-#[test]
-fn architecture_files_are_short() {
-    check_tree(&["src"], &long_file);
 }
 
 #[test]
@@ -321,21 +307,6 @@ fn unexplained(source: &Source) -> Vec<String> {
     complaints
 }
 
-fn long_functions(source: &Source) -> Vec<String> {
-    let mut complaints = Vec::new();
-    for (at, _) in source.words().filter(|(_, word)| *word == "fn") {
-        let is_type = source.code[at + "fn".len()..].trim_start().starts_with('(');
-        let Some(end) = source.end_of_item(at).filter(|_| !is_type) else {
-            continue;
-        };
-        let lines = source.line(end) - source.line(at) + 1;
-        if lines > FUNCTION_LINES {
-            complaints.push(source.at(source.line(at), &format!("a function of {lines} lines")));
-        }
-    }
-    complaints
-}
-
 /// Lines that are too wide. A line with an address or a raw string may be wide, because these
 /// cannot be broken.
 fn wide_lines(source: &Source) -> Vec<String> {
@@ -348,19 +319,6 @@ fn wide_lines(source: &Source) -> Vec<String> {
         }
     }
     complaints
-}
-
-fn long_file(source: &Source) -> Vec<String> {
-    let has_reason = source.text.lines().any(|line| line.starts_with(LONG_FILE_REASON));
-    let max = match has_reason || source.path.contains("/tests") {
-        true => LONG_FILE_LINES,
-        false => FILE_LINES,
-    };
-    let lines = source.code_lines();
-    match lines > max {
-        true => vec![source.at(0, &format!("{lines} lines of code"))],
-        false => Vec::new(),
-    }
 }
 
 /// Names of two or more public types, for which a reader has to open every file. Types of tests do
@@ -453,11 +411,6 @@ impl Source {
     fn without_tests(&self) -> &str {
         let tests = self.code.find("\n#[cfg(test)]\nmod ");
         &self.code[..tests.unwrap_or(self.code.len())]
-    }
-
-    /// The number of lines with code above the file's test module.
-    fn code_lines(&self) -> usize {
-        self.without_tests().lines().filter(|line| !line.trim().is_empty()).count()
     }
 
     /// The types that the file makes public, to the crate or to a part of it, with their offsets.
@@ -816,57 +769,11 @@ fn rule_safety() {
 }
 
 #[test]
-fn rule_function_length() {
-    let function =
-        |lines: usize| format!("\nfn f(a: [u8; 4]) {{\n{}}}\n", "    g();\n".repeat(lines - 2));
-    assert_eq!(lines_of(&long_functions, "src/x.rs", &function(FUNCTION_LINES)), NONE);
-    assert_eq!(lines_of(&long_functions, "src/x.rs", &function(FUNCTION_LINES + 1)), [2]);
-    let braces = format!("fn f() {{\n    \"}}\"; '}}'; // }}\n{}}}\n", "    g();\n".repeat(100));
-    assert_eq!(lines_of(&long_functions, "src/x.rs", &braces), [1]);
-    let method =
-        format!("impl T {{\n    fn none();\n    fn f<'a>() {{\n{}", "\n".repeat(90) + "}}");
-    assert_eq!(lines_of(&long_functions, "src/x.rs", &method), [3]);
-    let generic = format!("fn f<A, B>(a: A) where A: X, B: Y {{{}}}", "\n".repeat(90));
-    assert_eq!(lines_of(&long_functions, "src/x.rs", &generic), [1]);
-    let declared =
-        format!("trait T {{\n    fn f();\n}}\ntype F = fn(u8);\nmod m {{{}}}", "\n".repeat(90));
-    assert_eq!(lines_of(&long_functions, "src/x.rs", &declared), NONE);
-}
-
-#[test]
 fn rule_columns() {
     let line = |columns: usize| format!("\n//{}", "\u{e9}".repeat(columns - 2));
     assert_eq!(lines_of(&wide_lines, "src/x.rs", &line(COLUMNS)), NONE);
     assert_eq!(lines_of(&wide_lines, "src/x.rs", &line(COLUMNS + 1)), [2]);
     assert_eq!(lines_of(&wide_lines, "src/x.rs", &format!("{} https://x", line(COLUMNS))), NONE);
-}
-
-#[test]
-fn rule_file_length() {
-    let with = |first: &str, lines: usize| format!("{first}\n{}", "f();\n".repeat(lines));
-    let reason = "//! Long because of its table.";
-    for (first, lines, expected) in [
-        ("//! Short.", FILE_LINES, &[][..]),
-        ("//! Short.", FILE_LINES + 1, &[1]),
-        (reason, LONG_FILE_LINES, &[]),
-        (reason, LONG_FILE_LINES + 1, &[1]),
-    ] {
-        assert_eq!(
-            lines_of(&long_file, "src/x.rs", &with(first, lines)),
-            expected,
-            "{first} {lines}"
-        );
-    }
-}
-
-#[test]
-fn rule_file_length_counts_code() {
-    let tests = format!("fn f() {{}}\n#[cfg(test)]\nmod tests {{\n{}}}", "    g();\n".repeat(9));
-    for (text, expected) in
-        [("", 0), ("\n\n", 0), ("// a\n/// b\nfn f() {}\n", 1), (tests.as_str(), 1)]
-    {
-        assert_eq!(Source::new("src/x.rs", text).code_lines(), expected, "{text}");
-    }
 }
 
 #[test]

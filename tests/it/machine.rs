@@ -65,8 +65,8 @@ pub(crate) struct Wire {
 
 impl Machine {
     pub(crate) fn new(config: Config) -> Machine {
-        let counters = Arc::new(Counters::default());
         let mut common = common(config, 1, 1, 64);
+        let counters = Arc::new(Counters::default());
         let env = Arc::get_mut(&mut common.env).expect("nobody else has it yet");
         env.runtime.counters.push(counters.clone());
         let shard = Shard::new(0, &common, counters.clone());
@@ -140,6 +140,7 @@ impl Machine {
                 self.next_sweep_ms = self.now.ms + SWEEP_MS;
                 self.shard.sweep(self.now);
                 self.settle();
+                self.shard.invariants();
             }
         }
     }
@@ -153,6 +154,7 @@ impl Machine {
             }
         }
         self.shard.run_closing_effects(self.now);
+        self.shard.invariants();
         // Cache channels keep their last event for at most a day.
         self.now.ms += 86_400_000;
         self.shard.sweep(self.now);

@@ -6,6 +6,7 @@ mod certs;
 mod cli;
 mod compress;
 mod config;
+mod cores;
 mod drain;
 mod forged;
 mod handshakes;

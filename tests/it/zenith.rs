@@ -1,16 +1,15 @@
 //! The Zenith dialect: the same conversation in three formats.
 
+use crate::cores::{Core, Cores};
 use crate::machine::{Machine, config};
 use crate::peer::{ClientReader, Received, framed, handshake, ingest};
 use fastrand::Rng;
 use polycast::codec::json::Scratch;
 use polycast::codec::value::{DecodeLimits, Value, decode, decode_json, encode};
 use polycast::codec::{Format, value};
-use polycast::shard::Shard;
 use polycast::time::Now;
 use polycast::ws::Opcode;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 const CONFIG: &str = r#"
 [zenith]
@@ -189,35 +188,18 @@ fn zenith_binary_calls_are_answered_in_binary() {
     );
 }
 
-/// Delivers the mail between two cores.
-fn exchange(shards: &mut [Shard; 2], now: Now) {
-    for (from, to) in [(0, 1), (1, 0)] {
-        let queues = std::mem::take(shards[from].mail().to(to as u16));
-        queues.up.into_iter().for_each(|it| shards[to].request(from as u16, it, now));
-        queues.down.into_iter().for_each(|it| shards[to].answer(it, now));
-    }
-}
-
 #[test]
 fn zenith_numbered_publish_is_confirmed_once_ordered() {
-    let common = crate::machine::common(config(CONFIG), 2, 1, 64);
+    let mut cores = Cores::new(config(CONFIG), 2, 1, 64, usize::MAX);
+    let mut rng = fastrand::Rng::with_seed(1);
     let now = Now { ms: 1_000_000, unix_s: crate::machine::UNIX_S };
-    let mut shards = [0, 1].map(|core| Shard::new(core, &common, Arc::default()));
     let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-    let slot = shards[0].open(0, peer, now);
+    let slot = cores[0].shard.open(0, peer, now);
     let mut reader = ClientReader::default();
-    let mut hear = |shard: &mut Shard| {
-        let mut received = Vec::new();
-        while let Some(batch) = shard.take_batch(slot) {
-            let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
-            shard.sent(slot, bytes.len(), Some(Vec::new()), now);
-            received.extend(reader.hear(&bytes));
-        }
-        received
-    };
+    let mut hear = |core: &mut Core| core.read(slot, &mut reader, now);
     let open = handshake("/Zenith", "Authorization: Bearer SERVICE\r\n");
-    shards[0].receive(slot, &mut open.clone(), now);
-    hear(&mut shards[0]);
+    cores[0].shard.receive(slot, &mut open.clone(), now);
+    hear(&mut cores[0]);
     let (mut here, mut there) = (0, 0);
     for at in 0..64 {
         let head = format!(r#""Controller":"Market","Topic":"Security!{at}""#);
@@ -225,17 +207,17 @@ fn zenith_numbered_publish_is_confirmed_once_ordered() {
         let publish =
             format!(r#"{{{head},"Action":"{action}","TransactionID":{at},"Data":{{"a":1}}}}"#);
         let confirmation = [Received::Text(format!(r#"{{{head},"TransactionID":{at}}}"#))];
-        shards[0].receive(slot, &mut framed(Opcode::Text, publish.as_bytes()), now);
-        let received = hear(&mut shards[0]);
-        if shards[0].mail().is_empty() {
+        cores[0].shard.receive(slot, &mut framed(Opcode::Text, publish.as_bytes()), now);
+        let received = hear(&mut cores[0]);
+        if cores[0].shard.mail().is_empty() {
             here += 1;
             assert_eq!(received, confirmation, "this core is the home");
             continue;
         }
         there += 1;
         assert_eq!(received, [], "{at}: its home has not heard of it");
-        exchange(&mut shards, now);
-        assert_eq!(hear(&mut shards[0]), confirmation);
+        cores.deliver_all(&mut rng, now);
+        assert_eq!(hear(&mut cores[0]), confirmation);
     }
     assert!(here > 8 && there > 8, "{here} here, {there} there");
 }

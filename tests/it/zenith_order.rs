@@ -2,36 +2,23 @@
 //! they were sent, on whichever cores the client, the back end and the topic's home are, and
 //! however long the mail between cores takes.
 
-use crate::machine::{UNIX_S, common, config};
+use crate::cores::Cores;
+use crate::machine::{UNIX_S, config};
 use crate::peer::{ClientReader, Received, framed, handshake};
 use fastrand::Rng;
-use polycast::dialect::{Down, Up};
 use polycast::mem::Slot;
-use polycast::shard::Shard;
 use polycast::time::Now;
 use polycast::ws::Opcode;
-use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 const CORES: usize = 3;
 const CONFIG: &str = "[zenith]\nservices = [{ token = 'SERVICE' }]\n";
 const NOW: Now = Now { ms: 1_000_000, unix_s: UNIX_S };
 
-enum Mail {
-    Up(Up),
-    Down(Down),
-}
-
-/// Several cores whose mailboxes are emptied one message at a time, in random order of the
-/// mailboxes.
+/// Several cores whose mail is delivered one message at a time, in random order of the mailboxes.
 struct World {
-    shards: Vec<Shard>,
-    /// The mailboxes: the sending core, the receiving core, and the messages.
-    queues: Vec<(usize, usize, VecDeque<Mail>)>,
+    cores: Cores,
     rng: Rng,
-    /// The number of publishes that each core has ordered for others.
-    ordered: [usize; CORES],
 }
 
 struct Wire {
@@ -42,18 +29,13 @@ struct Wire {
 
 impl World {
     fn new(seed: u64) -> World {
-        let common = common(config(CONFIG), CORES as u16, seed, 64);
-        let shard = |core| Shard::new(core, &common, Arc::default());
-        // Each pair of cores has two mailboxes: up and down.
-        let queue = |at| (at / 2 / CORES, at / 2 % CORES, VecDeque::new());
-        let shards = (0..CORES as u16).map(shard).collect();
-        let queues = (0..2 * CORES * CORES).map(queue).collect();
-        World { shards, queues, rng: Rng::with_seed(seed), ordered: [0; CORES] }
+        let cores = Cores::new(config(CONFIG), CORES as u16, seed, 64, usize::MAX);
+        World { cores, rng: Rng::with_seed(seed) }
     }
 
     fn open(&mut self, core: usize, index: u32, fields: &str) -> Wire {
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let slot = self.shards[core].open(index, peer, NOW);
+        let slot = self.cores[core].shard.open(index, peer, NOW);
         let mut wire = Wire { core, slot, reader: ClientReader::default() };
         self.receive(&wire, &handshake("/Zenith", fields));
         assert!(matches!(self.received(&mut wire)[..], [Received::Answer { status: 101, .. }]));
@@ -61,7 +43,7 @@ impl World {
     }
 
     fn receive(&mut self, wire: &Wire, bytes: &[u8]) {
-        self.shards[wire.core].receive(wire.slot, &mut bytes.to_vec(), NOW);
+        self.cores[wire.core].shard.receive(wire.slot, &mut bytes.to_vec(), NOW);
     }
 
     fn say(&mut self, wire: &Wire, json: &str) {
@@ -70,39 +52,8 @@ impl World {
 
     /// The messages that a connection has received when all mail is delivered.
     fn received(&mut self, wire: &mut Wire) -> Vec<Received> {
-        while self.hand_over_one() {}
-        self.shards.iter_mut().for_each(|shard| shard.next_turn(NOW));
-        let (shard, mut received) = (&mut self.shards[wire.core], Vec::new());
-        while let Some(batch) = shard.take_batch(wire.slot) {
-            let bytes: Vec<u8> = batch.iter().flat_map(|it| it.to_vec()).collect();
-            shard.sent(wire.slot, bytes.len(), Some(Vec::new()), NOW);
-            received.extend(wire.reader.hear(&bytes));
-        }
-        received
-    }
-
-    fn hand_over_one(&mut self) -> bool {
-        for at in 0..self.queues.len() {
-            let (from, to, queue) = &mut self.queues[at];
-            let unsent = self.shards[*from].mail().to(*to as u16);
-            match at % 2 {
-                0 => queue.extend(unsent.up.drain(..).map(Mail::Up)),
-                _ => queue.extend(unsent.down.drain(..).map(Mail::Down)),
-            }
-        }
-        let full: Vec<usize> =
-            (0..self.queues.len()).filter(|&at| !self.queues[at].2.is_empty()).collect();
-        let Some(&at) = self.rng.choice(&full) else { return false };
-        let (from, to, queue) = &mut self.queues[at];
-        match queue.pop_front() {
-            Some(Mail::Up(request)) => {
-                self.ordered[*to] += usize::from(matches!(request, Up::Publish { .. }));
-                self.shards[*to].request(*from as u16, request, NOW);
-            }
-            Some(Mail::Down(answer)) => self.shards[*to].answer(answer, NOW),
-            None => {}
-        }
-        true
+        self.cores.deliver_all(&mut self.rng, NOW);
+        self.cores[wire.core].read(wire.slot, &mut wire.reader, NOW)
     }
 }
 
@@ -161,8 +112,8 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         world.say(client, &format!(r#"{{{head},"TransactionID":1}}"#));
     }
     assert_eq!(texts(world.received(&mut backend)).len(), CORES);
-    world.shards[0].close(backend.slot);
-    world.shards[0].next_turn(NOW);
+    world.cores[0].shard.close(backend.slot);
+    world.cores[0].shard.next_turn(NOW);
     for client in &mut clients {
         let received = texts(world.received(client));
         assert!(
@@ -170,7 +121,8 @@ fn zenith_answer_keeps_its_place_among_the_data_of_its_topic() {
         );
         assert_eq!(received[1..], [format!(r#"{{{head},"TransactionID":1}}"#)]);
     }
-    assert!(world.ordered[1..].iter().all(|&count| count > 100), "{:?}", world.ordered);
+    let publishes: Vec<usize> = world.cores.iter().map(|core| core.publishes).collect();
+    assert!(publishes[1..].iter().all(|count| *count > 100), "{publishes:?}");
 }
 
 #[test]
@@ -198,8 +150,8 @@ fn zenith_call_under_way_to_a_backend_that_closes_fails_at_once() {
     world.say(&client, &call(2));
     assert_eq!(texts(world.received(&mut other)).len(), 1);
     world.say(&client, &call(3));
-    world.shards[2].close(other.slot);
+    world.cores[2].shard.close(other.slot);
     assert_eq!(texts(world.received(&mut client)), unavailable(3));
-    world.shards[2].next_turn(NOW);
+    world.cores[2].shard.next_turn(NOW);
     assert_eq!(texts(world.received(&mut client)), unavailable(2));
 }

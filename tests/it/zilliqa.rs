@@ -1,14 +1,13 @@
 //! The Zilliqa dialect beyond the transcripts: the exact bytes, the bounds, and the frames that
 //! connections share.
 
+use crate::cores::Core;
 use crate::machine::{Machine, common, config};
 use crate::peer::{ClientReader, Received, handshake, text};
 use polycast::config::Config;
 use polycast::dialect::Env;
 use polycast::dialect::Up;
 use polycast::mem::Slot;
-use polycast::shard::Shard;
-use polycast::stats::Counters;
 use polycast::time::Now;
 use std::fmt::Write;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -132,42 +131,32 @@ fn zilliqa_long_notification_arrives_whole() {
     assert!(received[0] == format!(r#"{{"type":"Notification","values":{values}}}"#));
 }
 
-/// A shard whose peers read only when the test says so.
+/// A core whose peers read only when the test says so.
 struct Stage {
-    shard: Shard,
+    core: Core,
     env: Arc<Env>,
-    counters: Arc<Counters>,
     now: Now,
 }
 
 impl Stage {
     fn new(config: Config) -> Stage {
-        let counters = Arc::new(Counters::default());
         let common = common(config, 1, 1, 64);
-        let env = common.env.clone();
         let now = Now { ms: 1_000_000, unix_s: 1_760_000_000 };
-        Stage { shard: Shard::new(0, &common, counters.clone()), env, counters, now }
+        Stage { core: Core::new(0, &common), env: common.env, now }
     }
 
     fn open(&mut self, index: u32) -> Slot {
-        self.shard.open(index, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
+        self.core.shard.open(index, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), self.now)
     }
 
     fn receive(&mut self, slot: Slot, bytes: &[u8]) {
-        self.shard.next_turn(self.now);
-        self.shard.receive(slot, &mut bytes.to_vec(), self.now);
+        self.core.shard.next_turn(self.now);
+        self.core.shard.receive(slot, &mut bytes.to_vec(), self.now);
     }
 
     /// Reads all bytes that wait for a peer.
     fn read(&mut self, slot: Slot, reader: &mut ClientReader) -> Vec<Received> {
-        let mut received = Vec::new();
-        while let Some(mut batch) = self.shard.take_batch(slot) {
-            let bytes: Vec<u8> = batch.iter().flat_map(|segment| segment.to_vec()).collect();
-            batch.clear();
-            received.extend(reader.hear(&bytes));
-            self.shard.sent(slot, bytes.len(), Some(batch), self.now);
-        }
-        received
+        self.core.read(slot, reader, self.now)
     }
 }
 
@@ -196,15 +185,15 @@ fn zilliqa_slow_client_loses_whole_notifications_then_the_connection() {
     };
     // Three epochs fit; the fourth and the fifth are dropped.
     publish(&mut stage, 5);
-    let dropped = || stage.counters.slow_consumer_dropped.get();
+    let dropped = || stage.core.counters.slow_consumer_dropped.get();
     assert_eq!(dropped(), 2);
     let received = stage.read(slow, &mut reader);
     assert_eq!(numbers(&received), ["1", "2", "3"]);
     // A client that catches up may miss as many again; one more in a row closes it.
     publish(&mut stage, 5);
-    assert_eq!(stage.counters.slow_consumer_closed.get(), 0);
+    assert_eq!(stage.core.counters.slow_consumer_closed.get(), 0);
     publish(&mut stage, 1);
-    let counters = &stage.counters;
+    let counters = &stage.core.counters;
     let counted = (counters.slow_consumer_dropped.get(), counters.slow_consumer_closed.get());
     assert_eq!(counted, (4, 1));
     let received = stage.read(slow, &mut reader);
@@ -235,7 +224,7 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
         assert_eq!((question.addresses().count(), questions.len()), (list.len(), 0));
         let to = question.conn;
         let what = question.answer(|address| address[19] == 2);
-        stage.shard.request(0, Up::Message { to, what }, stage.now);
+        stage.core.shard.request(0, Up::Message { to, what }, stage.now);
         assert_eq!(stage.read(client, &mut reader), [Received::Text(answer)]);
     }
     let logs = |n| format!(r#"{{"_eventname":"e","address":"0x{}","params":[]}}"#, address(n));
@@ -249,6 +238,6 @@ fn zilliqa_node_decides_which_accounts_are_contracts() {
     let received = texts(&stage.read(client, &mut reader)).concat();
     assert!(received.contains(&address(2)) && !received.contains(&address(1)), "{received}");
     assert!(stage.env.zilliqa.wants_logs());
-    stage.shard.close(client);
+    stage.core.shard.close(client);
     assert!(!stage.env.zilliqa.wants_logs());
 }

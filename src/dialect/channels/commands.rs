@@ -360,21 +360,9 @@ fn client_event<V: Vendor>(
     let (Some(event), Some(name)) = (message.text("event"), name) else {
         return refuse(conn, context, BadEvent::NoChannel);
     };
-    if event.len() > app.limits.event_name_length {
-        return refuse(conn, context, BadEvent::LongName);
-    }
-    if !matches!(channel::kind(V::DATA, &name), ChannelKind::Private | ChannelKind::Presence) {
-        return refuse(conn, context, BadEvent::Public);
-    }
-    if !context.env.links.may_publish(conn.app, &name) {
-        return refuse(conn, context, BadEvent::View);
-    }
     let data = message.raw("data");
-    if data.map_or(0, str::len) > app.limits.event_bytes {
-        return refuse(conn, context, BadEvent::LongData);
-    }
-    if !conn.may_publish_client_event(context.now, app.limits.client_events_per_s) {
-        return refuse(conn, context, BadEvent::TooMany);
+    if let Some(why) = refusal_of(conn, context, (&event, &name), data.map_or(0, str::len)) {
+        return refuse(conn, context, why);
     }
     let user_id = conn.who.as_ref().and_then(|who| who.present.get(&*name)).map(String::as_str);
     let mut scratch = Vec::with_capacity(64 + text.len());
@@ -398,6 +386,30 @@ fn client_event<V: Vendor>(
     let event = Published { except, notify, retain, ..shared.into() };
     let name = name.into_owned();
     context.effects.push(Effect::PublishIfSubscribed { app: conn.app, name, event });
+}
+
+/// Why a client event is refused, if it is: its channel, its length, or the client's rate.
+fn refusal_of<V: Vendor>(
+    conn: &mut Connection<V>,
+    context: &DialectContext<'_>,
+    (event, name): (&str, &str),
+    data_bytes: usize,
+) -> Option<BadEvent> {
+    let limits = &context.env.apps.get(conn.app).config.limits;
+    if event.len() > limits.event_name_length {
+        return Some(BadEvent::LongName);
+    }
+    if !matches!(channel::kind(V::DATA, name), ChannelKind::Private | ChannelKind::Presence) {
+        return Some(BadEvent::Public);
+    }
+    if !context.env.links.may_publish(conn.app, name) {
+        return Some(BadEvent::View);
+    }
+    if data_bytes > limits.event_bytes {
+        return Some(BadEvent::LongData);
+    }
+    let may_publish = conn.may_publish_client_event(context.now, limits.client_events_per_s);
+    (!may_publish).then_some(BadEvent::TooMany)
 }
 
 /// The first 200 bytes of a name sent by a client, cut at a character boundary, for use in an error

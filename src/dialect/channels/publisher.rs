@@ -184,15 +184,12 @@ impl Publisher {
         effects: &mut Effects<'_>,
     ) -> PublishOutcome {
         let refuse = |id: &PublishId, why| PublishOutcome::Refused(id.failed(&why));
-        let data = match data.filter(|data| data.is_object()) {
-            Some(data) => data,
-            None => match data.and_then(|data| data.text()) {
-                Some(text) => return PublishOutcome::Inner(text.to_owned()),
-                None => {
-                    let why = (400, "data must be a JSON object".into());
-                    return refuse(&PublishId::Missing, why);
-                }
-            },
+        let Some(data) = data.filter(|data| data.is_object()) else {
+            let why = (400, "data must be a JSON object".into());
+            return match data.and_then(|data| data.text()) {
+                Some(text) => PublishOutcome::Inner(text.to_owned()),
+                None => refuse(&PublishId::Missing, why),
+            };
         };
         let id = PublishId::read(data);
         if id == PublishId::Missing {

@@ -11,6 +11,7 @@ mod closings;
 mod commands;
 mod directory;
 mod dispatch;
+mod gate;
 mod ingest;
 pub(super) mod messages;
 mod negotiate;

@@ -91,11 +91,9 @@ fn history_without_room_is_dropped_and_counted() {
     assert_eq!(reply(&mut hub, &mut mail, 3), [""; 0]);
 }
 
-/// Several cores. The test delivers the mail between them one message at a time, from any of the up
-/// and down queues; only the order within a queue is fixed.
-struct Cores {
-    hubs: Vec<Hub>,
-    outgoing: Vec<OutgoingMail>,
+/// A group with members on several cores, whose mail is delivered in any order.
+struct Group {
+    cores: Cores,
     /// The events that each member has got since its join reply, and the events that it should have
     /// got.
     members: HashMap<(u16, u32), Member>,
@@ -103,7 +101,7 @@ struct Cores {
     /// The model: the events that the home has ordered since the group began, and the subscribers.
     ordered: Vec<String>,
     local: BTreeSet<u32>,
-    cores: BTreeSet<u16>,
+    interested: BTreeSet<u16>,
     client_event: u32,
 }
 
@@ -115,16 +113,13 @@ struct Member {
     from: Option<usize>,
 }
 
-impl Cores {
-    fn new(cores: u16, seed: u64) -> Cores {
-        let hasher = Hasher::new(seed);
-        let hubs: Vec<Hub> =
-            (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1 << 20)).collect();
-        let home = hubs[0].home_of(hasher.hash(0, NAME));
-        let outgoing = (0..cores).map(|_| OutgoingMail::new(cores)).collect();
-        let (local, cores) = (BTreeSet::new(), BTreeSet::new());
+impl Group {
+    fn new(cores: u16, seed: u64) -> Group {
+        let cores = Cores::new(cores, seed, 1 << 20);
+        let home = cores.home(NAME);
+        let (local, interested) = (BTreeSet::new(), BTreeSet::new());
         let (members, ordered) = (HashMap::new(), Vec::new());
-        Cores { hubs, outgoing, members, home, ordered, local, cores, client_event: 0 }
+        Group { cores, members, home, ordered, local, interested, client_event: 0 }
     }
 
     fn from(&self) -> usize {
@@ -132,13 +127,13 @@ impl Cores {
     }
 
     fn ends(&mut self) {
-        if self.local.is_empty() && self.cores.is_empty() {
+        if self.local.is_empty() && self.interested.is_empty() {
             self.ordered.clear();
         }
     }
 
     fn toggle(&mut self, core: u16, index: u32) {
-        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let (hub, mail) = self.cores.at(core);
         if let Some(member) = self.members.remove(&(core, index)) {
             assert!(hub.leave(slot(index), 0, NAME, mail));
             if core == self.home {
@@ -176,7 +171,7 @@ impl Cores {
     fn publish(&mut self, core: u16) {
         self.client_event += 1;
         let mut event = event(&self.client_event.to_string());
-        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let (hub, mail) = self.cores.at(core);
         if let Published::Ordered(_) = hub.publish(0, NAME, &mut event, None, NOW_MS, mail) {
             self.ordered(&event);
             self.deliver(core, &event);
@@ -189,30 +184,23 @@ impl Cores {
     }
 
     fn deliver(&mut self, core: u16, event: &Event) {
-        let name = self.hubs[core as usize].name(0, NAME);
-        for it in self.hubs[core as usize].subscribers(&name).iter().filter(|it| it.is_active()) {
+        let name = self.cores.hubs[core as usize].name(0, NAME);
+        for it in
+            self.cores.hubs[core as usize].subscribers(&name).iter().filter(|it| it.is_active())
+        {
             let member = self.members.get_mut(&(core, it.slot)).expect("a member");
             let received = member.received.as_mut().expect("a welcome before all else");
             received.extend(String::from_utf8(event.frame().expect("a frame").to_vec()));
         }
     }
 
-    /// Delivers the first message of one queue, which `pick` selects. Returns false if all queues
-    /// are empty.
+    /// Delivers the first message of one mailbox, which `pick` selects. Returns false if all are
+    /// empty.
     fn carry(&mut self, pick: usize) -> bool {
-        let cores = self.hubs.len() as u16;
-        let queues = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
-        let mut full: Vec<(u16, u16, bool)> = Vec::new();
-        for (from, to) in queues {
-            let queues = self.outgoing[from as usize].to(to);
-            full.extend((!queues.up.is_empty()).then_some((from, to, true)));
-            full.extend((!queues.down.is_empty()).then_some((from, to, false)));
-        }
-        let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let queues = self.outgoing[from as usize].to(to);
-        match is_up {
-            true => queues.up.pop_front().into_iter().for_each(|up| self.up(from, to, up)),
-            false => queues.down.pop_front().into_iter().for_each(|down| self.down(to, down)),
+        match self.cores.take(pick) {
+            Some((from, to, Mail::Up(up))) => self.up(from, to, up),
+            Some((_, to, Mail::Down(down))) => self.down(to, down),
+            None => return false,
         }
         true
     }
@@ -222,23 +210,23 @@ impl Cores {
             Up::Publish { event, .. } => self.ordered(&event.clone()),
             Up::Join { slot, request_id, .. } => {
                 let from_here = self.from();
-                self.cores.insert(from);
+                self.interested.insert(from);
                 // The answer to an older request is for no present member.
                 let (at, request_id) = ((from, slot.index), *request_id);
-                if self.hubs[from as usize].last_request_id(at.1) == Some(request_id)
+                if self.cores.hubs[from as usize].last_request_id(at.1) == Some(request_id)
                     && let Some(member) = self.members.get_mut(&at)
                 {
                     member.from = Some(from_here);
                 }
             }
             Up::Forget { .. } => {
-                self.cores.remove(&from);
+                self.interested.remove(&from);
                 self.ends();
             }
             _ => {}
         }
-        let mail = &mut self.outgoing[to as usize];
-        if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, mail) {
+        let (hub, mail) = self.cores.at(to);
+        if let Some((_, event)) = hub.request(from, up, NOW_MS, mail) {
             self.deliver(to, &event);
         }
     }
@@ -247,8 +235,8 @@ impl Cores {
         match down {
             Down::Deliver { event, .. } => self.deliver(to, &event),
             Down::JoinReply { request_id, slot, name, reply } => {
-                let mail = &mut self.outgoing[to as usize];
-                if self.hubs[to as usize].on_join_reply(request_id, slot, &name, true, mail) {
+                let (hub, mail) = self.cores.at(to);
+                if hub.on_join_reply(request_id, slot, &name, true, mail) {
                     let member = self.members.get_mut(&(to, slot.index)).expect("a member");
                     member.received = reply.ok().map(|it| texts(&it.history));
                 }
@@ -293,7 +281,7 @@ proptest! {
         seed in 0..8_u64,
         steps in steps(),
     ) {
-        let mut world = Cores::new(cores, seed);
+        let mut world = Group::new(cores, seed);
         for step in steps {
             match step {
                 Step::Toggle(core, at) => world.toggle(core % cores, at),
@@ -309,14 +297,14 @@ proptest! {
             let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
             homes.filter_map(|home| Some(home.history.as_ref()?.memory())).sum::<usize>()
         };
-        for hub in &world.hubs {
+        for hub in &world.cores.hubs {
             prop_assert_eq!(hub.kept.bytes, bytes(hub), "what is held is what is counted");
         }
         for (core, at) in world.members.keys().copied().collect::<Vec<_>>() {
             world.toggle(core, at);
         }
         while world.carry(0) {}
-        for hub in &world.hubs {
+        for hub in &world.cores.hubs {
             prop_assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
         }
     }

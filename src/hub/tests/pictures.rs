@@ -173,7 +173,7 @@ fn picture_counts_lost_elements() {
 /// Subscribers of two formats on three cores: what one core has encoded, the others reuse.
 #[test]
 fn encodings_are_shared_by_all_cores() {
-    let mut world = Cores::new(3);
+    let mut world = Topic::new(3);
     for core in 0..3 {
         world.toggle(core, 0, Format::Json);
         world.toggle(core, 1, Format::MsgPack);
@@ -206,28 +206,24 @@ struct Client {
     frames: Vec<usize>,
 }
 
-/// Several cores whose messages are carried one by one, in any order that the queues allow.
-struct Cores {
-    hubs: Vec<Hub>,
-    outgoing: Vec<OutgoingMail>,
+/// A topic with clients on several cores, whose mail is delivered in any order.
+struct Topic {
+    cores: Cores,
     clients: HashMap<(u16, u32), Client>,
     /// The picture by the order of the home.
     model: Option<Value>,
     home: u16,
 }
 
-impl Cores {
-    fn new(cores: u16) -> Cores {
-        let hasher = Hasher::new(3);
-        let hubs: Vec<Hub> =
-            (0..cores).map(|core| Hub::new(core, cores, hasher.clone(), 1 << 20)).collect();
-        let home = hubs[0].home_of(hasher.hash(0, NAME));
-        let outgoing = (0..cores).map(|_| OutgoingMail::new(cores)).collect();
-        Cores { hubs, outgoing, clients: HashMap::new(), model: None, home }
+impl Topic {
+    fn new(cores: u16) -> Topic {
+        let cores = Cores::new(cores, 3, 1 << 20);
+        let home = cores.home(NAME);
+        Topic { cores, clients: HashMap::new(), model: None, home }
     }
 
     fn toggle(&mut self, core: u16, index: u32, format: Format) {
-        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let (hub, mail) = self.cores.at(core);
         if self.clients.remove(&(core, index)).is_some() {
             assert!(hub.leave(slot(index), 0, NAME, mail));
             return;
@@ -250,7 +246,7 @@ impl Cores {
         if core == self.home {
             self.ordered(event);
         }
-        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let (hub, mail) = self.cores.at(core);
         if let Published::Ordered(_) = hub.publish(0, NAME, &mut event.clone(), None, NOW_MS, mail)
         {
             self.deliver(core, event);
@@ -266,8 +262,8 @@ impl Cores {
     }
 
     fn deliver(&mut self, core: u16, event: &Event) {
-        let name = self.hubs[core as usize].name(0, NAME);
-        for subscriber in self.hubs[core as usize].subscribers(&name) {
+        let name = self.cores.hubs[core as usize].name(0, NAME);
+        for subscriber in self.cores.hubs[core as usize].subscribers(&name) {
             let client = self.clients.get_mut(&(core, subscriber.slot)).expect("a client");
             assert_eq!(client.reply, subscriber.is_active());
             if client.reply {
@@ -276,39 +272,28 @@ impl Cores {
         }
     }
 
-    /// Carries one of the messages that are first in their queues. Returns false if there is none.
+    /// Delivers the first message of one mailbox, which `pick` selects. Returns false if all are
+    /// empty.
     fn carry(&mut self, pick: usize) -> bool {
-        let cores = self.hubs.len() as u16;
-        let queues = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
-        let mut full: Vec<(u16, u16, bool)> = Vec::new();
-        for (from, to) in queues {
-            let queues = self.outgoing[from as usize].to(to);
-            full.extend((!queues.up.is_empty()).then_some((from, to, true)));
-            full.extend((!queues.down.is_empty()).then_some((from, to, false)));
+        let Some((from, to, mail)) = self.cores.take(pick) else { return false };
+        if let Mail::Up(Up::Publish { event, .. }) = &mail {
+            self.ordered(&event.clone());
         }
-        let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let queues = self.outgoing[from as usize].to(to);
-        if is_up {
-            let Some(up) = queues.up.pop_front() else { return false };
-            if let Up::Publish { event, .. } = &up {
-                self.ordered(&event.clone());
+        let (hub, outgoing) = self.cores.at(to);
+        match mail {
+            Mail::Up(up) => {
+                if let Some((_, event)) = hub.request(from, up, NOW_MS, outgoing) {
+                    self.deliver(to, &event);
+                }
             }
-            let mail = &mut self.outgoing[to as usize];
-            if let Some((_, event)) = self.hubs[to as usize].request(from, up, NOW_MS, mail) {
-                self.deliver(to, &event);
-            }
-            return true;
-        }
-        match queues.down.pop_front() {
-            Some(Down::Deliver { event, .. }) => self.deliver(to, &event),
-            Some(Down::JoinReply { request_id, slot, name, reply }) => {
-                let mail = &mut self.outgoing[to as usize];
-                if self.hubs[to as usize].on_join_reply(request_id, slot, &name, true, mail) {
+            Mail::Down(Down::Deliver { event, .. }) => self.deliver(to, &event),
+            Mail::Down(Down::JoinReply { request_id, slot, name, reply }) => {
+                if hub.on_join_reply(request_id, slot, &name, true, outgoing) {
                     let client = self.clients.get_mut(&(to, slot.index)).expect("a client");
                     client.on_join_reply(reply.expect("nothing is crowded"));
                 }
             }
-            other => panic!("{other:?}"),
+            Mail::Down(other) => panic!("{other:?}"),
         }
         true
     }
@@ -360,7 +345,7 @@ proptest! {
 
     #[test]
     fn picture_late_subscriber_gets_the_state_of_the_home(cores in 1..4_u16, steps in steps()) {
-        let mut world = Cores::new(cores);
+        let mut world = Topic::new(cores);
         for step in steps {
             match step {
                 Step::Toggle(core, at, format) => world.toggle(core % cores, at, format),
@@ -382,7 +367,7 @@ proptest! {
             }
         }
         while world.carry(0) {}
-        for hub in &world.hubs {
+        for hub in &world.cores.hubs {
             let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
             let pictures = homes.filter_map(|home| home.picture.as_ref());
             let bytes: usize = pictures.map(|picture| picture.bytes()).sum();

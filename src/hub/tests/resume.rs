@@ -358,11 +358,10 @@ fn resume_pages_of_a_history() {
     assert_eq!(query(&it, at(7), 9), Some((vec![], 7, true)));
 }
 
-/// Several cores; the test delivers the mail between them one message at a time, from any of the
-/// queues. Clients reconnect with the last position that they have got.
-struct Cores {
-    hubs: Vec<Hub>,
-    outgoing: Vec<OutgoingMail>,
+/// A channel on several cores, whose mail is delivered in any order. Clients reconnect with the last
+/// position that they have got.
+struct Chat {
+    cores: Cores,
     /// What each client has: its last position, and whether its join was answered.
     clients: HashMap<(u16, u32), Client>,
     /// The events in the order of the home, by position.
@@ -408,13 +407,10 @@ impl Client {
     }
 }
 
-impl Cores {
-    fn new(cores: u16, seed: u64) -> Cores {
-        let hasher = Hasher::new(seed);
-        let hub = |core| Hub::new(core, cores, hasher.clone(), 1 << 20);
-        Cores {
-            hubs: (0..cores).map(hub).collect(),
-            outgoing: (0..cores).map(|_| OutgoingMail::new(cores)).collect(),
+impl Chat {
+    fn new(cores: u16, seed: u64) -> Chat {
+        Chat {
+            cores: Cores::new(cores, seed, 1 << 20),
             clients: HashMap::new(),
             ordered: BTreeMap::new(),
             published: 0,
@@ -424,7 +420,7 @@ impl Cores {
     }
 
     fn toggle(&mut self, core: u16, index: u32) {
-        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let (hub, mail) = self.cores.at(core);
         let client = self.clients.entry((core, index)).or_default();
         let is_plain = index == PLAIN;
         if client.is_joined {
@@ -458,7 +454,7 @@ impl Cores {
     fn publish(&mut self, core: u16) {
         self.published += 1;
         let mut event = event(&self.published.to_string());
-        let (hub, mail) = (&mut self.hubs[core as usize], &mut self.outgoing[core as usize]);
+        let (hub, mail) = self.cores.at(core);
         if let Published::Ordered(_) = hub.publish(0, NAME, &mut event, None, self.now_ms, mail) {
             self.order(core, &event);
         }
@@ -466,8 +462,8 @@ impl Cores {
 
     /// Notes an event that its home has ordered, and delivers it there.
     fn order(&mut self, home: u16, event: &Event) {
-        let name = self.hubs[home as usize].name(0, NAME);
-        let info = self.hubs[home as usize].channel_info(&name, self.now_ms);
+        let name = self.cores.hubs[home as usize].name(0, NAME);
+        let info = self.cores.hubs[home as usize].channel_info(&name, self.now_ms);
         let at = info.position.expect("a position after an event");
         assert_eq!(self.ordered.insert((at.stream, at.serial), text_of(event)), None);
         self.deliver(home, event);
@@ -475,7 +471,7 @@ impl Cores {
 
     fn deliver(&mut self, core: u16, event: &Event) {
         let at = self.position_of_text(event);
-        let hub = &self.hubs[core as usize];
+        let hub = &self.cores.hubs[core as usize];
         let name = hub.name(0, NAME);
         for it in hub.subscribers(&name).iter().filter(|it| it.is_active()) {
             let client = self.clients.get_mut(&(core, it.slot)).expect("a client");
@@ -490,44 +486,31 @@ impl Cores {
         }
     }
 
-    /// Delivers the first message of one queue, which `pick` selects. Returns false if all queues
-    /// are empty.
+    /// Delivers the first message of one mailbox, which `pick` selects. Returns false if all are
+    /// empty.
     fn carry(&mut self, pick: usize) -> bool {
-        let cores = self.hubs.len() as u16;
-        let pairs = (0..cores).flat_map(|from| (0..cores).map(move |to| (from, to)));
-        let mut full = Vec::new();
-        for (from, to) in pairs {
-            let queues = self.outgoing[from as usize].to(to);
-            full.extend((!queues.up.is_empty()).then_some((from, to, true)));
-            full.extend((!queues.down.is_empty()).then_some((from, to, false)));
-        }
-        let Some(&(from, to, is_up)) = full.get(pick % full.len().max(1)) else { return false };
-        let queues = self.outgoing[from as usize].to(to);
-        if is_up {
-            let up = queues.up.pop_front().expect("a request");
-            let mail = &mut self.outgoing[to as usize];
-            let ordered = self.hubs[to as usize].request(from, up, self.now_ms, mail);
-            if let Some((_, event)) = ordered {
-                self.order(to, &event);
+        let Some((from, to, mail)) = self.cores.take(pick) else { return false };
+        let (hub, outgoing) = self.cores.at(to);
+        match mail {
+            Mail::Up(up) => {
+                if let Some((_, event)) = hub.request(from, up, self.now_ms, outgoing) {
+                    self.order(to, &event);
+                }
             }
-            return true;
-        }
-        match queues.down.pop_front().expect("an answer") {
-            Down::Deliver { event, .. } => self.deliver(to, &event),
-            Down::JoinReply { request_id, slot, name, reply } => {
-                let mail = &mut self.outgoing[to as usize];
-                if self.hubs[to as usize].on_join_reply(request_id, slot, &name, true, mail) {
+            Mail::Down(Down::Deliver { event, .. }) => self.deliver(to, &event),
+            Mail::Down(Down::JoinReply { request_id, slot, name, reply }) => {
+                if hub.on_join_reply(request_id, slot, &name, true, outgoing) {
                     self.on_reply(to, slot.index, reply.expect("room"));
                 }
             }
-            Down::Interested { request_id, name, granted } => {
+            Mail::Down(Down::Interested { request_id, name, granted }) => {
                 assert!(granted);
-                for it in self.hubs[to as usize].interested(request_id, &name) {
+                for it in hub.interested(request_id, &name) {
                     assert_eq!(it.slot, PLAIN);
                     self.clients.get_mut(&(to, PLAIN)).expect("a client").is_active = true;
                 }
             }
-            other => panic!("{other:?}"),
+            Mail::Down(other) => panic!("{other:?}"),
         }
         true
     }
@@ -540,7 +523,7 @@ impl Cores {
 
     fn sweep(&mut self, ms: u64) {
         self.now_ms += ms;
-        self.hubs.iter_mut().for_each(|hub| hub.sweep(self.now_ms));
+        self.cores.hubs.iter_mut().for_each(|hub| hub.sweep(self.now_ms));
     }
 }
 
@@ -563,7 +546,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn run(cores: u16, seed: u64, steps: Vec<Step>) -> u32 {
-    let mut world = Cores::new(cores, seed);
+    let mut world = Chat::new(cores, seed);
     for step in steps {
         match step {
             Step::Toggle(core, at) => world.toggle(core % cores, at),
@@ -574,15 +557,16 @@ fn run(cores: u16, seed: u64, steps: Vec<Step>) -> u32 {
     }
     while world.carry(0) {}
     // At rest everybody who is there has reached the end of the stream.
-    let name = world.hubs[0].name(0, NAME);
-    let end = world.hubs.iter().find_map(|hub| hub.channel_info(&name, world.now_ms).position);
+    let name = world.cores.hubs[0].name(0, NAME);
+    let end =
+        world.cores.hubs.iter().find_map(|hub| hub.channel_info(&name, world.now_ms).position);
     for ((_, index), client) in world.clients.iter().filter(|(_, client)| client.is_joined) {
         let is_quiet = *index == PLAIN && client.is_fresh;
         assert!(client.is_active);
         // A client without positions has got the last event, or none since it joined.
         assert!(client.last == end || is_quiet, "{:?} of {end:?}", client.last);
     }
-    for hub in &world.hubs {
+    for hub in &world.cores.hubs {
         let homes = hub.channels.iter().flatten().filter_map(|it| it.home.as_ref());
         let held: Vec<_> = homes.filter_map(|home| home.history.as_ref()).collect();
         let bytes = held.iter().map(|it| it.memory()).sum::<usize>();
@@ -597,7 +581,7 @@ fn run(cores: u16, seed: u64, steps: Vec<Step>) -> u32 {
     }
     while world.carry(0) {}
     (0..4).for_each(|_| world.sweep(10_000));
-    for hub in &world.hubs {
+    for hub in &world.cores.hubs {
         assert_eq!((hub.kept_bytes(), hub.channel_count()), (0, 0));
         assert!(hub.kept.expiries.is_empty() && hub.kept.pictures.is_empty());
     }

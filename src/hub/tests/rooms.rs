@@ -87,9 +87,9 @@ fn channels_that_only_keep_an_event_are_not_counted() {
 fn channels_beyond_the_bound_are_refused_over_cores() {
     let mut world = World::new(2);
     // An even share is 4; an eighth and eight more make 12.
-    world.hubs.iter_mut().for_each(|hub| hub.bound_channels(Arc::from([8])));
+    world.cores.hubs.iter_mut().for_each(|hub| hub.bound_channels(Arc::from([8])));
     let names: Vec<String> = {
-        let hub = &world.hubs[0];
+        let hub = &world.cores.hubs[0];
         let all = (0..).map(|n| format!("channel-{n}"));
         all.filter(|name| hub.home(0, name) == 1).take(13).collect()
     };
@@ -97,21 +97,27 @@ fn channels_beyond_the_bound_are_refused_over_cores() {
         assert!(matches!(world.join(0, index as u32, name), Joined::Later));
     }
     let mut refused = Vec::new();
-    while let Some((from, to)) = world.next_mail() {
-        let queues = world.outgoing[from as usize].to(to);
-        if let Some(up) = queues.up.pop_front() {
-            world.hubs[to as usize].request(from, up, 0, &mut world.outgoing[to as usize]);
-        } else if let Some(Down::Interested { request_id, name, granted }) = queues.down.pop_front()
-        {
-            match granted {
-                true => assert_eq!(world.hubs[0].interested(request_id, &name).len(), 1),
-                false => refused.extend(world.hubs[0].join_refused(request_id, &name)),
-            }
+    while let Some((from, to, mail)) = world.cores.take(0) {
+        let (hub, outgoing) = world.cores.at(to);
+        match mail {
+            Mail::Up(up) => _ = hub.request(from, up, 0, outgoing),
+            Mail::Down(Down::Interested { request_id, name, granted }) => match granted {
+                true => assert_eq!(hub.interested(request_id, &name).len(), 1),
+                false => {
+                    for index in hub.join_refused(request_id, &name) {
+                        assert!(hub.leave(slot(index), 0, name.text(), outgoing));
+                        refused.push(index);
+                    }
+                }
+            },
+            Mail::Down(_) => {}
         }
     }
-    assert_eq!((refused, world.hubs[1].occupied_channels(0)), (vec![12], 12));
-    assert!(world.leave(0, 12, &names[12]));
-    assert_eq!((world.hubs[0].channel_count(), world.hubs[1].channel_count()), (12, 12));
+    assert_eq!((refused, world.cores.hubs[1].occupied_channels(0)), (vec![12], 12));
+    assert_eq!(
+        (world.cores.hubs[0].channel_count(), world.cores.hubs[1].channel_count()),
+        (12, 12)
+    );
     // The same with a join request.
     world.join_with(
         0,
@@ -119,9 +125,9 @@ fn channels_beyond_the_bound_are_refused_over_cores() {
         &names[12],
         Some(JoinRequest { cached: true, ..JoinRequest::default() }),
     );
-    let Some(up) = world.outgoing[0].to(1).up.pop_front() else { panic!("a question") };
-    world.hubs[1].request(0, up, 0, &mut world.outgoing[1]);
-    let Some(Down::JoinReply { reply, .. }) = world.outgoing[1].to(0).down.pop_front() else {
+    let Some(up) = world.cores.outgoing[0].to(1).up.pop_front() else { panic!("a question") };
+    world.cores.hubs[1].request(0, up, 0, &mut world.cores.outgoing[1]);
+    let Some(Down::JoinReply { reply, .. }) = world.cores.outgoing[1].to(0).down.pop_front() else {
         panic!("an answer")
     };
     assert!(matches!(reply, Err(JoinRefusal::NoRoom)));

@@ -14,20 +14,17 @@ mod history;
 mod hostile;
 mod positions;
 
-use crate::machine::{SWEEP_MS, UNIX_S, common, config};
+use crate::cores::Cores;
+use crate::machine::{SWEEP_MS, UNIX_S, config};
 use client::{Client, Life};
 use fastrand::Rng;
 use history::History;
 use polycast::config::SlowConsumer;
-use polycast::dialect::{Down, Up};
 use polycast::mem::{FreeList, Segment, Slot};
 use polycast::session::Ending;
-use polycast::shard::Shard;
-use polycast::stats::Counters;
 use polycast::time::Now;
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 /// The number of seeds of a normal run, and the number of steps for each seed.
 const SEEDS: u64 = 200;
@@ -69,24 +66,15 @@ struct World {
     rng: Rng,
     now: Now,
     next_sweep_ms: u64,
-    cores: Vec<Core>,
+    cores: Cores,
+    /// The free indexes and the connections of each core.
+    free: Vec<FreeList>,
+    wires: Vec<Vec<Wire>>,
     clients: Vec<Client>,
     history: History,
-    /// The number of messages that a mailbox between two cores has room for.
-    capacity: usize,
     /// Whether the simulator stalls, cuts and delays.
     rough: bool,
     opened: u64,
-}
-
-struct Core {
-    shard: Shard,
-    counters: Arc<Counters>,
-    free: FreeList,
-    wires: Vec<Wire>,
-    /// The mail on its way from each other core.
-    up_from: Vec<VecDeque<Up>>,
-    down_from: Vec<VecDeque<Down>>,
 }
 
 /// One connection on its core.
@@ -131,25 +119,15 @@ impl World {
             config.slow_consumer = SlowConsumer::Drop;
         }
         let capacity = rng.usize(1..40);
-        let common = common(config, cores, rng.u64(..), rng.usize(1..20));
-        let core = |number| {
-            let counters = Arc::new(Counters::default());
-            Core {
-                shard: Shard::new(number, &common, counters.clone()),
-                counters,
-                free: FreeList::new(CLIENTS as u32),
-                wires: (0..CLIENTS).map(|_| Wire::default()).collect(),
-                up_from: (0..cores).map(|_| VecDeque::new()).collect(),
-                down_from: (0..cores).map(|_| VecDeque::new()).collect(),
-            }
-        };
+        let (seed, mail_bound) = (rng.u64(..), rng.usize(1..20));
         World {
-            cores: (0..cores).map(core).collect(),
+            cores: Cores::new(config, cores, seed, mail_bound, capacity),
+            free: (0..cores).map(|_| FreeList::new(CLIENTS as u32)).collect(),
+            wires: (0..cores).map(|_| (0..CLIENTS).map(|_| Wire::default()).collect()).collect(),
             now: Now { ms: 5000, unix_s: UNIX_S },
             next_sweep_ms: 5000,
             clients: Vec::new(),
             history: History::new(drops),
-            capacity,
             rough: true,
             opened: 0,
             rng,
@@ -220,14 +198,14 @@ impl World {
     fn open(&mut self) {
         // A new client takes the place of a closed one.
         let core = self.rng.usize(0..self.cores.len());
-        let Some(index) = self.cores[core].free.take() else { return };
+        let Some(index) = self.free[core].take() else { return };
         let client = Client::new(self.opened, &mut self.rng, &mut self.history);
         self.opened += 1;
         let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
         let slot = self.cores[core].shard.open(index, peer, self.now);
         let number = self.clients.len();
         let timed_out = self.cores[core].counters.timed_out.get();
-        self.cores[core].wires[index as usize] =
+        self.wires[core][index as usize] =
             Wire { slot: Some(slot), client: number, timed_out, ..Wire::default() };
         self.clients.push(client);
         self.clients[number].place = (core, index as usize);
@@ -247,7 +225,7 @@ impl World {
         let replies = client.acts(&mut self.rng, &mut self.history, self.now.unix_s);
         self.say(number, &replies);
         let (core, index) = self.clients[number].place;
-        let wire = &mut self.cores[core].wires[index];
+        let wire = &mut self.wires[core][index];
         if self.clients[number].life == Life::Ended {
             wire.eof = true;
         } else if self.clients[number].life == Life::Reset {
@@ -262,7 +240,7 @@ impl World {
         self.clients.swap_remove(number);
         if number != last {
             let (core, index) = self.clients[number].place;
-            let wire = &mut self.cores[core].wires[index];
+            let wire = &mut self.wires[core][index];
             if wire.slot.is_some() && wire.client == last {
                 wire.client = number;
             }
@@ -271,7 +249,7 @@ impl World {
 
     fn say(&mut self, number: usize, bytes: &[u8]) {
         let (core, index) = self.clients[number].place;
-        let wire = &mut self.cores[core].wires[index];
+        let wire = &mut self.wires[core][index];
         if wire.slot.is_some() && !wire.eof && !wire.reset {
             wire.input.extend(bytes);
         }
@@ -280,9 +258,9 @@ impl World {
     // --- bytes ---
 
     fn receive(&mut self, at: usize) {
-        for index in 0..self.cores[at].wires.len() {
+        for index in 0..self.wires[at].len() {
             let core = &mut self.cores[at];
-            let wire = &mut core.wires[index];
+            let wire = &mut self.wires[at][index];
             let Some(slot) = wire.slot else { continue };
             let Some(wants) = core.shard.wants(slot) else { continue };
             if wire.reset {
@@ -305,9 +283,9 @@ impl World {
 
     /// Sends bytes of the batches.
     fn send(&mut self, at: usize) {
-        for index in 0..self.cores[at].wires.len() {
+        for index in 0..self.wires[at].len() {
             let core = &mut self.cores[at];
-            let wire = &mut core.wires[index];
+            let wire = &mut self.wires[at][index];
             let (Some(slot), Some(batch)) = (wire.slot, &mut wire.batch) else { continue };
             let client = &mut self.clients[wire.client];
             if self.rough && (client.stalls(&mut self.rng) || self.rng.u32(0..3) == 0) {
@@ -339,8 +317,8 @@ impl World {
         while let Some(slot) = self.cores[at].shard.next_listed() {
             self.settle(at, slot);
         }
-        for index in 0..self.cores[at].wires.len() {
-            if let Some(slot) = self.cores[at].wires[index].slot {
+        for index in 0..self.wires[at].len() {
+            if let Some(slot) = self.wires[at][index].slot {
                 self.settle(at, slot);
             }
         }
@@ -349,7 +327,7 @@ impl World {
     fn settle(&mut self, at: usize, slot: Slot) {
         let core = &mut self.cores[at];
         let Some(wants) = core.shard.wants(slot) else { return };
-        let wire = &mut core.wires[slot.index as usize];
+        let wire = &mut self.wires[at][slot.index as usize];
         if wants.ending == Ending::Cut {
             return self.close(at, slot);
         }
@@ -377,8 +355,8 @@ impl World {
     fn close(&mut self, at: usize, slot: Slot) {
         let core = &mut self.cores[at];
         core.shard.close(slot);
-        core.free.give(slot.index);
-        let wire = std::mem::take(&mut core.wires[slot.index as usize]);
+        self.free[at].give(slot.index);
+        let wire = std::mem::take(&mut self.wires[at][slot.index as usize]);
         self.clients[wire.client].life = Life::Closed;
     }
 
@@ -388,17 +366,15 @@ impl World {
         let cores = self.cores.len();
         for from in 0..cores {
             for _ in 0..self.luck() {
-                let core = &mut self.cores[at];
-                let Some(answer) = core.down_from[from].pop_front() else { break };
-                core.shard.answer(answer, self.now);
+                if !self.cores[at].receive_answer(from, self.now) {
+                    break;
+                }
             }
             for _ in 0..self.luck() {
                 let core = &mut self.cores[at];
-                if !core.shard.takes_requests() {
+                if !core.shard.takes_requests() || !core.receive_request(from, self.now) {
                     break;
                 }
-                let Some(request) = core.up_from[from].pop_front() else { break };
-                core.shard.request(from as u16, request, self.now);
             }
         }
     }
@@ -413,17 +389,7 @@ impl World {
     }
 
     fn hand_over_mail(&mut self, at: usize) {
-        for to in 0..self.cores.len() {
-            let other = &self.cores[to];
-            let [room_up, room_down] = [other.up_from[at].len(), other.down_from[at].len()]
-                .map(|under_way| self.capacity.saturating_sub(under_way));
-            let queues = self.cores[at].shard.mail().to(to as u16);
-            assert!(to != at || queues.up.is_empty() && queues.down.is_empty(), "mail to oneself");
-            let up: Vec<Up> = queues.up.drain(..room_up.min(queues.up.len())).collect();
-            let down: Vec<Down> = queues.down.drain(..room_down.min(queues.down.len())).collect();
-            self.cores[to].up_from[at].extend(up);
-            self.cores[to].down_from[at].extend(down);
-        }
+        self.cores.send_mail(at);
         self.cores[at].shard.next_turn(self.now);
     }
 
@@ -445,16 +411,14 @@ impl World {
     /// A description of the work that is left.
     fn busy(&mut self) -> String {
         let mut out = String::new();
+        let cores = self.cores.len();
         for (at, core) in self.cores.iter_mut().enumerate() {
             out += &format!("\ncore {at}: takes requests {}", core.shard.takes_requests());
-            for (from, queue) in core.up_from.iter().enumerate() {
-                out += &format!(
-                    ", {} up and {} down from {from}",
-                    queue.len(),
-                    core.down_from[from].len()
-                );
+            for from in 0..cores {
+                let (up, down) = core.coming_from(from);
+                out += &format!(", {up} up and {down} down from {from}");
             }
-            for wire in &core.wires {
+            for wire in &self.wires[at] {
                 let Some(slot) = wire.slot else { continue };
                 let (input, eof, batch) = (wire.input.len(), wire.eof, wire.batch.is_some());
                 let wants = core.shard.wants(slot);
@@ -465,18 +429,15 @@ impl World {
     }
 
     fn is_quiet(&mut self) -> bool {
-        self.cores.iter_mut().all(|core| {
-            let mail = core.up_from.iter().any(|queue| !queue.is_empty())
-                || core.down_from.iter().any(|queue| !queue.is_empty())
-                || !core.shard.mail().is_empty();
-            let busy = |wire: &Wire| {
-                wire.batch.is_some()
-                    || !wire.input.is_empty()
-                    || wire.reset
-                    || wire.eof && !wire.eof_told
-            };
-            !mail && !core.wires.iter().any(|wire| wire.slot.is_some() && busy(wire))
-        })
+        let busy = |wire: &Wire| {
+            wire.batch.is_some()
+                || !wire.input.is_empty()
+                || wire.reset
+                || wire.eof && !wire.eof_told
+        };
+        let is_idle = !self.wires.iter().flatten().any(|wire| wire.slot.is_some() && busy(wire));
+        let mut cores = self.cores.iter_mut();
+        is_idle && cores.all(|core| core.has_no_mail() && core.shard.mail().is_empty())
     }
 
     /// Ends all clients and checks that no state is left.
@@ -484,7 +445,7 @@ impl World {
         for number in 0..self.clients.len() {
             let (core, index) = self.clients[number].place;
             if self.clients[number].life != Life::Closed {
-                self.cores[core].wires[index].eof = true;
+                self.wires[core][index].eof = true;
             }
         }
         let end = self.now.ms + REST_MS;
@@ -499,7 +460,7 @@ impl World {
             assert_eq!(core.counters.subscriptions.get(), 0, "subscriptions of core {at}");
             assert!(core.shard.mail().is_empty(), "core {at} has mail");
             assert!(!core.shard.has_listed(), "core {at} has work");
-            assert!(core.up_from.iter().all(VecDeque::is_empty), "mail to core {at}");
+            assert!(core.has_no_mail(), "mail to core {at}");
         }
     }
 }

@@ -170,23 +170,8 @@ impl<'a> BindingChain<'a> {
                 }
             }
             for inner in self.branches(&ws, authorised)? {
-                let types = ["echo", "fan", "ws"];
-                let end = match self.bindings.exit(&ws, &inner.exit, "client", &["ws"]) {
-                    Ok(client) => upstream::read(&self.bindings, &client).map(End::proxy)?,
-                    Err(_) => {
-                        self.end(&self.bindings.exit(&ws, &inner.exit, "server", &types[..2])?)?
-                    }
-                };
-                let when = both(&outer.when, inner.when).ok_or_else(|| {
-                    ws.wrong(format!("a route of {} has a condition with the same key", here.name))
-                })?;
-                let mut guarded = outer.guarded.clone();
-                for (guard, roles) in inner.guarded {
-                    guarded.entry(guard).or_default().extend(roles);
-                }
-                let (listeners, proxy) = (names.clone(), end.proxy);
-                let route = Route { when, guarded, listeners, proxy, ..Route::to(end.endpoint) };
-                config.routes.push(route);
+                let route = self.route(here, &ws, &outer, inner)?;
+                config.routes.push(Route { listeners: names.clone(), ..route });
             }
             // A request that no ws route admits is rejected here, not tried with the next http
             // route.
@@ -196,6 +181,30 @@ impl<'a> BindingChain<'a> {
             config.routes.push(Route { when, guarded, listeners, status, ..route });
         }
         Ok(())
+    }
+
+    /// The route of the requests that branch `outer` of the http binding `here` and branch `inner`
+    /// of the ws binding admit.
+    fn route(
+        &self,
+        here: &YamlPlace<'a>,
+        ws: &YamlPlace<'a>,
+        outer: &Branch<'a>,
+        inner: Branch<'a>,
+    ) -> Result<Route, Error> {
+        let types = ["echo", "fan", "ws"];
+        let end = match self.bindings.exit(ws, &inner.exit, "client", &["ws"]) {
+            Ok(client) => upstream::read(&self.bindings, &client).map(End::proxy)?,
+            Err(_) => self.end(&self.bindings.exit(ws, &inner.exit, "server", &types[..2])?)?,
+        };
+        let when = both(&outer.when, inner.when).ok_or_else(|| {
+            ws.wrong(format!("a route of {} has a condition with the same key", here.name))
+        })?;
+        let mut guarded = outer.guarded.clone();
+        for (guard, roles) in inner.guarded {
+            guarded.entry(guard).or_default().extend(roles);
+        }
+        Ok(Route { when, guarded, proxy: end.proxy, ..Route::to(end.endpoint) })
     }
 
     /// The next steps of a binding in order: those of its routes, then its own exit.

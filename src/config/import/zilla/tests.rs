@@ -228,6 +228,7 @@ fn zilla_spellings_of_a_proxy() {
     );
 }
 
+// Long because it is one table of faulty files and their messages.
 #[test]
 fn zilla_unsupported_parts_of_a_proxy_are_named() {
     refused(
