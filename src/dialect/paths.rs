@@ -39,15 +39,18 @@ impl Env {
     pub fn app_of_events(&self, path: &str, method: &str) -> Result<u32, PathError> {
         let socket = path.strip_suffix("/events").filter(|socket| !socket.ends_with('/'));
         let socket = socket.ok_or(PathError::NoSuchPath)?;
-        let found = self.app_of_socket(socket);
         if self.key_below("/app/", socket).is_some() {
-            return found;
+            return self.app_of_socket(socket);
         }
-        let is_api = self.api_target(path).is_some();
-        match (found, method) {
-            (Ok(app), "GET" | "HEAD") => Ok(app),
-            (found, "GET" | "HEAD" | "OPTIONS") if !is_api => found,
-            _ => Err(PathError::NoSuchPath),
+        // A signed publish is a POST to such a path: it is passed on without a search.
+        if !matches!(method, "GET" | "HEAD" | "OPTIONS") {
+            return Err(PathError::NoSuchPath);
+        }
+        let found = self.app_of_socket(socket);
+        match method {
+            "GET" | "HEAD" if found.is_ok() => found,
+            _ if self.api_target(path).is_some() => Err(PathError::NoSuchPath),
+            _ => found,
         }
     }
 

@@ -264,11 +264,16 @@ impl<M: HubMessage> Hub<M> {
             self.kept.bytes -= self.note_history_dropped(&history);
         }
         if self.index.is_empty() {
-            self.index = HashTable::new();
             self.recount = Vec::new();
+            if self.index.capacity() > KEPT_INDEX {
+                self.index = HashTable::new();
+            }
         }
     }
 }
+
+/// An index with room for this many channels at most is kept while there is no channel.
+const KEPT_INDEX: usize = 256;
 
 /// The result of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -60,6 +60,7 @@ impl<M: HubMessage> Hub<M> {
 
     /// Removes a released channel, which was at `listed`, from the list of its application.
     pub(super) fn unlist(&mut self, name: &ChannelName, listed: u32, occupied: bool) {
+        let many_lists = self.rooms.len() > KEPT_LISTS;
         let Some(rooms) = self.rooms.get_mut(&name.app()) else { return };
         if listed == UNLISTED {
             return;
@@ -71,7 +72,7 @@ impl<M: HubMessage> Hub<M> {
         {
             channel.listed = listed;
         }
-        if rooms.list.is_empty() {
+        if rooms.list.is_empty() && many_lists {
             self.rooms.remove(&name.app());
         } else if rooms.list.capacity() > 1024 && rooms.list.len() < rooms.list.capacity() / 4 {
             rooms.list.shrink_to(rooms.list.len() * 2);
@@ -125,6 +126,9 @@ impl<M: HubMessage> Hub<M> {
     }
 }
 
+/// The number of applications whose lists are kept while they have no channel: an application whose
+/// only channel comes and goes needs no allocation for it.
+const KEPT_LISTS: usize = 64;
 /// The approximate number of places examined and subscribers updated in one sweep.
 const PACK_WORK: usize = 16_384;
 /// The maximum number of entries of an index that is made smaller, which is done in one step.

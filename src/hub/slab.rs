@@ -90,7 +90,10 @@ impl<T> Slab<T> {
         let value = self.get_mut(at as usize)?.take()?;
         self.taken -= 1;
         if self.taken == 0 {
-            *self = Slab::default();
+            // The first piece stays for the next insertion: a table that holds one value at a time
+            // would otherwise allocate a piece for each.
+            self.pieces.truncate(1);
+            *self = Slab { pieces: std::mem::take(&mut self.pieces), ..Slab::default() };
             return Some(value);
         }
         self.free.push(at);
@@ -216,6 +219,6 @@ mod tests {
         for at in 0..slab.end as u32 {
             slab.remove(at);
         }
-        assert_eq!((slab.len(), slab.capacity()), (0, 0));
+        assert_eq!((slab.len(), slab.capacity(), slab.free.capacity()), (0, PIECE, 0));
     }
 }
