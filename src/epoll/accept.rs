@@ -4,7 +4,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{self, SocketFlags};
 use socket2::Socket;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct Armed {
 
 struct Listening {
     socket: Arc<Socket>,
-    armed: Vec<Armed>,
+    armed: VecDeque<Armed>,
 }
 
 /// The listening sockets from which this core accepts, by descriptor. All of them are in the epoll
@@ -47,14 +47,14 @@ impl ListenerSet {
     ) -> Result<(), Errno> {
         let descriptor = socket.as_raw_fd();
         if let Some(listening) = self.sockets.get_mut(&descriptor) {
-            listening.armed.push(armed);
+            listening.armed.push_back(armed);
             return Ok(());
         }
         // Several cores may accept from this socket, so another one may have been faster.
         rustix::io::ioctl_fionbio(socket, true)?;
         let tag = Tag { op: Op::Accept, generation: 0, index: descriptor as u32 };
         epoll::add(set, socket, EventData::new_u64(tag.pack()), EventFlags::IN)?;
-        let listening = Listening { socket: socket.clone(), armed: vec![armed] };
+        let listening = Listening { socket: socket.clone(), armed: VecDeque::from([armed]) };
         self.sockets.insert(descriptor, listening);
         Ok(())
     }
@@ -72,10 +72,10 @@ impl ListenerSet {
         if listening.armed.is_empty() {
             return self.remove(set, descriptor);
         }
-        while let Some(armed) = listening.armed.pop() {
+        while let Some(armed) = listening.armed.pop_front() {
             match accept_one(&listening.socket) {
                 Err(Errno::AGAIN) => {
-                    listening.armed.push(armed);
+                    listening.armed.push_front(armed);
                     return;
                 }
                 Err(error @ (Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)) => {
@@ -96,7 +96,7 @@ impl ListenerSet {
         let mut all = Vec::new();
         for descriptor in descriptors {
             if let Some(listening) = self.sockets.get_mut(&descriptor) {
-                all.append(&mut listening.armed);
+                all.extend(listening.armed.drain(..));
             }
             self.remove(set, descriptor);
         }

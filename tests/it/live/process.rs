@@ -195,11 +195,22 @@ fn process_control_thread_runs_where_a_seccomp_filter_forbids_io_uring() {
     // SAFETY: only system calls between fork and exec.
     unsafe { command.pre_exec(|| forbid_io_uring(libc::EPERM)) };
     let process = Process::spawn(command, log);
-    let mut client = Client::connect(process.address);
-    client.send(handshake("/proxy", "").as_bytes());
-    let (mut proxied, _) = upstream.accept().unwrap();
+    upstream.set_nonblocking(true).unwrap();
+    let mut clients = Vec::new();
+    // A request before the name is known is answered with 502.
+    let (mut proxied, start) = (None, std::time::Instant::now());
+    while proxied.is_none() {
+        assert!(start.elapsed() < PATIENCE, "the name is never known: {}", process.logged());
+        let mut client = Client::connect(process.address);
+        client.send(handshake("/proxy", "").as_bytes());
+        clients.push(client);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        proxied = upstream.accept().ok().map(|(stream, _)| Client::from(stream));
+    }
+    let mut proxied = proxied.unwrap();
+    proxied.stream.set_nonblocking(false).unwrap();
     let mut head = [0; 4];
-    io::Read::read_exact(&mut proxied, &mut head).unwrap();
+    io::Read::read_exact(&mut proxied.stream, &mut head).unwrap();
     assert_eq!(&head, b"GET ");
 }
 
