@@ -308,10 +308,8 @@ impl Driver for Epoll {
             true => wait,
             false => Duration::ZERO,
         };
-        let timeout = Timespec {
-            tv_sec: wait.as_secs() as i64,
-            tv_nsec: i64::from(wait.subsec_nanos()).into(),
-        };
+        let timeout =
+            Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
         let mut events = std::mem::take(&mut self.events);
         events.clear();
         let space = rustix::buffer::spare_capacity(&mut events);
