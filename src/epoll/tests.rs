@@ -152,8 +152,8 @@ fn epoll_receive_without_a_free_buffer_ends_and_is_first_when_started_again() {
     std::thread::sleep(Duration::from_millis(100));
     bench.driver.receive(slot(index));
     let done = bench.turn(1000);
-    assert_eq!((done[0].index, done[0].outcome()), (index, Ok(BUFFER)));
-    assert_eq!(bench.bytes(&done[0]), [b'x'; BUFFER]);
+    assert_eq!((done[0].index, done[0].outcome()), (index, Ok(BUFFER + 1)));
+    assert_eq!(bench.bytes(&done[0]), [&[b'x'; BUFFER][..], b"y"].concat());
 }
 
 #[test]
