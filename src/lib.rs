@@ -1,5 +1,5 @@
-//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring, one thread per
-//! core.
+//! polycast: one WebSocket fan-out server for many protocol dialects, on io_uring or epoll, one
+//! thread per core.
 //!
 //! The modules are layers. A module uses only modules with a smaller layer number; calls go down,
 //! data comes back up. `ARCHITECTURE.md` explains the design, this table lists the modules.
@@ -7,14 +7,16 @@
 //! | layer | module | contents |
 //! | --- | --- | --- |
 //! | 10 | [`server`] | one pinned thread per core, listeners, signals, drain |
-//! | 9 | [`control`] | one thread on tokio-uring for the outside world: webhooks, nodes |
-//! | 8 | [`reactor`] | the event loop of one core, which owns its ring and its shard |
-//! | 7 | [`shard`] | everything that one core owns above its ring: sessions, hub, timers |
+//! | 9 | [`control`] | one thread on an async runtime for the outside world: webhooks, nodes |
+//! | 8 | [`reactor`] | the event loop of one core, which owns its driver and its shard |
+//! | 7 | [`shard`] | everything that one core owns above its driver: sessions, hub, timers |
 //! | 6 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 5 | [`dialect`], [`gateway`] | the protocols inside messages; the routing of requests |
 //! | 4 | [`runtime`] | what is live of a configuration: guards, models, pools, TLS; reload |
+//! | 4 | [`uring`], [`epoll`] | the two drivers: every system call of the data plane |
 //! | 3 | [`hub`], [`config`] | channels and their subscribers; the typed configuration |
-//! | 2 | [`uring`], [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | the kernel; wire formats |
+//! | 2 | [`driver`] | what a reactor needs of the kernel: operations and their completions |
+//! | 2 | [`ws`], [`http`], [`codec`], [`crypto`], [`tls`] | wire formats |
 //! | 2 | [`upstream`] | servers behind this one: addresses and load balancing |
 //! | 2 | [`jwt`] | verification of tokens, and how long they are valid |
 //! | 2 | [`model`] | validation of messages by schemas |
@@ -38,6 +40,8 @@ pub mod codec;
 pub mod config;
 pub mod control;
 pub mod crypto;
+pub mod driver;
+pub mod epoll;
 pub mod gateway;
 pub mod http;
 pub mod hub;

@@ -1,7 +1,8 @@
 //! The `polycast` command: arguments, configuration, run, exit code.
 //!
 //! Exit codes: 0 success; 1 the server cannot start, or a part of it has failed; 2 wrong arguments
-//! or configuration; 78 no usable io_uring; 130 a second signal during the drain.
+//! or configuration; 78 io_uring is demanded and cannot be used; 130 a second signal during the
+//! drain.
 
 #![deny(unsafe_code)]
 #![warn(rust_2018_idioms, unreachable_pub)]
@@ -16,9 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use polycast::config::{self, Config, LogFormat, Overrides};
+use polycast::config::{self, Config, IoDriver, LogFormat, Overrides};
 use polycast::{parts, server};
 
 #[global_allocator]
@@ -45,7 +46,7 @@ Exit codes:
   1    the server cannot start (an address is in use, a system call fails), or a part of it has
        failed; with `doctor --restrictions`: a forbidden operation was not refused
   2    the arguments or the configuration are invalid
-  78   this kernel has no usable io_uring
+  78   io_uring is demanded (`--io io_uring`) and cannot be used
   130  a second SIGTERM or SIGINT has ended the server during its drain";
 
 /// Publishes an event once and delivers it to every WebSocket subscriber.
@@ -78,6 +79,9 @@ enum Command {
         /// Apply the restrictions of a hardened server, and check that forbidden operations fail
         #[arg(long)]
         restrictions: bool,
+        /// Check for this driver; auto is io_uring where it can be used, else epoll
+        #[arg(long, value_name = "DRIVER", value_parser = io_drivers(), default_value = "auto")]
+        io: IoDriver,
     },
 }
 
@@ -97,12 +101,24 @@ struct Serve {
     /// Do not pin each thread to a core
     #[arg(long)]
     no_pin: bool,
+    /// How the reactors talk to the kernel; auto is io_uring where it can be used, else epoll
+    #[arg(long, value_name = "DRIVER", value_parser = io_drivers())]
+    io: Option<IoDriver>,
     /// off, error, warn, info, debug, trace, or directives such as warn,polycast=debug
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
     /// The format of log lines
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(["text", "json"]))]
     log_format: Option<String>,
+}
+
+/// The words of `--io`, which are those of the configuration.
+fn io_drivers() -> impl TypedValueParser<Value = IoDriver> {
+    PossibleValuesParser::new(["auto", "io_uring", "epoll"]).map(|word| match word.as_str() {
+        "io_uring" => IoDriver::IoUring,
+        "epoll" => IoDriver::Epoll,
+        _ => IoDriver::Auto,
+    })
 }
 
 fn main() -> ExitCode {
@@ -119,7 +135,7 @@ fn main() -> ExitCode {
             print_line(&if what == "example" { config::example() } else { config::reference() });
             ExitCode::SUCCESS
         }
-        Some(Command::Doctor { restrictions }) => doctor(restrictions),
+        Some(Command::Doctor { restrictions, io }) => doctor(restrictions, io),
     }
 }
 
@@ -179,13 +195,13 @@ fn folder(file: &Path) -> &Path {
     file.parent().unwrap_or(Path::new(""))
 }
 
-fn doctor(restrictions: bool) -> ExitCode {
+fn doctor(restrictions: bool, io: IoDriver) -> ExitCode {
     if restrictions {
         let (report, refused) = server::try_restrictions();
         print_line(&report);
         return if refused { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    let (report, usable) = server::doctor();
+    let (report, usable) = server::doctor(io);
     print_line(&report);
     if usable { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_IO_URING) }
 }
@@ -196,6 +212,7 @@ impl Serve {
             listen: self.listen,
             threads: self.threads,
             no_pin: self.no_pin,
+            io: self.io,
             log_level: self.log_level,
             log_format: self.log_format.map(|format| match format.as_str() {
                 "json" => LogFormat::Json,

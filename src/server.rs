@@ -2,6 +2,7 @@
 
 mod confine;
 mod error;
+mod io_driver;
 mod listen;
 mod process;
 mod reactor_thread;
@@ -13,19 +14,20 @@ pub use error::Error;
 pub use process::run;
 pub use reload::ConfigSource;
 
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, IoDriver, Overrides};
 use crate::control::Control;
 use crate::dialect::{Env, SocketIds};
+use crate::driver::{Settings, SetupError};
 use crate::hub::Hasher;
-use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
     ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Peers,
-    wire,
+    Waker, wire,
 };
 use crate::shard::Common;
 use crate::stats::Counters;
+use crate::uring::probe;
 use crate::uring::sys::{self, Clock};
-use crate::uring::{Settings, SetupError, Waker, probe};
+use io_driver::RunningDriver;
 use listen::listen_all;
 use reactor_thread::{ReactorSetup, ReactorThread, run_reactor_thread};
 use std::io;
@@ -38,8 +40,6 @@ use std::sync::{Arc, Barrier, OnceLock};
 use std::thread::JoinHandle;
 use watch::Threads;
 
-/// File descriptors reserved for other uses than connections: listeners, rings, logs.
-const RESERVED_FILES: u64 = 64;
 /// The maximum number of accepts in flight for each listener.
 const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// The minimum capacity of a mailbox between two cores, in messages.
@@ -52,8 +52,7 @@ pub struct Server {
     peers: Arc<Peers>,
     counters: Vec<Arc<Counters>>,
     env: Arc<Env>,
-    connections: u32,
-    fixed_bytes: usize,
+    driver: RunningDriver,
     control: Option<Control>,
     clock: Clock,
     drain_ms: u64,
@@ -80,7 +79,7 @@ impl Server {
             0 => cores.len().min(crate::limits::MAX_CORES),
             threads => threads,
         } as u16;
-        let connections = connections_per_reactor(&config, count)?;
+        let bounds = io_driver::bounds(&config, count)?;
         // Before the process is restricted, because it may read the system's certificates.
         let mut env = Env::new(config, 0).map_err(Error::Config)?;
         let (addresses, listeners) = listen_all(&env.config.listeners, count)?;
@@ -99,7 +98,10 @@ impl Server {
         env.runtime.counters.clone_from(&counters);
         let config = &env.config;
         let setup = Arc::new(ReactorSetup {
-            settings: ring_settings(config, connections),
+            io: config.io,
+            settings: settings(config),
+            bounds,
+            refused: OnceLock::new(),
             addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
             common: Common { hasher, cores: count, mail_bound, env: Arc::new(env) },
             peers: peers.clone(),
@@ -112,8 +114,7 @@ impl Server {
             peers: peers.clone(),
             counters,
             env: setup.common.env.clone(),
-            connections,
-            fixed_bytes: 0,
+            driver: RunningDriver::default(),
             control: None,
             clock: setup.clock,
             drain_ms: setup.common.env.config.drain_s * 1000,
@@ -128,7 +129,7 @@ impl Server {
     /// Waits until all of them run.
     ///
     /// # Errors
-    /// A thread cannot be started, or a reactor cannot set up its ring.
+    /// A thread cannot be started, or a reactor cannot set up its driver.
     fn start_reactors(
         &mut self,
         setup: &Arc<ReactorSetup>,
@@ -164,13 +165,10 @@ impl Server {
     /// Waits until every reactor and the control thread run, or one of them has failed to start.
     fn await_start(
         &mut self,
-        started: &mpsc::Receiver<Result<usize, SetupError>>,
+        started: &mpsc::Receiver<Result<RunningDriver, SetupError>>,
     ) -> Result<(), Error> {
         for started in started.iter().take(self.threads.len()) {
-            self.fixed_bytes = started.map_err(|error| {
-                let advice = probe::cause(&error).advice();
-                Error::NoIoUring { error, advice }
-            })?;
+            self.driver = started.map_err(io_driver::not_replaced)?;
         }
         match &self.control {
             Some(control) => {
@@ -229,6 +227,7 @@ impl Server {
 
     fn apply(&mut self, mut config: Config) -> Result<(), config::Error> {
         config.keep_listeners(&self.env.config);
+        config.io = self.env.config.io;
         self.env = Arc::new(self.env.reloaded(config)?);
         self.renew_control();
         for core in 0..self.threads.len() as u16 {
@@ -310,13 +309,13 @@ impl Server {
             self.stopped_ms.get_or_init(|| control.now_ms());
             control.drain();
         }
-        let mut waker = Waker::new();
+        let mut waker = Waker::default();
         for core in 0..self.threads.len() as u16 {
             let peer = self.peers.core(core);
             peer.stop.store(true, Ordering::SeqCst);
             // A core that is not woken sees the flag when its sleep ends, within a second.
-            if let Ok(waker) = &mut waker {
-                let _ = waker.wake(peer.ring.load(Ordering::Acquire));
+            if let Some(handle) = peer.wake.get() {
+                let _ = waker.wake(handle);
             }
         }
     }
@@ -357,9 +356,10 @@ impl Drop for Server {
     }
 }
 
-fn ring_settings(config: &Config, connections: u32) -> Settings {
+/// The sizes of each reactor's driver, except its number of connections.
+fn settings(config: &Config) -> Settings {
     Settings {
-        files: connections,
+        files: 0,
         buffers: config.limits.receive_buffers as u16,
         buffer_bytes: config.limits.receive_buffer_bytes as u32,
         accepts: ACCEPTS * config.listeners.len() as u32,
@@ -367,20 +367,7 @@ fn ring_settings(config: &Config, connections: u32) -> Settings {
     }
 }
 
-/// The maximum number of connections of each reactor: the configured limit, bounded by the limit of
-/// open files (which applies to each ring's file table separately) and by [`REACTOR_CONNECTIONS`].
-fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
-    let limit = sys::raise_file_limit()
-        .map_err(|e| Error::System("cannot raise the limit of open files", e))?;
-    let max = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
-    let wanted = match config.limits.connections {
-        0 => max,
-        total => total.div_ceil(usize::from(reactors)),
-    };
-    Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
-}
-
-/// A report of what this kernel supports, and whether that is enough.
-pub fn doctor() -> (String, bool) {
-    probe::report()
+/// A report of what this kernel supports, and whether that is enough for `io`.
+pub fn doctor(io: IoDriver) -> (String, bool) {
+    probe::report(io)
 }

@@ -5,7 +5,7 @@
 
 use super::bare;
 use super::tls::FIXTURES;
-use polycast::config::{Certificate, Config, Overrides};
+use polycast::config::{Certificate, Config, IoDriver, Overrides};
 use polycast::server::Server;
 use polycast::uring::sys;
 use std::collections::HashMap;
@@ -70,7 +70,7 @@ impl Kind {
     }
 }
 
-/// Runs the child; `words` are the arguments: a core and a kind.
+/// Runs the child; `words` are the arguments: a core, a kind, and the driver of polycast.
 pub fn serve(words: &[String]) -> io::Result<()> {
     let bad = || io::Error::other("not the arguments of a child");
     let core = words.first().and_then(|core| core.parse().ok()).ok_or_else(bad)?;
@@ -91,6 +91,10 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         let overrides = Overrides {
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             threads: Some(1),
+            io: Some(match words.last().map(String::as_str) {
+                Some("epoll") => IoDriver::Epoll,
+                _ => IoDriver::IoUring,
+            }),
             ..Overrides::default()
         };
         let mut config = config.with(overrides).map_err(io::Error::other)?;
@@ -155,11 +159,18 @@ pub struct Child {
 }
 
 impl Child {
+    /// Starts a server; polycast runs on io_uring.
     pub fn start(kind: Kind, core: usize) -> io::Result<Child> {
+        Child::start_on("io_uring", kind, core)
+    }
+
+    /// Starts a server; polycast runs on this driver.
+    pub fn start_on(driver: &str, kind: Kind, core: usize) -> io::Result<Child> {
         let mut process = Command::new(std::env::current_exe()?)
             .arg(FLAG)
             .arg(core.to_string())
             .args(kind.words())
+            .arg(driver)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;

@@ -7,6 +7,9 @@
 //! system calls and knows its input. Rounds of the two alternate, and the median of the rounds'
 //! ratios is the result; the spread of the ratios is printed after it.
 //!
+//! `--io both` compares the two drivers instead: polycast on epoll, with polycast on io_uring as
+//! the baseline.
+//!
 //! `--quick` takes half a minute and is only a smoke test. Without `--bench`, which cargo passes,
 //! nothing is measured. All connections are on 127.0.0.1, and the program ends by itself.
 
@@ -16,6 +19,7 @@ mod rig;
 mod bare;
 mod blocks;
 mod child;
+mod drivers;
 mod load;
 mod publisher;
 mod ring;
@@ -56,15 +60,24 @@ fn main() -> ExitCode {
         println!("loopback: measures under `cargo bench` only");
         return ExitCode::SUCCESS;
     }
+    let quick = has("--quick");
+    let mut words = words.clone();
+    let both = match words.iter().position(|word| word == "--io") {
+        Some(at) if words.get(at + 1).is_some_and(|word| word == "both") => {
+            words.drain(at..at + 2);
+            true
+        }
+        Some(_) => return fail("the value of --io can only be `both`"),
+        None => false,
+    };
+    let table = if both { drivers::ROWS } else { rows::ROWS };
     let wanted: Vec<&str> =
         words.iter().filter(|word| !word.starts_with("--")).map(String::as_str).collect();
-    if let Some(unknown) =
-        wanted.iter().find(|word| rows::ROWS.iter().all(|row| row.name != **word))
-    {
-        let names: Vec<&str> = rows::ROWS.iter().map(|row| row.name).collect();
+    if let Some(unknown) = wanted.iter().find(|word| table.iter().all(|row| row.name != **word)) {
+        let names: Vec<&str> = table.iter().map(|row| row.name).collect();
         return fail(&format!("there is no row `{unknown}`, but {}", names.join(", ")));
     }
-    let (report, usable) = polycast::server::doctor();
+    let (report, usable) = polycast::server::doctor(polycast::config::IoDriver::IoUring);
     if !usable {
         println!("loopback: SKIPPED, because io_uring cannot be used here\n{report}");
         return ExitCode::SUCCESS;
@@ -74,7 +87,9 @@ fn main() -> ExitCode {
         eprintln!("loopback: given up after {MAX_TIME:?}");
         std::process::exit(1);
     });
-    measure(&plan(has("--quick")), &wanted)
+    let (ours, base) = if both { ("epoll", "io_uring") } else { ("polycast", "baseline") };
+    println!("{}", table::head(ours, base));
+    measure(&plan(quick), table, &wanted)
 }
 
 fn plan(quick: bool) -> Plan {
@@ -91,12 +106,11 @@ fn plan(quick: bool) -> Plan {
     Plan { rounds, time, idle, server, load }
 }
 
-fn measure(plan: &Plan, wanted: &[&str]) -> ExitCode {
-    println!("{}", table::head());
+fn measure(plan: &Plan, table: &[table::Row], wanted: &[&str]) -> ExitCode {
     let begun = Instant::now();
     let mut notes = Vec::new();
     let mut failed = false;
-    for row in rows::ROWS {
+    for row in table {
         if !wanted.is_empty() && !wanted.contains(&row.name) {
             continue;
         }

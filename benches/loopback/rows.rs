@@ -148,6 +148,11 @@ pub fn interleave(
 
 /// The operations per second and the CPU load of both servers.
 pub fn rates(samples: &[Sample]) -> String {
+    rates_of(samples, "polycast", "baseline")
+}
+
+/// The same, with the names of the two servers.
+pub(super) fn rates_of(samples: &[Sample], ours: &str, base: &str) -> String {
     let of = |which: usize| {
         let every = || samples.iter().skip(which).step_by(2);
         let wall: f64 = every().map(|it| it.wall.as_secs_f64()).sum();
@@ -155,7 +160,7 @@ pub fn rates(samples: &[Sample]) -> String {
         let ops: u64 = every().map(|it| it.ops).sum();
         format!("{:.0}/s at {:.0} % of a core", ops as f64 / wall, 100.0 * cpu / wall)
     };
-    format!("polycast {}, baseline {}", of(0), of(1))
+    format!("{ours} {}, {base} {}", of(0), of(1))
 }
 
 /// How much each of `counters` has grown for each count of `unit`.
@@ -181,13 +186,7 @@ fn echo(plan: &Plan, count: usize, payload: usize) -> io::Result<Outcome> {
     let reply = (frame.len() - 4) as u64;
     let mut server = Child::start(Kind::Polycast, plan.server)?;
     let bare = Child::start(Kind::Echo, plan.server)?;
-    let upgrade = rig::upgrade("/echo");
-    let open = || {
-        let mut stream = connect(server.address)?;
-        ask(&mut stream, &upgrade, ends_with(HANDSHAKE_END))?;
-        Ok(stream)
-    };
-    let mut ours = Load::new((0..count).map(|_| open()).collect::<io::Result<_>>()?)?;
+    let mut ours = echoing(&server, count)?;
     let streams = (0..count).map(|_| connect(bare.address)).collect::<io::Result<_>>()?;
     let mut base = Load::new(streams)?;
     let before = server.stats();
@@ -200,6 +199,17 @@ fn echo(plan: &Plan, count: usize, payload: usize) -> io::Result<Outcome> {
     outcome.notes.push(rates(&samples));
     outcome.notes.push(per(&before, &after, "messages_received", &["turns", "sends"]));
     Ok(outcome)
+}
+
+/// Connections to the echo endpoint.
+pub(super) fn echoing(server: &Child, count: usize) -> io::Result<Load> {
+    let upgrade = rig::upgrade("/echo");
+    let open = || {
+        let mut stream = connect(server.address)?;
+        ask(&mut stream, &upgrade, ends_with(HANDSHAKE_END))?;
+        Ok(stream)
+    };
+    Load::new((0..count).map(|_| open()).collect::<io::Result<_>>()?)
 }
 
 /// One operation is a subscription to a private channel, which is answered, and its unsubscription,
@@ -263,32 +273,49 @@ pub(super) fn publisher(server: &Child, request: &[u8]) -> io::Result<(TcpStream
     }
 }
 
+/// A publisher and its subscribers, and what they send and receive.
+pub(super) struct FanOut {
+    pub(super) load: Load,
+    /// The bytes of one event, as a subscriber receives it.
+    pub(super) frame: usize,
+    /// The bytes of the response to one publish.
+    pub(super) answer: usize,
+}
+
+impl FanOut {
+    pub(super) const COUNT: usize = 1000;
+
+    pub(super) fn new(server: &Child) -> io::Result<FanOut> {
+        let (from, answer) = publisher(server, &rig::publish("nobody", rig::DATA))?;
+        let mut streams = vec![from];
+        for _ in 0..FanOut::COUNT {
+            streams.push(subscriber(server, CHANNEL)?);
+        }
+        let frame = rig::pushed(CHANNEL, rig::DATA);
+        let first = publisher(server, &rig::publish(CHANNEL, rig::DATA))?;
+        for stream in &mut streams[1..] {
+            if ask(stream, b"", |got| got.len() >= frame.len())? != frame {
+                return Err(io::Error::other("another frame than the expected one came"));
+            }
+        }
+        drop(first);
+        Ok(FanOut { load: Load::new(streams)?, frame: frame.len(), answer })
+    }
+}
+
 fn fan_out(plan: &Plan, depth: usize, kind: fn(usize, usize) -> Kind) -> io::Result<Outcome> {
-    const COUNT: usize = 1000;
+    const COUNT: usize = FanOut::COUNT;
     let mut server = Child::start(Kind::Polycast, plan.server)?;
     let request = rig::publish(CHANNEL, rig::DATA);
     let unheard = rig::publish("nobody", rig::DATA);
-    let (from, answer) = publisher(&server, &unheard)?;
-    let mut streams = vec![from];
-    for _ in 0..COUNT {
-        streams.push(subscriber(&server, CHANNEL)?);
-    }
-    let frame = rig::pushed(CHANNEL, rig::DATA);
-    let first = publisher(&server, &request)?;
-    for stream in &mut streams[1..] {
-        if ask(stream, b"", |got| got.len() >= frame.len())? != frame {
-            return Err(io::Error::other("another frame than the expected one came"));
-        }
-    }
-    drop(first);
-    let mut ours = Load::new(streams)?;
+    let FanOut { load: mut ours, frame, answer } = FanOut::new(&server)?;
 
-    let bare = Child::start(kind(COUNT, frame.len()), plan.server)?;
+    let bare = Child::start(kind(COUNT, frame), plan.server)?;
     let streams = (0..=COUNT).map(|_| connect(bare.address)).collect::<io::Result<_>>()?;
     let mut base = Load::new(streams)?;
 
     let ops = (depth * COUNT) as u64;
-    let bytes = ops * frame.len() as u64;
+    let bytes = ops * frame as u64;
     let answers = (depth * answer) as u64;
     let (requests, events) = (leak(request.repeat(depth)), leak(vec![b'.'; depth]));
     let before = server.stats();
@@ -358,6 +385,12 @@ fn publish(plan: &Plan) -> io::Result<Outcome> {
 /// out.
 fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
     let server = Child::start(Kind::SmallPages, plan.server)?;
+    let (each, note) = idle_memory(plan, &server, own)?;
+    Ok(Outcome { ours: vec![each], base: Vec::new(), notes: vec![note] })
+}
+
+/// The memory of one idle connection in bytes, and a note about all of it.
+pub(super) fn idle_memory(plan: &Plan, server: &Child, own: bool) -> io::Result<(f64, String)> {
     let limit = sys::raise_file_limit()? as usize;
     let count = plan.idle.min(limit.saturating_sub(200));
     let part = count / 4;
@@ -365,7 +398,7 @@ fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
     let mut open_to = |count: usize| {
         while streams.len() < count {
             let name = if own { format!("news-{}", streams.len()) } else { CHANNEL.to_owned() };
-            streams.push(subscriber(&server, &name)?);
+            streams.push(subscriber(server, &name)?);
         }
         // Two sweeps happen in this time; they free the memory that an idle connection does not
         // need.
@@ -376,13 +409,13 @@ fn idle(plan: &Plan, own: bool) -> io::Result<Outcome> {
     let first = open_to(part)?;
     let all = open_to(count)?;
     let each = (all as f64 - first as f64) / (count - part) as f64;
-    let notes = vec![format!(
+    let note = format!(
         "RssAnon {:.1} MiB empty, {:.1} MiB with {part}, {:.1} MiB with {count} connections",
         empty as f64 / 1048576.0,
         first as f64 / 1048576.0,
         all as f64 / 1048576.0
-    )];
-    Ok(Outcome { ours: vec![each], base: Vec::new(), notes })
+    );
+    Ok((each, note))
 }
 
 /// The deliveries per microsecond of CPU time, of shards on `cores`, each with its own channels and

@@ -33,10 +33,11 @@ pub struct Outcome {
     pub notes: Vec<String>,
 }
 
-pub fn head() -> String {
+/// The head of the table; `ours` and `base` are the titles of its two columns of values.
+pub fn head(ours: &str, base: &str) -> String {
     format!(
-        "{:<8} {:<52} {:>9} {:>9} {:<6} {:>18} {:>9}  verdict",
-        "row", "", "polycast", "baseline", "", "ratio", "target"
+        "{:<8} {:<52} {ours:>9} {base:>9} {:<6} {:>18} {:>9}  verdict",
+        "row", "", "", "ratio", "target"
     )
 }
 

@@ -87,7 +87,7 @@ pub use proxy::{Proxy, ProxyTls, Upstream};
 pub use pusher::PusherConfig;
 pub use reference::{example, reference};
 pub use reflect::{Grouping, Reflect};
-pub use root::{Config, SlowConsumer};
+pub use root::{Config, IoDriver, SlowConsumer};
 pub use route::{Condition, EndpointKind, Route, RouteQuery};
 pub use secret::Secret;
 pub use template::{Captures, NameTemplate};
@@ -130,6 +130,8 @@ pub struct Overrides {
     pub threads: Option<usize>,
     /// Sets `pin` to false.
     pub no_pin: bool,
+    /// Replaces `io`.
+    pub io: Option<IoDriver>,
     /// Replaces `log.level`.
     pub log_level: Option<String>,
     /// Replaces `log.format`.
@@ -234,6 +236,7 @@ impl Config {
         }
         self.threads = overrides.threads.unwrap_or(self.threads);
         self.pin &= !overrides.no_pin;
+        self.io = overrides.io.unwrap_or(self.io);
         self.log.level = overrides.log_level.unwrap_or(self.log.level);
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
         let here = Path::new("");

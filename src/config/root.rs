@@ -33,7 +33,7 @@ use crate::limits::MAX_CORES;
 use crate::model::spec::Catalog;
 use crate::tls::Mutual;
 
-words!(SlowConsumer);
+words!(SlowConsumer, IoDriver);
 
 section! {
     /// A whole configuration, checked and ready for use. Its default has every key at its default;
@@ -43,6 +43,11 @@ section! {
         pub threads: usize = 0, count(0..=MAX_CORES as u64);
         /// Whether each reactor thread is pinned to one core.
         pub pin: bool = true;
+        /// How the reactors talk to the kernel: "io_uring"; "epoll", which needs more processor
+        /// time, and an open file for each connection; "auto" is io_uring where the kernel and its
+        /// profile allow it, else epoll, as in containers with a default seccomp profile. `polycast
+        /// doctor` says which one that is. Changes take effect with a restart.
+        pub io: IoDriver = IoDriver::default();
         /// How long a stopping server lets connections finish.
         pub drain_s: u64 = 10, seconds(0..=DAY_S);
         /// What happens to a connection whose write queue is full because its client reads too
@@ -103,6 +108,20 @@ pub enum SlowConsumer {
     Close,
     /// Messages that do not fit into the write queue are dropped.
     Drop,
+}
+
+/// How the reactors talk to the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IoDriver {
+    /// io_uring if it can be used, else epoll.
+    #[default]
+    Auto,
+    /// io_uring; without it the server does not start.
+    #[serde(rename = "io_uring")]
+    IoUring,
+    /// epoll.
+    Epoll,
 }
 
 impl Config {

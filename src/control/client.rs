@@ -228,7 +228,7 @@ where
 {
     let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
     // The task ends when the connection is closed or its sender is dropped.
-    tokio_uring::spawn(async move {
+    tokio::task::spawn_local(async move {
         let _ = connection.await;
     });
     Ok(sender)

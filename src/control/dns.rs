@@ -52,7 +52,7 @@ impl Job for DnsJob {
         }
         for name in self.lookups.due(turn.now_ms) {
             let found = self.found.clone();
-            tokio_uring::spawn(async move {
+            tokio::task::spawn_local(async move {
                 let addresses = look_up(&name).await;
                 found.put((name, addresses));
             });

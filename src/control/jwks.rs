@@ -61,7 +61,7 @@ impl Job for KeySetJob {
             let target =
                 Target::new(&url, fields, remote.allow_private, &remote.ca_file, &self.authorities);
             let fetched = self.fetched.clone();
-            tokio_uring::spawn(async move {
+            tokio::task::spawn_local(async move {
                 let text = match target {
                     Some(target) => target.get(SET_BYTES, FETCH).await,
                     None => None,

@@ -1,5 +1,6 @@
-//! The control thread: one thread on `tokio-uring` for all I/O to other systems: webhook requests,
-//! Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream names.
+//! The control thread: one thread on an async runtime for all I/O to other systems: webhook
+//! requests, Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream
+//! names.
 //!
 //! Each of these is a `Job` in a file or folder of its own, and an entry in `JOBS`. This file
 //! starts, runs and ends the thread, and depends on no job in particular.
@@ -14,6 +15,7 @@ mod authorities;
 mod backlog;
 mod client;
 mod dns;
+mod executor;
 mod job;
 mod jwks;
 mod results;
@@ -32,6 +34,7 @@ use crate::reactor::{Inbox, Outbox, Peers, command_queue};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
 use backlog::Backlog;
+use executor::Executor;
 use job::{Job, JobKind, JobSetup, Turn};
 use std::io;
 use std::rc::Rc;
@@ -134,11 +137,11 @@ impl Control {
         let (env, theirs) = (env.clone(), shared.clone());
         let builder = std::thread::Builder::new().name("control".to_owned());
         let thread = builder.spawn(move || {
-            let runtime = match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-                Ok(runtime) => runtime,
+            let executor = match Executor::new(env.config.io) {
+                Ok(executor) => executor,
                 Err(error) => return drop(ready.send(Err(error))),
             };
-            runtime.block_on(async {
+            executor.block_on(async {
                 let counters = env.runtime.control.clone();
                 let mut setup = JobSetup {
                     env,

@@ -74,7 +74,7 @@ impl Job for SchemaJob {
             for job in place.due(turn.now_ms) {
                 let target = target(&place.catalog, &self.authorities);
                 let done = self.done.clone();
-                tokio_uring::spawn(async move {
+                tokio::task::spawn_local(async move {
                     let outcome = match target {
                         Some(target) => look_up(&target, &job).await,
                         None => {

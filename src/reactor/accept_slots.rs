@@ -39,6 +39,11 @@ pub(super) struct Accepts {
     pub(super) in_flight: usize,
     /// When accepting continues after an accept failed for lack of files or memory.
     pub(super) again: Deadline,
+    /// Whether accepting is postponed for lack of files or memory. It continues at once when a
+    /// connection of this core is closed.
+    pub(super) lacks_file: bool,
+    /// The earliest time of the next log line about that.
+    pub(super) next_log: Deadline,
     /// Whether a listener of this core lacks an accept because all connection slots are taken.
     pub(super) no_slot: bool,
     /// Whether accepting is held back because too many connections have not sent a whole request.
@@ -66,8 +71,18 @@ impl Accepts {
             places.extend(numbers.clone().map(|number| place(number, true)));
         }
         let armed = vec![0; own.len()];
-        let again = Deadline::NEVER;
-        Accepts { places, own, all, armed, in_flight: 0, again, no_slot: false, held: false }
+        Accepts {
+            places,
+            own,
+            all,
+            armed,
+            in_flight: 0,
+            again: Deadline::NEVER,
+            lacks_file: false,
+            next_log: Deadline(0),
+            no_slot: false,
+            held: false,
+        }
     }
 
     /// Whether accepts are in flight.

@@ -2,15 +2,19 @@
 //! that have no room.
 
 use super::accept_slots::AcceptSlot;
-use super::{Reactor, SWEEP_MS};
+use super::{ACCEPT_RETRY_MS, Reactor, SWEEP_MS};
+use crate::driver::Driver;
 use crate::time::{Deadline, Now};
-use std::os::fd::{AsRawFd, RawFd};
+use socket2::Socket;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The minimum number of idle HTTP connections to close when all connection slots are taken.
 const IDLE_CLOSED: usize = 32;
+/// The minimum time between two log lines about accepts without a file, in milliseconds.
+const LOG_EVERY_MS: u64 = 10_000;
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     pub(super) fn arm_accepts(&mut self, now: Now) {
         (self.accepts.no_slot, self.accepts.held) = (false, false);
         for at in 0..self.accepts.places.len() {
@@ -30,9 +34,9 @@ impl Reactor {
             false => self.accepts.own.get(number),
             true => self.accepts.all.get(usize::from(core)).and_then(|own| own.get(number)),
         };
-        let Some(listener) = listener.map(|socket| socket.as_raw_fd()) else { return };
+        let Some(listener) = listener.cloned() else { return };
         if !in_flight && self.has_room(at, now) {
-            self.arm(at, listener);
+            self.arm(at, &listener);
         }
     }
 
@@ -71,7 +75,7 @@ impl Reactor {
         }
     }
 
-    fn arm(&mut self, at: usize, listener: RawFd) {
+    fn arm(&mut self, at: usize, listener: &Arc<Socket>) {
         let place = &mut self.accepts.places[at];
         place.file = place.file.or_else(|| self.free.take());
         let Some(file) = place.file else { return };
@@ -80,7 +84,7 @@ impl Reactor {
         if !place.for_others {
             self.accepts.armed[place.number] += 1;
         }
-        self.ring.accept(at as u32, listener, file);
+        self.driver.accept(at as u32, listener, file);
     }
 
     /// Whether, after one more accept, enough descriptors are left to dial an upstream for every
@@ -105,10 +109,26 @@ impl Reactor {
         self.publish_fullness();
     }
 
+    /// Postpones accepting, because the kernel had no file or memory for a connection: until a
+    /// connection of this core is closed, or for a moment, in which another core may close one.
+    pub(super) fn accept_lacked_file(&mut self, now: Now) {
+        self.counters.accept_no_file.add(1);
+        self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
+        self.accepts.lacks_file = true;
+        if self.accepts.next_log.due(now) {
+            self.accepts.next_log = now.plus_ms(LOG_EVERY_MS);
+            tracing::warn!(
+                core = self.mail.core(),
+                "no open file or no memory is left for a new connection: connections wait until \
+                 one closes; the limit of open files is that of `ulimit -n`"
+            );
+        }
+    }
+
     /// Restarts accepts that were postponed, when the reason is gone. Call once a turn.
     pub(super) fn maintain_accepts(&mut self, now: Now) {
         if self.accepts.again.due(now) {
-            self.accepts.again = Deadline::NEVER;
+            (self.accepts.again, self.accepts.lacks_file) = (Deadline::NEVER, false);
             self.arm_accepts(now);
         } else if self.accepts.held && self.may_take_newcomers(now) {
             self.arm_accepts(now);

@@ -5,23 +5,23 @@
 use super::{Inbox, Peers, ReactorCommand};
 use crate::limits::COMMAND_QUEUE;
 use crate::mem::mailbox::{Sender, mailbox};
-use crate::uring::Waker;
+use crate::{driver::WakeHandle, uring};
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The sending end of the command queue of one core.
 pub struct CommandSender {
     queue: Sender<ReactorCommand>,
     core: u16,
     peers: Arc<Peers>,
-    /// The ring that wakes the core; created on first use.
-    waker: Option<Waker>,
+    waker: Waker,
 }
 
 /// Creates the command queue to `core`.
 pub fn command_queue(peers: &Arc<Peers>, core: u16) -> (CommandSender, Inbox) {
     let (sender, receiver) = mailbox(COMMAND_QUEUE);
-    let commands = CommandSender { queue: sender, core, peers: peers.clone(), waker: None };
+    let commands =
+        CommandSender { queue: sender, core, peers: peers.clone(), waker: Waker::default() };
     (commands, Inbox::new(receiver))
 }
 
@@ -33,17 +33,36 @@ impl CommandSender {
     pub fn push(&mut self, order: ReactorCommand) -> Result<(), Box<ReactorCommand>> {
         self.queue.push(order).map_err(Box::new)?;
         let peer = self.peers.core(self.core);
-        let ring = peer.ring.load(Ordering::Acquire);
-        if ring >= 0 && peer.parking.needs_wake() {
-            if self.waker.is_none() {
-                self.waker = Waker::new().ok();
-            }
+        if let Some(handle) = peer.wake.get()
+            && peer.parking.needs_wake()
+        {
             // A core that is not woken finds the command when its sleep ends, within a second.
-            if let Some(waker) = &mut self.waker {
-                let _ = waker.wake(ring);
-            }
+            let _ = self.waker.wake(handle);
         }
         Ok(())
+    }
+}
+
+/// Wakes reactors from threads without a driver: signals and the control thread.
+#[derive(Default)]
+pub struct Waker {
+    /// The ring that sends messages to other rings; created on first use.
+    ring: Option<uring::RingWaker>,
+}
+
+impl Waker {
+    /// Wakes the reactor of `handle`.
+    ///
+    /// # Errors
+    /// A system call fails; the reactor then wakes by itself within a second.
+    pub fn wake(&mut self, handle: &WakeHandle) -> io::Result<()> {
+        match (handle, &mut self.ring) {
+            (WakeHandle::Event(event), _) => WakeHandle::notify(event),
+            (WakeHandle::Ring(descriptor), Some(ring)) => ring.wake(*descriptor),
+            (WakeHandle::Ring(descriptor), none) => {
+                none.insert(uring::RingWaker::new()?).wake(*descriptor)
+            }
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Processing of completions: what the result of each operation means, including its errors.
 
 use super::{ACCEPT_RETRY_MS, Conn, Reactor};
+use crate::driver::{Completion, Driver, Op, Sent};
 use crate::mem::Slot;
-use crate::time::Now;
-use crate::uring::{Completion, Op, Sent};
+use crate::time::{Deadline, Now};
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     pub(super) fn complete(&mut self, done: Completion, now: Now) {
         match done.op {
             Op::Accept => self.accepted(&done, now),
@@ -24,7 +24,7 @@ impl Reactor {
     }
 
     fn accepted(&mut self, done: &Completion, now: Now) {
-        self.ring.accept_settled();
+        self.driver.accept_settled();
         let at = done.index as usize;
         self.accepts.accept_ended(at);
         match done.outcome() {
@@ -36,8 +36,7 @@ impl Reactor {
             }
             Err(libc::ECANCELED) => self.counters.cancelled.add(1),
             Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                self.counters.accept_no_file.add(1);
-                self.accepts.again = now.plus_ms(ACCEPT_RETRY_MS);
+                self.accept_lacked_file(now);
             }
             // The connection was closed before it was accepted.
             Err(libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN) => {
@@ -56,7 +55,7 @@ impl Reactor {
     }
 
     fn opened(&mut self, file: u32, place: usize, done: &Completion, now: Now) {
-        let peer = self.ring.accepted(done);
+        let peer = self.driver.accepted(done);
         if file as usize >= self.conns.len() {
             self.conns.resize(file as usize + 1, Conn::default());
         }
@@ -92,21 +91,17 @@ impl Reactor {
         match done.outcome() {
             _ if tearing => {
                 self.counters.late_completions.add(1);
-                self.ring.give_back(done);
+                self.driver.give_back(done);
             }
             Ok(0) => {
-                self.ring.give_back(done);
+                self.driver.give_back(done);
                 self.conns[slot.index as usize].eof = true;
                 self.shard.eof(slot, now);
             }
             Ok(_) => {
                 self.conns[slot.index as usize].fed = true;
-                if let Some(mut pieces) = self.ring.pieces(done) {
-                    while let Some(piece) = pieces.next_piece() {
-                        self.shard.receive(slot, piece, now);
-                    }
-                }
-                self.ring.give_back(done);
+                let shard = &mut self.shard;
+                self.driver.take_received(done, |piece| shard.receive(slot, piece, now));
             }
             // All buffers are in use by this process, and are returned to the ring in this turn.
             Err(libc::ENOBUFS) => {
@@ -134,14 +129,14 @@ impl Reactor {
         let slot = self.slot(done);
         self.counters.sends.add(1);
         let tearing = self.conns[slot.index as usize].tearing;
-        match self.ring.sent(done) {
+        match self.driver.sent(done) {
             Sent::Short(n) if !tearing => {
                 self.counters.short_sends.add(1);
                 self.shard.sent(slot, n, None, now);
-                self.ring.send_rest(slot);
+                self.driver.send_rest(slot);
                 return;
             }
-            Sent::Short(_) => self.ring.drop_rest(slot),
+            Sent::Short(_) => self.driver.drop_rest(slot),
             Sent::Whole(n, spare) => self.shard.sent(slot, n, Some(spare), now),
             Sent::Failed(errno) => {
                 match errno {
@@ -177,6 +172,11 @@ impl Reactor {
 
     fn closed(&mut self, done: &Completion, now: Now) {
         self.free.give(done.index);
-        self.arm_missing_accepts(now);
+        if std::mem::take(&mut self.accepts.lacks_file) {
+            self.accepts.again = Deadline::NEVER;
+            self.arm_accepts(now);
+        } else {
+            self.arm_missing_accepts(now);
+        }
     }
 }

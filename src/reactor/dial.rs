@@ -1,10 +1,10 @@
 //! Outgoing connections: takes a descriptor, creates the socket, and then connects it.
 
 use super::{Conn, Reactor};
+use crate::driver::{Completion, Driver};
 use crate::time::Now;
-use crate::uring::Completion;
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     /// Starts the connections that the shard has requested. Each connection takes a descriptor, as
     /// an accepted connection does.
     pub(super) fn dial(&mut self, now: Now) {
@@ -19,7 +19,7 @@ impl Reactor {
             let address = dial.address;
             self.conns[file as usize] = Conn { dialling: true, ..Conn::default() };
             let slot = self.shard.dial_at(file, dial);
-            self.ring.socket(slot, address);
+            self.driver.socket(slot, address);
             self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
         }
     }
@@ -29,13 +29,13 @@ impl Reactor {
         let conn = self.conns[slot.index as usize];
         let address = self.shard.peer(slot);
         match (done.outcome(), address) {
-            (Ok(_), Some(address)) if !conn.tearing => self.ring.connect(slot, address),
+            (Ok(_), Some(address)) if !conn.tearing => self.driver.connect(slot, address),
             (outcome, _) => self.dialled(done, outcome.err().map_or(Ok(()), Err), now),
         }
     }
 
     pub(super) fn connected(&mut self, done: &Completion, now: Now) {
-        self.ring.connected(done);
+        self.driver.connected(done);
         self.dialled(done, done.outcome().map(|_| ()), now);
     }
 

@@ -5,6 +5,7 @@
 
 use super::Reactor;
 use crate::dialect::{DialectMessage, Event};
+use crate::driver::Driver;
 use crate::hub::ConnId;
 use crate::limits::COMMAND_QUEUE;
 use crate::mem::mailbox::Receiver;
@@ -53,7 +54,7 @@ impl Inbox {
     }
 }
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     /// Executes commands of the control thread, while there is room for the mail that they cause.
     pub(super) fn take_commands(&mut self, now: Now) {
         let Some(inbox) = &mut self.inbox else { return };

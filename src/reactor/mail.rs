@@ -4,11 +4,12 @@
 use super::{Inbox, Outbox, Reactor};
 use crate::dialect::Env;
 use crate::dialect::{Down, Up};
+use crate::driver::{Driver, WakeHandle};
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::mem::park::Parking;
 use crate::time::Now;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// The maximum number of messages taken from one mailbox in one turn, so that mail cannot starve
 /// the connections.
@@ -27,8 +28,8 @@ pub struct Peer {
     pub parking: Parking,
     /// Whether the core is to drain and end.
     pub stop: AtomicBool,
-    /// The file descriptor of the core's ring; -1 until it has one.
-    pub ring: AtomicI32,
+    /// What wakes the core, from the moment when its driver exists.
+    pub wake: OnceLock<WakeHandle>,
     /// A reloaded configuration that the core has not applied yet.
     pub reloaded: Mutex<Option<Arc<Env>>>,
     /// Queues to and from the control thread that the core does not use yet. They are stored here
@@ -61,12 +62,12 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// Creates the state of `count` cores, none of which has a ring yet.
+    /// Creates the state of `count` cores, none of which has a driver yet.
     pub fn new(count: u16) -> Peers {
         let peer = |_| Peer {
             parking: Parking::new(),
             stop: AtomicBool::new(false),
-            ring: AtomicI32::new(-1),
+            wake: OnceLock::new(),
             reloaded: Mutex::new(None),
             control: Mutex::new(None),
             full: AtomicBool::new(false),
@@ -174,7 +175,22 @@ impl Mail {
     }
 }
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
+    /// Processes the deliveries and answers that have arrived before this turn's completions are
+    /// processed. So a publish that its publisher knows to be acknowledged reaches a core's
+    /// subscribers before anything that a client of this core sends afterwards.
+    pub(super) fn take_answers(&mut self, now: Now) {
+        for receiver in self.mail.from.iter_mut().flatten() {
+            for taken in 0..TAKEN_PER_TURN {
+                if taken >= MIN_TAKEN && !self.shard.has_work_left() {
+                    break;
+                }
+                let Some(answer) = receiver.down.pop() else { break };
+                self.shard.answer(answer, now);
+            }
+        }
+    }
+
     /// Processes the mail from the other cores. Deliveries and answers are always taken; requests
     /// only while there is room for the mail that they cause.
     pub(super) fn take_mail(&mut self, now: Now) {
@@ -237,12 +253,11 @@ impl Reactor {
 
     fn wake(&mut self, core: u16) {
         let peer = self.mail.peers.core(core);
-        if peer.parking.needs_wake() {
-            let ring = peer.ring.load(Ordering::Acquire);
-            if ring >= 0 {
-                self.counters.wakes_sent.add(1);
-                self.ring.wake(ring);
-            }
+        if peer.parking.needs_wake()
+            && let Some(handle) = peer.wake.get()
+        {
+            self.counters.wakes_sent.add(1);
+            self.driver.wake(handle);
         }
     }
 }

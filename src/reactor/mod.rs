@@ -1,8 +1,9 @@
-//! The event loop of one core, which owns the core's ring and its shard.
+//! The event loop of one core, which owns the core's driver and its shard.
 //!
-//! A turn submits the prepared operations and reaps all completions, processes the completions,
-//! takes mail from other cores, and at its end flushes each connection once, with one vectored send
-//! that points directly into shared frames. Nothing is sent in the middle of a turn.
+//! A turn submits the prepared operations and reaps all completions, takes deliveries from other
+//! cores, processes the completions, takes mail from other cores, and at its end flushes each
+//! connection once, with one vectored send that points directly into shared frames. Nothing is sent
+//! in the middle of a turn.
 
 mod accept_slots;
 mod accepts;
@@ -16,18 +17,18 @@ mod relief;
 mod timing;
 
 pub use accept_slots::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Listeners};
-pub use commands::{CommandSender, command_queue};
+pub use commands::{CommandSender, Waker, command_queue};
 pub use inbox::{Inbox, ReactorCommand};
 pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
 
+use crate::driver::{Completion, Driver};
 use crate::mem::{self, FreeList, Slot};
 use crate::session::Ending;
 use crate::shard::Shard;
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::uring::sys::Clock;
-use crate::uring::{Completion, Ring};
 use crate::work::network;
 use accept_slots::Accepts;
 use relief::Relief;
@@ -58,9 +59,9 @@ const SHRINK_THRESHOLD: usize = 1024;
 const CUT_GRACE_MS: u64 = 500;
 
 /// The parts of a [`Reactor`].
-pub struct Parts {
-    /// The ring, created by the thread that runs the reactor.
-    pub ring: Ring,
+pub struct Parts<D> {
+    /// The driver, created by the thread that runs the reactor.
+    pub driver: D,
     /// The shard of this core.
     pub shard: Shard,
     /// The listening sockets of all cores, including those of this core.
@@ -144,8 +145,8 @@ struct Conn {
 }
 
 /// The event loop of one core. See the module's documentation.
-pub struct Reactor {
-    ring: Ring,
+pub struct Reactor<D> {
+    driver: D,
     shard: Shard,
     accepts: Accepts,
     conns: Vec<Conn>,
@@ -170,11 +171,11 @@ pub struct Reactor {
     timing: Timing,
 }
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     /// Creates a reactor from its parts.
-    pub fn new(parts: Parts) -> Reactor {
+    pub fn new(parts: Parts<D>) -> Reactor<D> {
         Reactor {
-            ring: parts.ring,
+            driver: parts.driver,
             shard: parts.shard,
             accepts: Accepts::new(parts.mail.core(), parts.listeners),
             conns: Vec::new(),
@@ -199,17 +200,18 @@ impl Reactor {
     /// Runs until the server is stopped and drained.
     ///
     /// # Errors
-    /// The ring fails to submit or to wait for completions.
+    /// The driver fails to submit or to wait for completions.
     pub fn run(mut self) -> io::Result<()> {
         let mut done: Vec<Completion> = Vec::new();
         self.arm_accepts(self.clock.now());
         loop {
             let wait = self.park();
-            self.ring.turn(wait, &mut done)?;
+            self.driver.turn(wait, &mut done)?;
             self.mail.me().parking.retract();
             self.counters.turns.add(1);
             let (now, began_ns) = self.clock.read();
             self.counters.beat_ms.set(now.ms);
+            self.take_answers(now);
             for done in done.drain(..) {
                 self.complete(done, now);
             }
@@ -299,7 +301,7 @@ impl Reactor {
             && self.shard.len() < self.connections_peak / 8;
         if emptied {
             self.connections_peak = self.shard.len();
-            self.ring.drop_spares();
+            self.driver.drop_spares();
         }
         if self.relief.is_due(self.shard.freed_bytes(), now) || emptied {
             self.give_memory_back();
@@ -322,7 +324,7 @@ impl Reactor {
             return;
         }
         self.stopping = Some(now.plus_ms(self.drain_ms));
-        self.ring.cancel_accepts(self.accepts.places.len() as u32);
+        self.driver.cancel_accepts(self.accepts.places.len() as u32);
         self.next_sweep = Deadline(now.ms);
         self.shard.drain();
     }
@@ -397,7 +399,7 @@ impl Reactor {
         {
             conn.sending = true;
             sends = true;
-            self.ring.send(slot, batch);
+            self.driver.send(slot, batch);
         }
         if wants.ending == Ending::Flush && !conn.sending {
             if conn.eof {
@@ -407,16 +409,16 @@ impl Reactor {
             if !conn.shut {
                 conn.shut = true;
                 conn.shutting = true;
-                self.ring.shutdown(slot);
+                self.driver.shutdown(slot);
             }
         }
         if wants.read && !conn.receiving && !conn.eof {
             conn.receiving = true;
             conn.fed = false;
-            self.ring.receive(slot);
+            self.driver.receive(slot);
         } else if !wants.read && conn.receiving && !conn.cancelling {
             conn.cancelling = true;
-            self.ring.cancel_receive(slot);
+            self.driver.cancel_receive(slot);
         }
         sends
     }
@@ -428,14 +430,14 @@ impl Reactor {
         }
         conn.tearing = true;
         if conn.dialling {
-            self.ring.cancel_connect(slot);
+            self.driver.cancel_connect(slot);
         }
         let conn = &self.conns[slot.index as usize];
         if conn.receiving && !conn.cancelling {
-            self.ring.cancel_receive(slot);
+            self.driver.cancel_receive(slot);
         }
         if conn.sending {
-            self.ring.cancel_send(slot);
+            self.driver.cancel_send(slot);
         }
         if conn.admitted
             && let Some(peer) = self.shard.peer(slot)
@@ -450,7 +452,7 @@ impl Reactor {
         let conn = self.conns[slot.index as usize];
         let quiet = !conn.receiving && !conn.sending && !conn.shutting && !conn.dialling;
         if conn.tearing && quiet {
-            self.ring.close(slot);
+            self.driver.close(slot);
         }
     }
 }

@@ -2,6 +2,7 @@
 //! wakes that thread.
 
 use super::Reactor;
+use crate::driver::Driver;
 use crate::hub::ChannelEvent;
 use crate::mem::Notifier;
 use crate::mem::mailbox::Sender;
@@ -20,7 +21,7 @@ impl Outbox {
     }
 }
 
-impl Reactor {
+impl<D: Driver> Reactor<D> {
     /// Moves the hub's channel events into the queue to the control thread, and notifies that
     /// thread at most once. Events without room stay in the hub, which drops events above its
     /// limit.

@@ -6,8 +6,9 @@
 //! only writes to standard error.
 
 use crate::config::{Config, Process};
+use crate::driver::{Driver, Settings};
 use crate::stats::Counters;
-use crate::uring::{Ring, Settings};
+use crate::uring::Ring;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetStatus, path_beneath_rules,

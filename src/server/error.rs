@@ -1,7 +1,7 @@
 //! Why the server stopped, or did not start.
 
 use crate::config;
-use crate::uring::SetupError;
+use crate::driver::SetupError;
 use std::io;
 use std::net::SocketAddr;
 

@@ -27,11 +27,13 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     for core in &server.addresses {
         tracing::info!(address = %core, "listening");
     }
+    server.driver.log();
     tracing::info!(
         event = "ENGINE_STARTED",
         reactors = server.threads.len(),
-        connections_per_reactor = server.connections,
-        fixed_bytes_per_reactor = server.fixed_bytes,
+        io = server.driver.name,
+        connections_per_reactor = server.driver.connections,
+        fixed_bytes_per_reactor = server.driver.fixed_bytes,
         "started"
     );
     let (caught, signal) = mpsc::channel();

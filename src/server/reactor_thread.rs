@@ -1,23 +1,43 @@
-//! The thread of one reactor: its processor, its ring, and its end.
+//! The thread of one reactor: its processor, its driver, and its end.
 
+use super::io_driver::{self, ConnectionBounds, RunningDriver};
+use crate::config::IoDriver;
+use crate::driver::{Driver, Settings, SetupError};
+use crate::epoll::Epoll;
 use crate::reactor::{Addresses, Inbox, Listeners, Mail, Outbox, Parts, Peers, Reactor};
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
+use crate::uring::Ring;
 use crate::uring::sys::{self, Clock};
-use crate::uring::{Ring, Settings, SetupError};
 use std::io;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 
 /// What all reactors share at their start.
 pub(super) struct ReactorSetup {
+    pub(super) io: IoDriver,
     pub(super) settings: Settings,
+    pub(super) bounds: ConnectionBounds,
+    /// Why a ring was refused, if one was and epoll is used instead.
+    pub(super) refused: OnceLock<String>,
     pub(super) common: Common,
     pub(super) addresses: Arc<Addresses>,
     pub(super) peers: Arc<Peers>,
     pub(super) barrier: Barrier,
     pub(super) clock: Clock,
+}
+
+impl ReactorSetup {
+    /// The maximum number of connections of a reactor on this driver.
+    fn connections<D: Driver>(&self) -> u32 {
+        if D::NAME == Epoll::NAME { self.bounds.epoll } else { self.bounds.ring }
+    }
+
+    /// Sets up the driver of one reactor, on its thread.
+    fn driver<D: Driver>(&self, reactor_thread: &ReactorThread) -> Result<D, SetupError> {
+        let settings = Settings { files: self.connections::<D>(), ..self.settings };
+        D::new(settings, reactor_thread.counters.clone())
+    }
 }
 
 /// The parts of one reactor that are moved into its thread.
@@ -32,26 +52,53 @@ pub(super) struct ReactorThread {
     pub(super) counters: Arc<Counters>,
 }
 
+/// Where a reactor's thread reports that it runs, or why not.
+type Ready = mpsc::Sender<Result<RunningDriver, SetupError>>;
+
 /// The main function of a reactor's thread.
 pub(super) fn run_reactor_thread(
     reactor_thread: ReactorThread,
     setup: &ReactorSetup,
-    ready: &mpsc::Sender<Result<usize, SetupError>>,
+    ready: &Ready,
 ) -> io::Result<()> {
     if let Some(place) = reactor_thread.place
         && let Err(error) = sys::pin(place)
     {
         tracing::warn!(core = reactor_thread.core, %error, "a reactor thread cannot be pinned");
     }
-    let ring = Ring::new(setup.settings, reactor_thread.counters.clone());
-    let me = setup.peers.core(reactor_thread.core);
-    if let Ok(ring) = &ring {
-        me.ring.store(ring.descriptor(), Ordering::Release);
+    if setup.io == IoDriver::Epoll {
+        return run_on::<Epoll>(None, reactor_thread, setup, ready);
     }
-    // All rings exist after this barrier, so that no core sends to another without a ring.
+    let ring = setup.driver::<Ring>(&reactor_thread);
+    if setup.io == IoDriver::Auto {
+        if let Err(error) = &ring {
+            setup.refused.get_or_init(|| io_driver::refusal(error));
+        }
+        // All rings have been tried after this barrier. If one was refused, no core uses a ring.
+        setup.barrier.wait();
+        if setup.refused.get().is_some() {
+            drop(ring);
+            return run_on::<Epoll>(None, reactor_thread, setup, ready);
+        }
+    }
+    run_on(Some(ring), reactor_thread, setup, ready)
+}
+
+/// Runs a reactor on `driver`, which is set up here if it is `None`.
+fn run_on<D: Driver>(
+    driver: Option<Result<D, SetupError>>,
+    reactor_thread: ReactorThread,
+    setup: &ReactorSetup,
+    ready: &Ready,
+) -> io::Result<()> {
+    let driver = driver.unwrap_or_else(|| setup.driver(&reactor_thread));
+    if let Ok(driver) = &driver {
+        let _ = setup.peers.core(reactor_thread.core).wake.set(driver.wake_handle());
+    }
+    // All drivers exist after this barrier, so that no core sends to another without one.
     setup.barrier.wait();
-    let ring = match ring {
-        Ok(ring) => ring,
+    let driver = match driver {
+        Ok(driver) => driver,
         Err(error) => {
             let _ = ready.send(Err(error));
             // This core has nothing to drain, and the others must not wait for it.
@@ -59,13 +106,15 @@ pub(super) fn run_reactor_thread(
             return Ok(());
         }
     };
-    let fixed_bytes = ring.fixed_bytes();
+    let connections = setup.connections::<D>();
+    let refused = setup.refused.get().cloned();
+    let running = RunningDriver { refused, ..RunningDriver::of(&driver, connections) };
     let shard = Shard::new(reactor_thread.core, &setup.common, reactor_thread.counters.clone());
     let reactor = Reactor::new(Parts {
-        ring,
+        driver,
         shard,
         listeners: reactor_thread.sockets,
-        connections: setup.settings.files,
+        connections,
         mail: reactor_thread.mail,
         outbox: reactor_thread.outbox,
         inbox: reactor_thread.inbox,
@@ -74,7 +123,7 @@ pub(super) fn run_reactor_thread(
         counters: reactor_thread.counters,
         clock: setup.clock,
     });
-    let _ = ready.send(Ok(fixed_bytes));
+    let _ = ready.send(Ok(running));
     let _idle = IdleAtEnd { peers: &setup.peers, core: reactor_thread.core };
     reactor.run()
 }

@@ -79,6 +79,7 @@ impl ConfigSource {
         };
         let differ = [
             ("threads", was.threads != config.threads || was.pin != config.pin),
+            ("io", was.io != config.io),
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
             ("process", was.process != config.process),

@@ -103,7 +103,7 @@ impl Buffers {
 }
 
 /// The received bytes of one completion, buffer by buffer.
-pub struct Pieces<'a> {
+pub(super) struct Pieces<'a> {
     buffers: &'a mut Buffers,
     buffer: u16,
     left: usize,
@@ -116,7 +116,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// The next run of bytes, in the order in which they were received.
-    pub fn next_piece(&mut self) -> Option<&mut [u8]> {
+    pub(super) fn next_piece(&mut self) -> Option<&mut [u8]> {
         if self.left == 0 {
             return None;
         }

@@ -58,9 +58,10 @@ impl ConnectPlace {
 
 #[cfg(test)]
 mod tests {
+    use crate::driver::{Completion, Driver, Op, Settings};
     use crate::mem::Slot;
     use crate::stats::Counters;
-    use crate::uring::{Completion, Op, Ring, Settings, probe};
+    use crate::uring::{Ring, probe};
     use std::net::{SocketAddr, TcpListener};
     use std::sync::Arc;
     use std::time::Duration;

@@ -1,7 +1,9 @@
 //! What this kernel offers and, if io_uring cannot be set up, why not.
 
-use super::ring::{Ring, Settings, SetupError};
+use super::ring::Ring;
 use super::{kernel, sys};
+use crate::config::IoDriver;
+use crate::driver::{Driver, Settings, SetupError};
 use crate::stats::Counters;
 use io_uring::{IoUring, Probe, opcode};
 use std::fmt::Write;
@@ -21,6 +23,9 @@ pub enum Unsupported {
     /// A seccomp filter of this process forbids io_uring. The default profiles of container
     /// runtimes have such a filter.
     Seccomp,
+    /// The locked memory of the process's user is limited, and rings count against that limit.
+    /// Holds the limit in bytes.
+    LockedMemory(u64),
     /// Another cause, which the error itself names.
     Other,
 }
@@ -41,6 +46,12 @@ impl Unsupported {
                 io_uring_register"
                     .to_owned()
             }
+            Unsupported::LockedMemory(bytes) => format!(
+                "the limit of locked memory (RLIMIT_MEMLOCK, `ulimit -l`) is {} KiB, and a ring \
+                 with its buffers takes some MiB of it: raise the limit, or run fewer reactors \
+                 (`threads`)",
+                bytes / 1024
+            ),
             Unsupported::Other => "the kernel refused for another reason".to_owned(),
         }
     }
@@ -54,6 +65,8 @@ struct Signs {
     disabled: Option<u8>,
     /// Whether a seccomp filter is in force for this process.
     filtered: bool,
+    /// The limit of locked memory in bytes; `None` if there is none.
+    locked_bytes: Option<u64>,
 }
 
 impl Signs {
@@ -65,6 +78,7 @@ impl Signs {
             release: kernel::release(),
             disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             filtered: seccomp.is_some_and(|mode| mode.trim() == "2"),
+            locked_bytes: sys::locked_memory_limit(),
         }
     }
 
@@ -79,6 +93,9 @@ impl Signs {
             (libc::EPERM | libc::EACCES | libc::ENOSYS, _) if self.filtered => Unsupported::Seccomp,
             (libc::ENOSYS | libc::EINVAL, _) => Unsupported::OldKernel,
             _ if old => Unsupported::OldKernel,
+            (libc::ENOMEM, _) => {
+                self.locked_bytes.map_or(Unsupported::Other, Unsupported::LockedMemory)
+            }
             _ => Unsupported::Other,
         }
     }
@@ -98,15 +115,15 @@ struct Row {
 }
 
 /// Tries the set-up that the server uses. Returns a table to be printed, and whether the server
-/// can run.
-pub fn report() -> (String, bool) {
+/// can run with `io`.
+pub fn report(io: IoDriver) -> (String, bool) {
     let signs = Signs::read();
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{name:<28}{value}");
     };
-    line("kernel", &format!("{} (6.1 or newer is required)", signs.release));
+    line("kernel", &format!("{} (io_uring: 6.1 or newer)", signs.release));
     let disabled = signs.disabled.map_or("not present".to_owned(), |value| value.to_string());
     line("kernel.io_uring_disabled", &disabled);
     line("seccomp filter", if signs.filtered { "active" } else { "none" });
@@ -114,7 +131,8 @@ pub fn report() -> (String, bool) {
     line("cores", &format!("{} {cores:?}", cores.len()));
     match sys::raise_file_limit() {
         Ok(limit) => {
-            line("open files", &format!("{limit}, which bounds the connections of each reactor"))
+            let bounded = "bounds the connections of each reactor (epoll: of all together)";
+            line("open files", &format!("{limit}, which {bounded}"))
         }
         Err(error) => line("open files", &error.to_string()),
     }
@@ -129,6 +147,8 @@ pub fn report() -> (String, bool) {
             line("", &cause.advice());
         }
     }
+    let (driver, usable) = chosen(io, ring.is_ok());
+    line("the server's driver", driver);
     for row in rows() {
         let state = match (row.found, row.needed) {
             (true, _) => "yes",
@@ -139,7 +159,18 @@ pub fn report() -> (String, bool) {
     }
     let masking: Vec<&str> = crate::simd::versions().iter().map(|(name, _)| *name).collect();
     let _ = writeln!(text, "{:<28}{}", "masking", masking.join(", "));
-    (text, ring.is_ok())
+    (text, usable)
+}
+
+/// The driver that the server uses with `io`, and what is lost with it; and whether it can run.
+fn chosen(io: IoDriver, has_ring: bool) -> (&'static str, bool) {
+    match (io, has_ring) {
+        (IoDriver::Auto | IoDriver::IoUring, true) => ("io_uring", true),
+        (IoDriver::IoUring, false) => ("none: io_uring is demanded", false),
+        (IoDriver::Auto | IoDriver::Epoll, _) => {
+            ("epoll: one system call for each operation, one open file for each connection", true)
+        }
+    }
 }
 
 fn rows() -> Vec<Row> {
@@ -196,7 +227,7 @@ mod tests {
     use super::*;
 
     fn signs(release: &str, disabled: Option<u8>, filtered: bool) -> Signs {
-        Signs { release: release.to_owned(), disabled, filtered }
+        Signs { release: release.to_owned(), disabled, filtered, locked_bytes: None }
     }
 
     #[test]
@@ -212,6 +243,30 @@ mod tests {
             (libc::ENOMEM, signs("5.19.1", None, false), Unsupported::OldKernel),
         ] {
             assert_eq!(signs.cause(errno), expected, "{errno} {signs:?}");
+        }
+    }
+
+    #[test]
+    fn probe_names_the_limit_of_locked_memory() {
+        let mut signs = signs("6.14.6", Some(0), false);
+        signs.locked_bytes = Some(8 << 20);
+        assert_eq!(signs.cause(libc::ENOMEM), Unsupported::LockedMemory(8 << 20));
+        assert_eq!(signs.cause(libc::EFAULT), Unsupported::Other);
+        let advice = signs.cause(libc::ENOMEM).advice();
+        assert!(advice.contains("RLIMIT_MEMLOCK") && advice.contains("8192 KiB"), "{advice}");
+    }
+
+    #[test]
+    fn probe_names_the_driver_that_runs() {
+        for (io, has_ring, driver, usable) in [
+            (IoDriver::Auto, true, "io_uring", true),
+            (IoDriver::Auto, false, "epoll", true),
+            (IoDriver::IoUring, true, "io_uring", true),
+            (IoDriver::IoUring, false, "none", false),
+            (IoDriver::Epoll, true, "epoll", true),
+        ] {
+            let (name, can_run) = chosen(io, has_ring);
+            assert!(name.starts_with(driver) && can_run == usable, "{io:?} {has_ring}: {name}");
         }
     }
 

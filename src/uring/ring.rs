@@ -3,12 +3,14 @@
 use super::accept::PendingAccept;
 use super::buffers::{self, Buffers, Pieces};
 use super::connect::{self, ConnectPlace};
-use super::send::{Outgoing, Sent};
-use super::{Completion, Op, Tag, kernel};
+use super::kernel;
+use super::send::Outgoing;
+use crate::driver::{Completion, Driver, Op, Sent, Settings, SetupError, Tag, WakeHandle};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, opcode, types};
+use socket2::Socket;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::mem::ManuallyDrop;
@@ -17,21 +19,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Sizes of a ring.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// The maximum number of connections: entries of the ring's own file table.
-    pub files: u32,
-    /// The number of receive buffers, a power of two up to 32768.
-    pub buffers: u16,
-    /// Bytes of each receive buffer.
-    pub buffer_bytes: u32,
-    /// The maximum number of accepts in flight over all listeners.
-    pub accepts: u32,
-    /// Whether the ring accepts only the operations of this module.
-    pub restricted: bool,
-}
-
 /// Submission entries. A turn that prepares more operations submits them in several system calls.
 const SUBMISSIONS: u32 = 4096;
 /// The maximum number of completion entries, which take 1 MiB. A turn can complete a receive and a
@@ -39,16 +26,6 @@ const SUBMISSIONS: u32 = 4096;
 const COMPLETIONS_MAX: u32 = 65_536;
 /// Emptied batches that are kept for reuse.
 const SPARE_BATCHES: usize = 1024;
-
-/// A step of the set-up that the kernel refused.
-#[derive(Debug, thiserror::Error)]
-#[error("io_uring: {step} has failed: {error}")]
-pub struct SetupError {
-    /// The step of the set-up.
-    pub step: &'static str,
-    /// The kernel's error.
-    pub error: io::Error,
-}
 
 /// One core's ring with all memory that its operations use.
 pub struct Ring {
@@ -69,10 +46,11 @@ pub struct Ring {
     counters: Arc<Counters>,
 }
 
-impl Ring {
-    /// Makes a ring that only the calling thread may use.
-    pub fn new(settings: Settings, counters: Arc<Counters>) -> Result<Ring, SetupError> {
-        let step = |step| move |error| SetupError { step, error };
+impl Driver for Ring {
+    const NAME: &'static str = "io_uring";
+
+    fn new(settings: Settings, counters: Arc<Counters>) -> Result<Ring, SetupError> {
+        let step = |step| move |error| SetupError { driver: Ring::NAME, step, error };
         let completions = (settings.files.saturating_mul(2)).clamp(8192, COMPLETIONS_MAX);
         let io = build(completions, settings.restricted).map_err(step("setting up the ring"))?;
         let submitter = io.submitter();
@@ -100,34 +78,44 @@ impl Ring {
         })
     }
 
-    /// Bytes of memory that this ring holds at any load: queues and buffers. The kernel's file
-    /// table adds about 16 bytes for each possible connection.
-    pub fn fixed_bytes(&self) -> usize {
+    fn fixed_bytes(&self) -> usize {
         let params = self.io.params();
         let queues = params.sq_entries() as usize * 64 + params.cq_entries() as usize * 16;
         queues + self.buffers.bytes()
     }
 
-    /// The descriptor that other threads give to [`Ring::wake`] to wake this ring's thread.
-    pub fn descriptor(&self) -> RawFd {
-        self.io.as_raw_fd()
+    fn wake_handle(&self) -> WakeHandle {
+        WakeHandle::Ring(self.io.as_raw_fd())
     }
 
-    /// Accepts one connection from `listener` into direct descriptor `file`, at a free `place`.
-    pub fn accept(&mut self, place: u32, listener: RawFd, file: u32) {
+    fn wake(&mut self, handle: &WakeHandle) {
+        match handle {
+            WakeHandle::Ring(descriptor) => {
+                let entry = wake_entry(*descriptor);
+                self.push(entry, Tag { op: Op::WakeSent, generation: 0, index: 0 });
+            }
+            // A core that is not woken finds its mail when its sleep ends.
+            WakeHandle::Event(event) => drop(WakeHandle::notify(event)),
+        }
+    }
+
+    fn accept(&mut self, place: u32, listener: &Arc<Socket>, file: u32) {
+        let listener = listener.as_raw_fd();
         if let Some(entry) = self.places[place as usize].entry(listener, file) {
             self.in_flight += 1;
             self.push(entry, Tag { op: Op::Accept, generation: 0, index: place });
         }
     }
 
-    /// The peer's address of the accept that has completed at `place`.
-    pub fn accepted(&mut self, done: &Completion) -> SocketAddr {
+    fn accept_settled(&mut self) {
+        self.in_flight -= 1;
+    }
+
+    fn accepted(&mut self, done: &Completion) -> SocketAddr {
         self.places[done.index as usize].peer()
     }
 
-    /// Cancels the accepts at `0..places`; each completes, most of them with ECANCELED.
-    pub fn cancel_accepts(&mut self, places: u32) {
+    fn cancel_accepts(&mut self, places: u32) {
         for place in 0..places {
             let accept = Tag { op: Op::Accept, generation: 0, index: place };
             let entry = opcode::AsyncCancel::new(accept.pack()).build();
@@ -135,15 +123,13 @@ impl Ring {
         }
     }
 
-    /// Creates a socket for a connection to `address`, as the direct descriptor of `slot`.
-    pub fn socket(&mut self, slot: Slot, address: SocketAddr) {
+    fn socket(&mut self, slot: Slot, address: SocketAddr) {
         if let Some(entry) = connect::socket_entry(slot.index, address) {
             self.push(entry, tag(Op::Socket, slot));
         }
     }
 
-    /// Connects the socket of `slot`, after setting its options.
-    pub fn connect(&mut self, slot: Slot, address: SocketAddr) {
+    fn connect(&mut self, slot: Slot, address: SocketAddr) {
         for entry in connect::option_entries(slot.index) {
             self.push(entry, tag(Op::Option, slot));
         }
@@ -154,20 +140,17 @@ impl Ring {
         self.push(entry, tag(Op::Connect, slot));
     }
 
-    /// Frees the memory of a completed connect.
-    pub fn connected(&mut self, done: &Completion) {
+    fn connected(&mut self, done: &Completion) {
         self.in_flight -= 1;
         self.connects.remove(&done.index);
     }
 
-    /// Cancels the connect of `slot`, which then completes with success or an error.
-    pub fn cancel_connect(&mut self, slot: Slot) {
+    fn cancel_connect(&mut self, slot: Slot) {
         let entry = opcode::AsyncCancel::new(tag(Op::Connect, slot).pack()).build();
         self.push(entry, tag(Op::Cancel, slot));
     }
 
-    /// Arms the multishot receive of `slot`.
-    pub fn receive(&mut self, slot: Slot) {
+    fn receive(&mut self, slot: Slot) {
         let file = types::Fixed(slot.index);
         let entry = if self.bundles {
             opcode::RecvMultiBundle::new(file, buffers::GROUP).build()
@@ -178,22 +161,29 @@ impl Ring {
         self.push(entry, tag(Op::Receive, slot));
     }
 
-    /// The bytes of a completed receive; give them back with [`Ring::give_back`].
-    pub fn pieces(&mut self, done: &Completion) -> Option<Pieces<'_>> {
-        let first = io_uring::cqueue::buffer_select(done.flags)?;
-        Some(Pieces::new(&mut self.buffers, first, done.result.max(0) as usize))
+    fn take_received(&mut self, done: &Completion, mut each: impl FnMut(&mut [u8])) {
+        if let Some(first) = io_uring::cqueue::buffer_select(done.detail) {
+            let received = done.result.max(0) as usize;
+            let mut pieces = Pieces::new(&mut self.buffers, first, received);
+            while let Some(piece) = pieces.next_piece() {
+                each(piece);
+            }
+            self.buffers.give_back(first, received);
+        }
     }
 
-    /// Returns the buffers of a completed receive to the pool.
-    pub fn give_back(&mut self, done: &Completion) {
-        if let Some(first) = io_uring::cqueue::buffer_select(done.flags) {
+    fn give_back(&mut self, done: &Completion) {
+        if let Some(first) = io_uring::cqueue::buffer_select(done.detail) {
             self.buffers.give_back(first, done.result.max(0) as usize);
         }
     }
 
-    /// Sends `batch`, 1 to [`crate::limits::FRAMES_PER_SEND`] segments, which belongs to the ring
-    /// until the completion. A slot has at most one batch in flight.
-    pub fn send(&mut self, slot: Slot, batch: Vec<Segment>) {
+    fn cancel_receive(&mut self, slot: Slot) {
+        let entry = opcode::AsyncCancel::new(tag(Op::Receive, slot).pack()).build();
+        self.push(entry, tag(Op::Cancel, slot));
+    }
+
+    fn send(&mut self, slot: Slot, batch: Vec<Segment>) {
         let index = slot.index as usize;
         if index >= self.sends.len() {
             self.sends.resize_with(index + 1, || None);
@@ -207,9 +197,7 @@ impl Ring {
         self.push(entry, tag(Op::Send, slot));
     }
 
-    /// Settles a completed send. After [`Sent::Short`] call [`Ring::send_rest`] or
-    /// [`Ring::drop_rest`].
-    pub fn sent(&mut self, done: &Completion) -> Sent {
+    fn sent(&mut self, done: &Completion) -> Sent {
         self.in_flight -= 1;
         let Some(place) = self.sends.get_mut(done.index as usize) else {
             return Sent::Failed(0);
@@ -234,8 +222,7 @@ impl Ring {
         outcome
     }
 
-    /// Sends the rest of the batch after a short send.
-    pub fn send_rest(&mut self, slot: Slot) {
+    fn send_rest(&mut self, slot: Slot) {
         let Some(Some(outgoing)) = self.sends.get_mut(slot.index as usize) else {
             return;
         };
@@ -244,48 +231,71 @@ impl Ring {
         self.push(entry, tag(Op::Send, slot));
     }
 
-    /// Drops the rest of the batch after a short send, because the connection is being closed.
-    pub fn drop_rest(&mut self, slot: Slot) {
+    fn drop_rest(&mut self, slot: Slot) {
         if let Some(place) = self.sends.get_mut(slot.index as usize) {
             *place = None;
         }
     }
 
-    /// Shuts down our sending side: the peer reads the end of file after everything sent before.
-    pub fn shutdown(&mut self, slot: Slot) {
-        let entry = opcode::Shutdown::new(types::Fixed(slot.index), libc::SHUT_WR).build();
-        self.push(entry, tag(Op::Shutdown, slot));
-    }
-
-    /// Cancels the receive of `slot`; it completes with ECANCELED.
-    pub fn cancel_receive(&mut self, slot: Slot) {
-        let entry = opcode::AsyncCancel::new(tag(Op::Receive, slot).pack()).build();
-        self.push(entry, tag(Op::Cancel, slot));
-    }
-
-    /// Cancels the send of `slot`, which then completes with success or an error.
-    pub fn cancel_send(&mut self, slot: Slot) {
+    fn cancel_send(&mut self, slot: Slot) {
         let entry = opcode::AsyncCancel::new(tag(Op::Send, slot).pack()).build();
         self.push(entry, tag(Op::Cancel, slot));
     }
 
-    /// Closes the direct descriptor of `slot`.
-    pub fn close(&mut self, slot: Slot) {
+    fn shutdown(&mut self, slot: Slot) {
+        let entry = opcode::Shutdown::new(types::Fixed(slot.index), libc::SHUT_WR).build();
+        self.push(entry, tag(Op::Shutdown, slot));
+    }
+
+    fn close(&mut self, slot: Slot) {
         let entry = opcode::Close::new(types::Fixed(slot.index)).build();
         self.push(entry, tag(Op::Close, slot));
     }
 
-    /// Wakes the thread that waits on the ring with `descriptor`.
-    pub fn wake(&mut self, descriptor: RawFd) {
-        let entry = wake_entry(descriptor);
-        self.push(entry, Tag { op: Op::WakeSent, generation: 0, index: 0 });
-    }
-
-    /// Frees the memory of batches that are kept for reuse.
-    pub fn drop_spares(&mut self) {
+    fn drop_spares(&mut self) {
         self.spare = Vec::new();
     }
 
+    fn turn(&mut self, wait: Duration, done: &mut Vec<Completion>) -> io::Result<()> {
+        self.buffers.publish();
+        self.push_waiting();
+        let entered = if wait.is_zero() || !self.waiting.is_empty() {
+            self.io.submit()
+        } else {
+            let timeout = types::Timespec::from(wait);
+            let arguments = types::SubmitArgs::new().timespec(&timeout);
+            self.io.submitter().submit_with_args(1, &arguments)
+        };
+        match entered.map_err(|error| error.raw_os_error().ok_or(error)) {
+            Ok(_) | Err(Ok(libc::ETIME | libc::EINTR)) => {}
+            Err(Ok(libc::EBUSY | libc::EAGAIN)) => self.counters.submission_busy.add(1),
+            Err(Ok(errno)) => return Err(io::Error::from_raw_os_error(errno)),
+            Err(Err(error)) => return Err(error),
+        }
+        if self.io.submission().cq_overflow() {
+            self.counters.completion_overflow.add(1);
+        }
+        for entry in self.io.completion() {
+            if let Some(tag) = Tag::unpack(entry.user_data()) {
+                let more = io_uring::cqueue::more(entry.flags());
+                if tag.op == Op::Receive && !more {
+                    self.in_flight -= 1;
+                }
+                done.push(Completion {
+                    op: tag.op,
+                    index: tag.index,
+                    generation: tag.generation,
+                    result: entry.result(),
+                    detail: entry.flags(),
+                    more,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Ring {
     fn push(&mut self, entry: Entry, tag: Tag) {
         let entry = entry.user_data(tag.pack());
         if !self.waiting.is_empty() {
@@ -317,47 +327,6 @@ impl Ring {
         }
     }
 
-    /// Submits all prepared operations, waits up to `wait` for a completion (not at all if it is
-    /// zero), and appends every completion to `done`.
-    ///
-    /// # Errors
-    /// The kernel refused to submit for another reason than a full queue.
-    pub fn turn(&mut self, wait: Duration, done: &mut Vec<Completion>) -> io::Result<()> {
-        self.buffers.publish();
-        self.push_waiting();
-        let entered = if wait.is_zero() || !self.waiting.is_empty() {
-            self.io.submit()
-        } else {
-            let timeout = types::Timespec::from(wait);
-            let arguments = types::SubmitArgs::new().timespec(&timeout);
-            self.io.submitter().submit_with_args(1, &arguments)
-        };
-        match entered.map_err(|error| error.raw_os_error().ok_or(error)) {
-            Ok(_) | Err(Ok(libc::ETIME | libc::EINTR)) => {}
-            Err(Ok(libc::EBUSY | libc::EAGAIN)) => self.counters.submission_busy.add(1),
-            Err(Ok(errno)) => return Err(io::Error::from_raw_os_error(errno)),
-            Err(Err(error)) => return Err(error),
-        }
-        if self.io.submission().cq_overflow() {
-            self.counters.completion_overflow.add(1);
-        }
-        for entry in self.io.completion() {
-            if let Some(tag) = Tag::unpack(entry.user_data()) {
-                if tag.op == Op::Receive && !io_uring::cqueue::more(entry.flags()) {
-                    self.in_flight -= 1;
-                }
-                done.push(Completion {
-                    op: tag.op,
-                    index: tag.index,
-                    generation: tag.generation,
-                    result: entry.result(),
-                    flags: entry.flags(),
-                });
-            }
-        }
-        Ok(())
-    }
-
     /// Tries an operation that this module does not use, and a registration. Returns the errno with
     /// which each was refused, or `None` if it was not. Only for a ring with nothing in flight.
     pub fn refuses_others(&mut self) -> io::Result<(Option<i32>, Option<i32>)> {
@@ -370,11 +339,6 @@ impl Ring {
         let operation = results.first().filter(|result| **result < 0).map(|result| -result);
         let registered = self.io.submitter().register_probe(&mut io_uring::Probe::new());
         Ok((operation, registered.err().and_then(|error| error.raw_os_error())))
-    }
-
-    /// Frees the place of a completed accept.
-    pub fn accept_settled(&mut self) {
-        self.in_flight -= 1;
     }
 }
 
@@ -393,14 +357,14 @@ impl Drop for Ring {
 }
 
 /// Wakes sleeping reactors from threads without a ring: signals and the control thread.
-pub struct Waker {
+pub struct RingWaker {
     io: IoUring,
 }
 
-impl Waker {
+impl RingWaker {
     /// Creates a small ring that sends the wake-ups.
-    pub fn new() -> io::Result<Waker> {
-        Ok(Waker { io: IoUring::new(8)? })
+    pub fn new() -> io::Result<RingWaker> {
+        Ok(RingWaker { io: IoUring::new(8)? })
     }
 
     /// Wakes the thread that waits on the ring with `descriptor`.

@@ -5,18 +5,6 @@ use crate::mem::Segment;
 use io_uring::squeue::Entry;
 use io_uring::{opcode, types};
 
-/// The result of one completed send.
-#[derive(Debug)]
-pub enum Sent {
-    /// This many bytes were sent; the rest of the batch must still be sent.
-    Short(usize),
-    /// The whole batch is sent. Holds the number of bytes of this last send, and the emptied list
-    /// for reuse.
-    Whole(usize, Vec<Segment>),
-    /// The batch is lost. Holds the errno.
-    Failed(i32),
-}
-
 /// One batch in flight. It is not moved in memory until the completion.
 pub(super) struct Outgoing {
     segments: Vec<Segment>,

@@ -15,6 +15,9 @@ SUITE is one of
 By default all six run, --jobs at the same time; the first three and `tls` run with one reactor and
 with two.
 
+The servers run on the driver that the environment variable POLYCAST_TEST_IO names: io_uring, which is
+the default, or epoll.
+
 The suite needs Python 2.7: $PYTHON27, python2.7 in PATH, or one of pyenv's. The suite is installed
 into target/autobahn at the pinned version. Exit code 0: all results are as expected; 1: some are
 not; 77: there is no Python 2.7.
@@ -59,6 +62,9 @@ EXPECTED = {
     "deflate": {"OK": 216},
     "deflate-quick": {"OK": 84},
 }
+
+# The driver that the servers run on.
+DRIVER = os.environ.get("POLYCAST_TEST_IO") or "io_uring"
 
 # The maximum time until the suite's fuzzing server listens, in seconds.
 START_S = 120
@@ -146,6 +152,7 @@ class Server:
         if "[[listeners]]" not in config:
             arguments += ["--listen", "127.0.0.1:0"]
         arguments += ["--threads", str(threads), "--log-level", "warn"]
+        arguments += ["--io", DRIVER]
         self.process = subprocess.Popen([binary, *arguments], stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
         found = re.search(r"(wss?)://(\S+)", line)
@@ -230,7 +237,7 @@ def run_server_suite(bin_dir, binary, suite, threads, full):
     if suite == "deflate" and not full:
         patterns, key = DEFLATE_QUICK, "deflate-quick"
     name = f"{key}{' through TLS' * secure}, {threads} reactor{'s' if threads > 1 else ''}"
-    out = TARGET / f"{'tls-' * secure}{key}-{threads}"
+    out = TARGET / f"{'tls-' * secure}{key}-{threads}{'-epoll' * (DRIVER == 'epoll')}"
     shutil.rmtree(out, ignore_errors=True)
     ids = planned(bin_dir, patterns)
     # One reactor tests `dedicated` compression windows (one per connection), several test `shared`

@@ -13,6 +13,8 @@ const Publisher = require("pusher")
 const Subscriber = require("pusher-js")
 
 const BINARY = process.env.POLYCAST || path.join(__dirname, "../../target/release/polycast")
+// The driver that the server runs on: io_uring or epoll.
+const DRIVER = process.env.POLYCAST_TEST_IO || "io_uring"
 const START_MS = 15000
 const STOP_MS = 15000
 const EVENT_MS = 10000
@@ -82,7 +84,7 @@ class Server {
    */
   static async start({ config, threads = 1, port = 0 } = {}) {
     const server = new Server()
-    const args = ["--threads", String(threads), "--no-pin"]
+    const args = ["--threads", String(threads), "--no-pin", "--io", DRIVER]
     // The option --listen would replace the listeners of the configuration.
     if (!config?.includes("[[listeners]]")) args.push("--listen", `127.0.0.1:${port}`)
     if (config !== undefined) {

@@ -1,7 +1,8 @@
 //! The valid values of a configuration, and the key and the line in the error of each invalid one.
 
 use polycast::config::{
-    BadSignature, Config, DuplicateSubscribe, FileFormat, Overrides, Problem, Route, RouteQuery,
+    BadSignature, Config, DuplicateSubscribe, FileFormat, IoDriver, Overrides, Problem, Route,
+    RouteQuery,
 };
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
@@ -641,19 +642,33 @@ fn config_command_line_overrides_the_file() {
         listen: vec!["0.0.0.0:1".parse().unwrap(), "[::]:2".parse().unwrap()],
         threads: Some(2),
         no_pin: true,
+        io: Some(IoDriver::Epoll),
         log_level: Some("debug".to_owned()),
         log_format: None,
     };
     let config = parse(APP).unwrap().with(overrides).unwrap();
     let addresses: Vec<_> = config.listeners.iter().map(|l| l.address.to_string()).collect();
     assert_eq!(addresses, ["0.0.0.0:1", "[::]:2"]);
-    assert_eq!((config.threads, config.pin), (2, false));
+    assert_eq!((config.threads, config.pin, config.io), (2, false, IoDriver::Epoll));
     assert_eq!(config.log.level, "debug");
     let unchanged = parse(APP).unwrap().with(Overrides::default()).unwrap();
     assert_eq!(unchanged, parse(APP).unwrap());
     let wrong = Overrides { threads: Some(257), ..Overrides::default() };
     let error = parse(APP).unwrap().with(wrong).unwrap_err().to_string();
     assert_eq!(error, "command line: threads: 257 is out of range; accepted: 0 to 256");
+}
+
+#[test]
+fn config_io_is_one_of_three_words() {
+    let io = |line: &str| parse(&format!("{line}\n{APP}")).map(|config| config.io);
+    assert_eq!(io("").unwrap(), IoDriver::Auto);
+    for (word, driver) in
+        [("auto", IoDriver::Auto), ("io_uring", IoDriver::IoUring), ("epoll", IoDriver::Epoll)]
+    {
+        assert_eq!(io(&format!("io = '{word}'")).unwrap(), driver);
+    }
+    let error = io("io = 'kqueue'").unwrap_err().to_string();
+    assert!(error.contains("io") && error.contains("auto, io_uring, epoll"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A small blocking client for tests: HTTP requests, signed or not, and WebSocket frames over TCP.
 //! It uses none of the server's parsers.
 
-use polycast::config::{Config, Listener, Overrides};
+use polycast::config::{Config, IoDriver, Listener, Overrides};
 use polycast::crypto::{HmacKey, hex, md5};
 use polycast::server::{Error, Server};
 use std::io::{self, Read, Write};
@@ -33,11 +33,25 @@ pub fn listener(address: &str) -> Listener {
     Listener { address: address.parse().unwrap(), ..Listener::default() }
 }
 
+/// The driver on which the tests of the whole server run: io_uring, or what the environment
+/// variable POLYCAST_TEST_IO names, as the configuration does.
+pub fn io() -> &'static str {
+    match std::env::var("POLYCAST_TEST_IO").as_deref() {
+        Err(_) | Ok("" | "io_uring") => "io_uring",
+        Ok("epoll") => "epoll",
+        Ok(other) => panic!("POLYCAST_TEST_IO is {other}, not io_uring or epoll"),
+    }
+}
+
+fn io_driver() -> IoDriver {
+    if io() == "epoll" { IoDriver::Epoll } else { IoDriver::IoUring }
+}
+
 /// Starts a server in this process; prints SKIPPED where io_uring cannot be used. The kernel frees
 /// the rings of earlier servers some time after their end, so a refusal for lack of memory may not
 /// last.
 pub fn start(config: Config) -> Option<Server> {
-    let config = config.with(Overrides::default()).unwrap();
+    let config = config.with(Overrides { io: Some(io_driver()), ..Overrides::default() }).unwrap();
     let begun = Instant::now();
     loop {
         match Server::start(config.clone()) {
@@ -56,9 +70,9 @@ pub fn start(config: Config) -> Option<Server> {
     }
 }
 
-/// Whether io_uring can be used; prints SKIPPED if not.
+/// Whether the driver of the tests can be used; prints SKIPPED if not.
 pub fn has_uring() -> bool {
-    let (report, usable) = polycast::server::doctor();
+    let (report, usable) = polycast::server::doctor(io_driver());
     if !usable {
         skip(&report);
     }

@@ -12,6 +12,8 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("POLYCAST", str(ROOT / "target" / "release" / "polycast"))
+# The driver that the server runs on: io_uring or epoll.
+DRIVER = os.environ.get("POLYCAST_TEST_IO") or "io_uring"
 START_S = 15
 STOP_S = 15
 EVENT_S = 10
@@ -53,7 +55,7 @@ class Server:
         # A configuration with listeners is used as it is.
         if "listeners" not in config:
             arguments += ["--listen", f"127.0.0.1:{port}"]
-        arguments += ["--threads", str(threads), "--no-pin"]
+        arguments += ["--threads", str(threads), "--no-pin", "--io", DRIVER]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [BINARY, *arguments], stdout=subprocess.PIPE, stderr=log, text=True

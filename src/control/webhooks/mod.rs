@@ -128,7 +128,7 @@ impl WebhookJob {
         let kept = self.kept[end][partition].clone();
         let target = self.targets[end].clone();
         let outcomes = self.outcomes.clone();
-        tokio_uring::spawn(async move {
+        tokio::task::spawn_local(async move {
             let fields = fields.map(|(name, value)| (HeaderName::from_static(name), value));
             let outcome = match &target {
                 Some(target) => {

@@ -86,7 +86,7 @@ impl ZilliqaJob {
         }
         self.is_reading = true;
         let read = self.read.clone();
-        tokio_uring::spawn(async move {
+        tokio::task::spawn_local(async move {
             let path = env.config.zilliqa.node.state_file.clone();
             let saved = tokio::task::spawn_blocking(move || saved(&path)).await;
             read.put((env, saved.map_err(io::Error::other).flatten()));
@@ -303,7 +303,7 @@ impl Follower {
         let kept = self.kept[node][connection].clone();
         let answers = self.answers.clone();
         let (timeout, max_bytes) = (self.timeout, self.max_bytes);
-        tokio_uring::spawn(async move {
+        tokio::task::spawn_local(async move {
             let answer = match &target {
                 Some(target) => {
                     let request = request(target, &kept, body, max_bytes);

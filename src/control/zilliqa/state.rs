@@ -1,12 +1,13 @@
 //! The state file with the number of the last epoch. It is replaced atomically: a new file is
 //! written beside it, synced and renamed, and then the folder is synced.
 
+use crate::control::executor;
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use tokio_uring::fs::{File, OpenOptions};
 
 /// The maximum size of the file in bytes: 20 digits and a line feed.
 const MAX_KEPT_EPOCHS: usize = 21;
@@ -16,7 +17,7 @@ const MAX_KEPT_EPOCHS: usize = 21;
 /// # Errors
 /// The file cannot be read, or does not hold a number.
 pub(super) fn read(path: &Path) -> io::Result<Option<u64>> {
-    let file = match std::fs::File::open(path) {
+    let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -34,27 +35,58 @@ pub(super) fn read(path: &Path) -> io::Result<Option<u64>> {
     })
 }
 
-/// Replaces the file.
+/// Replaces the file, on the ring of this thread or, without one, on another thread.
 ///
 /// # Errors
 /// A file operation fails. If that happens before the rename, the old file is still there.
 pub(super) async fn write(path: &Path, number: u64) -> io::Result<()> {
-    let mut beside = OsString::from(path);
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
+    if executor::has_ring() {
+        return write_on_ring(path, number).await;
+    }
+    let path = path.to_owned();
+    let written = tokio::task::spawn_blocking(move || write_blocking(&path, number));
+    written.await.map_err(io::Error::other)?
+}
+
+async fn write_on_ring(path: &Path, number: u64) -> io::Result<()> {
+    use tokio_uring::fs::{File, OpenOptions, rename};
+    let beside = beside(path);
     let file = File::create(&beside).await?;
-    let (written, _) = file.write_all_at(format!("{number}\n").into_bytes(), 0).await;
+    let (written, _) = file.write_all_at(text_of(number), 0).await;
     written?;
     file.sync_all().await?;
     file.close().await?;
-    tokio_uring::fs::rename(&beside, path).await?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let folder = OpenOptions::new().read(true).open(folder).await?;
+    rename(&beside, path).await?;
+    let folder = OpenOptions::new().read(true).open(folder_of(path)).await?;
     folder.sync_all().await?;
     folder.close().await
+}
+
+fn write_blocking(path: &Path, number: u64) -> io::Result<()> {
+    let beside = beside(path);
+    let mut file = File::create(&beside)?;
+    file.write_all(&text_of(number))?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// The file that is written and then renamed to `path`.
+fn beside(path: &Path) -> PathBuf {
+    let mut beside = OsString::from(path);
+    beside.push(".new");
+    PathBuf::from(beside)
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn text_of(number: u64) -> Vec<u8> {
+    format!("{number}\n").into_bytes()
 }
 
 /// Writes numbers to the state file one after the other. Of the numbers that arrive during a write,
@@ -91,7 +123,7 @@ impl StateFile {
         {
             self.task.busy.set(true);
             let (path, task) = (self.path.clone(), self.task.clone());
-            tokio_uring::spawn(async move {
+            tokio::task::spawn_local(async move {
                 if let Err(error) = write(&path, number).await {
                     tracing::error!(path = %path.display(), %error, "cannot write the state file");
                     task.failed.set(Some(number));
@@ -112,6 +144,8 @@ impl StateFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::IoDriver;
+    use crate::control::executor::Executor;
 
     fn folder(name: &str) -> PathBuf {
         let name = format!("polycast-state-{}-{name}", std::process::id());
@@ -120,11 +154,13 @@ mod tests {
         folder
     }
 
-    /// Runs a test if io_uring is available, and skips it otherwise.
-    fn run(test: impl Future<Output = ()>) {
-        match tokio_uring::Runtime::new(&tokio_uring::builder()) {
-            Ok(runtime) => runtime.block_on(test),
-            Err(error) => println!("SKIPPED: {error}"),
+    /// Runs a test without a ring and, if io_uring can be used, with one.
+    fn run(test: impl AsyncFn()) {
+        for io in [IoDriver::Epoll, IoDriver::IoUring] {
+            match Executor::new(io) {
+                Ok(executor) => executor.block_on(test()),
+                Err(error) => println!("SKIPPED: {error}"),
+            }
         }
     }
 
@@ -132,7 +168,8 @@ mod tests {
     fn state_file_is_read_as_written() {
         let folder = folder("written");
         let path = folder.join("epoch");
-        run(async {
+        run(async || {
+            let _ = std::fs::remove_file(&path);
             assert_eq!(read(&path).expect("no file"), None);
             for number in [0, 7, u64::MAX] {
                 write(&path, number).await.expect("written");
@@ -148,7 +185,7 @@ mod tests {
     fn state_file_refuses_other_content() {
         let folder = folder("refused");
         let path = folder.join("epoch");
-        run(async {
+        run(async || {
             for text in
                 ["", "x\n", "-1\n", "18446744073709551616\n", "1 2\n", "1\n2222222222222222222222"]
             {
@@ -164,7 +201,7 @@ mod tests {
     fn state_file_keeps_the_last_number() {
         let folder = folder("kept");
         let path = folder.join("epoch");
-        run(async {
+        run(async || {
             let mut state_file = StateFile::new(path.clone());
             for number in 0..100 {
                 state_file.keep(number);

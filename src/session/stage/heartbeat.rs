@@ -101,7 +101,9 @@ fn low(ms: u64) -> [u8; 4] {
 /// heartbeats in one burst.
 pub(super) fn spread(times: Heartbeat, slot: Slot) -> Heartbeat {
     let index = u64::from(slot.index % SPREAD);
-    let silence_ms = times.silence_ms - times.silence_ms / 8 * index / u64::from(SPREAD);
+    // The silence can be endless, so that the product needs more than 64 bits.
+    let less = u128::from(times.silence_ms / 8) * u128::from(index) / u128::from(SPREAD);
+    let silence_ms = times.silence_ms - less as u64;
     Heartbeat { silence_ms, ..times }
 }
 
@@ -113,6 +115,15 @@ pub(super) fn full(low: u32, now: Now) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn heartbeats_that_are_endless_are_spread_for_every_index() {
+        for index in [0, 8, 9, SPREAD - 1, u32::MAX] {
+            let slot = Slot { index, generation: 1 };
+            let times = Heartbeat { silence_ms: u64::MAX, answer_ms: 1 };
+            assert!(spread(times, slot).silence_ms > u64::MAX / 8 * 7);
+        }
+    }
 
     #[test]
     fn heartbeats_of_one_burst_are_spread_evenly() {

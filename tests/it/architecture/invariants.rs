@@ -73,7 +73,7 @@ fn unasserted(sources: &[Source]) -> Vec<String> {
         for statement in statements(source) {
             let of = statement.of.as_deref();
             // The function may stand in another file of the same module.
-            if !asserts(source, of) && !(of.is_some() && same().any(|it| asserts(it, of))) {
+            if !(asserts(source, of) || of.is_some() && same().any(|it| asserts(it, of))) {
                 let missing = "the invariant has no function `invariants`";
                 complaints.push(source.at(statement.line, missing));
             } else if !same().any(|it| it.code.contains(".invariants(")) {

@@ -21,6 +21,13 @@ pub struct Process {
 
 /// The command that runs the program with this configuration, in a file named after `name`.
 pub fn command(name: &str, config: &str) -> Command {
+    let mut command = command_on_any_driver(name, config);
+    command.args(["--io", io()]);
+    command
+}
+
+/// The same without a choice of the driver.
+pub fn command_on_any_driver(name: &str, config: &str) -> Command {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join(format!("{name}.toml"));

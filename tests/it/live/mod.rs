@@ -1,4 +1,4 @@
-//! The whole server on a real ring, over real TCP.
+//! The whole server over real TCP, on io_uring or, with POLYCAST_TEST_IO=epoll, on epoll.
 
 mod apicurio;
 mod basics;

@@ -125,17 +125,22 @@ fn process_doctor_finds_this_kernel_usable() {
     if !has_uring() {
         return;
     }
-    let output = Command::new(env!("CARGO_BIN_EXE_polycast")).arg("doctor").output().unwrap();
+    let mut doctor = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    let output = doctor.args(["doctor", "--io", io()]).output().unwrap();
     assert_eq!(output.status.code(), Some(0));
-    assert!(String::from_utf8(output.stdout).unwrap().contains("usable"));
+    let report = String::from_utf8(output.stdout).unwrap();
+    let line = report.lines().find(|line| line.starts_with("the server's driver")).unwrap();
+    assert!(line.contains(io()), "{report}");
 }
 
 #[test]
-fn process_names_a_seccomp_filter_with_exit_code_78() {
+fn process_names_a_seccomp_filter_with_exit_code_78_if_io_uring_is_demanded() {
     for errno in [libc::EPERM, libc::ENOSYS] {
         let mut doctor = Command::new(env!("CARGO_BIN_EXE_polycast"));
-        doctor.arg("doctor");
-        for mut command in [doctor, command("seccomp", BASE)] {
+        doctor.args(["doctor", "--io", "io_uring"]);
+        let mut demanding = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        demanding.args(["--io", "io_uring", "--listen", "127.0.0.1:0"]);
+        for mut command in [doctor, demanding] {
             // SAFETY: only system calls between fork and exec.
             unsafe { command.pre_exec(move || forbid_io_uring(errno)) };
             let output = command.output().unwrap();
@@ -144,6 +149,125 @@ fn process_names_a_seccomp_filter_with_exit_code_78() {
             assert_eq!(output.status.code(), Some(78), "{replies}");
             assert!(replies.contains("seccomp"), "{replies}");
         }
+    }
+}
+
+/// The first command of the README, as a container with a default seccomp profile runs it.
+#[test]
+fn process_serves_on_epoll_where_a_seccomp_filter_forbids_io_uring() {
+    for errno in [libc::EPERM, libc::ENOSYS] {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
+        fs::create_dir_all(&folder).unwrap();
+        let log = folder.join(format!("no-ring-{errno}.log"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        command.args(["--listen", "127.0.0.1:0"]).stderr(fs::File::create(&log).unwrap());
+        // SAFETY: only system calls between fork and exec.
+        unsafe { command.pre_exec(move || forbid_io_uring(errno)) };
+        let mut process = Process::spawn(command, log);
+        Client::open(process.address, "/echo").sync();
+        let mut clients: Vec<Client> =
+            (0..8).map(|_| Client::subscriber(process.address, "c")).collect();
+        Client::connect(process.address).publish("c", "x");
+        clients.iter_mut().for_each(|client| assert_eq!(client.text(), event("c", "x")));
+        wait("the log", || process.logged().contains("ENGINE_STARTED"));
+        let logged = process.logged();
+        let warnings: Vec<&str> = logged.lines().filter(|line| line.contains("seccomp")).collect();
+        assert_eq!(warnings.len(), 1, "{logged}");
+        assert!(warnings[0].contains("epoll is used instead"), "{logged}");
+        process.signal(libc::SIGTERM);
+        drop(clients);
+        assert_eq!(process.ended().code(), Some(0));
+    }
+}
+
+/// The control thread runs without io_uring, too: it resolves the name of an upstream.
+#[test]
+fn process_control_thread_runs_where_a_seccomp_filter_forbids_io_uring() {
+    let upstream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://localhost:{}", upstream.local_addr().unwrap().port());
+    let config = format!(
+        "{BASE}[[routes]]\nwhen = [{{ path = '/proxy' }}]\nendpoint = 'proxy'\n\
+         proxy.upstreams = ['{url}']\n"
+    );
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live/no-ring-control.log");
+    let mut command = command_on_any_driver("no-ring-control", &config);
+    command.stderr(fs::File::create(&log).unwrap());
+    // SAFETY: only system calls between fork and exec.
+    unsafe { command.pre_exec(|| forbid_io_uring(libc::EPERM)) };
+    let process = Process::spawn(command, log);
+    upstream.set_nonblocking(true).unwrap();
+    let mut clients = Vec::new();
+    // A request before the name is known is answered with 502.
+    let (mut proxied, start) = (None, std::time::Instant::now());
+    while proxied.is_none() {
+        assert!(start.elapsed() < PATIENCE, "the name is never known: {}", process.logged());
+        let mut client = Client::connect(process.address);
+        client.send(handshake("/proxy", "").as_bytes());
+        clients.push(client);
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        proxied = upstream.accept().ok().map(|(stream, _)| Client::from(stream));
+    }
+    let mut proxied = proxied.unwrap();
+    proxied.stream.set_nonblocking(false).unwrap();
+    let mut head = [0; 4];
+    io::Read::read_exact(&mut proxied.stream, &mut head).unwrap();
+    assert_eq!(&head, b"GET ");
+}
+
+/// With epoll each connection takes one of the process's open files.
+#[test]
+fn process_without_open_files_accepts_again_when_a_connection_closes() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live");
+    fs::create_dir_all(&folder).unwrap();
+    let log = folder.join("no-files.log");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    command.args(["--io", "epoll", "--listen", "127.0.0.1:0", "--threads", "1", "--no-pin"]);
+    command.stderr(fs::File::create(&log).unwrap());
+    // SAFETY: only system calls between fork and exec.
+    unsafe { command.pre_exec(|| limit_files(64)) };
+    let process = Process::spawn(command, log);
+    let mut served = Vec::new();
+    let mut waiting = loop {
+        assert!(served.len() < 64, "more connections than files");
+        let mut client = Client::connect(process.address);
+        client.send(handshake("/echo", "").as_bytes());
+        wait("an answer or a log line", || {
+            client.stream.set_nonblocking(true).unwrap();
+            let answered = client.stream.peek(&mut [0]).is_ok();
+            client.stream.set_nonblocking(false).unwrap();
+            answered || process.logged().contains("no open file")
+        });
+        if process.logged().contains("no open file") {
+            break client;
+        }
+        assert_eq!(client.response().status, 101);
+        served.push(client);
+    };
+    assert!(served.len() > 20, "{}", served.len());
+    let before = cpu_ticks(&process);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let ticks = cpu_ticks(&process) - before;
+    assert!(ticks < 30, "{ticks} ticks of 10 ms: a busy loop");
+    assert_eq!(process.logged().matches("no open file").count(), 1, "{}", process.logged());
+    drop(served.pop());
+    assert_eq!(waiting.response().status, 101);
+    waiting.sync();
+    served.iter_mut().for_each(Client::sync);
+}
+
+/// The processor time of the process, in ticks of 10 ms.
+fn cpu_ticks(process: &Process) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();
+    let fields = stat.rsplit(')').next().unwrap().split_whitespace();
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+fn limit_files(max: u64) -> io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: max, rlim_max: max };
+    // SAFETY: `limit` is valid for the call to read.
+    match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -201,18 +325,20 @@ fn log_has_the_reason_of_a_failed_tls_handshake() {
     wait("the event", || process.logged().contains("event=\"BINDING_TLS_HANDSHAKE_FAILED\""));
 }
 
-/// Installs a filter that answers `io_uring_setup` with `errno`.
+/// Installs a filter that answers the three calls of io_uring with `errno`.
 fn forbid_io_uring(errno: i32) -> io::Result<()> {
     let statement = |code, k| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let setup = libc::SYS_io_uring_setup as u32;
+    let call = |number: i64, jt| libc::sock_filter { jt, ..statement(equal, number as u32) };
     let refuse = libc::SECCOMP_RET_ERRNO | errno as u32;
     let mut program = [
         statement(load, 0),
-        libc::sock_filter { jf: 1, ..statement(equal, setup) },
-        statement(libc::BPF_RET, refuse),
+        call(libc::SYS_io_uring_setup, 3),
+        call(libc::SYS_io_uring_enter, 2),
+        call(libc::SYS_io_uring_register, 1),
         statement(libc::BPF_RET, libc::SECCOMP_RET_ALLOW),
+        statement(libc::BPF_RET, refuse),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the calls read `filter` and `program`, which outlive them.

@@ -111,6 +111,7 @@ impl Served {
         let log = folder.join(name).with_extension("log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
         command.args(["--config", file, "--listen", "127.0.0.1:0", "--threads", "1", "--no-pin"]);
+        command.args(["--io", io()]);
         command.env("KEYSTORE_PASSWORD", "generated").stdin(Stdio::null());
         command.stdout(Stdio::piped()).stderr(fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
