@@ -8,17 +8,17 @@ mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use error::Error;
-use listen::listen_all;
+use listen::{SocketFile, listen_all};
 pub use reload::ConfigSource;
 
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, ListenAddress, Overrides};
 use crate::control::Control;
 use crate::dialect::{Env, SocketIds};
 use crate::hub::Hasher;
 use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
-    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Parts,
-    Peers, Reactor, wire,
+    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Inbox, Listeners, Mail, Outbox, Parts, Peers,
+    Reactor, wire,
 };
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
@@ -32,7 +32,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::sync::{Arc, Barrier, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use watch::{Threads, Watch};
@@ -46,7 +46,11 @@ const LANE_MIN: usize = 64;
 
 /// A running server.
 pub struct Server {
+    listening: Vec<ListenAddress>,
+    /// The IP addresses of `listening`.
     addresses: Vec<SocketAddr>,
+    /// The files of the Unix sockets, until the server stops.
+    socket_files: Mutex<Vec<SocketFile>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     peers: Arc<Peers>,
     counters: Vec<Arc<Counters>>,
@@ -82,7 +86,7 @@ impl Server {
         let connections = connections_per_reactor(&config, count)?;
         // Before the process is restricted, because it may read the system's certificates.
         let mut env = Env::new(config, 0).map_err(Error::Config)?;
-        let (addresses, listeners) = listen_all(&env.config.listeners, count)?;
+        let listening = listen_all(&env.config.listeners, count)?;
         if let Some(files) = files {
             confine::confine(&env.config, files)
                 .map_err(|e| Error::System("cannot restrict the process", e))?;
@@ -99,14 +103,15 @@ impl Server {
         let config = &env.config;
         let setup = Arc::new(Setup {
             settings: ring_settings(config, connections),
-            addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
             common: Common { hasher, cores: count, mail_bound, env: Arc::new(env) },
             peers: peers.clone(),
             barrier: Barrier::new(usize::from(count)),
             clock: Clock::new(),
         });
         let mut server = Server {
-            addresses,
+            addresses: listening.addresses.iter().filter_map(ListenAddress::ip).collect(),
+            listening: listening.addresses,
+            socket_files: Mutex::new(listening.files),
             threads: Vec::new(),
             peers: peers.clone(),
             counters,
@@ -123,7 +128,8 @@ impl Server {
         for (core, mail) in wire(&peers, mail_bound).into_iter().enumerate() {
             let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
             let counters = server.counters[core].clone();
-            let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.clone());
+            let (outbox, inbox, sockets) =
+                (outboxes.next(), inbox.take(), listening.sockets.clone());
             let parts =
                 ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
@@ -177,7 +183,7 @@ impl Server {
         Ok((outboxes.into_iter(), Some(inbox)))
     }
 
-    /// The addresses that the server listens on, with the ports that the kernel chose.
+    /// The IP addresses that the server listens on, with the ports that the kernel chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -286,8 +292,12 @@ impl Server {
         tracing::info!(counters = counts.join(" "), "{occasion}");
     }
 
-    /// Begins to drain: no new connections are accepted, and every connection is closed.
+    /// Begins to drain: no new connections are accepted, and every connection is closed. The files
+    /// of Unix sockets are removed.
     pub fn stop(&self) {
+        if let Ok(mut files) = self.socket_files.lock() {
+            files.clear();
+        }
         if let Some(control) = &self.control {
             self.stopped_ms.get_or_init(|| control.now_ms());
             control.drain();
@@ -343,7 +353,6 @@ impl Drop for Server {
 struct Setup {
     settings: Settings,
     common: Common,
-    addresses: Arc<Addresses>,
     peers: Arc<Peers>,
     barrier: Barrier,
     clock: Clock,
@@ -398,7 +407,6 @@ fn run_reactor_thread(
         mail: reactor_thread.mail,
         outbox: reactor_thread.outbox,
         inbox: reactor_thread.inbox,
-        addresses: setup.addresses.clone(),
         drain_ms: setup.common.env.config.drain_s * 1000,
         counters: reactor_thread.counters,
         clock: setup.clock,
@@ -459,8 +467,8 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     let files = source.as_ref().map(ConfigSource::files).unwrap_or_default();
     let mut server = Server::launch(config, Some(&files))?;
     hello.print(&server);
-    for core in &server.addresses {
-        tracing::info!(address = %core, "listening");
+    for address in &server.listening {
+        tracing::info!(%address, "listening");
     }
     tracing::info!(
         event = "ENGINE_STARTED",
@@ -554,9 +562,16 @@ impl Greeting {
 
     fn print(&self, server: &Server) {
         let mut text = String::new();
-        for (address, secure) in server.addresses().iter().zip(&self.secure) {
+        for (address, secure) in server.listening.iter().zip(&self.secure) {
             let s = if *secure { "s" } else { "" };
-            text += &format!("polycast listens on http{s}://{address} and ws{s}://{address}\n");
+            text += &match address {
+                ListenAddress::Ip(address) => {
+                    format!("polycast listens on http{s}://{address} and ws{s}://{address}\n")
+                }
+                ListenAddress::Unix(_) => {
+                    format!("polycast listens on {address} for http{s} and ws{s}\n")
+                }
+            };
         }
         if let (Some((id, key, secret)), Some(address)) = (&self.demo, server.addresses().first()) {
             text += &format!(

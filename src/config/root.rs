@@ -247,8 +247,8 @@ impl Config {
         self.routes.iter().any(|route| route.proxy.is_some())
     }
 
-    /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
-    /// names, origins and TLS settings to them.
+    /// Keeps the sockets of the listeners of `old`, since only a restart changes them, and applies
+    /// the other new settings, such as names, origins, TLS and trusted proxies.
     pub fn keep_listeners(&mut self, old: &Config) {
         let mut kept = old.listeners.clone();
         for (index, listener) in kept.iter_mut().enumerate() {
@@ -258,9 +258,8 @@ impl Config {
             let at_place = self.listeners.get(index).filter(same);
             let found = at_place.or_else(|| self.listeners.iter().find(same));
             let Some(found) = found else { continue };
-            (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
-            listener.allowed_origins.clone_from(&found.allowed_origins);
-            listener.tls.clone_from(&found.tls);
+            let (mode, v6_only) = (listener.mode, listener.v6_only);
+            *listener = Listener { mode, v6_only, ..found.clone() };
         }
         self.listeners = kept;
     }

@@ -6,11 +6,13 @@
 //! names. What has changed takes over the state that still fits, such as the health of upstream
 //! servers.
 
+mod addresses;
 mod guards;
 mod routes;
 #[cfg(test)]
 mod tests;
 
+pub use addresses::Addresses;
 pub use guards::{TokenGuard, TokenRefusal};
 pub use routes::{LiveRoute, Upstreams};
 
@@ -35,6 +37,8 @@ pub struct Runtime {
     pub names: Arc<Names>,
     /// The schema registries; the same for all configurations of the process.
     pub registries: Arc<Registries>,
+    /// Open connections by address; the same for all configurations of the process.
+    pub addresses: Arc<Addresses>,
     /// The counters of each core, by the core's number.
     pub counters: Vec<Arc<Counters>>,
     /// The counters of the control thread; all 0 if there is none.
@@ -52,7 +56,8 @@ pub struct Runtime {
 pub fn build(config: &Config) -> Result<Runtime, Error> {
     let nothing = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
     let built = Runtime::default().reload(&nothing, config)?;
-    Ok(Runtime { version: 0, ..built })
+    let addresses = Arc::new(Addresses::new(config.limits.connections_per_address));
+    Ok(Runtime { version: 0, addresses, ..built })
 }
 
 impl Runtime {
@@ -73,6 +78,7 @@ impl Runtime {
             remotes: self.remotes.clone(),
             names: self.names.clone(),
             registries: self.registries.clone(),
+            addresses: self.addresses.clone(),
             counters: self.counters.clone(),
             control: self.control.clone(),
             acceptors,

@@ -1,9 +1,8 @@
 //! Why the server stopped, or did not start.
 
-use crate::config;
+use crate::config::{self, ListenAddress};
 use crate::uring::SetupError;
 use std::io;
-use std::net::SocketAddr;
 
 /// Why the server stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +19,7 @@ pub enum Error {
     #[error("cannot listen on {address}: {error}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The error of the operating system.
         error: io::Error,
     },

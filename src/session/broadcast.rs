@@ -550,6 +550,8 @@ mod tests {
                 failures: 0,
                 draining: false,
                 congested: false,
+                sender: SocketAddr::from(([127, 0, 0, 1], 1)),
+                charged: false,
                 secure: false,
                 identity: None,
             }

@@ -8,10 +8,12 @@ mod broadcast;
 mod context;
 mod effect;
 mod ending;
+mod front;
 mod link;
 mod memory;
 mod pause;
 mod peer;
+mod proxy_header;
 mod queue;
 mod stage;
 
@@ -19,6 +21,7 @@ pub use broadcast::{Broadcast, DeliveryOutcome};
 pub use context::Context;
 pub use effect::{Dial, MaskKeys, PeerMessage, ProxyEffect};
 pub use ending::Ending;
+pub use front::AfterHeader;
 pub use link::Link;
 pub use memory::SendRate;
 pub use pause::{HeldInput, TurnTime};
@@ -36,6 +39,7 @@ use crate::work::CONNECTION_FAILURES;
 use crate::ws::close;
 use crate::ws::output::Codecs;
 use ending::Progress;
+use front::Front;
 use stage::{Stage, WebSocket};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -64,7 +68,9 @@ impl Session {
     /// Creates the session of a connection that was just accepted by a listener.
     pub fn new(peer: SocketAddr, listener: u16, now: Now, env: &Env) -> Session {
         let deadline = now.plus_ms(env.config.timeouts.head_ms);
-        Session { link: Link::new(peer, listener, deadline), stage: Stage::accepted() }
+        let mut link = Link::new(peer, listener, deadline);
+        link.front = Front::of(peer, env.listener(listener));
+        Session { link, stage: Stage::accepted() }
     }
 
     /// Creates the session of a dial whose connection is not established yet.
@@ -130,10 +136,15 @@ impl Session {
         cx.failures = self.link.failures;
         let mut out = self.link.queue.open_tail();
         let (taken, after) = self.stage.step(input, &mut out, &mut self.link.deadline, cx);
+        self.link.note_client(cx);
         self.link.queue.close_tail(out, cx.now.ms);
         let _ = self.link.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
         self.note_failures(cx);
-        match self.stage.enter(after, &mut self.link.deadline, cx) {
+        let entered = self.stage.enter(after, &mut self.link.deadline, cx);
+        if self.link.front.is_some() && self.stage.requests().is_none() {
+            self.link.front = None; // The client of a WebSocket or a stream does not change.
+        }
+        match entered {
             Progress::Need => (taken, Step::Need),
             Progress::Again if self.has_parked() => {
                 self.link.pause();
@@ -194,6 +205,7 @@ impl Session {
         if self.link.is_paused() {
             return; // Handled when the held input has been stepped through.
         }
+        self.note_torn_header(cx);
         self.link.note_truncation(cx);
         let otherwise = self.link.after_eof();
         self.call(cx, |stage, out, _, _| stage.on_eof(otherwise, out));
@@ -377,6 +389,12 @@ impl Session {
         if !link.deadline.due(cx.now) {
             return;
         }
+        if self.awaits_proxy_header() {
+            self.note_torn_header(cx);
+            cx.counters.timed_out.add(1);
+            return self.end(Ending::Cut, cx);
+        }
+        let link = &mut self.link;
         if link.is_sealed() && !self.stage.is_dialling() {
             cx.counters.timed_out.add(1);
             cx.counters.tls_failed.add(1);

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Connections that the kernel completes and queues before they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// A listening socket that shares its port with those of the other cores. Its connections inherit
 /// its options: no delay for small segments, and keep-alive probes.
@@ -24,8 +24,13 @@ pub fn listen(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<So
         socket.set_only_v6(only_v6)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    begin_to_listen(&socket)?;
     Ok(socket)
+}
+
+/// Lets a bound socket take connections. `net.core.somaxconn` bounds how many of them can wait.
+pub fn begin_to_listen(socket: &Socket) -> io::Result<()> {
+    socket.listen(BACKLOG)
 }
 
 /// Raises the limit of open files as far as this process may, and returns it.

@@ -8,6 +8,7 @@ mod compress;
 mod config;
 mod drain;
 mod forged;
+mod front;
 mod handshakes;
 mod history;
 mod links;

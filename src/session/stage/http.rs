@@ -7,6 +7,7 @@ use super::{cors, events, route, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered, Finish, SharedWith};
 use crate::gateway;
+use crate::gateway::forwarded::MalformedForwarding;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
 use crate::hub::Answer;
 use crate::limits::HTTP_PIPELINE;
@@ -106,6 +107,12 @@ impl Requests {
                 }
                 Progress::Again
             }
+            RequestEvent::Head(request, _) | RequestEvent::Request(request)
+                if cx.identify(&request).is_err() =>
+            {
+                self.replies.push_back(unidentified(cx));
+                Progress::Again
+            }
             RequestEvent::Head(request, body) => {
                 if let Some(entry) = router(cx).stream(&request) {
                     if self.replies.is_empty() {
@@ -155,6 +162,11 @@ impl Requests {
         }
         let Some(mut request) = self.reader.head() else { return Progress::Need };
         self.head_checked = true;
+        if cx.identify(&request).is_err() {
+            self.replies.push_back(unidentified(cx));
+            self.discard();
+            return Progress::Again;
+        }
         if upgrade::wanted(&request) || needs_body(&request, cx) {
             return Progress::Need;
         }
@@ -303,6 +315,15 @@ impl Requests {
         }
         false
     }
+}
+
+/// The response to a request of a trusted proxy whose client cannot be found.
+fn unidentified(cx: &Context<'_>) -> PendingReply {
+    cx.counters.http_errors.add(1);
+    let mut bytes = Vec::new();
+    let text = format!("{MalformedForwarding}\n");
+    Response::text(400, &text).connection(http::Connection::Close).push(&mut bytes);
+    PendingReply::bytes(bytes, true)
 }
 
 /// Whether any endpoint that the request may reach would use its body.

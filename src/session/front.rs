@@ -1,0 +1,167 @@
+//! Who the client is if a proxy is in front of the server: by the header of the PROXY protocol, and
+//! by the header fields of a request.
+
+use super::proxy_header::{HeaderRead, HeaderReader};
+use super::{Context, Session};
+use crate::config::{ForwardedHeaders, Listener, ProxyProtocol};
+use crate::gateway::forwarded::{self, MalformedForwarding};
+use crate::http::Request;
+use crate::stats::Counter;
+use std::net::SocketAddr;
+
+/// What a connection knows of the proxy in front, until its HTTP stage ends.
+pub(super) struct Front {
+    /// Who sends the requests: the peer of the connection itself, or the client that a PROXY header
+    /// has named.
+    pub(super) sender: SocketAddr,
+    /// Whether the client uses TLS to the proxy, if a PROXY header has said it.
+    pub(super) secure: Option<bool>,
+    /// The reader of the PROXY header that may come first.
+    header: Option<HeaderReader>,
+}
+
+impl Front {
+    /// What has to be known of a connection from `peer`; `None` if nothing that it says about its
+    /// client is read.
+    pub(super) fn of(peer: SocketAddr, listener: &Listener) -> Option<Box<Front>> {
+        let reads_header = listener.proxy_protocol != ProxyProtocol::Off;
+        let reads_fields =
+            listener.forwarded != ForwardedHeaders::Off && listener.trusts(peer.ip());
+        let header = reads_header.then(HeaderReader::default);
+        (reads_header || reads_fields)
+            .then(|| Box::new(Front { sender: peer, secure: None, header }))
+    }
+
+    /// Whether the first bytes of the connection are read as a PROXY header.
+    pub(super) fn awaits_header(&self) -> bool {
+        self.header.is_some()
+    }
+
+    /// Whether a part of a PROXY header has arrived.
+    pub(super) fn has_part_of_header(&self) -> bool {
+        self.header.as_ref().is_some_and(|reader| !reader.is_empty())
+    }
+}
+
+/// What follows the bytes of [`Session::read_proxy_header`].
+#[derive(Debug)]
+pub enum AfterHeader {
+    /// All bytes were taken.
+    Nothing,
+    /// The payload begins after this many of the bytes.
+    At(usize),
+    /// The connection has no header. These are all bytes of it up to now.
+    All(Vec<u8>),
+}
+
+impl Session {
+    /// Whether the first bytes of this connection are given to [`Session::read_proxy_header`].
+    pub fn awaits_proxy_header(&self) -> bool {
+        self.link.front.as_ref().is_some_and(|front| front.awaits_header())
+    }
+
+    /// Counts a new connection for the address of its peer. Returns false if it must be closed: the
+    /// address has too many connections, or only proxies may connect and this is none.
+    pub fn admit(&mut self, cx: &mut Context<'_>) -> bool {
+        let listener = cx.env.listener(cx.listener);
+        if listener.proxy_protocol == ProxyProtocol::Required && !listener.trusts(cx.peer.ip()) {
+            self.refuse_header(&cx.counters.proxy_headers_untrusted, cx);
+            return false;
+        }
+        let admitted = cx.admit();
+        self.link.note_client(cx);
+        admitted
+    }
+
+    /// Reads the first bytes of a connection, which may be a PROXY header.
+    pub fn read_proxy_header(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> AfterHeader {
+        let Some(front) = self.link.front.as_deref_mut() else { return AfterHeader::At(0) };
+        let Some(reader) = &mut front.header else { return AfterHeader::At(0) };
+        let listener = cx.env.listener(cx.listener);
+        let is_trusted = listener.trusts(front.sender.ip());
+        let counters = cx.counters;
+        let (after, stated) = match reader.read(bytes) {
+            HeaderRead::More => return AfterHeader::Nothing,
+            HeaderRead::Missing(_) if listener.proxy_protocol == ProxyProtocol::Required => {
+                return self.refuse_header(&counters.proxy_headers_missing, cx);
+            }
+            HeaderRead::Missing(all) => (AfterHeader::All(all), None),
+            _ if !is_trusted => {
+                return self.refuse_header(&counters.proxy_headers_untrusted, cx);
+            }
+            HeaderRead::Malformed => {
+                return self.refuse_header(&counters.proxy_headers_malformed, cx);
+            }
+            HeaderRead::Whole(at, stated) => (AfterHeader::At(at), Some(stated)),
+        };
+        front.header = None;
+        if let Some(stated) = stated {
+            counters.proxy_headers.add(1);
+            front.secure = stated.secure;
+            front.sender = stated.address.unwrap_or(front.sender);
+            (cx.sender, cx.peer) = (front.sender, front.sender);
+        }
+        if listener.forwarded == ForwardedHeaders::Off && front.secure.is_none() {
+            self.link.front = None;
+        }
+        let admitted = cx.admit();
+        self.link.note_client(cx);
+        if !admitted {
+            self.link.lost();
+            return AfterHeader::Nothing;
+        }
+        after
+    }
+
+    /// Notes that the connection has ended, or its time is over, before its PROXY header was whole.
+    pub(super) fn note_torn_header(&self, cx: &Context<'_>) {
+        if self.link.front.as_ref().is_some_and(|front| front.has_part_of_header()) {
+            cx.counters.proxy_headers_torn.add(1);
+        }
+    }
+
+    fn refuse_header(&mut self, counter: &Counter, cx: &Context<'_>) -> AfterHeader {
+        counter.add(1);
+        tracing::debug!(peer = %cx.peer, "closed because of its PROXY header, or for want of one");
+        self.link.lost();
+        AfterHeader::Nothing
+    }
+}
+
+impl Context<'_> {
+    /// Finds the client of a request by its header fields, if they are to be believed. This is the
+    /// client of the connection from here on.
+    ///
+    /// # Errors
+    /// A trusted proxy has sent a field that cannot be read.
+    pub(super) fn identify(&mut self, request: &Request<'_>) -> Result<(), MalformedForwarding> {
+        let listener = self.env.listener(self.listener);
+        if listener.forwarded == ForwardedHeaders::Off {
+            return Ok(());
+        }
+        if !listener.trusts(self.sender.ip()) {
+            let has_any = forwarded::is_present(listener, request);
+            self.counters.forwarded_untrusted.add(has_any.into());
+            return Ok(());
+        }
+        let found = forwarded::client(listener, request).inspect_err(|_| {
+            self.counters.forwarded_malformed.add(1);
+        })?;
+        self.peer = found.address.unwrap_or(self.sender);
+        self.secure = found.secure.unwrap_or(self.secure);
+        Ok(())
+    }
+
+    /// Counts the connection for the client's address, unless that was done before. Trusted proxies
+    /// and peers on a Unix socket are not counted. Returns false if the address has too many
+    /// connections.
+    pub(super) fn admit(&mut self) -> bool {
+        let ip = self.peer.ip();
+        if self.charged || ip.is_unspecified() || self.env.listener(self.listener).trusts(ip) {
+            return true;
+        }
+        self.charged = self.env.runtime.addresses.enter(ip);
+        self.counters.refused_address.add((!self.charged).into());
+        self.charged
+    }
+}
