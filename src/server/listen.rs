@@ -11,9 +11,15 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The permissions of a Unix socket for which `mode` is not configured.
 const MODE: FileMode = FileMode(0o660);
+
+/// How often a Unix socket that is answered is tried again, and after which pauses. The kernel frees
+/// the ring of a process that was killed some time after its end, and answers for it until then.
+const RETRIES: u32 = 10;
+const RETRY: Duration = Duration::from_millis(100);
 
 /// What the server listens on.
 #[derive(Default)]
@@ -134,16 +140,32 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     if !found.file_type().is_socket() {
         return in_use("the file exists and is no socket, so it is not replaced");
     }
+    let mut tries = 0;
+    loop {
+        match connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return fs::remove_file(path);
+            }
+            Ok(()) if tries == RETRIES => return in_use("another process listens on this socket"),
+            Ok(()) => {
+                tries += 1;
+                std::thread::sleep(RETRY);
+            }
+            Err(error) => {
+                let text = format!("the socket exists, and cannot be tried: {error}");
+                return Err(io::Error::new(error.kind(), text));
+            }
+        }
+    }
+}
+
+/// Connects to a Unix socket and closes the connection. A full backlog is a server's, too.
+fn connect(path: &Path) -> io::Result<()> {
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // A full backlog must not block the start.
     probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Ok(()) => in_use("another process listens on this socket"),
-        Err(error) => Err(io::Error::new(
-            error.kind(),
-            format!("the socket exists, and is not free: {error}"),
-        )),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        outcome => outcome,
     }
 }
 
