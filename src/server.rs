@@ -4,18 +4,19 @@ mod confine;
 mod error;
 mod listen;
 mod reload;
+mod sizing;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use error::Error;
 use listen::{SocketFile, listen_all};
 pub use reload::ConfigSource;
+use sizing::ServerSize;
 
 use crate::config::{self, Config, ListenAddress, Overrides};
 use crate::control::Control;
 use crate::dialect::{Env, SocketIds};
 use crate::hub::Hasher;
-use crate::limits::REACTOR_CONNECTIONS;
 use crate::reactor::{
     ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Inbox, Listeners, Mail, Outbox, Parts, Peers,
     Reactor, wire,
@@ -37,8 +38,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use watch::{Threads, Watch};
 
-/// File descriptors reserved for other uses than connections: listeners, rings, logs.
-const RESERVED_FILES: u64 = 64;
 /// The maximum number of accepts in flight for each listener.
 const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// The minimum capacity of a mailbox between two cores, in messages.
@@ -78,12 +77,7 @@ impl Server {
     /// Starts the server. If `files` is given, restricts the process after it listens; these files
     /// stay readable because they are read again later.
     fn launch(config: Config, files: Option<&[PathBuf]>) -> Result<Server, Error> {
-        let cores = sys::cores();
-        let count = match config.threads {
-            0 => cores.len().min(crate::limits::MAX_CORES),
-            threads => threads,
-        } as u16;
-        let connections = connections_per_reactor(&config, count)?;
+        let ServerSize { reactors: count, pins, connections } = ServerSize::choose(&config)?;
         // Before the process is restricted, because it may read the system's certificates.
         let mut env = Env::new(config, 0).map_err(Error::Config)?;
         let listening = listen_all(&env.config.listeners, count)?;
@@ -126,7 +120,7 @@ impl Server {
         let (mut outboxes, mut inbox) = server.start_control(&setup.common.env, count)?;
         let (ready, started) = mpsc::channel();
         for (core, mail) in wire(&peers, mail_bound).into_iter().enumerate() {
-            let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
+            let place = (!pins.is_empty()).then(|| pins[core % pins.len()]);
             let counters = server.counters[core].clone();
             let (outbox, inbox, sockets) =
                 (outboxes.next(), inbox.take(), listening.sockets.clone());
@@ -156,7 +150,7 @@ impl Server {
     ) -> Result<(), Error> {
         for started in started.iter().take(self.threads.len()) {
             self.fixed_bytes = started.map_err(|error| {
-                let advice = probe::cause(&error).advice();
+                let advice = probe::cause(&error, self.threads.len()).advice();
                 Error::NoIoUring { error, advice }
             })?;
         }
@@ -437,19 +431,6 @@ fn ring_settings(config: &Config, connections: u32) -> Settings {
         accepts: ACCEPTS * config.listeners.len() as u32,
         restricted: config.process.ring_restrictions,
     }
-}
-
-/// The maximum number of connections of each reactor: the configured limit, bounded by the limit of
-/// open files (which applies to each ring's file table separately) and by [`REACTOR_CONNECTIONS`].
-fn connections_per_reactor(config: &Config, reactors: u16) -> Result<u32, Error> {
-    let limit = sys::raise_file_limit()
-        .map_err(|e| Error::System("cannot raise the limit of open files", e))?;
-    let max = limit.saturating_sub(RESERVED_FILES).max(RESERVED_FILES) as usize;
-    let wanted = match config.limits.connections {
-        0 => max,
-        total => total.div_ceil(usize::from(reactors)),
-    };
-    Ok(wanted.min(max).min(REACTOR_CONNECTIONS) as u32)
 }
 
 /// Serves until SIGTERM or SIGINT, then drains; a second such signal ends the process at once with

@@ -33,21 +33,61 @@ pub fn begin_to_listen(socket: &Socket) -> io::Result<()> {
     socket.listen(BACKLOG)
 }
 
-/// Raises the limit of open files as far as this process may, and returns it.
-pub fn raise_file_limit() -> io::Result<u64> {
+/// A limit of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// The number of open files.
+    OpenFiles,
+    /// Bytes of locked memory.
+    LockedMemory,
+}
+
+/// The value of a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessLimit {
+    /// The value in force.
+    pub now: u64,
+    /// The value up to which the process may raise it.
+    pub max: u64,
+}
+
+impl ProcessLimit {
+    /// Whether there is no limit.
+    pub fn is_unlimited(&self) -> bool {
+        self.now == libc::RLIM_INFINITY
+    }
+}
+
+/// Raises a limit as far as this process may, and returns it.
+pub fn raise_limit(kind: LimitKind) -> io::Result<ProcessLimit> {
+    let resource = match kind {
+        LimitKind::OpenFiles => libc::RLIMIT_NOFILE,
+        LimitKind::LockedMemory => libc::RLIMIT_MEMLOCK,
+    };
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for the call to fill.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     if limit.rlim_cur < limit.rlim_max {
         let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
         // SAFETY: `wanted` is valid for the call to read.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
-            return Ok(wanted.rlim_cur);
+        if unsafe { libc::setrlimit(resource, &raw const wanted) } == 0 {
+            limit = wanted;
         }
     }
-    Ok(limit.rlim_cur)
+    Ok(ProcessLimit { now: limit.rlim_cur, max: limit.rlim_max })
+}
+
+/// Raises the limit of open files as far as this process may, and returns it.
+pub fn raise_file_limit() -> io::Result<u64> {
+    Ok(raise_limit(LimitKind::OpenFiles)?.now)
+}
+
+/// Whether this process may lock memory without limit.
+pub fn may_lock_all_memory() -> bool {
+    use caps::{CapSet, Capability};
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
 }
 
 /// The cores on which this process may run, in ascending order.
