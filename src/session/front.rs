@@ -23,13 +23,12 @@ pub(super) struct Front {
 impl Front {
     /// What has to be known of a connection from `peer`; `None` if nothing that it says about its
     /// client is read.
-    pub(super) fn of(peer: SocketAddr, listener: &Listener) -> Option<Box<Front>> {
+    pub(super) fn of(peer: SocketAddr, listener: &Listener) -> Option<Front> {
         let reads_header = listener.proxy_protocol != ProxyProtocol::Off;
         let reads_fields =
             listener.forwarded != ForwardedHeaders::Off && listener.trusts(peer.ip());
         let header = reads_header.then(HeaderReader::default);
-        (reads_header || reads_fields)
-            .then(|| Box::new(Front { sender: peer, secure: None, header }))
+        (reads_header || reads_fields).then_some(Front { sender: peer, secure: None, header })
     }
 
     /// Whether the first bytes of the connection are read as a PROXY header.
@@ -57,7 +56,23 @@ pub enum AfterHeader {
 impl Session {
     /// Whether the first bytes of this connection are given to [`Session::read_proxy_header`].
     pub fn awaits_proxy_header(&self) -> bool {
-        self.link.front.as_ref().is_some_and(|front| front.awaits_header())
+        self.front().is_some_and(|front| front.awaits_header())
+    }
+
+    /// What is known of the proxy in front, in the HTTP stage.
+    fn front(&self) -> Option<&Front> {
+        self.stage.requests()?.front.as_ref()
+    }
+
+    /// The address of who sends the requests: the client's, or that of the proxy which forwards the
+    /// requests of several clients on this connection.
+    pub fn sender(&self) -> SocketAddr {
+        self.front().map_or_else(|| self.link.peer(), |front| front.sender)
+    }
+
+    /// Whether the client uses TLS, as far as is known without the header fields of a request.
+    pub fn is_client_secure(&self) -> bool {
+        self.front().and_then(|front| front.secure).unwrap_or(self.link.is_secure())
     }
 
     /// Counts a new connection for the address of its peer. Returns false if it must be closed: the
@@ -75,7 +90,10 @@ impl Session {
 
     /// Reads the first bytes of a connection, which may be a PROXY header.
     pub fn read_proxy_header(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> AfterHeader {
-        let Some(front) = self.link.front.as_deref_mut() else { return AfterHeader::At(0) };
+        let requests = self.stage.requests_mut();
+        let Some(front) = requests.and_then(|it| it.front.as_mut()) else {
+            return AfterHeader::At(0);
+        };
         let Some(reader) = &mut front.header else { return AfterHeader::At(0) };
         let listener = cx.env.listener(cx.listener);
         let is_trusted = listener.trusts(front.sender.ip());
@@ -101,9 +119,6 @@ impl Session {
             front.sender = stated.address.unwrap_or(front.sender);
             (cx.sender, cx.peer) = (front.sender, front.sender);
         }
-        if listener.forwarded == ForwardedHeaders::Off && front.secure.is_none() {
-            self.link.front = None;
-        }
         let admitted = cx.admit();
         self.link.note_client(cx);
         if !admitted {
@@ -115,7 +130,7 @@ impl Session {
 
     /// Notes that the connection has ended, or its time is over, before its PROXY header was whole.
     pub(super) fn note_torn_header(&self, cx: &Context<'_>) {
-        if self.link.front.as_ref().is_some_and(|front| front.has_part_of_header()) {
+        if self.front().is_some_and(|front| front.has_part_of_header()) {
             cx.counters.proxy_headers_torn.add(1);
         }
     }

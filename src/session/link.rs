@@ -6,7 +6,6 @@
 
 use super::Context;
 use super::ending::Ending;
-use super::front::Front;
 use super::pause::{HeldInput, READ_AHEAD, Share, TurnTime};
 use super::queue::WriteQueue;
 use crate::http::{Connection, Response};
@@ -41,8 +40,6 @@ pub struct Link {
     /// sets it.
     pub waits: bool,
     pub(super) deadline: Deadline,
-    /// What is known of the proxy in front, if there may be one.
-    pub(super) front: Option<Box<Front>>,
     /// Whether the connection is counted for its client's address, which then does not change.
     charged: bool,
     /// The client's address and port, without the padding of a `SocketAddr`. An IPv4 address is
@@ -81,7 +78,6 @@ impl Link {
             counted_fresh: false,
             waits: false,
             deadline,
-            front: None,
             charged: false,
             ip: octets(peer.ip()),
             port: peer.port(),
@@ -99,18 +95,6 @@ impl Link {
     /// unspecified address for a peer on a Unix socket.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
-    }
-
-    /// The address of who sends the requests: the client's, or that of the proxy which forwards the
-    /// requests of several clients on this connection.
-    pub fn sender(&self) -> SocketAddr {
-        self.front.as_ref().map_or_else(|| self.peer(), |front| front.sender)
-    }
-
-    /// Whether the client uses TLS, as far as is known without the header fields of a request.
-    pub fn is_client_secure(&self) -> bool {
-        let stated = self.front.as_ref().and_then(|front| front.secure);
-        stated.unwrap_or(self.is_secure())
     }
 
     /// Whether the connection is counted for its client's address.

@@ -68,9 +68,8 @@ impl Session {
     /// Creates the session of a connection that was just accepted by a listener.
     pub fn new(peer: SocketAddr, listener: u16, now: Now, env: &Env) -> Session {
         let deadline = now.plus_ms(env.config.timeouts.head_ms);
-        let mut link = Link::new(peer, listener, deadline);
-        link.front = Front::of(peer, env.listener(listener));
-        Session { link, stage: Stage::accepted() }
+        let front = Front::of(peer, env.listener(listener));
+        Session { link: Link::new(peer, listener, deadline), stage: Stage::accepted(front) }
     }
 
     /// Creates the session of a dial whose connection is not established yet.
@@ -140,11 +139,7 @@ impl Session {
         self.link.queue.close_tail(out, cx.now.ms);
         let _ = self.link.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
         self.note_failures(cx);
-        let entered = self.stage.enter(after, &mut self.link.deadline, cx);
-        if self.link.front.is_some() && self.stage.requests().is_none() {
-            self.link.front = None; // The client of a WebSocket or a stream does not change.
-        }
-        match entered {
+        match self.stage.enter(after, &mut self.link.deadline, cx) {
             Progress::Need => (taken, Step::Need),
             Progress::Again if self.has_parked() => {
                 self.link.pause();

@@ -259,7 +259,7 @@ impl Shard {
             now,
             conn: ConnId { core: self.core, slot },
             peer: session.link.peer(),
-            sender: session.link.sender(),
+            sender: session.sender(),
             charged: session.link.is_charged(),
             listener: session.link.listener(),
             env: &self.env,
@@ -276,7 +276,7 @@ impl Shard {
             failures: 0,
             draining: self.drain.is_some(),
             congested: self.mail.up_is_full(self.mail_bound),
-            secure: session.link.is_client_secure(),
+            secure: session.is_client_secure(),
             identity: session.identity(),
         };
         Some((session, cx))

@@ -14,6 +14,7 @@ use crate::limits::HTTP_PIPELINE;
 use crate::session::Context;
 use crate::session::context::context;
 use crate::session::ending::{Ending, Progress};
+use crate::session::front::Front;
 use crate::time::Deadline;
 use std::collections::VecDeque;
 
@@ -31,6 +32,8 @@ pub(crate) struct Requests {
     first: u32,
     /// Whether any whole request has been read.
     had_request: bool,
+    /// What is known of the proxy in front, if there may be one.
+    pub(crate) front: Option<Front>,
     /// Whether the head of the request whose body is being read was checked.
     head_checked: bool,
 }
@@ -78,6 +81,10 @@ impl PendingReply {
 }
 
 impl Requests {
+    pub(crate) fn new(front: Option<Front>) -> Requests {
+        Requests { front, ..Requests::default() }
+    }
+
     pub(crate) fn step(
         &mut self,
         input: &mut [u8],

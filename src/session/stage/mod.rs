@@ -33,6 +33,7 @@ pub(super) use websocket::{Framing, WebSocket};
 use super::Context;
 use super::effect::{Dial, PeerMessage};
 use super::ending::{Ending, Progress};
+use super::front::Front;
 use crate::codec::Format;
 use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Effects, Env, Why};
@@ -58,8 +59,8 @@ pub(super) enum Stage {
 
 impl Stage {
     /// The stage of a connection that was just accepted.
-    pub(super) fn accepted() -> Stage {
-        Stage::Http(Box::default())
+    pub(super) fn accepted(front: Option<Front>) -> Stage {
+        Stage::Http(Box::new(Requests::new(front)))
     }
 
     /// The stage of a connection that is being dialled.
