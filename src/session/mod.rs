@@ -5,6 +5,7 @@
 //! frame, and the session an [`Ending`].
 
 mod broadcast;
+mod client;
 mod context;
 mod effect;
 mod ending;
@@ -18,10 +19,10 @@ mod queue;
 mod stage;
 
 pub use broadcast::{Broadcast, DeliveryOutcome};
+pub use client::AfterHeader;
 pub use context::Context;
 pub use effect::{Dial, MaskKeys, PeerMessage, ProxyEffect};
 pub use ending::Ending;
-pub use front::AfterHeader;
 pub use link::Link;
 pub use memory::SendRate;
 pub use pause::{HeldInput, TurnTime};

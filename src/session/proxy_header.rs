@@ -44,9 +44,9 @@ pub(super) enum HeaderRead {
 }
 
 impl HeaderReader {
-    /// Whether no byte has arrived.
-    pub(super) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+    /// Heap bytes of the part that has arrived.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
     }
 
     /// Reads bytes that follow those of the last call.

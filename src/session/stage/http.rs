@@ -236,7 +236,8 @@ impl Requests {
             Body::Bytes(bytes) => bytes.capacity(),
             Body::Later(_) => size_of::<Unfinished>(),
         };
-        self.reader.held_bytes() + self.replies.iter().map(bytes).sum::<usize>()
+        let header = self.front.as_ref().map_or(0, Front::held_bytes);
+        header + self.reader.held_bytes() + self.replies.iter().map(bytes).sum::<usize>()
     }
 
     /// Frees the input; nothing more is read.
