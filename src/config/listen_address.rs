@@ -97,6 +97,12 @@ impl<'de> Deserialize<'de> for ListenAddress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileMode(pub u32);
 
+impl Default for FileMode {
+    fn default() -> FileMode {
+        FileMode(0o660)
+    }
+}
+
 impl FromStr for FileMode {
     type Err = std::num::ParseIntError;
 

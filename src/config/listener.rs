@@ -19,10 +19,10 @@ section! {
         /// absolute path of a Unix socket. A socket file that no server answers any more is
         /// replaced, any other file is an error; the file is removed when the server stops.
         pub address: ListenAddress;
-        /// Permissions of the Unix socket; by default "0660", so that its user and group may
+        /// Permissions of the Unix socket, as `chmod` takes them; "0660" lets its user and group
         /// connect.
         #[serde(default)]
-        pub mode: Option<FileMode>;
+        pub mode: FileMode;
         /// Whether an IPv6 address takes IPv6 connections only. Otherwise `[::]` also takes IPv4
         /// connections, unless another listener has an IPv4 address with the same port.
         #[serde(default)]
@@ -76,7 +76,7 @@ impl Default for Listener {
     fn default() -> Listener {
         Listener {
             address: SocketAddr::from(([127, 0, 0, 1], 6001)).into(),
-            mode: None,
+            mode: FileMode::default(),
             v6_only: false,
             name: String::new(),
             allowed_origins: Vec::new(),
@@ -184,7 +184,7 @@ pub(super) fn check(listeners: &[Listener], is_demo: bool) -> Result<(), Error> 
 fn check_listener(listener: &Listener) -> Result<(), Error> {
     listener.check_ranges()?;
     let needed = |key: &str, text| Err(Error::keyed(key, Problem::Needed(text)));
-    if listener.mode.is_some() && listener.address.path().is_none() {
+    if listener.mode != FileMode::default() && listener.address.path().is_none() {
         return needed("mode", "no mode, because the address is no Unix socket");
     }
     if listener.v6_only && !listener.address.ip().is_some_and(|address| address.is_ipv6()) {

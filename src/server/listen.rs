@@ -13,9 +13,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The permissions of a Unix socket for which `mode` is not configured.
-const MODE: FileMode = FileMode(0o660);
-
 /// How often a Unix socket that is answered is tried again, and after which pauses. The kernel frees
 /// the ring of a process that was killed some time after its end, and answers for it until then.
 const RETRIES: u32 = 10;
@@ -55,7 +52,7 @@ pub(super) fn listen_all(
             }
             ListenAddress::Unix(path) => {
                 let address = listener.address.clone();
-                let listened = listen_unix(path, listener.mode.unwrap_or(MODE));
+                let listened = listen_unix(path, listener.mode);
                 let (socket, file) =
                     listened.map_err(|error| Error::Listen { address: address.clone(), error })?;
                 listening.addresses.push(address);
@@ -172,6 +169,8 @@ fn connect(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MODE: FileMode = FileMode(0o660);
     use std::os::unix::net::{UnixListener, UnixStream};
 
     /// A folder of its own for a test.

@@ -186,7 +186,7 @@ def haproxy(front):
     with open(path, encoding="utf-8") as file:
         text = file.read()
     with open(path, "w", encoding="utf-8") as file:
-        file.write(text.replace(" send-proxy-v2", "").replace(" check", ""))
+        file.write(re.sub(" send-proxy-v2.*", "", text))
     with front.server("polycast.toml behind HAProxy"):
         with Process(front.folder, "haproxy", "haproxy", "-db", "-f", path):
             wait_for("HAProxy", lambda: listens(front.front))
