@@ -108,8 +108,8 @@ pub(super) fn listen_at(
     if listeners.iter().any(|it| *it != at(&it.address)) {
         return Err(refuse(
             "the listeners of the configuration differ in other settings than the \
-             address, so the settings of the new addresses are ambiguous; change the addresses in the \
-             configuration",
+             address, so the settings of the new addresses are ambiguous; change the addresses in \
+             the configuration",
         ));
     }
     if addresses.len() > 1 && !first.name.is_empty() {

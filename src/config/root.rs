@@ -39,8 +39,8 @@ section! {
     /// A whole configuration, checked and ready for use. Its default has every key at its default;
     /// it has no application, so it does not pass the check by itself.
     pub struct Config {
-        /// Number of reactor threads, one per core. 0 is one for each core that the process may use,
-        /// or fewer if the control group has a quota: the quota rounded down, at least one.
+        /// Number of reactor threads, one per core. 0 is one for each core that the process may
+        /// use, or fewer if the control group has a quota: the quota rounded down, at least one.
         pub threads: usize = 0, count(0..=MAX_CORES as u64);
         /// Whether each reactor thread is pinned to one core. With a quota of less than all cores
         /// threads are not pinned, so that the kernel can move them to idle cores.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How often a Unix socket that is answered is tried again, and after which pauses. The kernel frees
-/// the ring of a process that was killed some time after its end, and answers for it until then.
+/// How often a Unix socket that is answered is tried again, and after which pauses. The kernel
+/// frees the ring of a process that was killed some time after its end, and answers until then.
 const RETRIES: u32 = 10;
 const RETRY: Duration = Duration::from_millis(100);
 

@@ -54,7 +54,8 @@ impl Unsupported {
             Unsupported::LockedMemory(limit, reactors) => {
                 let advice = resources::locked_advice(resources::locked_wanted(reactors));
                 format!(
-                    "RLIMIT_MEMLOCK, the limit of locked memory, is {} KiB, which is too low: {advice}",
+                    "RLIMIT_MEMLOCK, the limit of locked memory, is {} KiB, which is too low: \
+                     {advice}",
                     limit / 1024
                 )
             }
