@@ -1,6 +1,6 @@
 //! The section `listeners`: the addresses on which the server accepts connections.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::error::{Error, Problem};
 use super::listen_address::{FileMode, ListenAddress};
@@ -129,6 +129,12 @@ fn one_hop() -> u16 {
 const SAME_ORIGIN: &str = "same-origin";
 
 impl Listener {
+    /// Whether what `peer` says about its client is believed. The unspecified address is that of a
+    /// peer on a Unix socket.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        trusted::holds(&self.trusted_proxies, peer)
+    }
+
     /// Whether a WebSocket may be opened from `origin` by a request for `authority`. A request
     /// without `Origin` is admitted: it does not come from a browser, and another client could send
     /// any origin.
@@ -190,7 +196,9 @@ fn check_listener(listener: &Listener) -> Result<(), Error> {
     if listener.v6_only && !listener.address.ip().is_some_and(|address| address.is_ipv6()) {
         return needed("v6_only", "false, because the address is not an IPv6 address");
     }
-    trusted::check(listener)?;
+    let reads = listener.proxy_protocol != ProxyProtocol::Off
+        || listener.forwarded != ForwardedHeaders::Off;
+    trusted::check(&listener.trusted_proxies, reads, listener.address.path().is_some())?;
     if !listener.name.is_empty() {
         check_name("name", &listener.name)?;
     }

@@ -9,8 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
 use super::error::{Error, Problem};
-use super::listen_address::{ListenAddress, parse};
-use super::listener::Listener;
+use super::listen_address::parse;
 use super::section::{texts, words};
 
 const UNIX: &str = "unix";
@@ -99,22 +98,17 @@ impl<'de> Deserialize<'de> for TrustedProxy {
     }
 }
 
-impl Listener {
-    /// Whether what `peer` says about its client is believed. The unspecified address is that of a
-    /// peer on a Unix socket.
-    pub fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.trusted_proxies.iter().any(|proxy| proxy.holds(peer))
-    }
+/// Whether one of the proxies is `peer`.
+pub(super) fn holds(proxies: &[TrustedProxy], peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    proxies.iter().any(|proxy| proxy.holds(peer))
 }
 
-/// Checks the keys of this file together.
-pub(super) fn check(listener: &Listener) -> Result<(), Error> {
+/// Checks the trusted proxies of a listener. `reads` is whether anything that they say is read,
+/// `is_unix` whether the listener is a Unix socket.
+pub(super) fn check(proxies: &[TrustedProxy], reads: bool, is_unix: bool) -> Result<(), Error> {
     let needed = |text| Err(Error::keyed("trusted_proxies", Problem::Needed(text)));
-    let reads = listener.proxy_protocol != ProxyProtocol::Off
-        || listener.forwarded != ForwardedHeaders::Off;
-    let is_unix = matches!(listener.address, ListenAddress::Unix(_));
-    match listener.trusted_proxies.as_slice() {
+    match proxies {
         [] if reads => {
             needed("the networks of the proxies, because proxy_protocol or forwarded is on")
         }
@@ -133,9 +127,8 @@ mod tests {
     use super::*;
 
     fn trusts(proxies: &[&str], peer: &str) -> bool {
-        let trusted_proxies = proxies.iter().map(|it| it.parse().unwrap()).collect();
-        let listener = Listener { trusted_proxies, ..Listener::default() };
-        listener.trusts(peer.parse().unwrap())
+        let proxies: Vec<TrustedProxy> = proxies.iter().map(|it| it.parse().unwrap()).collect();
+        holds(&proxies, peer.parse().unwrap())
     }
 
     #[test]

@@ -1353,12 +1353,12 @@ fn config_listener_on_a_unix_socket_or_behind_a_proxy() {
         (
             ip,
             "forwarded_hops = 0, forwarded = 'forwarded', trusted_proxies = ['::1']",
-            "forwarded_hops: expected 1 to 16, found 0",
+            "forwarded_hops: 0 is out of range; accepted: 1 to 16",
         ),
         (
             ip,
             "forwarded_hops = 17, forwarded = 'forwarded', trusted_proxies = ['::1']",
-            "forwarded_hops: expected 1 to 16, found 17",
+            "forwarded_hops: 17 is out of range; accepted: 1 to 16",
         ),
     ] {
         match parse(&format!("{}\n{APP}", at(address, more))) {

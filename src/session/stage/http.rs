@@ -95,25 +95,13 @@ impl Requests {
         if self.replies.back().is_some_and(|reply| reply.last) {
             return (input.len(), Transition::NEED);
         }
-        let configured = &cx.env.config.limits;
-        let limits = http::HeadLimits {
-            head_bytes: configured.http_head_bytes,
-            head_fields: configured.http_head_fields,
-            body_bytes: configured.http_body_bytes,
-        };
+        let limits = head_limits(cx);
         let phase = self.reader.phase();
         self.reader.offer(cx.env.streams);
         let (taken, event) = self.reader.next(&limits, input);
         let after = match event {
             RequestEvent::Need => self.look_at_head(cx),
-            RequestEvent::Continue => {
-                let refused = self.look_at_head(cx);
-                if matches!(refused, Progress::Need) {
-                    let bytes = http::CONTINUE.to_vec();
-                    self.replies.push_back(PendingReply::bytes(bytes, false));
-                }
-                Progress::Again
-            }
+            RequestEvent::Continue => self.on_continue(cx),
             RequestEvent::Head(request, _) | RequestEvent::Request(request)
                 if cx.identify(&request).is_err() =>
             {
@@ -158,6 +146,15 @@ impl Requests {
         self.head_checked &= self.reader.phase() == Phase::Body;
         self.reader.take_back();
         (taken, Transition::Stay(after))
+    }
+
+    /// Handles a client that waits for 100 Continue before it sends the body.
+    fn on_continue(&mut self, cx: &mut Context<'_>) -> Progress {
+        if matches!(self.look_at_head(cx), Progress::Need) {
+            let bytes = http::CONTINUE.to_vec();
+            self.replies.push_back(PendingReply::bytes(bytes, false));
+        }
+        Progress::Again
     }
 
     /// Checks the head of a request whose body has not arrived. If the body is long and no endpoint
@@ -322,6 +319,15 @@ impl Requests {
             self.replies = VecDeque::new();
         }
         false
+    }
+}
+
+fn head_limits(cx: &Context<'_>) -> http::HeadLimits {
+    let configured = &cx.env.config.limits;
+    http::HeadLimits {
+        head_bytes: configured.http_head_bytes,
+        head_fields: configured.http_head_fields,
+        body_bytes: configured.http_body_bytes,
     }
 }
 
