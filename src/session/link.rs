@@ -16,6 +16,10 @@ use crate::work::{self, WorkKind};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+/// The bit that says that a connection is counted for its client's address, which then does not
+/// change. No server has so many listeners.
+const CHARGED: u16 = 1 << 15;
+
 /// See the module's documentation.
 pub struct Link {
     pub(super) queue: WriteQueue,
@@ -40,12 +44,12 @@ pub struct Link {
     /// sets it.
     pub waits: bool,
     pub(super) deadline: Deadline,
-    /// Whether the connection is counted for its client's address, which then does not change.
-    charged: bool,
     /// The client's address and port, without the padding of a `SocketAddr`. An IPv4 address is
     /// stored as an IPv4-mapped IPv6 address.
     ip: [u8; 16],
     port: u16,
+    /// The number of the listener, with the bit [`CHARGED`]. A byte of its own for the bit would
+    /// take a session to the allocator's next size class.
     listener: u16,
     /// Whether reading is paused because the core is short of memory.
     starved: bool,
@@ -78,7 +82,6 @@ impl Link {
             counted_fresh: false,
             waits: false,
             deadline,
-            charged: false,
             ip: octets(peer.ip()),
             port: peer.port(),
             listener,
@@ -88,7 +91,7 @@ impl Link {
 
     /// The number of the listener that accepted the connection.
     pub fn listener(&self) -> u16 {
-        self.listener
+        self.listener & !CHARGED
     }
 
     /// The client's address: the peer's, unless a trusted proxy has named another. It is the
@@ -99,14 +102,14 @@ impl Link {
 
     /// Whether the connection is counted for its client's address.
     pub fn is_charged(&self) -> bool {
-        self.charged
+        self.listener & CHARGED != 0
     }
 
     /// Keeps what a call has found out about the client.
     pub(super) fn note_client(&mut self, cx: &Context<'_>) {
-        if !self.charged {
+        if !self.is_charged() {
             (self.ip, self.port) = (octets(cx.peer.ip()), cx.peer.port());
-            self.charged = cx.charged;
+            self.listener |= if cx.charged { CHARGED } else { 0 };
         }
     }
 
