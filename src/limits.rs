@@ -13,6 +13,9 @@ pub const UPSTREAMS: usize = 256;
 /// The maximum number of connections of one reactor: the kernel's limit of a ring's file table.
 pub const REACTOR_CONNECTIONS: usize = 1 << 20;
 
+/// The maximum length of a header of the PROXY protocol, version 2, in bytes. Its addresses take at
+/// most 232; the rest is for its optional fields.
+pub const PROXY_HEADER_BYTES: usize = 4096;
 /// The maximum size of an HTTP request head in bytes: request line, headers and the blank line.
 pub const HTTP_HEAD_BYTES: usize = 16 * 1024;
 /// The default maximum number of header fields of one HTTP request.

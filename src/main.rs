@@ -12,14 +12,13 @@ mod log;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use polycast::config::{self, Config, IoDriver, LogFormat, Overrides};
+use polycast::config::{self, Config, IoDriver, ListenAddress, LogFormat, Overrides};
 use polycast::{parts, server};
 
 #[global_allocator]
@@ -90,11 +89,11 @@ struct Serve {
     /// The configuration file: .toml, .yaml or .yml. Without it, a demo application is served
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Listen on this address instead of the configured ones, with the other settings of the
-    /// configured listener (tls, allowed_origins, name); may be given several times. Refused if the
-    /// configuration has listeners that differ in these settings
+    /// Listen on this address (IP and port, or unix:/path) instead of the configured ones, with the
+    /// other settings of the configured listener, such as tls; may be given several times. Refused
+    /// if the configuration has listeners that differ in these settings
     #[arg(short, long, value_name = "ADDR")]
-    listen: Vec<SocketAddr>,
+    listen: Vec<ListenAddress>,
     /// The number of reactors, one thread each; 0 is one reactor per core
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,

@@ -7,28 +7,29 @@ mod listen;
 mod process;
 mod reactor_thread;
 mod reload;
+mod sizing;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use error::Error;
 pub use process::run;
 pub use reload::ConfigSource;
+use sizing::ServerSize;
 
-use crate::config::{self, Config, IoDriver, Overrides};
+use crate::config::{self, Config, IoDriver, ListenAddress, Overrides};
 use crate::control::Control;
 use crate::dialect::{Env, SocketIds};
 use crate::driver::{Settings, SetupError};
 use crate::hub::Hasher;
 use crate::reactor::{
-    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Addresses, Inbox, Listeners, Mail, Outbox, Peers,
-    Waker, wire,
+    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Inbox, Listeners, Mail, Outbox, Peers, Waker, wire,
 };
 use crate::shard::Common;
 use crate::stats::Counters;
 use crate::uring::probe;
 use crate::uring::sys::{self, Clock};
 use io_driver::RunningDriver;
-use listen::listen_all;
+use listen::{SocketFile, listen_all};
 use reactor_thread::{ReactorSetup, ReactorThread, run_reactor_thread};
 use std::io;
 use std::iter::repeat_with;
@@ -36,7 +37,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::sync::{Arc, Barrier, OnceLock};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use watch::Threads;
 
@@ -47,7 +48,11 @@ const LANE_MIN: usize = 64;
 
 /// A running server.
 pub struct Server {
+    listening: Vec<ListenAddress>,
+    /// The IP addresses of `listening`.
     addresses: Vec<SocketAddr>,
+    /// The files of the Unix sockets, until the server stops.
+    socket_files: Mutex<Vec<SocketFile>>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     peers: Arc<Peers>,
     counters: Vec<Arc<Counters>>,
@@ -74,15 +79,10 @@ impl Server {
     /// Starts the server. If `files` is given, restricts the process after it listens; these files
     /// stay readable because they are read again later.
     fn launch(config: Config, files: Option<&[PathBuf]>) -> Result<Server, Error> {
-        let cores = sys::cores();
-        let count = match config.threads {
-            0 => cores.len().min(crate::limits::MAX_CORES),
-            threads => threads,
-        } as u16;
-        let bounds = io_driver::bounds(&config, count)?;
+        let ServerSize { reactors: count, pins, connections } = ServerSize::choose(&config)?;
         // Before the process is restricted, because it may read the system's certificates.
         let mut env = Env::new(config, 0).map_err(Error::Config)?;
-        let (addresses, listeners) = listen_all(&env.config.listeners, count)?;
+        let listening = listen_all(&env.config.listeners, count)?;
         if let Some(files) = files {
             confine::confine(&env.config, files)
                 .map_err(|e| Error::System("cannot restrict the process", e))?;
@@ -100,16 +100,17 @@ impl Server {
         let setup = Arc::new(ReactorSetup {
             io: config.io,
             settings: settings(config),
-            bounds,
+            bounds: connections,
             refused: OnceLock::new(),
-            addresses: Arc::new(Addresses::new(config.limits.connections_per_address)),
             common: Common { hasher, cores: count, mail_bound, env: Arc::new(env) },
             peers: peers.clone(),
             barrier: Barrier::new(usize::from(count)),
             clock: Clock::new(),
         });
         let mut server = Server {
-            addresses,
+            addresses: listening.addresses.iter().filter_map(ListenAddress::ip).collect(),
+            listening: listening.addresses,
+            socket_files: Mutex::new(listening.files),
             threads: Vec::new(),
             peers: peers.clone(),
             counters,
@@ -121,7 +122,7 @@ impl Server {
             stopped_ms: OnceLock::new(),
         };
         let mailboxes = wire(&peers, mail_bound);
-        server.start_reactors(&setup, &cores, &listeners, mailboxes)?;
+        server.start_reactors(&setup, &pins, &listening.sockets, mailboxes)?;
         Ok(server)
     }
 
@@ -133,7 +134,7 @@ impl Server {
     fn start_reactors(
         &mut self,
         setup: &Arc<ReactorSetup>,
-        cores: &[usize],
+        pins: &[usize],
         listeners: &[Listeners],
         mailboxes: Vec<Mail>,
     ) -> Result<(), Error> {
@@ -141,7 +142,7 @@ impl Server {
             self.start_control(&setup.common.env, setup.common.cores)?;
         let (ready, started) = mpsc::channel();
         for (core, mail) in mailboxes.into_iter().enumerate() {
-            let place = setup.common.env.config.pin.then(|| cores[core % cores.len()]);
+            let place = (!pins.is_empty()).then(|| pins[core % pins.len()]);
             let counters = self.counters[core].clone();
             let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.to_vec());
             let parts =
@@ -168,7 +169,8 @@ impl Server {
         started: &mpsc::Receiver<Result<RunningDriver, SetupError>>,
     ) -> Result<(), Error> {
         for started in started.iter().take(self.threads.len()) {
-            self.driver = started.map_err(io_driver::not_replaced)?;
+            let reactors = self.threads.len();
+            self.driver = started.map_err(|error| io_driver::not_replaced(error, reactors))?;
         }
         match &self.control {
             Some(control) => {
@@ -193,7 +195,7 @@ impl Server {
         Ok((outboxes.into_iter(), Some(inbox)))
     }
 
-    /// The addresses that the server listens on, with the ports that the kernel chose.
+    /// The IP addresses that the server listens on, with the ports that the kernel chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -303,8 +305,12 @@ impl Server {
         tracing::info!(counters = counts.join(" "), "{occasion}");
     }
 
-    /// Begins to drain: no new connections are accepted, and every connection is closed.
+    /// Begins to drain: no new connections are accepted, and every connection is closed. The files
+    /// of Unix sockets are removed.
     pub fn stop(&self) {
+        if let Ok(mut files) = self.socket_files.lock() {
+            files.clear();
+        }
         if let Some(control) = &self.control {
             self.stopped_ms.get_or_init(|| control.now_ms());
             control.drain();

@@ -152,6 +152,24 @@ counters! {
     /// Connections closed at once because limits.connections_per_address were open from their
     /// address.
     refused_address,
+    /// PROXY headers of trusted proxies that were read.
+    proxy_headers,
+    /// Connections closed because they did not begin with a PROXY header although the listener
+    /// requires one.
+    proxy_headers_missing,
+    /// Connections closed because their PROXY header was malformed or too long.
+    proxy_headers_malformed,
+    /// Connections that ended, or whose time was over, before their PROXY header was whole.
+    proxy_headers_torn,
+    /// Connections closed because they began with a PROXY header, or had to, and did not come from
+    /// a trusted proxy.
+    proxy_headers_untrusted,
+    /// Requests with forwarding header fields that were ignored because they did not come from a
+    /// trusted proxy.
+    forwarded_untrusted,
+    /// Requests of trusted proxies answered with 400 because their forwarding header fields could
+    /// not be read.
+    forwarded_malformed,
     /// Connections closed because they had sent no whole request within two seconds and
     /// limits.handshakes such connections were open.
     refused_handshake,

@@ -5,7 +5,7 @@
 
 use super::bare;
 use super::tls::FIXTURES;
-use polycast::config::{Certificate, Config, IoDriver, Overrides};
+use polycast::config::{Certificate, Config, IoDriver, ListenAddress, Overrides};
 use polycast::server::Server;
 use polycast::uring::sys;
 use std::collections::HashMap;
@@ -89,7 +89,7 @@ pub fn serve(words: &[String]) -> io::Result<()> {
         };
         config.pusher.activity_timeout_s = 86_400;
         let overrides = Overrides {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
+            listen: vec![ListenAddress::Ip(SocketAddr::from(([127, 0, 0, 1], 0)))],
             threads: Some(1),
             io: Some(match words.last().map(String::as_str) {
                 Some("epoll") => IoDriver::Epoll,

@@ -1,23 +1,32 @@
 //! The section `listeners`: the addresses on which the server accepts connections.
 
-use std::net::SocketAddr;
-
-use serde::{Deserialize, Deserializer};
+use std::net::{IpAddr, SocketAddr};
 
 use super::error::{Error, Problem};
+use super::listen_address::{FileMode, ListenAddress};
 use super::pattern::Pattern;
-use super::section::section;
+use super::section::{Section, section};
 use super::text::{Unique, check_name, check_origin};
 use super::tls::{self, Tls};
+use super::trusted::{self, ForwardedHeaders, ProxyProtocol, TrustedProxy};
 
 section! {
     required
-    /// Addresses to listen on: IPv4 or IPv6 address and port. One `[[listeners]]` for each; at
-    /// least one.
+    /// Addresses to listen on: IPv4 or IPv6 address and port, or Unix socket. One `[[listeners]]`
+    /// for each; at least one.
     pub struct Listener {
-        /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one.
-        #[serde(deserialize_with = "address")]
-        pub address: SocketAddr;
+        /// IPv4 or IPv6 address and port; port 0 lets the kernel choose one. Or `unix:` and the
+        /// absolute path of a Unix socket. A socket file that no server answers any more is
+        /// replaced, any other file is an error; the file is removed when the server stops.
+        pub address: ListenAddress;
+        /// Permissions of the Unix socket, as `chmod` takes them; "0660" lets its user and group
+        /// connect.
+        #[serde(default)]
+        pub mode: FileMode;
+        /// Whether an IPv6 address takes IPv6 connections only. Otherwise `[::]` also takes IPv4
+        /// connections, unless another listener has an IPv4 address with the same port.
+        #[serde(default)]
+        pub v6_only: bool;
         /// The name by which routes refer to this listener; unique. Empty is no name.
         #[serde(default)]
         pub name: String;
@@ -26,6 +35,32 @@ section! {
         /// any. Other origins are refused with 403.
         #[serde(default)]
         pub allowed_origins: Vec<Pattern>;
+        /// Whether connections begin with a header of the PROXY protocol, version 1 or 2, before
+        /// TLS: "off", "accepted" (it may be there) or "required" (a connection without it is
+        /// closed). The client's address is the one in the header. Only proxies in trusted_proxies
+        /// may send a header; a connection from elsewhere that begins with one is closed, and with
+        /// "required" every connection from elsewhere is. A header for a health check (LOCAL, or
+        /// UNKNOWN) leaves the proxy's own address.
+        #[serde(default)]
+        pub proxy_protocol: ProxyProtocol;
+        /// The header fields by which proxies name the client of a request: "off", "x-forwarded"
+        /// (X-Forwarded-For and the last value of X-Forwarded-Proto) or "forwarded" (RFC 7239).
+        /// Choose the one that every proxy writes, because a client's own value of the other may
+        /// arrive unchanged. They are read only in requests from trusted_proxies; if they cannot be
+        /// read there, the request is answered with 400.
+        #[serde(default)]
+        pub forwarded: ForwardedHeaders;
+        /// How many proxies are in front of this server, and add an address to the field. The
+        /// addresses are read from the last one on, at most this many; the first one that is not in
+        /// trusted_proxies is the client's.
+        #[serde(default = "one_hop")]
+        pub forwarded_hops: u16, count(1..=16);
+        /// The proxies that are believed about their clients: IP addresses, networks such as
+        /// "10.0.0.0/8", and "unix" for everybody who may connect to the Unix socket. Their own
+        /// connections are not limited by limits.connections_per_address, but those of their
+        /// clients are.
+        #[serde(default)]
+        pub trusted_proxies: Vec<TrustedProxy>, entries(0..=256);
         /// TLS settings; TLS is on if they have certificates.
         #[serde(default)]
         pub tls: Tls;
@@ -40,9 +75,15 @@ section! {
 impl Default for Listener {
     fn default() -> Listener {
         Listener {
-            address: SocketAddr::from(([127, 0, 0, 1], 6001)),
+            address: SocketAddr::from(([127, 0, 0, 1], 6001)).into(),
+            mode: FileMode::default(),
+            v6_only: false,
             name: String::new(),
             allowed_origins: Vec::new(),
+            proxy_protocol: ProxyProtocol::default(),
+            forwarded: ForwardedHeaders::default(),
+            forwarded_hops: one_hop(),
+            trusted_proxies: Vec::new(),
             tls: Tls::default(),
             binding: String::new(),
         }
@@ -57,18 +98,18 @@ impl Default for Listener {
 /// several addresses would share the listener's name.
 pub(super) fn listen_at(
     listeners: &[Listener],
-    addresses: &[SocketAddr],
+    addresses: &[ListenAddress],
 ) -> Result<Vec<Listener>, Error> {
     let refuse = |problem: &str| Error::keyed("--listen", Problem::Other(problem.to_owned()));
     let Some(first) = listeners.first() else {
         return Ok(Vec::new());
     };
-    let at = |address: &SocketAddr| Listener { address: *address, ..first.clone() };
+    let at = |address: &ListenAddress| Listener { address: address.clone(), ..first.clone() };
     if listeners.iter().any(|it| *it != at(&it.address)) {
         return Err(refuse(
-            "the listeners of the configuration differ in tls, allowed_origins or name, so the \
-             settings of the new addresses are ambiguous; change the addresses in the \
-             configuration",
+            "the listeners of the configuration differ in other settings than the \
+             address, so the settings of the new addresses are ambiguous; change the addresses in \
+             the configuration",
         ));
     }
     if addresses.len() > 1 && !first.name.is_empty() {
@@ -80,20 +121,20 @@ pub(super) fn listen_at(
     Ok(addresses.iter().map(at).collect())
 }
 
-fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        let found = format!("`{text}`");
-        let expected = "an IPv4 or IPv6 address and a port, such as \"127.0.0.1:6001\" or \
-                        \"[::1]:6001\"";
-        serde::de::Error::invalid_value(serde::de::Unexpected::Other(&found), &expected)
-    })
+fn one_hop() -> u16 {
+    1
 }
 
 /// The entry of `allowed_origins` that stands for the origin of the request's own host.
 const SAME_ORIGIN: &str = "same-origin";
 
 impl Listener {
+    /// Whether what `peer` says about its client is believed. The unspecified address is that of a
+    /// peer on a Unix socket.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        trusted::holds(&self.trusted_proxies, peer)
+    }
+
     /// Whether a WebSocket may be opened from `origin` by a request for `authority`. A request
     /// without `Origin` is admitted: it does not come from a browser, and another client could send
     /// any origin.
@@ -126,13 +167,16 @@ pub(super) fn check(listeners: &[Listener], is_demo: bool) -> Result<(), Error> 
     }
     for (index, listener) in listeners.iter().enumerate() {
         let key = format!("listeners[{index}].address");
-        let address = listener.address;
-        if is_demo && !address.ip().to_canonical().is_loopback() {
+        let address = &listener.address;
+        if let Some(address) = address.ip()
+            && is_demo
+            && !address.ip().to_canonical().is_loopback()
+        {
             return Err(Error::keyed(key, Problem::DemoAddress(address)));
         }
         let in_tls = |error: Error| error.under(&format!("listeners[{index}].tls"));
         tls::check(&listener.tls).map_err(in_tls)?;
-        if address.port() != 0 {
+        if address.port() != 0 || address.path().is_some() {
             seen.add(&address.to_string(), key)?;
         }
         if !listener.name.is_empty() {
@@ -144,6 +188,17 @@ pub(super) fn check(listeners: &[Listener], is_demo: bool) -> Result<(), Error> 
 }
 
 fn check_listener(listener: &Listener) -> Result<(), Error> {
+    listener.check_ranges()?;
+    let needed = |key: &str, text| Err(Error::keyed(key, Problem::Needed(text)));
+    if listener.mode != FileMode::default() && listener.address.path().is_none() {
+        return needed("mode", "no mode, because the address is no Unix socket");
+    }
+    if listener.v6_only && !listener.address.ip().is_some_and(|address| address.is_ipv6()) {
+        return needed("v6_only", "false, because the address is not an IPv6 address");
+    }
+    let reads = listener.proxy_protocol != ProxyProtocol::Off
+        || listener.forwarded != ForwardedHeaders::Off;
+    trusted::check(&listener.trusted_proxies, reads, listener.address.path().is_some())?;
     if !listener.name.is_empty() {
         check_name("name", &listener.name)?;
     }

@@ -24,6 +24,7 @@ mod guard;
 mod import;
 mod limits;
 mod link;
+mod listen_address;
 mod listener;
 mod log;
 mod metrics;
@@ -53,6 +54,7 @@ mod text;
 mod timeouts;
 mod tls;
 mod tree;
+mod trusted;
 mod webhook;
 #[cfg_attr(not(feature = "yaml"), path = "yaml/absent.rs")]
 mod yaml;
@@ -60,7 +62,6 @@ mod zenith;
 mod zilliqa;
 mod zilliqa_node;
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 pub use crate::tls::{Mutual, TlsVersion};
@@ -77,6 +78,7 @@ pub use error::{Error, Position, Problem};
 pub use guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
 pub use limits::Limits;
 pub use link::{ChannelLink, LinkEnd, LinkTarget, may_lead_to, own_state, reflect_routes};
+pub use listen_address::{FileMode, InvalidAddress, ListenAddress};
 pub use listener::Listener;
 pub use log::{Log, LogFormat};
 pub use metrics::Metrics;
@@ -93,6 +95,7 @@ pub use secret::Secret;
 pub use template::{Captures, NameTemplate};
 pub use timeouts::Timeouts;
 pub use tls::{Certificate, Tls};
+pub use trusted::{ForwardedHeaders, ProxyProtocol, TrustedProxy};
 pub use webhook::{HookEvent, Webhook};
 pub use zenith::{
     FEED_STATES, OWN_CONTROLLERS, RetainConfig, Zenith, ZenithFeed, ZenithService, ZenithToken,
@@ -125,7 +128,7 @@ impl FileFormat {
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
     /// Replaces the addresses of the listeners, unless empty. The listener's other settings stay.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<ListenAddress>,
     /// Replaces `threads`.
     pub threads: Option<usize>,
     /// Sets `pin` to false.

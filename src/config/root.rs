@@ -39,9 +39,11 @@ section! {
     /// A whole configuration, checked and ready for use. Its default has every key at its default;
     /// it has no application, so it does not pass the check by itself.
     pub struct Config {
-        /// Number of reactor threads, one per core. 0 is one for each core.
+        /// Number of reactor threads, one per core. 0 is one for each core that the process may
+        /// use, or fewer if the control group has a quota: the quota rounded down, at least one.
         pub threads: usize = 0, count(0..=MAX_CORES as u64);
-        /// Whether each reactor thread is pinned to one core.
+        /// Whether each reactor thread is pinned to one core. With a quota of less than all cores
+        /// threads are not pinned, so that the kernel can move them to idle cores.
         pub pin: bool = true;
         /// How the reactors talk to the kernel: "io_uring"; "epoll", which needs more processor
         /// time, and an open file for each connection; "auto" is io_uring where the kernel and its
@@ -266,8 +268,8 @@ impl Config {
         self.routes.iter().any(|route| route.proxy.is_some())
     }
 
-    /// Keeps the listeners of `old`, since only a restart changes addresses, and applies the new
-    /// names, origins and TLS settings to them.
+    /// Keeps the sockets of the listeners of `old`, since only a restart changes them, and applies
+    /// the other new settings, such as names, origins, TLS and trusted proxies.
     pub fn keep_listeners(&mut self, old: &Config) {
         let mut kept = old.listeners.clone();
         for (index, listener) in kept.iter_mut().enumerate() {
@@ -277,9 +279,8 @@ impl Config {
             let at_place = self.listeners.get(index).filter(same);
             let found = at_place.or_else(|| self.listeners.iter().find(same));
             let Some(found) = found else { continue };
-            (listener.name, listener.binding) = (found.name.clone(), found.binding.clone());
-            listener.allowed_origins.clone_from(&found.allowed_origins);
-            listener.tls.clone_from(&found.tls);
+            let (mode, v6_only) = (listener.mode, listener.v6_only);
+            *listener = Listener { mode, v6_only, ..found.clone() };
         }
         self.listeners = kept;
     }

@@ -4,7 +4,6 @@
 //! This module knows no section.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::de::value::StrDeserializer;
@@ -381,7 +380,6 @@ texts! {
     String: String::clone;
     Secret: |it| it.expose().to_owned();
     Pattern: |it| it.as_str().to_owned();
-    SocketAddr: SocketAddr::to_string;
 }
 
 impl<T: ConfigType> ConfigType for Option<T> {

@@ -508,7 +508,8 @@ fn config_refuses_malformed_words_sizes_and_addresses() {
             "listeners = [{ address = 'localhost:1' }]",
             "1:26: listeners[0].address",
             "expected an IPv4 or IPv6 address and a port, such as \"127.0.0.1:6001\" or \
-             \"[::1]:6001\", found `localhost:1`",
+             \"[::1]:6001\", or \"unix:\" and an absolute path of at most 107 bytes, found \
+             `localhost:1`",
         ),
         (
             "limits.frame_bytes = '4 kilo'",

@@ -4,6 +4,7 @@
 mod access;
 mod certificate;
 mod console;
+pub mod forwarded;
 mod metrics;
 mod page;
 pub mod proxy;

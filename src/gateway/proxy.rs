@@ -19,15 +19,25 @@ pub struct UpgradeQuery {
     fields: Vec<u8>,
 }
 
+/// Where a client's request came from.
+#[derive(Clone, Copy, Debug)]
+pub struct Origination {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The address of the client, or of the proxy that has forwarded the request.
+    pub sender: IpAddr,
+    /// Whether the client uses TLS.
+    pub secure: bool,
+}
+
 impl UpgradeQuery {
-    /// Collects what is forwarded of `request`, which came from `peer`. A subprotocol that carries
-    /// the token for one of `guards` is not forwarded.
+    /// Collects what is forwarded of `request`. A subprotocol that carries the token for one of
+    /// `guards` is not forwarded.
     pub fn new(
         proxy: &Proxy,
         guards: &[GuardConfig],
         request: &Request<'_>,
-        peer: IpAddr,
-        secure: bool,
+        from: Origination,
     ) -> UpgradeQuery {
         let mut fields = Vec::new();
         let is_set = |name: &str| proxy.set_headers.keys().any(|it| it.eq_ignore_ascii_case(name));
@@ -50,10 +60,14 @@ impl UpgradeQuery {
                 true => request.header_values(FORWARDED[0]).collect(),
                 false => Vec::new(),
             };
-            let peer = peer.to_canonical().to_string();
-            chain.push(&peer);
+            let last = if chain.is_empty() { from.client } else { from.sender };
+            let last = match last.is_unspecified() {
+                true => "unknown".to_owned(), // A client on a Unix socket.
+                false => last.to_canonical().to_string(),
+            };
+            chain.push(&last);
             let chain = chain.join(", ");
-            let scheme = if secure { "https" } else { "http" };
+            let scheme = if from.secure { "https" } else { "http" };
             let ours = [Some(&*chain), Some(scheme), request.authority()];
             for (at, (name, ours)) in FORWARDED.into_iter().zip(ours).enumerate() {
                 // A forwarded value comes from a proxy in front of this server, which knows what

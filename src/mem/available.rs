@@ -21,8 +21,8 @@ fn find(read: &dyn Fn(&Path) -> Option<String>) -> u64 {
     let machine = read(Path::new("/proc/meminfo"))
         .and_then(|text| field(&text, "MemAvailable:").or_else(|| field(&text, "MemTotal:")));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
-    let limits =
-        limit_files(&groups).into_iter().filter_map(|path| read(&path)?.trim().parse().ok());
+    let files = group_files(&groups, "memory", "memory.max", "memory.limit_in_bytes");
+    let limits = files.into_iter().filter_map(|path| read(&path)?.trim().parse().ok());
     limits.chain(machine).min().unwrap_or(UNKNOWN)
 }
 
@@ -32,10 +32,11 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// The files that may have the limits of the groups in `/proc/self/cgroup` and of their parents. If
-/// there is no limit, the file has `max` in version 2, and a number larger than all memory in
-/// version 1.
-fn limit_files(groups: &str) -> Vec<PathBuf> {
+/// The files that may have a limit of the control groups in `groups`, the content of
+/// `/proc/self/cgroup`, and of their parents. In version 2 the file is named `v2`. In version 1 it
+/// is named `v1`, in the hierarchy of `controller`. For memory, if there is no limit, it has `max`
+/// in version 2, and a number larger than all memory in version 1.
+pub fn group_files(groups: &str, controller: &str, v2: &str, v1: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':');
@@ -44,14 +45,14 @@ fn limit_files(groups: &str) -> Vec<PathBuf> {
             continue;
         };
         let (root, name) = match controllers {
-            "" => ("/sys/fs/cgroup", "memory.max"),
-            it if it.split(',').any(|it| it == "memory") => {
-                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            "" => (Path::new("/sys/fs/cgroup").to_owned(), v2),
+            it if it.split(',').any(|it| it == controller) => {
+                (Path::new("/sys/fs/cgroup").join(controller), v1)
             }
             _ => continue,
         };
         for group in Path::new(group.trim_start_matches('/')).ancestors() {
-            files.push(Path::new(root).join(group).join(name));
+            files.push(root.join(group).join(name));
         }
     }
     files

@@ -13,7 +13,7 @@ mod shares;
 pub mod slots;
 mod sync;
 
-pub use available::available;
+pub use available::{available, group_files};
 pub use frame::{Frozen, Handle, Segment, frame_bytes};
 pub use notifier::{Notifier, RefreshList, RefreshRequest};
 pub use shares::Shares;

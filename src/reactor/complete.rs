@@ -60,16 +60,14 @@ impl<D: Driver> Reactor<D> {
             self.conns.resize(file as usize + 1, Conn::default());
         }
         self.counters.accepted.add(1);
-        let admitted = self.addresses.enter(peer.ip());
-        self.conns[file as usize] = Conn { admitted, ..Conn::default() };
+        self.conns[file as usize] = Conn::default();
         let listener = self.accepts.places[place].number;
         let scarce = self.shard.refuses_connections();
         let slot = self.shard.open_at(file, peer, listener, now);
         if scarce {
             self.counters.refused_memory.add(1);
             self.tear_down(slot);
-        } else if !admitted {
-            self.counters.refused_address.add(1);
+        } else if !self.shard.admit(slot, now) {
             self.tear_down(slot);
         }
         self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));

@@ -29,14 +29,12 @@ use crate::shard::Shard;
 use crate::stats::Counters;
 use crate::time::{Deadline, Now};
 use crate::uring::sys::Clock;
-use crate::work::network;
 use accept_slots::Accepts;
 use relief::Relief;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use timing::Timing;
 
@@ -74,55 +72,12 @@ pub struct Parts<D> {
     pub outbox: Option<Outbox>,
     /// The queue from the control thread, if this core has one.
     pub inbox: Option<Inbox>,
-    /// Open connections by address, with the maximum for one address.
-    pub addresses: Arc<Addresses>,
     /// How long a shutdown lets connections finish, in milliseconds.
     pub drain_ms: u64,
     /// The counters of this core.
     pub counters: Arc<Counters>,
     /// The clock, whose start all reactors share.
     pub clock: Clock,
-}
-
-/// Open connections by address, over all cores. Locked only when a connection opens or closes, and
-/// only if there is a limit.
-#[derive(Debug, Default)]
-pub struct Addresses {
-    max: usize,
-    open: Mutex<HashMap<IpAddr, usize>>,
-}
-
-impl Addresses {
-    /// Allows at most `max` connections per address (IPv4) or 64-bit network (IPv6); 0 is
-    /// unlimited.
-    pub fn new(max: usize) -> Addresses {
-        Addresses { max, open: Mutex::default() }
-    }
-
-    fn enter(&self, address: IpAddr) -> bool {
-        if self.max == 0 {
-            return true;
-        }
-        let Ok(mut open) = self.open.lock() else { return true };
-        let count = open.entry(network(address)).or_insert(0);
-        let admitted = *count < self.max;
-        *count += usize::from(admitted);
-        admitted
-    }
-
-    fn leave(&self, address: IpAddr) {
-        if self.max == 0 {
-            return;
-        }
-        let Ok(mut open) = self.open.lock() else { return };
-        let address = network(address);
-        if let Some(count) = open.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&address);
-            }
-        }
-    }
 }
 
 /// The reactor's state of a connection: which of its operations are in flight.
@@ -140,8 +95,6 @@ struct Conn {
     dialling: bool,
     /// Whether the connection waits for the completion of its operations, and is closed then.
     tearing: bool,
-    /// Whether the connection is counted in [`Addresses`].
-    admitted: bool,
 }
 
 /// The event loop of one core. See the module's documentation.
@@ -159,7 +112,6 @@ pub struct Reactor<D> {
     mail: Mail,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
-    addresses: Arc<Addresses>,
     /// The maximum number of connections since memory was last returned to the system.
     connections_peak: usize,
     relief: Relief,
@@ -185,7 +137,6 @@ impl<D: Driver> Reactor<D> {
             mail: parts.mail,
             outbox: parts.outbox,
             inbox: parts.inbox,
-            addresses: parts.addresses,
             connections_peak: 0,
             relief: Relief::default(),
             next_sweep: Deadline(0),
@@ -439,11 +390,6 @@ impl<D: Driver> Reactor<D> {
         if conn.sending {
             self.driver.cancel_send(slot);
         }
-        if conn.admitted
-            && let Some(peer) = self.shard.peer(slot)
-        {
-            self.addresses.leave(peer.ip());
-        }
         self.shard.close(slot);
         self.close_when_quiet(slot);
     }
@@ -454,23 +400,5 @@ impl<D: Driver> Reactor<D> {
         if conn.tearing && quiet {
             self.driver.close(slot);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_count_an_ipv6_network_as_one() {
-        let addresses = Addresses::new(2);
-        let enter = |text: &str| addresses.enter(text.parse().expect(text));
-        assert!(enter("2001:db8:0:1::1") && enter("2001:db8:0:1:ffff:ffff:ffff:ffff"));
-        assert!(!enter("2001:db8:0:1::2"), "a third connection from the same 64-bit network");
-        assert!(enter("2001:db8:0:2::1"), "another 64-bit network has its own count");
-        assert!(enter("10.0.0.1") && enter("10.0.0.1") && !enter("10.0.0.1"));
-        assert!(enter("10.0.0.2"), "IPv4 addresses are counted one by one, not by network");
-        addresses.leave("2001:db8:0:1::9".parse().expect("an address"));
-        assert!(enter("2001:db8:0:1::2") && !enter("2001:db8:0:1::2"));
     }
 }

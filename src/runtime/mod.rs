@@ -6,6 +6,7 @@
 //! names. What has changed takes over the state that still fits, such as the health of upstream
 //! servers.
 
+mod addresses;
 mod guards;
 mod routes;
 #[cfg(feature = "models")]
@@ -13,6 +14,7 @@ mod routes;
 mod tests;
 
 pub use crate::upstream::UpstreamFailure;
+pub use addresses::Addresses;
 pub use guards::{TokenGuard, TokenRefusal};
 pub use routes::{LiveRoute, Upstreams};
 
@@ -37,6 +39,8 @@ pub struct Runtime {
     pub names: Arc<Names>,
     /// The schema registries; the same for all configurations of the process.
     pub registries: Arc<Registries>,
+    /// Open connections by address; the same for all configurations of the process.
+    pub addresses: Arc<Addresses>,
     /// The counters of each core, by the core's number.
     pub counters: Vec<Arc<Counters>>,
     /// The counters of the control thread; all 0 if there is none.
@@ -54,7 +58,8 @@ pub struct Runtime {
 pub fn build(config: &Config) -> Result<Runtime, Error> {
     let nothing = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
     let built = Runtime::default().reload(&nothing, config)?;
-    Ok(Runtime { version: 0, ..built })
+    let addresses = Arc::new(Addresses::new(config.limits.connections_per_address));
+    Ok(Runtime { version: 0, addresses, ..built })
 }
 
 impl Runtime {
@@ -75,6 +80,7 @@ impl Runtime {
             remotes: self.remotes.clone(),
             names: self.names.clone(),
             registries: self.registries.clone(),
+            addresses: self.addresses.clone(),
             counters: self.counters.clone(),
             control: self.control.clone(),
             acceptors,

@@ -94,10 +94,12 @@ pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
     }
     if process.landlock {
         let state = &config.zilliqa.node.state_file;
-        let written: Vec<PathBuf> = match state.is_empty() {
+        let mut written: Vec<PathBuf> = match state.is_empty() {
             true => Vec::new(),
             false => vec![folder_of(Path::new(state))],
         };
+        // The files of Unix sockets are removed when the server stops.
+        written.extend(config.listeners.iter().filter_map(|it| it.address.path()).map(folder_of));
         let read = files.iter().map(|file| folder_of(file));
         let read = read.chain(process.readable.iter().map(PathBuf::from)).collect::<Vec<_>>();
         match restrict_files(&read, &written)? {

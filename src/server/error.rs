@@ -1,9 +1,8 @@
 //! Why the server stopped, or did not start.
 
-use crate::config;
+use crate::config::{self, ListenAddress};
 use crate::driver::SetupError;
 use std::io;
-use std::net::SocketAddr;
 
 /// Why the server stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
@@ -20,9 +19,19 @@ pub enum Error {
     #[error("cannot listen on {address}: {error}")]
     Listen {
         /// The address.
-        address: SocketAddr,
+        address: ListenAddress,
         /// The error of the operating system.
         error: io::Error,
+    },
+    /// The limit of open files is too low for the configuration.
+    #[error("the limit of open files is {limit}, and {needed} are needed; {advice}")]
+    OpenFiles {
+        /// The limit.
+        limit: u64,
+        /// The lowest limit with which the server starts.
+        needed: u64,
+        /// How to raise it.
+        advice: String,
     },
     /// A system call of the set-up or of a running reactor failed.
     #[error("{0}: {1}")]
@@ -44,7 +53,11 @@ impl Error {
         match self {
             Error::NoIoUring { .. } => 78,
             Error::Config(_) => 2,
-            Error::Listen { .. } | Error::System(..) | Error::Failed(_) | Error::Panicked(_) => 1,
+            Error::Listen { .. }
+            | Error::OpenFiles { .. }
+            | Error::System(..)
+            | Error::Failed(_)
+            | Error::Panicked(_) => 1,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::watch::{self, Watch};
 use super::{ConfigSource, Error, Server};
-use crate::config::{AppConfig, Config, Overrides};
+use crate::config::{AppConfig, Config, ListenAddress, Overrides};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
@@ -24,8 +24,8 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     let files = source.as_ref().map(ConfigSource::files).unwrap_or_default();
     let mut server = Server::launch(config, Some(&files))?;
     hello.print(&server);
-    for core in &server.addresses {
-        tracing::info!(address = %core, "listening");
+    for address in &server.listening {
+        tracing::info!(%address, "listening");
     }
     server.driver.log();
     tracing::info!(
@@ -120,9 +120,16 @@ impl Greeting {
 
     fn print(&self, server: &Server) {
         let mut text = String::new();
-        for (address, secure) in server.addresses().iter().zip(&self.secure) {
+        for (address, secure) in server.listening.iter().zip(&self.secure) {
             let s = if *secure { "s" } else { "" };
-            text += &format!("polycast listens on http{s}://{address} and ws{s}://{address}\n");
+            text += &match address {
+                ListenAddress::Ip(address) => {
+                    format!("polycast listens on http{s}://{address} and ws{s}://{address}\n")
+                }
+                ListenAddress::Unix(_) => {
+                    format!("polycast listens on {address} for http{s} and ws{s}\n")
+                }
+            };
         }
         if let (Some((id, key, secret)), Some(address)) = (&self.demo, server.addresses().first()) {
             text += &format!(

@@ -1,10 +1,11 @@
 //! The thread of one reactor: its processor, its driver, and its end.
 
-use super::io_driver::{self, ConnectionBounds, RunningDriver};
+use super::io_driver::{self, RunningDriver};
+use super::sizing::ConnectionBounds;
 use crate::config::IoDriver;
 use crate::driver::{Driver, Settings, SetupError};
 use crate::epoll::Epoll;
-use crate::reactor::{Addresses, Inbox, Listeners, Mail, Outbox, Parts, Peers, Reactor};
+use crate::reactor::{Inbox, Listeners, Mail, Outbox, Parts, Peers, Reactor};
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
 use crate::uring::Ring;
@@ -21,7 +22,6 @@ pub(super) struct ReactorSetup {
     /// Why a ring was refused, if one was and epoll is used instead.
     pub(super) refused: OnceLock<String>,
     pub(super) common: Common,
-    pub(super) addresses: Arc<Addresses>,
     pub(super) peers: Arc<Peers>,
     pub(super) barrier: Barrier,
     pub(super) clock: Clock,
@@ -72,7 +72,8 @@ pub(super) fn run_reactor_thread(
     let ring = setup.driver::<Ring>(&reactor_thread);
     if setup.io == IoDriver::Auto {
         if let Err(error) = &ring {
-            setup.refused.get_or_init(|| io_driver::refusal(error));
+            let reactors = usize::from(setup.common.cores);
+            setup.refused.get_or_init(|| io_driver::refusal(error, reactors));
         }
         // All rings have been tried after this barrier. If one was refused, no core uses a ring.
         setup.barrier.wait();
@@ -118,7 +119,6 @@ fn run_on<D: Driver>(
         mail: reactor_thread.mail,
         outbox: reactor_thread.outbox,
         inbox: reactor_thread.inbox,
-        addresses: setup.addresses.clone(),
         drain_ms: setup.common.env.config.drain_s * 1000,
         counters: reactor_thread.counters,
         clock: setup.clock,

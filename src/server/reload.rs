@@ -74,7 +74,7 @@ impl ConfigSource {
             (limits.connections, buffers, mail, limits.cached_bytes)
         };
         let listening = |config: &Config| {
-            let of = |it: &Listener| (it.address, it.tls.is_on());
+            let of = |it: &Listener| (it.address.clone(), it.tls.is_on(), it.v6_only, it.mode);
             config.listeners.iter().map(of).collect::<Vec<_>>()
         };
         let differ = [

@@ -19,8 +19,12 @@ pub struct Context<'a> {
     pub now: Now,
     /// The connection's id in this process.
     pub conn: ConnId,
-    /// The peer's address.
+    /// The client's address: the peer's, unless a trusted proxy has named another.
     pub peer: SocketAddr,
+    /// The address of who sends the requests: the client's, or that of a proxy.
+    pub sender: SocketAddr,
+    /// Whether the connection is counted for the client's address.
+    pub charged: bool,
     /// The number of the listener that accepted the connection.
     pub listener: u16,
     /// The configuration and the applications.
@@ -49,7 +53,7 @@ pub struct Context<'a> {
     pub draining: bool,
     /// Whether requests to other cores wait at their bound.
     pub congested: bool,
-    /// Whether the connection uses TLS.
+    /// Whether the client uses TLS, to this server or to a trusted proxy.
     pub secure: bool,
     /// The client's certificate while the connection is in its HTTP stage.
     pub identity: Option<Arc<PeerCertificate>>,

@@ -16,6 +16,10 @@ use crate::work::{self, WorkKind};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+/// The bit that says that a connection is counted for its client's address, which then does not
+/// change. No server has so many listeners.
+const CHARGED: u16 = 1 << 15;
+
 /// See the module's documentation.
 pub struct Link {
     pub(super) queue: WriteQueue,
@@ -40,10 +44,12 @@ pub struct Link {
     /// sets it.
     pub waits: bool,
     pub(super) deadline: Deadline,
-    /// The peer's address and port, without the padding of a `SocketAddr`. An IPv4 address is
+    /// The client's address and port, without the padding of a `SocketAddr`. An IPv4 address is
     /// stored as an IPv4-mapped IPv6 address.
     ip: [u8; 16],
     port: u16,
+    /// The number of the listener, with the bit [`CHARGED`]. A byte of its own for the bit would
+    /// take a session to the allocator's next size class.
     listener: u16,
     /// Whether reading is paused because the core is short of memory.
     starved: bool,
@@ -85,12 +91,26 @@ impl Link {
 
     /// The number of the listener that accepted the connection.
     pub fn listener(&self) -> u16 {
-        self.listener
+        self.listener & !CHARGED
     }
 
-    /// The peer's address.
+    /// The client's address: the peer's, unless a trusted proxy has named another. It is the
+    /// unspecified address for a peer on a Unix socket.
     pub fn peer(&self) -> SocketAddr {
         SocketAddr::new(Ipv6Addr::from(self.ip).to_canonical(), self.port)
+    }
+
+    /// Whether the connection is counted for its client's address.
+    pub fn is_charged(&self) -> bool {
+        self.listener & CHARGED != 0
+    }
+
+    /// Keeps what a call has found out about the client.
+    pub(super) fn note_client(&mut self, cx: &Context<'_>) {
+        if !self.is_charged() {
+            (self.ip, self.port) = (octets(cx.peer.ip()), cx.peer.port());
+            self.listener |= if cx.charged { CHARGED } else { 0 };
+        }
     }
 
     // --- the end ---

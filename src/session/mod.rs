@@ -5,14 +5,17 @@
 //! frame, and the session an [`Ending`].
 
 mod broadcast;
+mod client;
 mod context;
 mod dial;
 mod ending;
 mod event;
+mod front;
 mod link;
 mod memory;
 mod pause;
 mod peer;
+mod proxy_header;
 mod queue;
 mod replay;
 mod stage;
@@ -22,6 +25,7 @@ mod test_core;
 mod tests;
 
 pub use broadcast::{Broadcast, DeliveryOutcome};
+pub use client::AfterHeader;
 pub use context::Context;
 pub use dial::{Dial, MaskKeys};
 pub use ending::Ending;
@@ -44,6 +48,7 @@ use crate::work::CONNECTION_FAILURES;
 use crate::ws::close;
 use crate::ws::output::Codecs;
 use ending::Progress;
+use front::Front;
 use stage::Stage;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,7 +91,8 @@ impl Session {
     /// Creates the session of a connection that was just accepted by a listener.
     pub fn new(peer: SocketAddr, listener: u16, now: Now, env: &Env) -> Session {
         let deadline = now.plus_ms(env.config.timeouts.head_ms);
-        Session { link: Link::new(peer, listener, deadline), stage: Stage::accepted() }
+        let front = Front::of(peer, env.listener(listener));
+        Session { link: Link::new(peer, listener, deadline), stage: Stage::accepted(front) }
     }
 
     /// Creates the session of a dial whose connection is not established yet.
@@ -152,6 +158,7 @@ impl Session {
         cx.failures = self.link.failures;
         let mut out = self.link.queue.open_tail();
         let (taken, after) = self.stage.step(input, &mut out, &mut self.link.deadline, cx);
+        self.link.note_client(cx);
         self.link.queue.close_tail(out, cx.now.ms);
         let _ = self.link.queue.push_all(cx.shared, usize::MAX, cx.now.ms);
         self.note_failures(cx);
@@ -216,6 +223,7 @@ impl Session {
         if self.link.is_paused() {
             return; // Handled when the held input has been stepped through.
         }
+        self.note_torn_header(cx);
         self.link.note_truncation(cx);
         let otherwise = self.link.after_eof();
         let _ = self.call_bound(cx, usize::MAX, |stage, out, _, _| stage.on_eof(otherwise, out));
@@ -387,6 +395,12 @@ impl Session {
         if !link.deadline.due(cx.now) {
             return;
         }
+        if self.awaits_proxy_header() {
+            self.note_torn_header(cx);
+            cx.counters.timed_out.add(1);
+            return self.end(Ending::Cut, cx);
+        }
+        let link = &mut self.link;
         if link.is_sealed() && !self.stage.is_dialling() {
             cx.counters.timed_out.add(1);
             cx.counters.tls_failed.add(1);

@@ -60,6 +60,8 @@ impl Core {
             failures: 0,
             draining: false,
             congested: false,
+            sender: SocketAddr::from(([127, 0, 0, 1], 1)),
+            charged: false,
             secure: false,
             identity: None,
         }

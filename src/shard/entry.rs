@@ -4,7 +4,7 @@ use super::Shard;
 use crate::dialect::Effects;
 use crate::hub::ConnId;
 use crate::mem::{Segment, Slot};
-use crate::session::{CloseContext, Session};
+use crate::session::{AfterHeader, CloseContext, Session};
 use crate::time::Now;
 use std::net::SocketAddr;
 
@@ -48,12 +48,35 @@ impl Shard {
         slot
     }
 
+    /// Counts a connection that was just opened for the address of its peer. Returns false if it
+    /// must be closed, because the address has too many connections or only proxies may connect.
+    pub fn admit(&mut self, slot: Slot, now: Now) -> bool {
+        let Some((session, mut cx)) = self.session(slot, now) else { return false };
+        session.admit(&mut cx)
+    }
+
     /// Takes bytes that were received from the peer; they are changed in place.
     pub fn receive(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         self.counters.received_bytes.add(bytes.len() as u64);
         self.count(slot, bytes.len(), 0);
+        self.take(slot, bytes, now);
+    }
+
+    /// Takes the first bytes of a connection that may begin with a PROXY header.
+    fn take_header(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
+        let Some((session, mut cx)) = self.session(slot, now) else { return };
+        match session.read_proxy_header(bytes, &mut cx) {
+            AfterHeader::Nothing => self.list(slot),
+            AfterHeader::At(at) if at == bytes.len() => {}
+            AfterHeader::At(at) => self.take(slot, &mut bytes[at..], now),
+            AfterHeader::All(mut bytes) => self.take(slot, &mut bytes, now),
+        }
+    }
+
+    fn take(&mut self, slot: Slot, bytes: &mut [u8], now: Now) {
         let time = self.turn_time(now);
         match self.sessions.get_mut(slot) {
+            Some(session) if session.awaits_proxy_header() => self.take_header(slot, bytes, now),
             Some(session) if session.link.is_secure() => self.receive_secure(slot, bytes, now),
             Some(session) if session.link.is_paused() => {
                 session.link.hold(bytes);
@@ -131,6 +154,9 @@ impl Shard {
     pub fn close(&mut self, slot: Slot) {
         if let Some(session) = self.sessions.remove(slot) {
             self.fresh -= usize::from(session.link.counted_fresh);
+            if session.link.is_charged() {
+                self.env.runtime.addresses.leave(session.link.peer().ip());
+            }
             self.counters.upstreams.sub(session.is_upstream().into());
             self.account.forget(slot);
             let core = CloseContext {

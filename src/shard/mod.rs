@@ -264,6 +264,8 @@ impl Shard {
             now,
             conn: ConnId { core: self.core, slot },
             peer: session.link.peer(),
+            sender: session.sender(),
+            charged: session.link.is_charged(),
             listener: session.link.listener(),
             env: &self.env,
             waiting_bytes: session.link.waiting_bytes(),
@@ -278,7 +280,7 @@ impl Shard {
             failures: 0,
             draining: self.drain.is_some(),
             congested: self.mail.up_is_full(self.mail_bound),
-            secure: session.link.is_secure(),
+            secure: session.is_client_secure(),
             identity: session.identity(),
         };
         Some((session, cx))

@@ -29,7 +29,8 @@ impl PendingAccept {
         Some(accept.file_index(Some(target)).build())
     }
 
-    /// The address that the completed accept has written.
+    /// The address that the completed accept has written; unspecified, with port 0, for a peer on a
+    /// Unix socket.
     pub(super) fn peer(&self) -> SocketAddr {
         let start = &raw const self.address;
         match i32::from(self.address.ss_family) {

@@ -72,7 +72,7 @@ mod tests {
         match Ring::new(settings, Arc::new(Counters::default())) {
             Ok(ring) => Some(ring),
             Err(error) => {
-                println!("SKIPPED: {error}: {}", probe::cause(&error).advice());
+                println!("SKIPPED: {error}: {}", probe::cause(&error, 1).advice());
                 None
             }
         }

@@ -13,6 +13,7 @@ mod buffers;
 mod connect;
 mod kernel;
 pub mod probe;
+pub mod resources;
 mod ring;
 mod send;
 pub mod sys;

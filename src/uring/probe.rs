@@ -1,7 +1,8 @@
 //! What this kernel offers and, if io_uring cannot be set up, why not.
 
+use super::kernel;
+use super::resources::{self, Processors, SystemLimits};
 use super::ring::Ring;
-use super::{kernel, sys};
 use crate::config::IoDriver;
 use crate::driver::{Driver, Settings, SetupError};
 use crate::stats::Counters;
@@ -23,9 +24,11 @@ pub enum Unsupported {
     /// A seccomp filter of this process forbids io_uring. The default profiles of container
     /// runtimes have such a filter.
     Seccomp,
-    /// The locked memory of the process's user is limited, and rings count against that limit.
-    /// Holds the limit in bytes.
-    LockedMemory(u64),
+    /// The limit of open files, which holds for a ring's file table, is too low. Holds the limit.
+    OpenFiles(u64),
+    /// The limit of locked memory, against which newer kernels count rings, is too low. Holds the
+    /// limit in bytes, and the number of reactors.
+    LockedMemory(u64, usize),
     /// Another cause, which the error itself names.
     Other,
 }
@@ -46,12 +49,18 @@ impl Unsupported {
                 io_uring_register"
                     .to_owned()
             }
-            Unsupported::LockedMemory(bytes) => format!(
-                "the limit of locked memory (RLIMIT_MEMLOCK, `ulimit -l`) is {} KiB, and a ring \
-                 with its buffers takes some MiB of it: raise the limit, or run fewer reactors \
-                 (`threads`)",
-                bytes / 1024
-            ),
+            Unsupported::OpenFiles(limit) => {
+                let advice = resources::files_advice();
+                format!("the limit of open files is {limit}, which is too low: {advice}")
+            }
+            Unsupported::LockedMemory(limit, reactors) => {
+                let advice = resources::locked_advice(resources::locked_wanted(reactors));
+                format!(
+                    "RLIMIT_MEMLOCK, the limit of locked memory, is {} KiB, which is too low: \
+                     {advice}",
+                    limit / 1024
+                )
+            }
             Unsupported::Other => "the kernel refused for another reason".to_owned(),
         }
     }
@@ -65,12 +74,13 @@ struct Signs {
     disabled: Option<u8>,
     /// Whether a seccomp filter is in force for this process.
     filtered: bool,
-    /// The limit of locked memory in bytes; `None` if there is none.
-    locked_bytes: Option<u64>,
+    limits: SystemLimits,
+    /// The number of reactors that are to be started.
+    reactors: usize,
 }
 
 impl Signs {
-    fn read() -> Signs {
+    fn read(reactors: usize) -> Signs {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let status = read("/proc/self/status");
         let seccomp = status.lines().find_map(|line| line.strip_prefix("Seccomp:"));
@@ -78,7 +88,8 @@ impl Signs {
             release: kernel::release(),
             disabled: read("/proc/sys/kernel/io_uring_disabled").trim().parse().ok(),
             filtered: seccomp.is_some_and(|mode| mode.trim() == "2"),
-            locked_bytes: sys::locked_memory_limit(),
+            limits: SystemLimits::raise(),
+            reactors,
         }
     }
 
@@ -93,17 +104,20 @@ impl Signs {
             (libc::EPERM | libc::EACCES | libc::ENOSYS, _) if self.filtered => Unsupported::Seccomp,
             (libc::ENOSYS | libc::EINVAL, _) => Unsupported::OldKernel,
             _ if old => Unsupported::OldKernel,
-            (libc::ENOMEM, _) => {
-                self.locked_bytes.map_or(Unsupported::Other, Unsupported::LockedMemory)
-            }
-            _ => Unsupported::Other,
+            _ => match (errno, self.limits.files, self.limits.locked) {
+                (libc::EMFILE, Some(limit), _) => Unsupported::OpenFiles(limit.now),
+                (libc::ENOMEM, _, Some(limit)) => {
+                    Unsupported::LockedMemory(limit.now, self.reactors)
+                }
+                _ => Unsupported::Other,
+            },
         }
     }
 }
 
-/// The cause of a failed set-up.
-pub fn cause(error: &SetupError) -> Unsupported {
-    Signs::read().cause(error.error.raw_os_error().unwrap_or(0))
+/// The cause of a failed set-up of one of `reactors` rings.
+pub fn cause(error: &SetupError, reactors: usize) -> Unsupported {
+    Signs::read(reactors).cause(error.error.raw_os_error().unwrap_or(0))
 }
 
 /// One line of the report.
@@ -117,7 +131,8 @@ struct Row {
 /// Tries the set-up that the server uses. Returns a table to be printed, and whether the server
 /// can run with `io`.
 pub fn report(io: IoDriver) -> (String, bool) {
-    let signs = Signs::read();
+    let processors = Processors::read();
+    let signs = Signs::read(processors.threads);
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string cannot fail.
@@ -127,14 +142,15 @@ pub fn report(io: IoDriver) -> (String, bool) {
     let disabled = signs.disabled.map_or("not present".to_owned(), |value| value.to_string());
     line("kernel.io_uring_disabled", &disabled);
     line("seccomp filter", if signs.filtered { "active" } else { "none" });
-    let cores = sys::cores();
-    line("cores", &format!("{} {cores:?}", cores.len()));
-    match sys::raise_file_limit() {
-        Ok(limit) => {
-            let bounded = "bounds the connections of each reactor (epoll: of all together)";
-            line("open files", &format!("{limit}, which {bounded}"))
+    line("cores", &format!("{} {:?}", processors.cores.len(), processors.cores));
+    line("cpu quota (cgroup)", &processors.quota_text());
+    let pinned = if processors.are_whole() { "pinned" } else { "not pinned" };
+    line("threads by default", &format!("{}, {pinned}", processors.threads));
+    for resource in signs.limits.describe(processors.threads) {
+        line(resource.name, &resource.value);
+        if let Some(advice) = resource.advice {
+            line("", &advice);
         }
-        Err(error) => line("open files", &error.to_string()),
     }
     let settings =
         Settings { files: 64, buffers: 16, buffer_bytes: 4096, accepts: 1, restricted: true };
@@ -224,10 +240,27 @@ fn rows() -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sys::ProcessLimit;
     use super::*;
 
     fn signs(release: &str, disabled: Option<u8>, filtered: bool) -> Signs {
-        Signs { release: release.to_owned(), disabled, filtered, locked_bytes: None }
+        let limits = SystemLimits::default();
+        Signs { release: release.to_owned(), disabled, filtered, limits, reactors: 2 }
+    }
+
+    #[test]
+    fn probe_names_the_limit_that_is_too_low() {
+        let limit = |now| Some(ProcessLimit { now, max: now });
+        let mut signs = signs("6.18.0", Some(0), false);
+        signs.limits = SystemLimits { files: limit(32), locked: limit(65536), backlog: None };
+        assert_eq!(signs.cause(libc::EMFILE), Unsupported::OpenFiles(32));
+        assert_eq!(signs.cause(libc::ENOMEM), Unsupported::LockedMemory(65536, 2));
+        let advice = Unsupported::LockedMemory(65536, 2).advice();
+        assert!(advice.contains("RLIMIT_MEMLOCK") && advice.contains("is 64 KiB"), "{advice}");
+        assert!(Unsupported::OpenFiles(32).advice().contains("ulimit -n"));
+        // A process that may lock all memory is short of memory itself.
+        signs.limits.locked = None;
+        assert_eq!(signs.cause(libc::ENOMEM), Unsupported::Other);
     }
 
     #[test]
@@ -244,16 +277,6 @@ mod tests {
         ] {
             assert_eq!(signs.cause(errno), expected, "{errno} {signs:?}");
         }
-    }
-
-    #[test]
-    fn probe_names_the_limit_of_locked_memory() {
-        let mut signs = signs("6.14.6", Some(0), false);
-        signs.locked_bytes = Some(8 << 20);
-        assert_eq!(signs.cause(libc::ENOMEM), Unsupported::LockedMemory(8 << 20));
-        assert_eq!(signs.cause(libc::EFAULT), Unsupported::Other);
-        let advice = signs.cause(libc::ENOMEM).advice();
-        assert!(advice.contains("RLIMIT_MEMLOCK") && advice.contains("8192 KiB"), "{advice}");
     }
 
     #[test]

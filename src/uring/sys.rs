@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Connections that the kernel completes and queues before they are accepted.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// A listening socket that shares its port with those of the other cores. Its connections inherit
 /// its options: no delay for small segments, and keep-alive probes.
@@ -24,33 +24,70 @@ pub fn listen(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<So
         socket.set_only_v6(only_v6)?;
     }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    begin_to_listen(&socket)?;
     Ok(socket)
 }
 
-/// Raises the limit of open files as far as this process may, and returns it.
-pub fn raise_file_limit() -> io::Result<u64> {
+/// Lets a bound socket take connections. `net.core.somaxconn` bounds how many of them can wait.
+pub fn begin_to_listen(socket: &Socket) -> io::Result<()> {
+    socket.listen(BACKLOG)
+}
+
+/// A limit of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitKind {
+    /// The number of open files.
+    OpenFiles,
+    /// Bytes of locked memory.
+    LockedMemory,
+}
+
+/// The value of a limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProcessLimit {
+    /// The value in force.
+    pub now: u64,
+    /// The value up to which the process may raise it.
+    pub max: u64,
+}
+
+impl ProcessLimit {
+    /// Whether there is no limit.
+    pub fn is_unlimited(&self) -> bool {
+        self.now == libc::RLIM_INFINITY
+    }
+}
+
+/// Raises a limit as far as this process may, and returns it.
+pub fn raise_limit(kind: LimitKind) -> io::Result<ProcessLimit> {
+    let resource = match kind {
+        LimitKind::OpenFiles => libc::RLIMIT_NOFILE,
+        LimitKind::LockedMemory => libc::RLIMIT_MEMLOCK,
+    };
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for the call to fill.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
+    if unsafe { libc::getrlimit(resource, &raw mut limit) } != 0 {
         return Err(io::Error::last_os_error());
     }
     if limit.rlim_cur < limit.rlim_max {
         let wanted = libc::rlimit { rlim_cur: limit.rlim_max, ..limit };
         // SAFETY: `wanted` is valid for the call to read.
-        if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const wanted) } == 0 {
-            return Ok(wanted.rlim_cur);
+        if unsafe { libc::setrlimit(resource, &raw const wanted) } == 0 {
+            limit = wanted;
         }
     }
-    Ok(limit.rlim_cur)
+    Ok(ProcessLimit { now: limit.rlim_cur, max: limit.rlim_max })
 }
 
-/// The limit of locked memory in bytes; `None` if there is none.
-pub fn locked_memory_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid for the call to fill.
-    let got = unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &raw mut limit) };
-    (got == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
+/// Raises the limit of open files as far as this process may, and returns it.
+pub fn raise_file_limit() -> io::Result<u64> {
+    Ok(raise_limit(LimitKind::OpenFiles)?.now)
+}
+
+/// Whether this process may lock memory without limit.
+pub fn may_lock_all_memory() -> bool {
+    use caps::{CapSet, Capability};
+    caps::has_cap(None, CapSet::Effective, Capability::CAP_IPC_LOCK).unwrap_or(false)
 }
 
 /// The cores on which this process may run, in ascending order.

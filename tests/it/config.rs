@@ -1,8 +1,8 @@
 //! The valid values of a configuration, and the key and the line in the error of each invalid one.
 
 use polycast::config::{
-    BadSignature, Config, DuplicateSubscribe, FileFormat, IoDriver, Overrides, Problem, Route,
-    RouteQuery,
+    BadSignature, Config, DuplicateSubscribe, FileFormat, IoDriver, ListenAddress, Overrides,
+    Problem, Route, RouteQuery,
 };
 
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
@@ -38,10 +38,11 @@ fn verify(text: &str, refusal: &str) {
 
 #[test]
 fn config_listen_option_keeps_the_other_settings_of_the_listener() {
-    let (one, two) = ("127.0.0.1:7001".parse().unwrap(), "127.0.0.1:7002".parse().unwrap());
-    let listen = |text: &str, addresses: &[std::net::SocketAddr]| {
+    let address = |text: &str| text.parse::<ListenAddress>().unwrap();
+    let (one, two) = (&address("127.0.0.1:7001"), &address("unix:/run/polycast.sock"));
+    let listen = |text: &str, addresses: &[&ListenAddress]| {
         let config = parse(&format!("{text}{APP}")).unwrap();
-        let listen = addresses.to_vec();
+        let listen = addresses.iter().map(|it| (*it).clone()).collect();
         config.with(Overrides { listen, ..Overrides::default() }).map_err(|it| it.to_string())
     };
     let pair = |name: &str| {
@@ -65,9 +66,9 @@ fn config_listen_option_keeps_the_other_settings_of_the_listener() {
     ] {
         let own = parse(&format!("{text}{APP}")).unwrap().with(Overrides::default()).unwrap();
         let listeners = listen(&text, addresses).unwrap().listeners;
-        assert_eq!(listeners.iter().map(|it| it.address).collect::<Vec<_>>(), addresses);
+        assert_eq!(listeners.iter().map(|it| &it.address).collect::<Vec<_>>(), addresses);
         for listener in listeners {
-            let address = own.listeners[0].address;
+            let address = own.listeners[0].address.clone();
             assert_eq!(listener.tls.acceptor().unwrap().is_some(), listener.tls.is_on());
             let back = polycast::config::Listener { address, ..listener };
             assert_eq!(back, own.listeners[0], "{text}");
@@ -82,12 +83,12 @@ fn config_listen_option_keeps_the_other_settings_of_the_listener() {
         (
             tls("ec") + &tls("rsa").replace("6443", "6444"),
             &[one],
-            "the configuration differ in tls",
+            "the configuration differ in other settings",
         ),
         (
             named.clone() + &at("").replace("6443", "6444"),
             &[one],
-            "the configuration differ in tls",
+            "the configuration differ in other settings",
         ),
         (named, &[one, two], "has a name, which several addresses cannot share"),
     ] {
@@ -1334,4 +1335,59 @@ fn config_links_of_the_example_are_accepted() {
     let text = include_str!("../../examples/links.toml");
     let config = Config::parse(text, FileFormat::Toml, "links.toml").expect("the example");
     assert_eq!((config.links.len(), config.links[0].views.len()), (1, 3));
+}
+
+#[test]
+fn config_listener_on_a_unix_socket_or_behind_a_proxy() {
+    let at =
+        |address: &str, more: &str| format!("listeners = [{{ address = '{address}', {more} }}]");
+    let (ip, six, unix) = ("127.0.0.1:0", "[::1]:0", "unix:/run/p.sock");
+    for (address, more, refusal) in [
+        (ip, "proxy_protocol = 'accepted', trusted_proxies = ['10.0.0.0/8', '::1']", ""),
+        (ip, "forwarded = 'x-forwarded', trusted_proxies = ['127.0.0.1']", ""),
+        (ip, "forwarded = 'forwarded', forwarded_hops = 16, trusted_proxies = ['::1']", ""),
+        (unix, "proxy_protocol = 'required', trusted_proxies = ['unix']", ""),
+        (unix, "mode = '0600'", ""),
+        (six, "v6_only = true", ""),
+        ("unix:run/p.sock", "name = 'a'", "address: expected an IPv4 or IPv6 address and a port"),
+        (ip, "mode = '0600'", "mode: expected no mode, because the address is no Unix socket"),
+        (unix, "mode = 'rw'", "mode: expected three octal digits"),
+        (ip, "v6_only = true", "v6_only: expected false, because the address is not an IPv6"),
+        (unix, "v6_only = true", "v6_only: expected false"),
+        (ip, "proxy_protocol = 'on'", "proxy_protocol: `on` is not accepted; accepted: off, acc"),
+        (
+            ip,
+            "forwarded = 'all'",
+            "forwarded: `all` is not accepted; accepted: off, x-forwarded, f",
+        ),
+        (ip, "proxy_protocol = 'accepted'", "trusted_proxies: expected the networks of the prox"),
+        (ip, "forwarded = 'forwarded'", "trusted_proxies: expected the networks of the proxies"),
+        (ip, "trusted_proxies = ['::1']", "trusted_proxies: expected no entry, or proxy_protocol"),
+        (
+            ip,
+            "forwarded = 'forwarded', trusted_proxies = ['unix']",
+            "trusted_proxies: expected networks, because \"unix\" is for a listener on a Unix",
+        ),
+        (ip, "trusted_proxies = ['proxy']", "trusted_proxies[0]: expected an IP address, a netwo"),
+        (
+            ip,
+            "forwarded_hops = 0, forwarded = 'forwarded', trusted_proxies = ['::1']",
+            "forwarded_hops: 0 is out of range; accepted: 1 to 16",
+        ),
+        (
+            ip,
+            "forwarded_hops = 17, forwarded = 'forwarded', trusted_proxies = ['::1']",
+            "forwarded_hops: 17 is out of range; accepted: 1 to 16",
+        ),
+    ] {
+        match parse(&format!("{}\n{APP}", at(address, more))) {
+            Ok(_) => assert_eq!(refusal, "", "{address} {more}"),
+            Err(error) => {
+                let found = error.split_once("listeners[0].").map(|(_, it)| it).unwrap_or(&error);
+                assert!(!refusal.is_empty() && found.starts_with(refusal), "{more}: {error}");
+            }
+        }
+    }
+    let twice = format!("listeners = [{{ address = '{unix}' }}, {{ address = '{unix}' }}]\n{APP}");
+    assert!(parse(&twice).unwrap_err().contains("`unix:/run/p.sock` is already used"));
 }

@@ -85,6 +85,9 @@ impl Machine {
         let peer = SocketAddr::from((peer, 40_000));
         let slot = self.shard.open(at as u32, peer, self.now);
         self.wires.push(Wire { slot: Some(slot), ..Wire::default() });
+        if !self.shard.admit(slot, self.now) {
+            self.close(at);
+        }
         at
     }
 
@@ -102,6 +105,11 @@ impl Machine {
         let slot = self.shard.open_at(at as u32, peer, 0, self.now);
         self.wires.push(Wire { slot: Some(slot), secure: true, ..Wire::default() });
         at
+    }
+
+    /// The address of the client of a connection; `None` if the connection is closed.
+    pub(crate) fn client(&mut self, at: usize) -> Option<SocketAddr> {
+        self.shard.peer(self.wires[at].slot?)
     }
 
     pub(crate) fn wire(&mut self, at: usize) -> &mut Wire {

@@ -10,6 +10,7 @@ mod cores;
 mod drain;
 mod event_ids;
 mod forged;
+mod front;
 mod handshakes;
 mod history;
 mod links;

@@ -324,3 +324,43 @@ fn tls_long_and_many_short_messages() {
     assert_eq!(peer.texts(), want);
     assert_ne!(machine.counters.tls_handshakes.get(), 0);
 }
+
+#[test]
+fn tls_begins_after_the_proxy_header() {
+    let authority = Authority::new();
+    let (id, key, secret) = APP;
+    let tls = table("tls-proxy-header", &authority, "");
+    let text = format!(
+        "[[listeners]]\naddress = '127.0.0.1:0'\ntls = {tls}\nproxy_protocol = 'accepted'\n\
+         trusted_proxies = ['127.0.0.1']\n\
+         [[apps]]\nid = '{id}'\nkey = '{key}'\nsecret = '{secret}'\nrequire_tls = true\n"
+    );
+    let config = Config::parse_with(&text, FileFormat::Toml, "test", &|_| None).unwrap();
+    let mut machine = Machine::new(config.with(Overrides::default()).unwrap());
+    let client = client(&authority, &version::TLS13);
+    let line = b"PROXY TCP4 192.0.2.7 10.0.0.1 40001 80\r\n";
+    for cut in 0..=line.len() {
+        let mut peer = Peer::new(&mut machine, &client);
+        machine.receive(peer.at, &line[..cut]);
+        machine.receive(peer.at, &line[cut..]);
+        peer.say(&mut machine, &handshake("/app/app-key?protocol=7", ""));
+        assert!(format!("{:?}", peer.received).contains("connection_established"), "{cut}");
+        assert_eq!(machine.client(peer.at).unwrap().to_string(), "192.0.2.7:40001");
+    }
+    // Without a header, and with both in the same bytes.
+    let mut peer = Peer::new(&mut machine, &client);
+    peer.say(&mut machine, &handshake("/app/app-key?protocol=7", ""));
+    assert!(format!("{:?}", peer.received).contains("connection_established"));
+    let mut peer = Peer::new(&mut machine, &client);
+    let mut first = line.to_vec();
+    peer.tls.write_tls(&mut first).unwrap();
+    machine.receive(peer.at, &first);
+    peer.say(&mut machine, &handshake("/app/app-key?protocol=7", ""));
+    assert!(format!("{:?}", peer.received).contains("connection_established"));
+    // The time for the handshake runs from the start of the connection.
+    let late = Peer::new(&mut machine, &client);
+    machine.wait(10_000 - 2 * SWEEP_MS);
+    machine.receive(late.at, line);
+    machine.wait(4 * SWEEP_MS);
+    assert!(machine.wire(late.at).closed);
+}

@@ -23,8 +23,9 @@ fn upgrade_query(proxy: &Proxy, upstream: &str, fields: &str) -> (UpstreamHandsh
     let credentials =
         Credentials { protocol: "bearer.{credentials}".to_owned(), ..Credentials::default() };
     let guard = GuardConfig { credentials, ..toml::from_str("name = 'g'").expect("a guard") };
-    let peer = IpAddr::from([192, 0, 2, 7]);
-    let upgrade_query = UpgradeQuery::new(proxy, &[guard], &request, peer, false);
+    let client = IpAddr::from([192, 0, 2, 7]);
+    let from = Origination { client, sender: client, secure: false };
+    let upgrade_query = UpgradeQuery::new(proxy, &[guard], &request, from);
     let upstream = Upstream::new(upstream).expect(upstream);
     let (handshake, request) = UpstreamHandshake::new(proxy, &upstream, &upgrade_query, NONCE);
     (handshake, String::from_utf8(request).expect("text"))

@@ -8,7 +8,7 @@ use super::records::{Input, Records};
 use super::upgrade;
 use super::websocket::WebSocket;
 use crate::dialect::{Effect, PeerMessage};
-use crate::gateway::proxy::{UpgradeQuery, UpstreamHandshake};
+use crate::gateway::proxy::{Origination, UpgradeQuery, UpstreamHandshake};
 use crate::http::{Connection, Request, Response};
 use crate::mem::Slot;
 use crate::runtime::Upstreams;
@@ -62,7 +62,8 @@ impl PendingUpstream {
     ) -> Result<Box<PendingUpstream>, (u16, &'static str)> {
         let guards = &cx.env.config.guards;
         let proxy = &upstreams.proxy;
-        let upgrade_query = UpgradeQuery::new(proxy, guards, request, cx.peer.ip(), cx.secure);
+        let from = Origination { client: cx.peer.ip(), sender: cx.sender.ip(), secure: cx.secure };
+        let upgrade_query = UpgradeQuery::new(proxy, guards, request, from);
         let upstreams = upstreams.clone();
         let mut waiting = PendingUpstream {
             upstreams,

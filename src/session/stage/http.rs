@@ -8,9 +8,11 @@ use super::{cors, events, route, upgrade};
 use crate::config;
 use crate::dialect::{self, Answered};
 use crate::gateway;
+use crate::gateway::forwarded::MalformedForwarding;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
 use crate::session::context::context;
 use crate::session::ending::{Ending, Progress};
+use crate::session::front::Front;
 use crate::session::{Context, SessionEvent};
 use crate::time::Deadline;
 
@@ -25,11 +27,17 @@ pub(crate) struct Requests {
     replies: Replies,
     /// Whether any whole request has been read.
     had_request: bool,
+    /// What is known of the proxy in front, if there may be one.
+    pub(crate) front: Option<Front>,
     /// Whether the head of the request whose body is being read was checked.
     head_checked: bool,
 }
 
 impl Requests {
+    pub(crate) fn new(front: Option<Front>) -> Requests {
+        Requests { front, ..Requests::default() }
+    }
+
     pub(crate) fn step(
         &mut self,
         input: &mut [u8],
@@ -40,18 +48,17 @@ impl Requests {
         if self.replies.end_the_connection() {
             return (input.len(), Transition::NEED);
         }
-        let limits = limits(cx);
+        let limits = head_limits(cx);
         let phase = self.reader.phase();
         self.reader.offer(cx.env.streams);
         let (taken, event) = self.reader.next(&limits, input);
         let after = match event {
             RequestEvent::Need => self.look_at_head(cx),
-            RequestEvent::Continue => {
-                let refused = self.look_at_head(cx);
-                if matches!(refused, Progress::Need) {
-                    let bytes = http::CONTINUE.to_vec();
-                    self.replies.push(PendingReply::bytes(bytes, false));
-                }
+            RequestEvent::Continue => self.on_continue(cx),
+            RequestEvent::Head(request, _) | RequestEvent::Request(request)
+                if cx.identify(&request).is_err() =>
+            {
+                self.replies.push(unidentified(cx));
                 Progress::Again
             }
             RequestEvent::Head(request, body) => {
@@ -86,6 +93,15 @@ impl Requests {
         (taken, Transition::Stay(after))
     }
 
+    /// Handles a client that waits for 100 Continue before it sends the body.
+    fn on_continue(&mut self, cx: &mut Context<'_>) -> Progress {
+        if matches!(self.look_at_head(cx), Progress::Need) {
+            let bytes = http::CONTINUE.to_vec();
+            self.replies.push(PendingReply::bytes(bytes, false));
+        }
+        Progress::Again
+    }
+
     /// Checks the head of a request whose body has not arrived. If the body is long and no endpoint
     /// would use it, the request is answered without it and the connection ends.
     fn look_at_head(&mut self, cx: &mut Context<'_>) -> Progress {
@@ -95,6 +111,11 @@ impl Requests {
         }
         let Some(mut request) = self.reader.head() else { return Progress::Need };
         self.head_checked = true;
+        if cx.identify(&request).is_err() {
+            self.replies.push(unidentified(cx));
+            self.discard();
+            return Progress::Again;
+        }
         if upgrade::wanted(&request) || needs_body(&request, cx) {
             return Progress::Need;
         }
@@ -153,7 +174,8 @@ impl Requests {
 
     /// Heap bytes of an unfinished request and of replies that wait.
     pub(crate) fn held_bytes(&self) -> usize {
-        self.reader.held_bytes() + self.replies.held_bytes()
+        let header = self.front.as_ref().map_or(0, Front::held_bytes);
+        header + self.reader.held_bytes() + self.replies.held_bytes()
     }
 
     /// Frees the input; nothing more is read.
@@ -223,6 +245,24 @@ impl Requests {
     }
 }
 
+fn head_limits(cx: &Context<'_>) -> http::HeadLimits {
+    let configured = &cx.env.config.limits;
+    http::HeadLimits {
+        head_bytes: configured.http_head_bytes,
+        head_fields: configured.http_head_fields,
+        body_bytes: configured.http_body_bytes,
+    }
+}
+
+/// The response to a request of a trusted proxy whose client cannot be found.
+fn unidentified(cx: &Context<'_>) -> PendingReply {
+    cx.counters.http_errors.add(1);
+    let mut bytes = Vec::new();
+    let text = format!("{MalformedForwarding}\n");
+    Response::text(400, &text).connection(http::Connection::Close).push(&mut bytes);
+    PendingReply::bytes(bytes, true)
+}
+
 /// Whether any endpoint that the request may reach would use its body.
 fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
     let router = router(cx);
@@ -235,15 +275,6 @@ fn needs_body(request: &Request<'_>, cx: &mut Context<'_>) -> bool {
         endpoint if endpoint.has_api() => dialect::needs_body(&mut cx, endpoint, request),
         _ => false,
     })
-}
-
-fn limits(cx: &Context<'_>) -> http::HeadLimits {
-    let limits = &cx.env.config.limits;
-    http::HeadLimits {
-        head_bytes: limits.http_head_bytes,
-        head_fields: limits.http_head_fields,
-        body_bytes: limits.http_body_bytes,
-    }
 }
 
 /// Handles a whole request: a WebSocket handshake, or a request that is answered. `room` is where

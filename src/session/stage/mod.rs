@@ -30,6 +30,7 @@ mod websocket;
 pub(super) use websocket::Framing;
 
 use super::ending::{Ending, Progress};
+use super::front::Front;
 use super::{Context, Dial, SessionEvent};
 use crate::codec::Format;
 use crate::config::SlowConsumer;
@@ -59,8 +60,8 @@ pub(super) enum Stage {
 
 impl Stage {
     /// The stage of a connection that was just accepted.
-    pub(super) fn accepted() -> Stage {
-        Stage::Http(Box::default())
+    pub(super) fn accepted(front: Option<Front>) -> Stage {
+        Stage::Http(Box::new(Requests::new(front)))
     }
 
     /// The stage of a connection that is being dialled.
@@ -104,6 +105,18 @@ impl Stage {
     fn requests(&self) -> Option<&Requests> {
         match self {
             Stage::Http(requests) => Some(requests),
+            _ => None,
+        }
+    }
+
+    /// What is known of the proxy in front, in the HTTP stage.
+    pub(super) fn front(&self) -> Option<&Front> {
+        self.requests()?.front.as_ref()
+    }
+
+    pub(super) fn front_mut(&mut self) -> Option<&mut Front> {
+        match self {
+            Stage::Http(requests) => requests.front.as_mut(),
             _ => None,
         }
     }

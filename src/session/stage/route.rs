@@ -21,6 +21,8 @@ use crate::ws::extension::{self, Agreed, Compression};
 use crate::ws::output::Channel;
 use crate::ws::record::{self, EVENT_STREAM, RecordFraming};
 
+const TOO_MANY: &str = "this address has too many connections\n";
+
 /// Handles a WebSocket handshake. All earlier requests must have been answered.
 pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Transition {
     let counters = cx.counters;
@@ -39,6 +41,9 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
             return Transition::FLUSH;
         }
     };
+    if !cx.admit() {
+        return refuse_with(out, 429, TOO_MANY, &[("Retry-After", "1")]);
+    }
     let gateway::RouteMatch { route, number, protocol: listed, leases, claims } =
         match router(cx).socket(request) {
             Ok(entry) => entry,
@@ -122,6 +127,9 @@ pub(super) fn begin(
     cx: &mut Context<'_>,
 ) -> Transition {
     let RouteMatch { route, number, leases, claims, .. } = entry;
+    if !cx.admit() {
+        return bad(429, TOO_MANY.trim_end(), out, cx);
+    }
     let is_events = framing == RecordFraming::Events;
     let shared_with = cors::reader(request).filter(|_| is_events);
     let fields = shared_with.as_ref().map(cors::fields).unwrap_or_default();

@@ -6,6 +6,7 @@ mod child;
 mod compress;
 mod confined;
 mod events;
+mod front;
 mod guard;
 mod heavy;
 mod links;

@@ -348,3 +348,117 @@ fn forbid_io_uring(errno: i32) -> io::Result<()> {
     };
     if installed { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The command that runs the program after `first` in a shell.
+fn limited(name: &str, first: &str, config: &str) -> Command {
+    let program = command(name, config);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first} && exec \"$0\" \"$@\"")]);
+    shell.arg(program.get_program()).args(program.get_args()).stdin(Stdio::null());
+    shell
+}
+
+#[test]
+fn process_with_few_open_files_says_so_or_serves() {
+    if !has_uring() {
+        return;
+    }
+    let output = limited("files-63", "ulimit -n 63", BASE).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("the limit of open files is 63, and 64 are needed"), "{text}");
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live/files-64.log");
+    let mut command = limited("files-64", "ulimit -n 64", BASE);
+    command.stderr(fs::File::create(&log).unwrap());
+    let mut process = Process::spawn(command, log);
+    Client::open(process.address, "/echo").sync();
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.ended().code(), Some(0));
+    let log = process.logged();
+    assert!(log.contains("open files is low: raise it with `ulimit -n"), "{log}");
+}
+
+#[test]
+fn process_with_little_locked_memory_names_the_limit() {
+    // SAFETY: no memory is involved.
+    if !has_uring() || unsafe { libc::geteuid() } != 0 {
+        return println!("SKIPPED: only root can become a user without CAP_IPC_LOCK");
+    }
+    // Another user may not read the program in its folder.
+    let copy = env::temp_dir().join(format!("polycast-locked-{}", std::process::id()));
+    fs::copy(env!("CARGO_BIN_EXE_polycast"), &copy).unwrap();
+    let run = |kib: u32, arguments: &str| {
+        let script = format!("ulimit -l {kib} && exec {} {arguments}", copy.display());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).stdin(Stdio::null()).current_dir("/");
+        let output = shell.uid(65534).gid(65534).output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let (code, text) = run(64, "--listen 127.0.0.1:0");
+    let (_, report) = run(64, "doctor");
+    fs::remove_file(&copy).unwrap();
+    assert!(report.contains("64 KiB, for the rings of all reactors"), "{report}");
+    assert!(report.contains("raise it with `ulimit -l"), "{report}");
+    if code != Some(78) {
+        // Kernels before 6.14 do not count rings against this limit.
+        return println!("SKIPPED: the ring was made: {text}");
+    }
+    assert!(text.contains("RLIMIT_MEMLOCK, the limit of locked memory, is 64 KiB"), "{text}");
+    assert!(text.contains("raise it with `ulimit -l"), "{text}");
+}
+
+/// A control group of its own with a quota of half a processor, and the file that lets a process
+/// enter it.
+struct HalfCore(PathBuf);
+
+impl HalfCore {
+    fn new() -> Option<HalfCore> {
+        let name = format!("polycast-test-{}", std::process::id());
+        let v1 = PathBuf::from("/sys/fs/cgroup/cpu").join(&name);
+        let v2 = PathBuf::from("/sys/fs/cgroup").join(&name);
+        for (folder, file, quota) in
+            [(v1, "cpu.cfs_quota_us", "50000"), (v2, "cpu.max", "50000 100000")]
+        {
+            let has_parent =
+                folder.parent().is_some_and(|parent| parent.join("cgroup.procs").exists());
+            if !has_parent || fs::create_dir(&folder).is_err() {
+                continue;
+            }
+            let group = HalfCore(folder);
+            if fs::write(group.0.join(file), quota).is_ok() {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for HalfCore {
+    fn drop(&mut self) {
+        // The kernel removes a process from its group some time after its end.
+        wait("the group is empty", || fs::remove_dir(&self.0).is_ok());
+    }
+}
+
+#[test]
+fn process_with_half_a_core_runs_one_thread_and_pins_none() {
+    if !has_uring() {
+        return;
+    }
+    let Some(group) = HalfCore::new() else {
+        return println!("SKIPPED: no control group with a quota can be made here");
+    };
+    let enter = format!("echo $$ > {}/cgroup.procs", group.0.display());
+    let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live/half.log");
+    let config = "listeners = [{ address = '127.0.0.1:0' }]\n";
+    let mut shell = limited("half", &enter, config);
+    shell.stderr(fs::File::create(&log).unwrap());
+    let mut process = Process::spawn(shell, log);
+    Client::open(process.address, "/echo").sync();
+    process.signal(libc::SIGTERM);
+    assert_eq!(process.ended().code(), Some(0));
+    let log = process.logged();
+    assert!(log.contains("cpu_quota=\"0.50\" reactors=1 pinned=false"), "{log}");
+    assert!(log.contains("threads are not pinned"), "{log}");
+}

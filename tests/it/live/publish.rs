@@ -305,7 +305,7 @@ fn publisher_whose_key_was_removed_is_closed() {
     goes.send_text(&format!(r#"{{"event":"polycast:authenticate","data":{data}}}"#));
     goes.text();
     config.apps[0].keys.clear();
-    config.listeners[0].address = address;
+    config.listeners[0].address = address.into();
     server.renew(config);
     let text = goes.text();
     assert!(text.contains("4009"), "{text}");

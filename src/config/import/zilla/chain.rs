@@ -93,7 +93,7 @@ impl<'a> BindingChain<'a> {
             let (_, _, exit) = way.ok_or_else(|| here.wrong("the binding has no exit"))?;
             let number = config.listeners.len();
             let name = format!("{}.{port}", here.name);
-            let address = SocketAddr::new(host, port);
+            let address = SocketAddr::new(host, port).into();
             config.listeners.push(Listener { address, name, ..Listener::default() });
             let to = exit.text()?;
             match exits.iter_mut().find(|(exit, ..)| *exit == to) {

@@ -96,7 +96,7 @@ fn listen(exporter: &str, endpoint: &YamlPlace<'_>, config: &mut Config) -> Resu
     // Inserted before the routes of the chains.
     config.routes.insert(0, route);
     if !config.listeners.iter().any(|it| it.name == name) {
-        let address = SocketAddr::from(address);
+        let address = SocketAddr::from(address).into();
         config.listeners.push(Listener { address, name, ..Listener::default() });
     }
     // A Prometheus server usually runs on another machine.
