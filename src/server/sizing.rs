@@ -75,8 +75,8 @@ impl ServerSize {
         Ok(size)
     }
 
-    /// The size on these processors with a limit of `files` open files. The limit holds for the file
-    /// table of each ring separately; with epoll it holds for all connections together.
+    /// The size on these processors with a limit of `files` open files. The limit holds for the
+    /// file table of each ring separately; with epoll it holds for all connections together.
     fn of(config: &Config, processors: &Processors, files: u64) -> Result<ServerSize, Error> {
         let reactors = match config.threads {
             0 => processors.threads.min(MAX_CORES),

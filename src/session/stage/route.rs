@@ -17,6 +17,7 @@ use crate::http::{self, Body, Request, Response, push_field, push_status};
 use crate::runtime::LiveRoute;
 use crate::session::Context;
 use crate::session::context::context;
+use crate::stats::Counters;
 use crate::ws::extension::{self, Agreed, Compression};
 use crate::ws::output::Channel;
 use crate::ws::record::{self, EVENT_STREAM, RecordFraming};
@@ -27,10 +28,7 @@ const TOO_MANY: &str = "this address has too many connections\n";
 pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Transition {
     let counters = cx.counters;
     let refuse_with = |out: &mut Vec<u8>, status, text: &str, fields: &[(&str, &str)]| {
-        let response = Response::text(status, text).headers(fields);
-        response.connection(http::Connection::Close).push(out);
-        counters.http_errors.add(1);
-        Transition::FLUSH
+        refuse_handshake(out, (status, text), fields, counters)
     };
     let refuse = |out: &mut Vec<u8>, status, text: &str| refuse_with(out, status, text, &[]);
     let accepted = match upgrade::check(request) {
@@ -62,11 +60,8 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
     if let Some(upstreams) = upstreams {
         let channel = agreed.and_then(|agreed| compress(agreed, &accepted, cx));
         let policy = ConnectionPolicy::new(rules.clone(), leases);
-        let mut head = Vec::new();
-        upgrade::begin(&mut head, &accepted);
-        let upgrade = UpstreamRequest { head, records: None, channel, policy };
-        let waiting = PendingUpstream::begin(upstreams, request, upgrade, cx);
-        return match waiting {
+        let upgrade = UpstreamRequest { head: begun(&accepted), records: None, channel, policy };
+        return match PendingUpstream::begin(upstreams, request, upgrade, cx) {
             Ok(waiting) => Transition::Connecting(waiting),
             Err((status, text)) => refuse(out, status, &format!("{text}\n")),
         };
@@ -86,6 +81,26 @@ pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_
     cx.counters.upgrades.add(1);
     let policy = ConnectionPolicy::new(rules.clone(), leases);
     enter(Input::FRAMES, channel, policy, &opening, out, cx)
+}
+
+/// The head of the response to a handshake, up to what the upstream decides.
+fn begun(accepted: &upgrade::Upgrade<'_>) -> Vec<u8> {
+    let mut head = Vec::new();
+    upgrade::begin(&mut head, accepted);
+    head
+}
+
+/// Answers a handshake with an error. The connection ends.
+fn refuse_handshake(
+    out: &mut Vec<u8>,
+    (status, text): (u16, &str),
+    fields: &[(&str, &str)],
+    counters: &Counters,
+) -> Transition {
+    let response = Response::text(status, text).headers(fields);
+    response.connection(http::Connection::Close).push(out);
+    counters.http_errors.add(1);
+    Transition::FLUSH
 }
 
 /// Opens an HTTP stream for the head of a request. All earlier requests must have been answered.
