@@ -395,7 +395,7 @@ fn process_with_little_locked_memory_names_the_limit() {
         let text = [output.stdout, output.stderr].concat();
         (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     };
-    let (code, text) = run(64, "--listen 127.0.0.1:0");
+    let (code, text) = run(64, "--io io_uring --listen 127.0.0.1:0");
     let (_, report) = run(64, "doctor");
     fs::remove_file(&copy).unwrap();
     assert!(report.contains("64 KiB, for the rings of all reactors"), "{report}");
