@@ -8,6 +8,16 @@ pub enum ZilliqaMessage {}
 #[derive(Debug, Default)]
 pub struct Shared;
 
+impl Shared {
+    /// Keeps no epochs, whatever the limits are.
+    pub fn set_history(&self, _max: usize, _max_bytes: usize) {}
+
+    /// The memory of the epochs that are kept: nothing.
+    pub fn history_bytes(&self) -> usize {
+        0
+    }
+}
+
 /// The state of one core, which is empty.
 #[derive(Debug, Default)]
 pub struct NotificationCache;
