@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use polycast::config::{self, Config, IoDriver, ListenAddress, LogFormat, Overrides};
 use polycast::{parts, server};
 
@@ -82,6 +83,13 @@ enum Command {
         #[arg(long, value_name = "DRIVER", value_parser = io_drivers(), default_value = "auto")]
         io: IoDriver,
     },
+    /// Print a script that completes the arguments of this program in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page of this program, for `man --local-file -`
+    Man,
 }
 
 #[derive(Args)]
@@ -135,6 +143,29 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(Command::Doctor { restrictions, io }) => doctor(restrictions, io),
+        Some(Command::Completions { shell }) => print_completions(shell),
+        Some(Command::Man) => print_manual(),
+    }
+}
+
+fn print_completions(shell: Shell) -> ExitCode {
+    // Generated into memory, because the generator panics if the output is closed.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "polycast", &mut script);
+    print_line(&String::from_utf8_lossy(&script));
+    ExitCode::SUCCESS
+}
+
+fn print_manual() -> ExitCode {
+    let mut page = Vec::new();
+    // The list of optional parts below the version is for `--version`.
+    let command = Cli::command().version(env!("CARGO_PKG_VERSION"));
+    match clap_mangen::Man::new(command).render(&mut page) {
+        Ok(()) => {
+            print_line(&String::from_utf8_lossy(&page));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, 1),
     }
 }
 

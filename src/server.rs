@@ -4,6 +4,7 @@ mod confine;
 mod error;
 mod io_driver;
 mod listen;
+mod manager;
 mod process;
 mod reactor_thread;
 mod reload;
@@ -303,6 +304,11 @@ impl Server {
         let counts = self.counts().into_iter().filter(|(_, count)| *count > 0);
         let counts: Vec<String> = counts.map(|(name, count)| format!("{name}={count}")).collect();
         tracing::info!(counters = counts.join(" "), "{occasion}");
+    }
+
+    /// Answers readiness checks with 503 from now on; connections are still accepted.
+    pub fn leave(&self) {
+        self.env.runtime.leaving.store(true, Ordering::Relaxed);
     }
 
     /// Begins to drain: no new connections are accepted, and every connection is closed. The files

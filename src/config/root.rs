@@ -52,6 +52,9 @@ section! {
         pub io: IoDriver = IoDriver::default();
         /// How long a stopping server lets connections finish.
         pub drain_s: u64 = 10, seconds(0..=DAY_S);
+        /// How long a server that was told to stop still accepts connections while its readiness
+        /// page already answers 503, so that balancers stop sending clients before the drain.
+        pub lame_duck_s: u64 = 0, seconds(0..=DAY_S);
         /// What happens to a connection whose write queue is full because its client reads too
         /// slowly: "close" closes it, so that the client can reconnect and knows that it missed
         /// messages; "drop" drops the messages that do not fit.

@@ -54,10 +54,10 @@ pub fn is_stalled(counters: &Counters, now_ms: u64) -> bool {
 
 /// The liveness page, or the readiness page if the path ends with `/ready`. The process is live if
 /// no core is stalled; it is ready if the control thread is not stalled either and the server is
-/// not draining.
+/// neither draining nor about to drain.
 fn health(path: &str, visit: &Visit<'_>) -> Page {
     let ready = path.ends_with("/ready");
-    if ready && visit.draining {
+    if ready && visit.leaving {
         return Page::text(503, "shutting down\n");
     }
     if visit.counters.iter().any(|core| is_stalled(core, visit.now_ms)) {
@@ -78,7 +78,7 @@ mod tests {
     use std::sync::Arc;
 
     /// The statuses of `/live` and `/ready` at 100 000 ms, with these values of `beat_ms`.
-    fn statuses(draining: bool, cores: [u64; 2], control: u64) -> [u16; 2] {
+    fn statuses(leaving: bool, cores: [u64; 2], control: u64) -> [u16; 2] {
         let counters = |beat_ms| {
             let counters = Counters::default();
             counters.beat_ms.set(beat_ms);
@@ -92,7 +92,7 @@ mod tests {
             control: &counters(control),
             connections: &|_| 0,
             dropped_hooks: &|_| 0,
-            draining,
+            leaving,
             now_ms: 100_000,
         };
         ["/live", "/ready"].map(|path| health(path, &visit).status)

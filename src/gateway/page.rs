@@ -24,8 +24,8 @@ pub struct Visit<'a> {
     pub connections: &'a dyn Fn(usize) -> usize,
     /// Returns how many webhook events of the application with this number were dropped.
     pub dropped_hooks: &'a dyn Fn(usize) -> u64,
-    /// Whether the server is draining before it ends.
-    pub draining: bool,
+    /// Whether the server is about to drain, or drains already.
+    pub leaving: bool,
     /// The time in milliseconds, on the monotonic clock that all threads share.
     pub now_ms: u64,
 }

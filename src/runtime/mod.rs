@@ -25,6 +25,7 @@ use crate::stats::Counters;
 use crate::tls::Acceptor;
 use crate::upstream::Names;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// The live objects of a configuration. All cores share them, without a lock around them.
 #[derive(Debug, Default)]
@@ -45,6 +46,9 @@ pub struct Runtime {
     pub counters: Vec<Arc<Counters>>,
     /// The counters of the control thread; all 0 if there is none.
     pub control: Arc<Counters>,
+    /// Whether the process is about to drain, so that it is not ready any more; the same for all
+    /// configurations of the process.
+    pub leaving: Arc<AtomicBool>,
     /// The TLS acceptors of the listeners that use TLS, in the order of the configuration.
     acceptors: Vec<Option<Acceptor>>,
     /// The live parts of the routes, in the order of the configuration.
@@ -83,6 +87,7 @@ impl Runtime {
             addresses: self.addresses.clone(),
             counters: self.counters.clone(),
             control: self.control.clone(),
+            leaving: self.leaving.clone(),
             acceptors,
             routes: routes::join(rules, upstreams, &self.names),
         })

@@ -52,11 +52,12 @@ impl Watch {
         Watch { looked_ms: None, since_ms: 0, stalled: Vec::new() }
     }
 
-    /// Checks all threads, and logs those that stall or continue.
+    /// Checks all threads, and logs those that stall or continue. Returns whether all of them
+    /// run.
     ///
     /// # Errors
     /// A thread has ended or panicked, or the control thread has stalled for more than a minute.
-    pub(super) fn look(&mut self, threads: &Threads<'_>) -> Result<(), Error> {
+    pub(super) fn look(&mut self, threads: &Threads<'_>) -> Result<bool, Error> {
         if threads.reactors.iter().any(JoinHandle::is_finished) {
             return Err(Error::Failed("a reactor has ended"));
         }
@@ -69,13 +70,13 @@ impl Watch {
         self.look_for_stalls(threads, threads.now_ms)
     }
 
-    fn look_for_stalls(&mut self, threads: &Threads<'_>, now_ms: u64) -> Result<(), Error> {
+    fn look_for_stalls(&mut self, threads: &Threads<'_>, now_ms: u64) -> Result<bool, Error> {
         let before_ms = self.looked_ms.replace(now_ms);
         if before_ms.is_none_or(|before_ms| now_ms - before_ms > PAUSED_MS) {
             self.since_ms = now_ms;
         }
         if now_ms - self.since_ms < STALLED_MS {
-            return Ok(());
+            return Ok(true);
         }
         let cores = threads.counters.iter().take(threads.reactors.len()).enumerate();
         let cores = cores.map(|(core, counters)| (format!("reactor {core}"), &**counters));
@@ -93,7 +94,46 @@ impl Watch {
         let controls = self.stalled.iter().any(|thread| thread == "control");
         match controls && now_ms.saturating_sub(beat_ms) > GIVEN_UP_MS {
             true => Err(Error::Failed("the control thread has not run for more than a minute")),
-            false => Ok(()),
+            false => Ok(self.stalled.is_empty()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn watch_finds_all_threads_running_unless_a_reactor_is_stalled() {
+        let (end, ended) = mpsc::channel::<()>();
+        let reactor = std::thread::spawn(move || {
+            let _ = ended.recv();
+            Ok(())
+        });
+        let reactors = [reactor];
+        let counters = [Arc::new(Counters::default())];
+        let mut watch = Watch::new();
+        let mut look = |now_ms, beat_ms| {
+            counters[0].beat_ms.set(beat_ms);
+            let threads = Threads {
+                reactors: &reactors,
+                control: None,
+                counters: &counters,
+                control_counters: &Counters::default(),
+                now_ms,
+            };
+            watch.look_for_stalls(&threads, now_ms).unwrap()
+        };
+        for now_ms in (1000..60_000).step_by(1000) {
+            assert!(look(now_ms, now_ms), "at {now_ms} ms");
+        }
+        let beat_ms = 59_000;
+        for now_ms in (60_000..=beat_ms + STALLED_MS).step_by(1000) {
+            assert!(look(now_ms, beat_ms), "at {now_ms} ms");
+        }
+        assert!(!look(beat_ms + STALLED_MS + 1, beat_ms), "stalled");
+        assert!(look(beat_ms + STALLED_MS + 2, beat_ms + STALLED_MS + 2), "it runs again");
+        drop(end);
     }
 }

@@ -262,3 +262,28 @@ fn cli_survives_a_full_disk_and_closed_output() {
         assert_eq!(command.status().unwrap().code(), Some(code), "{arguments:?}");
     }
 }
+
+#[test]
+fn cli_prints_completions_for_each_shell() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = polycast(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{shell}");
+        let script = stdout(&output);
+        for word in ["polycast", "log-format", "doctor"] {
+            assert!(script.contains(word), "{shell} without {word}");
+        }
+    }
+    let text = refusal(&["completions", "tcl"]);
+    assert!(text.contains("tcl") && text.contains("bash"), "{text}");
+}
+
+#[test]
+fn cli_prints_the_manual_page() {
+    let output = polycast(&["man"]);
+    assert_eq!(output.status.code(), Some(0));
+    let page = stdout(&output);
+    for line in [".TH polycast 1", ".SH OPTIONS", "log\\-format", "Exit codes:", "completions"] {
+        assert!(page.contains(line), "no {line}: {page}");
+    }
+    assert!(page.contains(env!("CARGO_PKG_VERSION")));
+}

@@ -18,6 +18,7 @@ mod live;
 mod machine;
 mod memory;
 mod net;
+mod packaging;
 mod peer;
 mod proxy;
 mod proxy_stream;

@@ -15,6 +15,7 @@ use crate::session::ending::{Ending, Progress};
 use crate::session::front::Front;
 use crate::session::{Context, SessionEvent};
 use crate::time::Deadline;
+use std::sync::atomic::Ordering;
 
 /// The maximum length of a request body that is read although no endpoint uses it, in bytes.
 /// Reading a short body keeps the connection usable.
@@ -419,7 +420,7 @@ fn page(
         control: &env.runtime.control,
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
-        draining: cx.draining,
+        leaving: cx.draining || env.runtime.leaving.load(Ordering::Relaxed),
         now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)

@@ -9,6 +9,7 @@ mod events;
 mod front;
 mod guard;
 mod heavy;
+mod leaving;
 mod links;
 mod models;
 mod nodes;

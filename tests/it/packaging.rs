@@ -1,0 +1,124 @@
+//! The files of `packaging/`, as far as they can be checked without Docker or Kubernetes.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging").join(name)
+}
+
+fn text(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The documents of a YAML file.
+fn yaml(name: &str) -> Vec<Value> {
+    let text = text(name);
+    let parse =
+        |document| serde_saphyr::from_str(document).unwrap_or_else(|e| panic!("{name}: {e}"));
+    text.split("\n---\n").map(parse).collect()
+}
+
+/// Checks the configuration with `polycast check`, and returns the longest time that a server with
+/// it takes to stop, in seconds.
+fn stop_s(file: &Path) -> i64 {
+    let mut check = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    check.arg("check").arg(file).envs([
+        ("POLYCAST_APP_ID", "1"),
+        ("POLYCAST_APP_KEY", "a-key"),
+        ("POLYCAST_APP_SECRET", "a-secret"),
+    ]);
+    let output = check.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let config: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
+    config["lame_duck_s"].as_integer().unwrap() + config["drain_s"].as_integer().unwrap()
+}
+
+#[test]
+fn packaging_container_has_time_to_stop_and_a_valid_configuration() {
+    let stop_s = stop_s(&path("docker/polycast.toml"));
+    let compose = &yaml("docker/compose.yaml")[0]["services"]["polycast"];
+    let grace = compose["stop_grace_period"].as_str().unwrap();
+    let grace_s: i64 = grace.strip_suffix('s').unwrap().parse().unwrap();
+    assert!(grace_s > stop_s, "{grace_s} s are not enough for {stop_s} s");
+    let options: Vec<&str> =
+        compose["security_opt"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    assert!(options.contains(&"seccomp=seccomp.json"), "{options:?}");
+    let dockerfile = text("docker/Dockerfile");
+    assert!(dockerfile.contains("packaging/docker/polycast.toml"));
+    assert!(dockerfile.lines().any(|line| line.starts_with("USER 65532")), "root");
+}
+
+#[test]
+fn packaging_seccomp_profile_allows_io_uring_without_a_condition() {
+    let profile: Value = serde_json::from_str(&text("docker/seccomp.json")).unwrap();
+    assert_eq!(profile["defaultAction"], "SCMP_ACT_ERRNO");
+    let rules = profile["syscalls"].as_array().unwrap();
+    let allows = |name: &str| {
+        rules.iter().any(|rule| {
+            let is_plain = ["includes", "excludes", "args"]
+                .iter()
+                .all(|key| rule[*key].is_null() || rule[*key] == serde_json::json!({}));
+            let mut names = rule["names"].as_array().unwrap().iter();
+            rule["action"] == "SCMP_ACT_ALLOW" && is_plain && names.any(|it| it == name)
+        })
+    };
+    for name in ["io_uring_setup", "io_uring_enter", "io_uring_register", "epoll_wait", "accept4"] {
+        assert!(allows(name), "{name}");
+    }
+    for name in ["kexec_load", "init_module", "keyctl", "mount"] {
+        assert!(!allows(name), "{name}");
+    }
+}
+
+#[test]
+fn packaging_kubernetes_pod_is_restricted_and_has_time_to_stop() {
+    let documents = yaml("kubernetes/polycast.yaml");
+    let of = |kind: &str| {
+        let found = documents.iter().find(|document| document["kind"] == kind);
+        found.unwrap_or_else(|| panic!("no {kind}"))
+    };
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("packaging");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("polycast.toml");
+    fs::write(&file, of("ConfigMap")["data"]["polycast.toml"].as_str().unwrap()).unwrap();
+    let stop_s = stop_s(&file);
+    let pod = &of("Deployment")["spec"]["template"]["spec"];
+    assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() > stop_s);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0];
+    assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/live");
+    assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/ready");
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], false);
+    let labels = &of("Deployment")["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(&of("Service")["spec"]["selector"], labels);
+    assert_eq!(&of("PodDisruptionBudget")["spec"]["selector"]["matchLabels"], labels);
+}
+
+#[test]
+fn packaging_systemd_unit_is_one() {
+    let unit = text("systemd/polycast.service");
+    for line in ["Type=notify-reload", "LimitMEMLOCK=infinity", "User=polycast"] {
+        assert!(unit.lines().any(|it| it == line), "{line}");
+    }
+    assert!(text("systemd/polycast.sysusers").contains("\nu polycast "));
+    let mut verify = Command::new("systemd-analyze");
+    verify.args(["verify", "--man=no"]).arg(path("systemd/polycast.service"));
+    let Ok(output) = verify.output() else {
+        return println!("SKIPPED: there is no systemd-analyze");
+    };
+    let messages = String::from_utf8_lossy(&output.stderr);
+    // The program is not installed, and systemd before 253 does not know this type.
+    let expected = ["is not executable", "Failed to parse service type, ignoring: notify-reload"];
+    let is_about_unit = |line: &&str| line.contains("polycast.service");
+    let wrong: Vec<&str> = messages
+        .lines()
+        .filter(is_about_unit)
+        .filter(|line| !expected.iter().any(|known| line.contains(known)))
+        .collect();
+    assert!(wrong.is_empty(), "{messages}");
+}
