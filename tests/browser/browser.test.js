@@ -6,6 +6,7 @@ const net = require("node:net")
 const path = require("node:path")
 const { after, before, test } = require("node:test")
 const { serve } = require("./chromium")
+const links = require("../links")
 const { COMPRESSING, DEMO, SECURE, Server } = require("../support")
 
 const { Browser } = require(process.env.BROWSER === "firefox" ? "./firefox" : "./chromium")
@@ -27,9 +28,9 @@ after(async () => {
 
 /**
  * Defines a test with a new server and a new page. `config` is the text of a configuration, or a
- * function that makes it from the web server of the page.
+ * function that makes it from the web server of the page; the server has `threads` cores.
  */
-function withPage(name, config, body) {
+function withPage(name, config, body, threads = 1) {
   test(name, { timeout: TEST_MS }, async () => {
     let server
     const site = await serve({
@@ -43,7 +44,8 @@ function withPage(name, config, body) {
     })
     let page
     try {
-      server = await Server.start({ config: typeof config === "function" ? config(site) : config })
+      const text = typeof config === "function" ? config(site) : config
+      server = await Server.start({ config: text, threads })
       page = await browser.open(`${site.origin}/pusher`)
       await page.run(helpers)
       await body(page, server, (other) => (server = other))
@@ -474,3 +476,27 @@ withPage("a page receives a linked channel as server-sent events, by each of its
       assert.deepEqual(events.slice(1).map(({ data }) => data), ["second", "third"])
     }
   })
+
+/** Connects an EventSource of the page to the linked channel, and returns its reader. */
+async function linkedReader(page, server) {
+  await page.run(async (url) => {
+    window.numbers = []
+    window.source = new EventSource(url)
+    await new Promise((resolve) => {
+      source.onmessage = ({ data }) => {
+        const { event, data: text } = JSON.parse(data)
+        if (event !== "tick") return resolve()
+        numbers.push(JSON.parse(text).number)
+      }
+    })
+  }, links.eventsUrl(server))
+  const reader = new links.Reader("the browser's EventSource", () => {})
+  reader.update = async () => {
+    reader.numbers.push(...await page.run(() => numbers.splice(0)))
+  }
+  return reader
+}
+
+withPage("one publish reaches a page's EventSource and every dialect in one order", links.CONFIG,
+  (page, server) => links.deliver(server,
+    [...links.READERS, (server) => linkedReader(page, server)]), 2)

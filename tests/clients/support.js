@@ -312,8 +312,8 @@ async function until(what, condition) {
  * Defines a test with a new server: `options` are those of `Server.start`. With `hooks`, the keys
  * of `[[apps.webhooks]]`, the application has a webhook that sends to `server.endpoint`.
  */
-function withServer(name, { hooks, ...options }, body) {
-  test(name, { timeout: TEST_MS }, async () => {
+function withServer(name, { hooks, timeout = TEST_MS, ...options }, body) {
+  test(name, { timeout }, async () => {
     const endpoint = hooks === undefined ? undefined : await Endpoint.start()
     if (endpoint) {
       const keys = `url = "${endpoint.url}"\nallow_private = true\n${hooks}\n`

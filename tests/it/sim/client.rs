@@ -45,7 +45,7 @@ struct Place {
 
 pub(super) struct Client {
     pub(super) number: u64,
-    view: View,
+    pub(super) view: View,
     /// The core and the index of the client's connection.
     pub(super) place: (usize, usize),
     pub(super) life: Life,
@@ -72,10 +72,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(number: u64, rng: &mut Rng, history: &mut History) -> Client {
         let view = View::of_new_client(rng);
-        let positions = match view {
-            View::Source => history.log.of_new_client(rng),
-            _ => None,
-        };
+        let positions = history.log.of_new_client(view, rng);
         Client {
             number,
             view,
@@ -217,7 +214,7 @@ impl Client {
         let id = history.publish(self.number, &channels, except.clone(), view != View::Source);
         let names: Vec<String> = channels.iter().map(|&channel| view.name(channel)).collect();
         let except = except.map(|id| format!(",\"socket_id\":\"{id}\"")).unwrap_or_default();
-        let data = format!("{id}:{}", padding(rng));
+        let data = history.data_of(id, rng);
         let members = format!("\"name\":\"e\",\"channels\":{names:?},\"data\":\"{data}\"{except}");
         (id, members)
     }
@@ -231,7 +228,7 @@ impl Client {
                 let count = [1, 3, 12][rng.usize(0..3)];
                 let mut publish = || {
                     let id = history.publish(self.number, &[channel], None, true);
-                    text(&format!("{id}:{}", padding(rng)))
+                    text(&history.data_of(id, rng))
                 };
                 (0..count).flat_map(|_| publish()).collect()
             }
@@ -428,7 +425,7 @@ impl Client {
             if let Some(positions) = &mut self.positions {
                 let before = log.recovered;
                 positions.event(channel, message, id, log);
-                let first_missed = history.log.recovered > before && history.is_of_view(id);
+                let first_missed = log.recovered != before && history.is_of_view(id);
                 history.recovered_of_view += u64::from(first_missed);
             }
             self.event(channel, id, history);
@@ -523,9 +520,4 @@ impl Client {
         let waits = self.channels.iter().any(|place| place.joining || place.left.is_some());
         assert!(!waits, "client {number} waits for a reply to a subscribe or unsubscribe");
     }
-}
-
-/// A text that makes some events long.
-fn padding(rng: &mut Rng) -> String {
-    "x".repeat(if rng.bool() { 0 } else { rng.usize(0..3000) })
 }

@@ -3,6 +3,7 @@
 use super::client::{Client, Life};
 use super::links::View;
 use super::positions::Log;
+use fastrand::Rng;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The channels of a run. Only the first one has publishes that exclude a connection.
@@ -16,6 +17,8 @@ struct Publish {
     except: Option<String>,
     /// Whether it was published through a view.
     in_view: bool,
+    /// The length of its data.
+    bytes: usize,
 }
 
 /// The events that one subscription has received, from its success to its end.
@@ -40,8 +43,9 @@ pub(super) struct History {
     clock: u64,
     /// The socket ids that a publish can exclude.
     pub(super) sockets: Vec<String>,
-    /// For each channel: which event came directly after which, and which events came before which.
-    next: Vec<BTreeMap<usize, usize>>,
+    /// For each channel: which event came directly after which, separately for the views without
+    /// long events, and which events came before which.
+    next: Vec<BTreeMap<(bool, usize), usize>>,
     before: Vec<HashSet<(usize, usize)>>,
     /// The last event of a publisher in a channel.
     last: HashMap<(u64, usize), usize>,
@@ -100,9 +104,17 @@ impl History {
             }
         }
         let sent = self.tick();
-        let (channels, acked) = (channels.to_vec(), false);
-        self.publishes.push(Publish { channels, sent, acked, except, in_view });
+        let (channels, acked, bytes) = (channels.to_vec(), false, 0);
+        self.publishes.push(Publish { channels, sent, acked, except, in_view, bytes });
         id
+    }
+
+    /// The data of an event, which begins with its number, and some of which is long.
+    pub(super) fn data_of(&mut self, id: usize, rng: &mut Rng) -> String {
+        let padding = if rng.bool() { 0 } else { rng.usize(0..3000) };
+        let data = format!("{id}:{}", "x".repeat(padding));
+        self.publishes[id].bytes = data.len();
+        data
     }
 
     /// Records that the event was acknowledged.
@@ -115,6 +127,7 @@ impl History {
         let publish = self.publishes.get(id).expect("what is heard was published");
         assert!(publish.channels.contains(&span.channel), "event {id} on a channel of another");
         assert_ne!(publish.except.as_deref(), Some(socket), "event {id} at who was left out");
+        assert!(view.expresses(publish.bytes), "event {id} is too long for {view:?}");
         assert!(span.set.insert(id), "event {id} is heard twice");
         span.received.push(id);
         self.received[view.kind()] += 1;
@@ -127,9 +140,10 @@ impl History {
             for pair in span.received.windows(2) {
                 self.before[span.channel].insert((pair[0], pair[1]));
                 // Subscriptions have no gaps, so each event has the same successor for all
-                // subscribers.
+                // subscribers whose views express the same events.
                 if !self.drops && span.channel != 0 {
-                    let next = *self.next[span.channel].entry(pair[0]).or_insert(pair[1]);
+                    let after = (client.view.is_short(), pair[0]);
+                    let next = *self.next[span.channel].entry(after).or_insert(pair[1]);
                     assert_eq!(next, pair[1], "behind {} of {}", pair[0], CHANNELS[span.channel]);
                 }
             }
@@ -140,6 +154,7 @@ impl History {
                 let is_due = publish.acked
                     && publish.sent > span.since
                     && publish.channels.contains(&span.channel)
+                    && client.view.expresses(publish.bytes)
                     && (publish.except.is_none() || publish.except != client.socket_id);
                 assert!(
                     !is_due || span.set.contains(&id),
@@ -149,6 +164,11 @@ impl History {
                 );
             }
         }
+    }
+
+    /// Checks which positions were skipped in views, and returns the number of skipped events.
+    pub(super) fn check_skipped(&self) -> u64 {
+        self.log.check_skipped(|id| View::Broadcastt.expresses(self.publishes[id].bytes))
     }
 
     /// Checks that every channel has one order, the same for all subscribers, and that it keeps the

@@ -5,7 +5,11 @@ use super::history::CHANNELS;
 use crate::peer::{APP, SECOND, auth_of};
 use fastrand::Rng;
 
-/// The applications, routes and links of a run. Nobody may publish on `two` through a view.
+/// The limit of the view of another vendor, which does not get longer events.
+const SHORT_BYTES: usize = 1500;
+
+/// The applications, routes and links of a run. Nobody may publish on `two` through a view. One
+/// view has the limit [`SHORT_BYTES`].
 pub(super) const LINKS: &str = r"
 [[apps]]
 id = '2'
@@ -16,6 +20,7 @@ id = '3'
 key = 'third-key'
 secret = 'third-secret'
 dialect = 'broadcastt'
+limits.event_bytes = 1500
 [[routes]]
 when = [{ path = '/of/*' }]
 endpoint = 'channel'
@@ -87,6 +92,16 @@ impl View {
         }
     }
 
+    /// Whether the view does not get long events.
+    pub(super) fn is_short(self) -> bool {
+        self == View::Broadcastt
+    }
+
+    /// Whether the view gets an event whose data has this many bytes.
+    pub(super) fn expresses(self, bytes: usize) -> bool {
+        !self.is_short() || bytes <= SHORT_BYTES
+    }
+
     /// The id of the application that publishes under the names of this view.
     pub(super) fn app(self) -> &'static str {
         if self == View::Second { SECOND.0 } else { APP.0 }
@@ -119,6 +134,11 @@ impl View {
             View::Source => rng.usize(0..CHANNELS.len()),
             _ => LINKED[rng.usize(0..LINKED.len())],
         }
+    }
+
+    /// Whether the view has this channel.
+    pub(super) fn has(self, channel: usize) -> bool {
+        self == View::Source || LINKED.contains(&channel)
     }
 
     /// The name by which the view knows a channel.

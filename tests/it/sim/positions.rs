@@ -1,10 +1,12 @@
-//! Clients that resume after a reconnect, and the rules of positions: an event has one position,
-//! and a client that has recovered gets every later event once, from the position that it sent.
+//! Clients that resume after a reconnect, and the rules of positions: an event has one position in
+//! all views, and a client that has recovered gets every later event that its view expresses once,
+//! from the position that it sent, perhaps through another view.
 
 use super::history::CHANNELS;
+use super::links::View;
 use fastrand::Rng;
 use polycast::stats::Counters;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// The number of events of a channel's history, and of its channels, in the configuration of a run.
 const EVENTS: u64 = 30;
@@ -22,17 +24,24 @@ pub(super) struct Log {
     pool: Vec<[Option<Position>; CHANNELS.len()]>,
     /// Whether the slow consumer policy drops events.
     drops: bool,
-    pub(super) recovered: u64,
+    /// The positions between two that a client of a short view has received one after the other.
+    skipped: HashSet<Position>,
+    /// The numbers of positions that were recovered with missed events, by the kind of the view.
+    pub(super) recovered: [u64; View::KINDS],
 }
 
 impl Log {
     pub(super) fn new(drops: bool) -> Log {
-        Log { events: HashMap::new(), pool: Vec::new(), drops, recovered: 0 }
+        let (skipped, recovered) = (HashSet::new(), [0; View::KINDS]);
+        Log { events: HashMap::new(), pool: Vec::new(), drops, skipped, recovered }
     }
 
     /// The state of a new client: most clients resume, and most of these continue for an earlier
     /// one.
-    pub(super) fn of_new_client(&mut self, rng: &mut Rng) -> Option<Positions> {
+    pub(super) fn of_new_client(&mut self, view: View, rng: &mut Rng) -> Option<Positions> {
+        if matches!(view, View::Plain(_)) {
+            return None;
+        }
         if rng.u32(0..4) == 0 {
             return None;
         }
@@ -41,14 +50,22 @@ impl Log {
             false => self.pool.swap_remove(rng.usize(0..self.pool.len())),
         };
         if rng.u32(0..8) == 0 {
-            last[1] = Some(("0123456789abcdef".to_owned(), 3));
+            let channel = if view == View::Source { 1 } else { 4 };
+            last[channel] = Some(("0123456789abcdef".to_owned(), 3));
         }
-        Some(Positions { last, ..Positions::default() })
+        Some(Positions { view, last, ..Positions::default() })
     }
 
     /// Takes back the positions of a client that is gone.
     pub(super) fn forget_client(&mut self, positions: Option<Positions>) {
         self.pool.extend(positions.map(|it| it.last));
+    }
+
+    /// Checks that only events that are not `short` were skipped in short views, and returns how
+    /// many of the skipped positions are known.
+    pub(super) fn check_skipped(&self, is_short: impl Fn(usize) -> bool) -> u64 {
+        let known = self.skipped.iter().filter_map(|it| self.events.get(it));
+        known.inspect(|id| assert!(!is_short(**id), "a view has skipped event {id}")).count() as u64
     }
 
     /// Checks the bounds of the histories of one core after a sweep.
@@ -62,6 +79,7 @@ impl Log {
 /// The positions of one client.
 #[derive(Default)]
 pub(super) struct Positions {
+    view: View,
     /// The last position of each channel.
     last: [Option<Position>; CHANNELS.len()],
     /// What the client has sent, until the subscription is answered.
@@ -73,9 +91,11 @@ pub(super) struct Positions {
 impl Positions {
     /// The first message of the client.
     pub(super) fn resume(&mut self) -> String {
-        self.sent = self.last.clone();
-        let sent = self.sent.iter().zip(CHANNELS).filter_map(|(it, name)| {
+        // A view has no name for some channels, whose positions are left to later clients.
+        self.sent = std::array::from_fn(|at| self.last[at].clone().filter(|_| self.view.has(at)));
+        let sent = self.sent.iter().enumerate().filter_map(|(channel, it)| {
             let (stream, serial) = it.as_ref()?;
+            let name = self.view.name(channel);
             Some(format!(r#""{name}":{{"stream_id":"{stream}","serial":{serial}}}"#))
         });
         let positions = sent.collect::<Vec<_>>().join(",");
@@ -115,9 +135,12 @@ impl Positions {
         assert_eq!(known, id, "two events have the position {stream}:{serial}");
         let (last, before) = self.last[channel].as_ref().expect("the subscription has a position");
         if *last == stream && !log.drops {
-            assert_eq!(serial, before + 1, "a gap or a repetition at {message}");
+            assert!(serial > *before, "a repetition at {message}");
+            assert!(self.view.is_short() || serial == before + 1, "a gap at {message}");
+            log.skipped.extend((before + 1..serial).map(|serial| (stream.clone(), serial)));
         }
-        log.recovered += u64::from(std::mem::take(&mut self.continues[channel]));
+        let recovered = std::mem::take(&mut self.continues[channel]);
+        log.recovered[self.view.kind()] += u64::from(recovered);
         self.last[channel] = Some((stream, serial));
     }
 }
