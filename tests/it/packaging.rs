@@ -64,7 +64,8 @@ fn with_io_uring(profile: &str) -> Option<Output> {
 
 #[test]
 fn packaging_seccomp_script_adds_the_calls_of_io_uring_and_changes_nothing_else() {
-    let default = r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"A"}]}"#;
+    let default =
+        r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"A"}]}"#;
     let Some(output) = with_io_uring(default) else {
         return println!("SKIPPED: Python is not installed");
     };

@@ -3,6 +3,7 @@
 use super::child::*;
 use crate::net::*;
 use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -87,17 +88,24 @@ impl Manager {
     }
 
     fn message(&self) -> String {
+        self.receive().expect("a message from the server")
+    }
+
+    /// The next message. A signal to the process of the tests does not end the wait.
+    fn receive(&self) -> io::Result<String> {
         let mut bytes = [0; 512];
-        let length = self.socket.recv(&mut bytes).expect("a message from the server");
-        String::from_utf8(bytes[..length].to_vec()).unwrap()
+        loop {
+            match self.socket.recv(&mut bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                length => return Ok(String::from_utf8(bytes[..length?].to_vec()).unwrap()),
+            }
+        }
     }
 
     /// The next message within this time.
     fn message_within(&self, limit: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(limit)).unwrap();
-        let mut bytes = [0; 512];
-        let length = self.socket.recv(&mut bytes).ok()?;
-        Some(String::from_utf8(bytes[..length].to_vec()).unwrap())
+        self.receive().ok()
     }
 }
 
