@@ -148,21 +148,17 @@ impl Attendant {
             self.server.log_counts("counters");
         }
         let is_asked = signal == Some(SIGHUP);
-        match &mut self.source {
-            Some(source) => {
-                if source.has_changed() || is_asked {
-                    self.manager.reloading();
-                    self.server.reload(source);
-                    self.manager.ready();
-                }
-            }
-            None if is_asked => {
-                // Without the two messages, `systemctl reload` would wait for its timeout.
-                self.manager.reloading();
-                tracing::warn!("there is no configuration file to reload");
-                self.manager.ready();
-            }
-            None => {}
+        if let Some(source) = &mut self.source
+            && (source.has_changed() || is_asked)
+        {
+            self.manager.reloading();
+            self.server.reload(source);
+            self.manager.ready();
+        } else if is_asked {
+            // Without the two messages, `systemctl reload` would wait for its timeout.
+            self.manager.reloading();
+            tracing::warn!("there is no configuration file to reload");
+            self.manager.ready();
         }
         if self.watch.look(&self.server.threads())? {
             self.manager.feed();
