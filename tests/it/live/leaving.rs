@@ -138,7 +138,7 @@ fn notify_tells_ready_reloading_and_stopping_in_this_order() {
     let time: u64 = time.unwrap_or_else(|| panic!("{reloading}")).trim().parse().unwrap();
     assert!((before..=monotonic_us()).contains(&time), "{reloading}");
     assert_eq!(manager.message(), "READY=1\n");
-    assert!(process.logged().contains("configuration reloaded"), "{}", process.logged());
+    wait("the reload", || process.logged().contains("configuration reloaded"));
     process.signal(libc::SIGTERM);
     assert_eq!(manager.message(), "STOPPING=1\n");
     assert_eq!(process.ended().code(), Some(0));
