@@ -258,6 +258,7 @@ impl Server {
         };
         if let Some(Err(error)) = self.control.as_ref().map(Control::started) {
             self.control = None;
+            self.counters.truncate(self.threads.len());
             return tracing::error!(%error, "the control thread cannot be started");
         }
         for (core, way) in peer_links.enumerate() {

@@ -32,7 +32,15 @@ fn bearer(field: &str) -> Option<&str> {
 /// or the host show, and a browser on this machine may run a foreign page whose host name resolves
 /// to a loopback address.
 pub(super) fn is_local(request: &Request<'_>, peer: IpAddr) -> bool {
-    const ON_BEHALF: [&str; 4] = ["forwarded", "x-forwarded-for", "x-real-ip", "via"];
+    const ON_BEHALF: [&str; 7] = [
+        "forwarded",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-port",
+        "x-forwarded-proto",
+        "x-real-ip",
+        "via",
+    ];
     peer.to_canonical().is_loopback()
         && request.authority().is_some_and(is_loopback)
         && ON_BEHALF.iter().all(|name| request.headers.first(name).is_none())
@@ -103,6 +111,9 @@ mod tests {
             ("::ffff:192.0.2.1", "A: b", false),
             ("127.0.0.1", "X-Forwarded-For: 127.0.0.1", false),
             ("127.0.0.1", "Forwarded: for=192.0.2.1", false),
+            ("127.0.0.1", "X-Forwarded-Proto: https", false),
+            ("127.0.0.1", "X-Forwarded-Host: a", false),
+            ("127.0.0.1", "X-Forwarded-Port: 443", false),
         ] {
             with("/", field, |it| {
                 assert_eq!(is_local(it, peer.parse().unwrap()), expected, "{peer} {field}");

@@ -124,6 +124,7 @@ impl Attendant {
                     break;
                 }
                 if self.look(left.min(ATTENTION))?.is_some() {
+                    self.server.stop();
                     end_at_once();
                 }
             }

@@ -97,8 +97,13 @@ impl ServerSize {
             true => processors.cores.clone(),
             false => Vec::new(),
         };
+        // A reactor on epoll has two descriptors of its own.
+        let needed = OTHER_FILES + reactors * (2 + config.listeners.len());
+        let room = |reserved: usize| files.saturating_sub(reserved as u64) as usize;
+        // With a low limit, half of what is left is for connections.
+        let shared = room(needed.max(RESERVED_FILES as usize)).max(room(needed) / 2);
         let connections =
-            ConnectionBounds { ring: bound(max), epoll: bound((max / reactors).max(1)) };
+            ConnectionBounds { ring: bound(max), epoll: bound((shared / reactors).max(1)) };
         Ok(ServerSize { reactors: reactors as u16, pins, connections })
     }
 }
@@ -154,7 +159,8 @@ mod tests {
             (ring, epoll)
         };
         assert_eq!(bounds(&config, 4, 1064), (1000, 250));
-        assert_eq!(bounds(&config, 2, 64), (64, 32));
+        assert_eq!(bounds(&config, 2, 64), (64, 8));
+        assert_eq!(bounds(&config, 100, 1024), (960, 7), "the reactors need 324 files");
         assert_eq!(bounds(&config, 100, 224), (160, 1), "each reactor has at least one");
         let highest = REACTOR_CONNECTIONS as u32;
         assert_eq!(bounds(&config, 2, u64::MAX), (highest, highest));

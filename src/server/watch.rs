@@ -76,7 +76,7 @@ impl Watch {
             self.since_ms = now_ms;
         }
         if now_ms - self.since_ms < STALLED_MS {
-            return Ok(true);
+            return Ok(self.stalled.is_empty());
         }
         let cores = threads.counters.iter().take(threads.reactors.len()).enumerate();
         let cores = cores.map(|(core, counters)| (format!("reactor {core}"), &**counters));

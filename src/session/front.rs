@@ -48,6 +48,10 @@ impl Context<'_> {
     /// A trusted proxy has sent a field that cannot be read.
     pub(super) fn identify(&mut self, request: &Request<'_>) -> Result<(), MalformedForwarding> {
         let listener = self.env.listener(self.listener);
+        if !self.charged {
+            // Not the client of an earlier request.
+            self.peer = self.sender;
+        }
         if listener.forwarded == ForwardedHeaders::Off {
             return Ok(());
         }

@@ -104,7 +104,7 @@ impl Shard {
                 Ok(DeliveryOutcome::NotInFraming) => self.counters.http_streams_unsaid.add(1),
                 Ok(DeliveryOutcome::NotInView) => self.counters.link_unexpressed.add(1),
                 Ok(DeliveryOutcome::NotMeant) => {}
-                Err(_) => slow.push(slot),
+                Err(_) => slow.push((slot, form.positioned)),
             }
             if !session.link.listed {
                 session.link.listed = true;
@@ -112,8 +112,11 @@ impl Shard {
             }
         }
         self.counters.deliveries.add(delivered);
-        for slot in slow {
-            self.too_slow(slot, self.env.config.slow_consumer, now);
+        for (slot, positioned) in slow {
+            // A client that resumes after a later position would never learn of a dropped event.
+            let policy =
+                if positioned { SlowConsumer::Close } else { self.env.config.slow_consumer };
+            self.too_slow(slot, policy, now);
         }
     }
 

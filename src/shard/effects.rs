@@ -315,7 +315,8 @@ impl Shard {
         if let Answer::History(Some(page)) = &mut answer
             && page.view.is_some()
         {
-            self.work.charge(WorkKind::Delivery, work::DELIVERY * page.events.len() as u64);
+            let each = work::DELIVERY + work::MESSAGE;
+            self.work.charge(WorkKind::Delivery, each * page.events.len() as u64);
             dialect::page_in_view(&self.env, page);
         }
         answer

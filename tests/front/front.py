@@ -87,7 +87,7 @@ class Front:
         """Replaces what stands in the documentation by what is used here."""
         for old, new in {
             "10.0.0.5:6001": f"127.0.0.1:{self.back}",
-            "10.0.0.0/8": "127.0.0.1/32",
+            "10.0.0.2": "127.0.0.1/32",
             "/run/polycast/polycast.sock": os.path.join(self.folder, "s"),
             "*:80": f"127.0.0.1:{self.front}",
             "listen 80;": f"listen 127.0.0.1:{self.front};",

@@ -2,7 +2,7 @@
 //! proxies and from strangers.
 
 use crate::machine::{Machine, SWEEP_MS, config};
-use crate::peer::{Received, handshake, text};
+use crate::peer::{APP, Received, handshake, text};
 use std::net::Ipv4Addr;
 
 /// A trusted proxy, and a stranger.
@@ -231,8 +231,8 @@ fn connections_per_address_are_those_of_the_client() {
 
 #[test]
 fn connections_per_address_are_those_of_the_forwarded_client() {
-    let limit = "[limits]\nconnections_per_address = 2\n";
-    let mut machine = behind_with("forwarded = 'x-forwarded'", limit);
+    let more = "[[routes]]\nendpoint = 'apps'\n[limits]\nconnections_per_address = 2\n";
+    let mut machine = behind_with("forwarded = 'x-forwarded'", more);
     let open = |machine: &mut Machine, from: Ipv4Addr, host: u8| {
         let at = machine.open_from(from);
         let field = format!("X-Forwarded-For: 192.0.2.{host}\r\n");
@@ -246,6 +246,11 @@ fn connections_per_address_are_those_of_the_forwarded_client() {
     let refused = open(&mut machine, PROXY, 1);
     assert_eq!(statuses(&mut machine, refused), [429]);
     assert_eq!(machine.counters.refused_address.get(), 1);
+    let stream = machine.open_from(PROXY);
+    let events = format!("/app/{}/events?channels=news", APP.1);
+    get(&mut machine, stream, &events, "X-Forwarded-For: 192.0.2.1\r\n");
+    assert_eq!(statuses(&mut machine, stream), [429]);
+    assert_eq!(machine.counters.refused_address.get(), 2);
     machine.hang_up(first[0]);
     let again = open(&mut machine, PROXY, 1);
     echoes(&mut machine, again);

@@ -87,7 +87,9 @@ fn parts_the_example_and_the_demo_work_in_every_build() {
 /// What this build says of a file with this text.
 #[allow(dead_code)]
 fn refusal(name: &str, text: &str) -> String {
-    let folder = std::env::temp_dir().join(format!("polycast-parts-{}", std::process::id()));
+    // Other tests use files at the same time.
+    let folder = format!("polycast-parts-{}-{name}", std::process::id());
+    let folder = std::env::temp_dir().join(folder);
     std::fs::create_dir_all(&folder).expect("a folder");
     let path: PathBuf = folder.join(name);
     std::fs::write(&path, text).expect("a file");

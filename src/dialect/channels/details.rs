@@ -93,6 +93,7 @@ pub(super) fn push_link(out: &mut Vec<u8>, link: &LinkMembers, usage: &ChannelUs
     out.extend_from_slice(text.as_bytes());
 }
 
+#[cfg(feature = "zenith")]
 #[cfg(test)]
 mod tests {
     use super::*;

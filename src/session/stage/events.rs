@@ -201,10 +201,16 @@ fn open_channels(
         Ok(opened) => opened,
         Err(reply) => return Ok(Reply::Refused(reply)),
     };
-    let Some(out) = room else {
+    // A client behind a proxy is counted for its own address only here. A refusal is not counted:
+    // the proxy's connection may carry another client's request next.
+    let is_refused = room.is_some() && !cx.admit();
+    let Some(out) = room.filter(|_| !is_refused) else {
         cx.effects.truncate(before);
         connection.ended(cx.env, ConnectionEnd::Dropped);
-        return Ok(Reply::Head);
+        return Ok(match is_refused {
+            true => Reply::Refused(error(429, route::TOO_MANY.trim_end())),
+            false => Reply::Head,
+        });
     };
     let framing = RecordFraming::Events;
     let shared_with = cors::reader(request);

@@ -22,7 +22,7 @@ use crate::ws::extension::{self, Agreed, Compression};
 use crate::ws::output::Channel;
 use crate::ws::record::{self, EVENT_STREAM, RecordFraming};
 
-const TOO_MANY: &str = "this address has too many connections\n";
+pub(super) const TOO_MANY: &str = "this address has too many connections\n";
 
 /// Handles a WebSocket handshake. All earlier requests must have been answered.
 pub(super) fn open(request: &Request<'_>, out: &mut Vec<u8>, cx: &mut Context<'_>) -> Transition {

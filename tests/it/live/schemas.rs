@@ -330,12 +330,14 @@ fn schemas_message_waits_for_its_schema_in_order() {
         reply(&mut client) == unknown && begun.elapsed() < min
     });
     assert!(refused);
-    assert_eq!(server.count("schemas_awaited"), awaited);
     assert_eq!(server.count("schemas_missed"), awaited - 2);
+    // After a fetch that timed out the next message is refused without a wait.
+    let counted = server.count("schemas_awaited");
+    assert!((3..=awaited).contains(&counted), "{counted} of {awaited}");
     // A client may disconnect while its message is parked.
     player.turns(Some(Answer::Silence));
     client.send_frame(BINARY, &message(6, "{}"));
-    wait_count(&server, "schemas_awaited", awaited + 1);
+    wait_count(&server, "schemas_awaited", counted + 1);
     drop(client);
     wait_count(&server, "connections", 1);
 }
