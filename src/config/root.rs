@@ -57,7 +57,8 @@ section! {
         pub lame_duck_s: u64 = 0, seconds(0..=DAY_S);
         /// What happens to a connection whose write queue is full because its client reads too
         /// slowly: "close" closes it, so that the client can reconnect and knows that it missed
-        /// messages; "drop" drops the messages that do not fit.
+        /// messages; "drop" drops the messages that do not fit. A subscriber that gets positions of
+        /// a history is closed in any case, because it would resume after a dropped message.
         pub slow_consumer: SlowConsumer = SlowConsumer::default();
         /// Logging to standard error.
         pub log: Log = Log::default();

@@ -3,6 +3,7 @@
 
 use crate::machine::{Machine, UNIX_S, config};
 use crate::peer::{Received, auth, handshake, signed, text};
+use polycast::config::SlowConsumer;
 use polycast::dialect::Env;
 use std::sync::Arc;
 
@@ -223,6 +224,27 @@ fn history_replay_larger_than_the_write_queue_arrives_whole() {
     assert_eq!(serials(&texts(&mut machine, again), &start.stream), [1001]);
     assert!(machine.wants_read(again));
     machine.end();
+}
+
+/// A client that resumes after a later position would never learn of a dropped event.
+#[test]
+fn history_slow_client_with_positions_is_closed_where_others_lose_events() {
+    let mut config = config(HISTORY);
+    config.slow_consumer = SlowConsumer::Drop;
+    config.limits.write_queue_bytes = 8192;
+    let mut machine = Machine::new(config);
+    let (with_positions, without) = (connect(&mut machine, "{}"), machine.open());
+    machine.receive(without, &handshake("/app/app-key", ""));
+    for at in [with_positions, without] {
+        subscribe(&mut machine, at, "chat-1");
+        machine.wire(at).stalls = true;
+    }
+    for _ in 0..20 {
+        publish(&mut machine, "chat-1", &"x".repeat(1000));
+    }
+    let counters = &machine.counters;
+    assert_eq!(counters.slow_consumer_closed.get(), 1);
+    assert!(counters.slow_consumer_dropped.get() > 0);
 }
 
 #[test]
