@@ -12,8 +12,11 @@ use std::collections::{HashMap, HashSet};
 const EVENTS: u64 = 30;
 const BYTES: u64 = 20_000;
 const HISTORIES: u64 = 2;
-/// The memory of one history besides its frames: two frames for an event, with tables.
-const TABLES: u64 = 2048 + EVENTS * 512;
+/// The names by which clients resume: the source's and those of two views. A history is charged a
+/// form of each event for each of them.
+const FORMS: u64 = 3;
+/// The memory of one history besides the bytes of its frames.
+const TABLES: u64 = 2048 + EVENTS * (128 + FORMS * 448);
 
 type Position = (String, u64);
 
@@ -71,7 +74,7 @@ impl Log {
     /// Checks the bounds of the histories of one core after a sweep.
     pub(super) fn check_bounds(&self, counters: &Counters) {
         assert!(counters.history_events.get() <= HISTORIES * EVENTS);
-        assert!(counters.history_bytes.get() <= HISTORIES * (2 * BYTES + TABLES));
+        assert!(counters.history_bytes.get() <= HISTORIES * ((1 + FORMS) * BYTES + TABLES));
         assert!(counters.history_bytes.get() <= counters.kept_bytes.get());
     }
 }
