@@ -62,7 +62,7 @@ impl ServiceManager {
         if let Err(error) = &sent
             && !self.has_failed
         {
-            tracing::warn!(%error, "the service manager (NOTIFY_SOCKET) cannot be told");
+            tracing::warn!(%error, "the service manager (NOTIFY_SOCKET) cannot be notified");
         }
         self.has_failed = sent.is_err();
     }

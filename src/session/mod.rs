@@ -270,7 +270,7 @@ impl Session {
         let mut missed = Vec::new();
         if let JoinOutcome::Joined(Some(reply)) = &mut outcome {
             if form.view != 0 {
-                // A subscriber through a view is not told the members of the source.
+                // A subscriber through a view does not get the members of the source.
                 (reply.users, reply.cached) = (None, None);
             }
             if let Some(picture) = &reply.picture {

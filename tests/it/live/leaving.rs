@@ -182,5 +182,5 @@ fn notify_socket_that_does_not_exist_is_logged_and_the_server_serves() {
     process.signal(libc::SIGTERM);
     assert_eq!(process.ended().code(), Some(0));
     let log = process.logged();
-    assert_eq!(log.matches("(NOTIFY_SOCKET) cannot be told").count(), 1, "{log}");
+    assert_eq!(log.matches("(NOTIFY_SOCKET) cannot be notified").count(), 1, "{log}");
 }
