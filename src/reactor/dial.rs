@@ -18,7 +18,7 @@ impl<D: Driver> Reactor<D> {
             }
             let address = dial.address;
             self.conns[file as usize] = Conn { dialling: true, ..Conn::default() };
-            let slot = self.shard.dial_at(file, dial);
+            let slot = self.shard.dial_at(file, dial, now);
             self.driver.socket(slot, address);
             self.next_sweep = self.next_sweep.min(now.plus_ms(super::SWEEP_MS));
         }

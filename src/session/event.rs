@@ -2,6 +2,7 @@
 
 use crate::dialect::{Closing, JoinOutcome, PeerMessage, Why};
 use crate::hub::{Answer, Form};
+use crate::mem::Slot;
 
 /// What happens to a connection. [`super::Session::on`] takes it.
 ///
@@ -51,6 +52,8 @@ pub enum SessionEvent<'e> {
     CloseFor(Why),
     /// The core is short of memory: the connection ends, and its input is freed.
     OutOfMemory,
+    /// The connection that is being dialled for this client has this slot.
+    DialledAt(Slot),
     /// The connect to an upstream has succeeded, or has failed with this errno.
     Connected(Result<(), i32>),
     /// A message from the other leg of a proxied connection, or from the dial that is to become the

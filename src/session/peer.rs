@@ -37,11 +37,6 @@ impl Session {
         self.stage.take_dial().filter(|_| self.link.is_open())
     }
 
-    /// Notes that the connection which is being dialled for this client has slot `slot`.
-    pub fn dials(&mut self, slot: Slot) {
-        self.stage.dials(slot);
-    }
-
     /// Handles a message from the other leg, or from the dial that is to become the other leg.
     pub(super) fn on_peer(&mut self, message: PeerMessage, cx: &mut Context<'_>) {
         let was_leg = self.stage.is_leg();

@@ -31,15 +31,13 @@ impl Shard {
     }
 
     /// Adds the connection of a dial at `index`, which must be free.
-    pub fn dial_at(&mut self, index: u32, dial: Dial) -> Slot {
+    pub fn dial_at(&mut self, index: u32, dial: Dial, now: Now) -> Slot {
         self.counters.connections.add(1);
         self.counters.upstreams.add(1);
         self.counters.proxy_dials.add(1);
         let client = dial.client;
         let slot = self.sessions.insert(index, Session::dialled(dial));
-        if let Some(client) = self.sessions.get_mut(client) {
-            client.dials(slot);
-        }
+        self.on_event(client, SessionEvent::DialledAt(slot), now);
         slot
     }
 

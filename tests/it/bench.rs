@@ -109,7 +109,7 @@ impl Bench {
             self.shard.next_turn(self.now);
             while let Some(dial) = self.shard.next_dial() {
                 let (at, address) = (self.wires.len(), dial.address);
-                let slot = self.shard.dial_at(at as u32, dial);
+                let slot = self.shard.dial_at(at as u32, dial, self.now);
                 let dialled = Some(address);
                 self.wires.push(Wire { slot: Some(slot), dialled, ..Wire::default() });
             }

@@ -36,7 +36,7 @@ pub(crate) struct PendingUpstream {
     /// The dial that was requested, until it has a slot.
     dial: Option<Box<Dial>>,
     /// The connection that is being tried, once it has a slot.
-    pub(super) dialled: Option<Slot>,
+    dialled: Option<Slot>,
 }
 
 /// What is needed to answer the client when an upstream has opened a WebSocket.
@@ -145,6 +145,10 @@ impl PendingUpstream {
         cx: &mut Context<'_>,
     ) -> Result<Progress, Box<WebSocket>> {
         match event {
+            SessionEvent::DialledAt(slot) => {
+                self.dialled = Some(slot);
+                Ok(Progress::Need)
+            }
             SessionEvent::Peer(PeerMessage::Answered(Ok(protocol))) => {
                 self.linked(protocol, out, cx).map_or(Ok(Progress::Need), |leg| Err(Box::new(leg)))
             }

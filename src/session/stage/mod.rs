@@ -554,11 +554,4 @@ impl Stage {
             _ => None,
         }
     }
-
-    /// Notes that the connection which is being dialled for this client has slot `slot`.
-    pub(super) fn dials(&mut self, slot: Slot) {
-        if let Stage::Connecting(waiting) = self {
-            waiting.dialled = Some(slot);
-        }
-    }
 }

@@ -303,6 +303,7 @@ impl WebSocket {
             }
             SessionEvent::AcksAwaited { .. }
             | SessionEvent::Acked(_)
+            | SessionEvent::DialledAt(_)
             | SessionEvent::Connected(_) => Progress::Need,
         }
     }
