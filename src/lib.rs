@@ -20,6 +20,7 @@
 //! | 2 | [`upstream`] | servers behind this one: addresses and load balancing |
 //! | 2 | [`jwt`] | verification of tokens, and how long they are valid |
 //! | 2 | [`model`] | validation of messages by schemas |
+//! | 1 | [`settings`] | what sections of the configuration are declared with |
 //! | 1 | [`mem`], [`simd`] | frozen frames, slot tables, mailboxes; masking |
 //! | 0 | [`limits`], [`time`], [`stats`] | every limit; the clock types; counters |
 //! | 0 | [`claims`] | what an accepted token or certificate says of its client |
@@ -54,6 +55,7 @@ pub mod reactor;
 pub mod runtime;
 pub mod server;
 pub mod session;
+pub mod settings;
 pub mod shard;
 pub mod simd;
 pub mod stats;

@@ -4,15 +4,15 @@ use serde::Deserialize;
 
 use super::app_history::{self, AppHistory};
 use super::app_limits::{self, AppLimits};
-use super::error::{Error, Problem};
 use super::limits::Limits;
-use super::pattern::Pattern;
 use super::profile::Profile;
-use super::range::DAY_S;
-use super::secret::Secret;
-use super::section::{Section, section, words};
 use super::text::{Unique, check_name, check_origin, check_secret};
 use super::webhook::{self, Webhook};
+use crate::settings::error::{Error, Problem};
+use crate::settings::pattern::Pattern;
+use crate::settings::range::DAY_S;
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section, words};
 
 words!(AppDialect, DuplicateSubscribe, BadSignature, Profile);
 

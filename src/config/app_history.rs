@@ -1,11 +1,11 @@
 //! The section `apps.history`: channels whose last events are kept for clients that were away.
 
-use super::error::{Error, Problem};
-use super::pattern::Pattern;
-use super::range::DAY_S;
-use super::section::{Section, section};
 use super::size;
 use crate::limits::REPLAY_BYTES;
+use crate::settings::error::{Error, Problem};
+use crate::settings::pattern::Pattern;
+use crate::settings::range::DAY_S;
+use crate::settings::section::{Section, section};
 
 section! {
     required

@@ -1,11 +1,11 @@
 //! The limits of one application.
 
-use super::error::Error;
 use super::limits::Limits;
-use super::range::{DAY_S, GIB, at_most};
-use super::section::{Section, section};
 use super::size;
 use crate::limits::WS_CONTROL_BYTES;
+use crate::settings::error::Error;
+use crate::settings::range::{DAY_S, GIB, at_most};
+use crate::settings::section::{Section, section};
 
 section! {
     /// Limits of the application above.

@@ -1,7 +1,7 @@
 //! The configuration section of the Broadcastt dialect.
 
-use super::range::DAY_S;
-use super::section::section;
+use crate::settings::range::DAY_S;
+use crate::settings::section::section;
 
 section! {
     /// The Broadcastt dialect. The path_prefix of `[pusher]` applies to its paths, too.

@@ -4,12 +4,13 @@ use std::path::Path;
 
 use hyper::header::HeaderValue;
 
-use super::error::{Error, Problem};
 use super::outgoing;
-use super::range::{DAY_S, KeyRange};
 use super::route::Route;
-use super::section::{ConfigType, ForeignKey};
-use crate::model::spec::{Catalog, CatalogKind, Spec};
+use crate::model::spec::{
+    ApicurioApi, Catalog, CatalogKind, IdEncoding, SchemaIdKind, Spec, Subject,
+};
+use crate::settings::error::{Error, Problem};
+use crate::settings::section::Section;
 use crate::tls;
 
 /// The example of the section in `polycast.example.toml`, as comments.
@@ -58,78 +59,25 @@ pub(super) const EXAMPLE: &str = r##"
 # # such as "branch=stable"; "latest" is "branch=latest".
 # # api = "v2""##;
 
-/// The keys of `[[catalogs]]`.
-pub(super) const CATALOG_KEYS: [ForeignKey; 12] = [
-    ("name", "text", "", &["The name by which models refer to the catalog."]),
-    ("type", "inline, filesystem, schema-registry, apicurio", "", &["The type of the catalog."]),
-    (
-        "subjects",
-        "list of table",
-        "[]",
-        &["The schemas of the catalog, each with its subject: inline and filesystem only."],
-    ),
-    (
-        "url",
-        "text",
-        r#""""#,
-        &["The URL of the registry, with its path if its API is below one: registries only."],
-    ),
-    (
-        "max_age_s",
-        "integer",
-        "300",
-        &[
-            "The maximum age of a schema that is fetched by subject, in seconds: registries",
-            "only. 1 to 86400.",
-        ],
-    ),
-    (
-        "ca_file",
-        "text",
-        r#""""#,
-        &[
-            "A PEM file of the certificate authorities that the registry's certificate is",
-            "verified with. If empty, the system's are used.",
-        ],
-    ),
-    (
-        "credentials",
-        "table",
-        "",
-        &["The credentials that are sent to the registry: registries only."],
-    ),
-    ("context", "text", r#""default""#, &["The context of the subjects: schema-registry only."]),
-    ("group_id", "text", r#""default""#, &["The group of the artifacts: apicurio only."]),
-    (
-        "use_id",
-        "globalId, contentId",
-        r#""globalId""#,
-        &["Which of the two ids of Apicurio identifies a schema: apicurio only."],
-    ),
-    (
-        "id_encoding",
-        "default, legacy",
-        r#""default""#,
-        &["How the schema id is written in front of a message: apicurio only."],
-    ),
-    ("api", "v2, v3", r#""v2""#, &["The version of the registry's REST API: apicurio only."]),
-];
-
-/// The keys of `[[catalogs.subjects]]`.
-pub(super) const SUBJECT_KEYS: [ForeignKey; 4] = [
-    ("name", "text", "", &["The name of the subject."]),
-    ("version", "text", r#""latest""#, &["The version of the subject that this schema is."]),
-    ("schema", "text", "", &["The text of the schema: inline catalogs only."]),
-    ("path", "text", "", &["The path of the schema's file: filesystem catalogs only."]),
-];
-
-impl ConfigType for Catalog {
-    fn kind() -> String {
-        "table".to_owned()
-    }
-
-    fn toml(&self) -> Option<String> {
-        None
+/// A catalog with every key, for the reference. The keys without a default have the values of the
+/// example above.
+pub(super) fn example_catalog() -> Catalog {
+    let subject = Subject {
+        name: "chat".to_owned(),
+        version: "latest".to_owned(),
+        schema: None,
+        path: None,
+        content: None,
+    };
+    Catalog {
+        subjects: vec![subject],
+        max_age_s: Some(300),
+        context: Some("default".to_owned()),
+        group_id: Some("default".to_owned()),
+        use_id: Some(SchemaIdKind::default()),
+        id_encoding: Some(IdEncoding::default()),
+        api: Some(ApicurioApi::default()),
+        ..Catalog::registry("local", CatalogKind::Inline, "")
     }
 }
 
@@ -147,7 +95,9 @@ pub(super) fn prepare(catalogs: &mut [Catalog], folder: Option<&Path>) -> Result
         let file = &mut catalogs[index].ca_file;
         if let Some(folder) = folder.filter(|_| !file.is_empty()) {
             let path = folder.join(&*file);
-            let wrong = |error| Error::keyed(format!("{key}.ca_file"), Problem::File(error));
+            let wrong = |error: tls::Error| {
+                Error::keyed(format!("{key}.ca_file"), Problem::Other(error.to_string()))
+            };
             tls::roots(&path).map_err(wrong)?;
             *file = path.to_string_lossy().into_owned();
         }
@@ -178,7 +128,7 @@ fn check(catalog: &Catalog) -> Result<(), Error> {
                         `#fragment`";
         return shape("url", &catalog.url, accepted);
     }
-    KeyRange::seconds(1..=DAY_S).check("max_age_s", catalog.max_age_ms() / 1000)?;
+    catalog.check_ranges()?;
     let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
     let context = catalog.context.as_deref().unwrap_or("default");
     if context.is_empty() || !context.bytes().all(known) {

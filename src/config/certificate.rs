@@ -5,9 +5,9 @@ use std::fmt;
 use serde::de::{Error as _, Unexpected};
 use serde::{Deserialize, Deserializer};
 
-use super::error::{Error, Problem};
-use super::pattern::Pattern;
-use super::section::{section, texts};
+use crate::settings::error::{Error, Problem};
+use crate::settings::pattern::Pattern;
+use crate::settings::section::{section, texts};
 
 /// What a client must present to a guard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

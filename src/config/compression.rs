@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::range::GIB;
-use super::section::{section, words};
 use super::size;
+use crate::settings::range::GIB;
+use crate::settings::section::{section, words};
 
 words!(CompressionMode);
 

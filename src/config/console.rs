@@ -1,9 +1,9 @@
 //! The section `console`: the HTML page that shows and tries out the server.
 
-use super::error::Error;
-use super::secret::Secret;
-use super::section::section;
 use super::text::check_token;
+use crate::settings::error::Error;
+use crate::settings::secret::Secret;
+use crate::settings::section::section;
 
 section! {
     /// The console: an HTML page that connects, subscribes and publishes, and shows channels and

@@ -1,6 +1,6 @@
 //! Expansion of `${NAME}` in string values.
 
-use super::error::Problem;
+use crate::settings::error::Problem;
 
 /// Looks up an environment variable. It is a parameter so that tests do not need the environment.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;

@@ -6,13 +6,13 @@ use std::path::Path;
 use hyper::Uri;
 
 use super::certificate::{self, GuardCertificate, GuardKind};
-use super::error::{Error, Problem};
-use super::range::DAY_S;
-use super::secret::Secret;
-use super::section::{Section, section, words};
 use super::size;
 use super::text::shape;
 use crate::jwt::{self, Algorithm, Jwk};
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::DAY_S;
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section, words};
 use crate::tls;
 
 /// The placeholder for the token in a credentials pattern.
@@ -357,7 +357,7 @@ pub(super) fn prepare(guards: &mut [GuardConfig], folder: &Path) -> Result<(), E
         }
         let file = folder.join(&guard.ca_file);
         let key = format!("guards[{index}].ca_file");
-        tls::roots(&file).map_err(|error| Error::keyed(key, Problem::File(error)))?;
+        tls::roots(&file).map_err(|error| Error::keyed(key, Problem::Other(error.to_string())))?;
         guard.ca_file = file.to_string_lossy().into_owned();
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! The section `limits`: limits of the whole server.
 
-use super::error::Error;
-use super::range::{GIB, at_most};
-use super::section::{Section, section};
 use super::size;
 use crate::limits;
 use crate::limits::{HTTP_HEADERS_MAX, WS_CONTROL_BYTES};
+use crate::settings::error::Error;
+use crate::settings::range::{GIB, at_most};
+use crate::settings::section::{Section, section};
 
 section! {
     /// Limits of the whole server.

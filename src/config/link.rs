@@ -1,12 +1,12 @@
 //! Linked channels: one channel that clients of several protocols or applications share.
 
 use super::app::AppConfig;
-use super::error::{Error, Problem};
-use super::pattern::Pattern;
 use super::reflect::Grouping;
 use super::route::{EndpointKind, Route};
-use super::section::section;
 use super::template::NameTemplate;
+use crate::settings::error::{Error, Problem};
+use crate::settings::pattern::Pattern;
+use crate::settings::section::section;
 
 /// The maximum number of sources and views of a configuration.
 const MAX_ENDS: usize = 4096;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
 
-use super::section::texts;
+use crate::settings::section::texts;
 
 /// The maximum length of the path of a Unix socket, in bytes: `sockaddr_un` also holds a zero.
 const PATH_MAX: usize = 107;

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::error::{Error, Problem};
 use super::listen_address::{FileMode, ListenAddress};
-use super::pattern::Pattern;
-use super::section::{Section, section};
 use super::text::{Unique, check_name, check_origin};
 use super::tls::{self, Tls};
 use super::trusted::{self, ForwardedHeaders, ProxyProtocol, TrustedProxy};
+use crate::settings::error::{Error, Problem};
+use crate::settings::pattern::Pattern;
+use crate::settings::section::{Section, section};
 
 section! {
     required

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
 
-use super::error::Error;
-use super::section::{section, words};
 use super::text::shape;
+use crate::settings::error::Error;
+use crate::settings::section::{section, words};
 
 words!(LogFormat);
 

@@ -1,9 +1,9 @@
 //! The section `metrics`: the counters for a monitoring system.
 
-use super::error::Error;
-use super::secret::Secret;
-use super::section::{Section, section};
 use super::text::check_token;
+use crate::settings::error::Error;
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section};
 
 section! {
     /// The counters, in the Prometheus text format.

@@ -1,10 +1,9 @@
 //! The models of routes: their keys in the reference, and their check.
 
-use super::error::{Error, Problem};
 use super::route::{EndpointKind, Route};
-use super::section::{ConfigType, ForeignKey};
 use crate::model::ModelRules;
-use crate::model::spec::{Catalog, Governance};
+use crate::model::spec::{Catalog, Governance, ModelKind, OnMiss, Spec, Validate};
+use crate::settings::error::{Error, Problem};
 
 /// The documentation of the keys `model` in `polycast.example.toml`.
 pub(super) const EXAMPLE: &str = r##"
@@ -35,107 +34,27 @@ received.text = { model = "json", catalog = "local", subject = "chat", version =
 received.binary = { model = "bytes" }
 on_invalid = "close""##;
 
-/// The keys of `[routes.model]`.
-pub(super) const MODEL_KEYS: [ForeignKey; 3] = [
-    ("received", "table", "{}", &["The models of messages from clients."]),
-    ("sent", "table", "{}", &["The models of messages to clients."]),
-    ("on_invalid", "close, drop, reply", r#""close""#, &["What happens to an invalid message."]),
-];
-
-/// The keys of one model: of `text` and `binary` in `received` and `sent`.
-pub(super) const SPEC_KEYS: [ForeignKey; 18] = [
-    (
-        "model",
-        "json, avro, protobuf, string, int32, int64, float, double, boolean, bytes",
-        "",
-        &["The kind of the model."],
-    ),
-    (
-        "validate",
-        "strict, lenient",
-        r#""strict""#,
-        &["How strictly the rules of the model are applied."],
-    ),
-    (
-        "catalog",
-        "text",
-        "",
-        &["The name of the catalog that has the schema: json, avro, protobuf."],
-    ),
-    ("subject", "text", "", &["The subject of the schema in the catalog: json, avro, protobuf."]),
-    ("version", "text", r#""latest""#, &["The version of the subject."]),
-    (
-        "strategy",
-        "encoded",
-        "",
-        &["How the schema is determined if the model does not name it: json, avro,", "protobuf."],
-    ),
-    (
-        "on_miss",
-        "wait, reject, pass",
-        r#""wait""#,
-        &["What happens to a message whose schema is not available: only with a strategy."],
-    ),
-    (
-        "prefix",
-        "confluent, apicurio",
-        "",
-        &["The format of the schema id in front of each message: json, avro, protobuf."],
-    ),
-    (
-        "id",
-        "integer",
-        "",
-        &[
-            "The schema id. Without a registry, it is the id in front of each message, and",
-            "needs `prefix`. With a registry, it identifies the schema, in place of",
-            "`subject`.",
-        ],
-    ),
-    (
-        "record",
-        "text",
-        "",
-        &[
-            "The message type in the schema: protobuf only. The default is the first of the",
-            "file.",
-        ],
-    ),
-    ("view", "json", "", &["The form in which the endpoint sees the messages: avro, protobuf."]),
-    ("encoding", "utf_8, utf_16", "", &["The encoding of the text: string only."]),
-    ("min_length", "integer", "", &["The minimum length in characters: string only."]),
-    ("max_length", "integer", "", &["The maximum length in characters: string only."]),
-    (
-        "pattern",
-        "text",
-        "",
-        &[
-            "A regular expression of the `regex` crate that must have a match in the text:",
-            "string only.",
-        ],
-    ),
-    ("format", "text, binary", "", &["How the value is written: numbers and boolean."]),
-    (
-        "range",
-        "text",
-        "",
-        &["The interval that the value must be in, such as `[1,10)`: numbers only."],
-    ),
-    (
-        "multiple",
-        "text",
-        "",
-        &["The value must be a multiple of this number, which is greater than 0: numbers", "only."],
-    ),
-];
-
-impl ConfigType for Governance {
-    fn kind() -> String {
-        "table".to_owned()
-    }
-
-    fn toml(&self) -> Option<String> {
-        None
+/// A model with the defaults of its keys, for the reference.
+pub(super) fn example_model() -> Spec {
+    Spec {
+        model: ModelKind::Json,
+        validate: Validate::default(),
+        catalog: None,
+        subject: None,
+        version: "latest".to_owned(),
+        strategy: None,
+        on_miss: Some(OnMiss::default()),
+        prefix: None,
+        id: None,
+        record: None,
+        view: None,
+        encoding: None,
+        min_length: None,
+        max_length: None,
+        pattern: None,
+        format: None,
+        range: None,
+        multiple: None,
     }
 }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
 
-use super::error::{Error, Problem};
-use super::secret::Secret;
+use crate::settings::error::{Error, Problem};
+use crate::settings::secret::Secret;
 
 /// Checks additional header fields; `taken` are those that the request sets itself.
 pub(super) fn check_headers(

@@ -2,11 +2,11 @@
 //!
 //! PKCS#12 files, YAML and Zilla files are refused where they are read.
 
-use super::error::{Error, Problem};
 use super::root::Config;
 use super::zilliqa::Zilliqa;
 use crate::model::spec::ModelKind;
 use crate::parts::{AbsentPart, OptionalPart};
+use crate::settings::error::{Error, Problem};
 
 /// Checks every key of the file that uses an optional part. It must be called before
 /// [`Config::complete`], which adds what the file leaves out. A section at its defaults that no

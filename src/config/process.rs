@@ -1,7 +1,7 @@
 //! The privileges that the process drops once it listens, so that an attacker who takes it over
 //! gains little.
 
-use super::section::section;
+use crate::settings::section::section;
 
 section! {
     /// Privileges that the process drops once it listens, so that an attacker who takes it over

@@ -10,14 +10,14 @@ use rustls_pki_types::{DnsName, ServerName};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::error::{Error, Problem};
 use super::outgoing;
-use super::range::{DAY_S, GIB, HOUR_MS};
-use super::secret::Secret;
-use super::section::{Section, section, texts, words};
 use super::size;
 use super::tls::{Certificate, check_aliases, in_file, read_roots};
 use crate::limits::UPSTREAMS;
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::{DAY_S, GIB, HOUR_MS};
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section, texts, words};
 use crate::tls::{self, Connector, Offer, TlsVersion};
 use crate::upstream::Balance;
 

@@ -1,9 +1,9 @@
 //! The configuration section of the Pusher dialect.
 
-use super::error::Error;
-use super::range::DAY_S;
-use super::section::{Section, section};
 use super::text::{is_path, shape};
+use crate::settings::error::Error;
+use crate::settings::range::DAY_S;
+use crate::settings::section::{Section, section};
 
 section! {
     /// The Pusher dialect.

@@ -7,8 +7,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use serde::de::{Unexpected, Visitor};
 
 use super::env::{Lookup, expand};
-use super::error::Error;
 use super::tree::{ConfigKey, ConfigValue, Node};
+use crate::settings::error::Error;
 
 /// Reads `node` as a `T`. An error has the path of its key relative to `node`, and its position.
 pub(super) fn read<'de, T: Deserialize<'de>>(node: &Node, lookup: &Lookup<'_>) -> Result<T, Error> {

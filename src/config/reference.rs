@@ -12,17 +12,17 @@ use super::app::{AppConfig, KeyPair};
 use super::app_history::AppHistory;
 use super::guard::{GuardConfig, GuardKey};
 use super::link::{ChannelLink, LinkEnd};
-use super::pattern::Pattern;
 use super::proxy::{Proxy, Upstream};
-use super::range::size_text;
 use super::root::Config;
 use super::route::{Condition, Route};
-use super::secret::Secret;
-use super::section::{ForeignKey, Key, Section, inline_all};
 use super::tls::Certificate;
 use super::webhook::Webhook;
 use super::zenith::Zenith;
 use super::{catalog, model};
+use crate::settings::pattern::Pattern;
+use crate::settings::range::size_text;
+use crate::settings::secret::Secret;
+use crate::settings::section::{Key, Section, inline_all};
 use prose::{comment, commented_out, flow, paragraphs, plain};
 
 /// The size from which the example file writes a number of bytes with a unit.
@@ -189,15 +189,11 @@ fn guard_tables() -> Vec<Table> {
 }
 
 fn catalog_tables() -> Vec<Table> {
+    let catalog = catalog::example_catalog();
     vec![
-        Table {
-            is_list: true,
-            ..foreign("catalogs", "Sources of message schemas.", &catalog::CATALOG_KEYS)
-        },
-        Table {
-            is_list: true,
-            ..foreign("catalogs.subjects", "The schemas of a catalog.", &catalog::SUBJECT_KEYS)
-        },
+        Table::entry("catalogs", &catalog).without(&["subjects"]),
+        Table::entry("catalogs.subjects", &catalog.subjects[0]),
+        Table::of("catalogs.credentials.headers", &catalog.credentials.headers),
     ]
 }
 
@@ -209,12 +205,8 @@ fn route_tables(route: &Route) -> Vec<Table> {
         Table::of("routes.reflect", &route.reflect),
         Table::of("routes.proxy", &proxy),
         Table::of("routes.proxy.tls", &proxy.tls),
-        foreign("routes.model", "The models of a route's messages.", &model::MODEL_KEYS),
-        foreign(
-            "routes.model.received.text",
-            "One model; also `received.binary`, `sent.text` and `sent.binary`.",
-            &model::SPEC_KEYS,
-        ),
+        Table::of("routes.model", &route.model),
+        Table::of("routes.model.received.text", &model::example_model()),
     ]
 }
 
@@ -256,11 +248,6 @@ fn plain_tables(config: &Config) -> Vec<Table> {
         Table::of("console", &config.console),
         Table::of("metrics", &config.metrics),
     ]
-}
-
-fn foreign(path: &'static str, title: &str, keys: &'static [ForeignKey]) -> Table {
-    let keys = keys.iter().map(Key::foreign).collect();
-    Table { path, is_list: false, title: vec![title.to_owned()], keys, samples: Vec::new() }
 }
 
 fn example_app() -> AppConfig {
@@ -331,11 +318,14 @@ fn routes(route: &Route) -> Vec<String> {
         lines.push(format!("reflect.{last}"));
     }
     lines.extend(model::EXAMPLE.lines().skip(1).map(commented_out));
-    for (index, key) in model::MODEL_KEYS.iter().enumerate() {
-        if index > 0 {
-            lines.push("# See model.received.".to_owned());
-        }
-        lines.push(format!("model.{} = {}", key.0, key.2));
+    let models = Table::of("model", &route.model);
+    lines.push("model.received = {}".to_owned());
+    lines.extend(["# See model.received.".to_owned(), "model.sent = {}".to_owned()]);
+    for key in &models.keys {
+        lines.extend([
+            "# See model.received.".to_owned(),
+            format!("model.{} = {}", key.name, value(key)),
+        ]);
     }
     lines
 }

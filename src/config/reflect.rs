@@ -1,9 +1,9 @@
 //! The group settings of a route with the endpoint `reflect`.
 
-use super::error::{Error, Problem};
-use super::section::{Section, section, words};
 use super::size;
 use crate::limits::PICTURE_BYTES;
+use crate::settings::error::{Error, Problem};
+use crate::settings::section::{Section, section, words};
 use serde::Deserialize;
 
 words!(Grouping);

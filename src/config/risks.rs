@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::guard::GuardConfig;
-use super::pattern::Pattern;
 use super::root::Config;
 use super::route::{Condition, EndpointKind, Route};
+use crate::settings::pattern::Pattern;
 
 impl Config {
     /// The warnings of `polycast check`, each with its key. File names are relative to `folder`.

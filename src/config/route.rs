@@ -1,11 +1,8 @@
 //! The section `routes`: which requests reach which endpoint.
 
 use super::compression::CompressionMode;
-use super::error::{Error, Problem};
-use super::pattern::Pattern;
 use super::proxy::{self, Proxy};
 use super::reflect::{self, Reflect};
-use super::section::{section, words};
 use super::size;
 use super::text::shape;
 use crate::http::NormalPath;
@@ -13,6 +10,9 @@ use crate::http::query::{self, PlusSign};
 use crate::limits::WS_CONTROL_BYTES;
 use crate::model::spec::Governance;
 use crate::parts::OptionalPart;
+use crate::settings::error::{Error, Problem};
+use crate::settings::pattern::Pattern;
+use crate::settings::section::{section, words};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Templates of channel names, such as `quotes-{symbol}`, by which the names of linked channels are
 //! mapped to each other.
 
-use super::pattern::Pattern;
+use crate::settings::pattern::Pattern;
 
 /// The maximum number of placeholders of one template.
 const MAX_PLACEHOLDERS: usize = 8;

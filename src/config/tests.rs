@@ -51,20 +51,6 @@ fn config_reference_has_every_table_of_the_example() {
     }
 }
 
-/// The keys of catalogs and models are declared by another module and listed here.
-#[test]
-fn config_reference_has_every_key_of_catalogs_and_models() {
-    use crate::model::spec::{Governance, Spec, Subject};
-    for (keys, known) in [
-        (&catalog::CATALOG_KEYS[..], section::words_of::<Catalog>()),
-        (&catalog::SUBJECT_KEYS, section::words_of::<Subject>()),
-        (&model::MODEL_KEYS, section::words_of::<Governance>()),
-        (&model::SPEC_KEYS, section::words_of::<Spec>()),
-    ] {
-        assert_eq!(keys.iter().map(|key| key.0).collect::<Vec<_>>(), known);
-    }
-}
-
 #[test]
 fn config_example_has_the_defaults() {
     let smallest = "[[apps]]\nid = '1'\nkey = 'change-this-key'\nsecret = 'change-this-secret'\n";

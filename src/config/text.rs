@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::error::{Error, Problem};
-use super::secret::Secret;
+use crate::settings::error::{Error, Problem};
+use crate::settings::secret::Secret;
 
 /// Minimum length of a token, in characters, so that it cannot be guessed over a network.
 const TOKEN_MIN: usize = 16;

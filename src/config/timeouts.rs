@@ -1,7 +1,7 @@
 //! The section `timeouts`: the times after which a connection is closed.
 
-use super::range::HOUR_MS;
-use super::section::section;
+use crate::settings::range::HOUR_MS;
+use crate::settings::section::section;
 
 section! {
     /// Timeouts after which a connection is closed.

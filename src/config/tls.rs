@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::error::{Error, Problem};
-use super::secret::Secret;
-use super::section::{section, words};
+use crate::settings::error::{Error, Problem};
+use crate::settings::secret::Secret;
+use crate::settings::section::{section, words};
 use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
 
 words!(Mutual, TlsVersion);
@@ -126,7 +126,10 @@ impl Tls {
                 for (index, list) in self.client_crls.iter().enumerate() {
                     let read = roots.revoked_by(&folder.join(list));
                     roots = read.map_err(|error| {
-                        Error::keyed(format!("client_crls[{index}]"), Problem::File(error))
+                        Error::keyed(
+                            format!("client_crls[{index}]"),
+                            Problem::Other(error.to_string()),
+                        )
                     })?;
                 }
                 Some(roots)
@@ -187,7 +190,7 @@ pub(super) fn check_aliases(key: &str, aliases: &[String], password: &Secret) ->
 }
 
 pub(super) fn in_file(key: &'static str) -> impl Fn(tls::Error) -> Error {
-    move |error| Error::keyed(key, Problem::File(error))
+    move |error| Error::keyed(key, Problem::Other(error.to_string()))
 }
 
 /// Checks what types cannot express; the keys in errors are relative to the listener's `tls`.

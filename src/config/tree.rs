@@ -5,7 +5,7 @@
 
 use toml::de::{DeTable, DeValue};
 
-use super::error::{Error, Position, Problem};
+use crate::settings::error::{Error, Position, Problem};
 
 /// A value and the position where it begins.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer};
 
-use super::error::{Error, Problem};
 use super::listen_address::parse;
-use super::section::{texts, words};
+use crate::settings::error::{Error, Problem};
+use crate::settings::section::{texts, words};
 
 const UNIX: &str = "unix";
 

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::error::{Error, Problem};
 use super::outgoing::{check_headers, is_target};
-use super::range::GIB;
-use super::secret::Secret;
-use super::section::{Section, section, words};
 use super::size;
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::GIB;
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section, words};
 use crate::tls;
 
 words!(HookEvent);
@@ -142,7 +142,7 @@ pub(super) fn prepare(hooks: &mut [Webhook], folder: &Path) -> Result<(), Error>
         }
         let file = folder.join(&hook.ca_file);
         let key = format!("webhooks[{index}].ca_file");
-        tls::roots(&file).map_err(|error| Error::keyed(key, Problem::File(error)))?;
+        tls::roots(&file).map_err(|error| Error::keyed(key, Problem::Other(error.to_string())))?;
         hook.ca_file = file.to_string_lossy().into_owned();
     }
     Ok(())

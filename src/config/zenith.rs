@@ -6,12 +6,12 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::error::{Error, Problem};
-use super::range::{GIB, at_most};
-use super::secret::Secret;
-use super::section::{Section, section, words};
 use super::size;
 use super::text::shape;
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::{GIB, at_most};
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section, words};
 
 words!(RetainConfig);
 

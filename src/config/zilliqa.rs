@@ -5,14 +5,14 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::error::{Error, Problem};
-use super::range::{DAY_S, GIB, KeyRange, at_most};
-use super::secret::Secret;
-use super::section::{ConfigType, Section, section, words};
 use super::size;
 use super::text::check_token;
 use super::zilliqa_node::{self, ZilliqaNode};
 use crate::limits::WS_CONTROL_BYTES;
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::{DAY_S, GIB, KeyRange, at_most};
+use crate::settings::secret::Secret;
+use crate::settings::section::{ConfigType, Section, section, words};
 
 words!(ZilliqaWire, ZilliqaErrors);
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::error::{Error, Problem};
 use super::outgoing;
-use super::range::{GIB, HOUR_MS, KeyRange};
-use super::secret::Secret;
-use super::section::{Section, section};
 use super::size;
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::{GIB, HOUR_MS, KeyRange};
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section};
 use crate::tls;
 
 section! {
@@ -79,7 +79,7 @@ pub(super) fn prepare(node: &mut ZilliqaNode, folder: &Path) -> Result<(), Error
         }
     }
     if !node.ca_file.is_empty() {
-        let wrong = |error| Error::keyed("ca_file", Problem::File(error));
+        let wrong = |error: tls::Error| Error::keyed("ca_file", Problem::Other(error.to_string()));
         tls::roots(Path::new(&node.ca_file)).map_err(wrong)?;
     }
     Ok(())

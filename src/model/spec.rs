@@ -2,50 +2,52 @@
 //! has such a key.
 
 use super::SchemaId;
+use crate::settings::Secret;
+use crate::settings::range::DAY_S;
+use crate::settings::section::{section, words};
 use serde::Deserialize;
 use std::path::Path;
 
-/// A catalog: a place that schemas come from.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Catalog {
-    /// The name by which models refer to the catalog.
-    pub name: String,
-    /// The type of the catalog.
-    #[serde(rename = "type")]
-    pub kind: CatalogKind,
-    /// The schemas of the catalog, each with its subject: inline and filesystem only.
-    #[serde(default)]
-    pub subjects: Vec<Subject>,
-    /// The URL of the registry, with its path if its API is below one: registries only.
-    #[serde(default)]
-    pub url: String,
-    /// The maximum age of a schema that is fetched by subject, in seconds: registries only. The
-    /// default is 300.
-    #[serde(default)]
-    pub max_age_s: Option<u64>,
-    /// A PEM file of the certificate authorities that the registry's certificate is verified with.
-    /// If empty, the system's are used.
-    #[serde(default)]
-    pub ca_file: String,
-    /// The credentials that are sent to the registry: registries only.
-    #[serde(default)]
-    pub credentials: CatalogCredentials,
-    /// The context of the subjects: schema-registry only.
-    #[serde(default)]
-    pub context: Option<String>,
-    /// The group of the artifacts: apicurio only.
-    #[serde(default)]
-    pub group_id: Option<String>,
-    /// Which of the two ids of Apicurio identifies a schema: apicurio only.
-    #[serde(default)]
-    pub use_id: Option<SchemaIdKind>,
-    /// How the schema id is written in front of a message: apicurio only.
-    #[serde(default)]
-    pub id_encoding: Option<IdEncoding>,
-    /// The version of the registry's REST API: apicurio only.
-    #[serde(default)]
-    pub api: Option<ApicurioApi>,
+section! {
+    required
+    /// Sources of message schemas, to which models refer by name.
+    pub struct Catalog {
+        /// The name by which models refer to the catalog.
+        pub name: String;
+        /// The type of the catalog.
+        pub kind as "type": CatalogKind;
+        /// The schemas of the catalog, each with its subject: inline and filesystem only.
+        #[serde(default)]
+        pub subjects: Vec<Subject>;
+        /// The URL of the registry, with its path if its API is below one: registries only.
+        #[serde(default)]
+        pub url: String;
+        /// The maximum age of a schema that is fetched by subject, in seconds: registries only.
+        #[serde(default)]
+        pub max_age_s: Option<u64>, seconds(1..=DAY_S);
+        /// A PEM file of the certificate authorities that the registry's certificate is verified
+        /// with. If empty, the system's are used.
+        #[serde(default)]
+        pub ca_file: String;
+        /// The credentials that are sent to the registry: registries only.
+        #[serde(default)]
+        pub credentials: CatalogCredentials;
+        /// The context of the subjects: schema-registry only.
+        #[serde(default)]
+        pub context: Option<String>;
+        /// The group of the artifacts: apicurio only.
+        #[serde(default)]
+        pub group_id: Option<String>;
+        /// Which of the two ids of Apicurio identifies a schema: apicurio only.
+        #[serde(default)]
+        pub use_id: Option<SchemaIdKind>;
+        /// How the schema id is written in front of a message: apicurio only.
+        #[serde(default)]
+        pub id_encoding: Option<IdEncoding>;
+        /// The version of the registry's REST API: apicurio only.
+        #[serde(default)]
+        pub api: Option<ApicurioApi>;
+    }
 }
 
 impl Catalog {
@@ -108,41 +110,19 @@ impl Catalog {
     }
 }
 
-/// The credentials that are sent to a registry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct CatalogCredentials {
-    /// Header fields of the requests.
-    pub headers: ShownFields,
-}
-
-/// Header fields of requests to a registry that carry credentials.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields, expecting = "a table")]
-pub struct ShownFields {
-    /// The value of the field `Authorization`; if empty, the field is not sent.
-    pub authorization: SecretHeader,
-}
-
-/// A secret header value: its `Debug` does not show it, so that it is not logged.
-#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
-pub struct SecretHeader(String);
-
-impl SecretHeader {
-    /// Wraps a header value.
-    pub fn new(text: impl Into<String>) -> SecretHeader {
-        SecretHeader(text.into())
-    }
-
-    /// The header value.
-    pub fn expose(&self) -> &str {
-        &self.0
+section! {
+    /// The credentials that are sent to a registry.
+    pub struct CatalogCredentials {
+        /// Header fields of the requests.
+        pub headers: ShownFields = ShownFields::default();
     }
 }
 
-impl std::fmt::Debug for SecretHeader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Hidden(not shown)")
+section! {
+    /// Header fields of requests to a registry that carry credentials.
+    pub struct ShownFields {
+        /// The value of the field `Authorization`; if empty, the field is not sent.
+        pub authorization: Secret = Secret::default();
     }
 }
 
@@ -201,39 +181,39 @@ pub enum CatalogKind {
     Apicurio,
 }
 
-/// One schema of an inline or filesystem catalog.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Subject {
-    /// The name of the subject.
-    pub name: String,
-    /// The version of the subject that this schema is; the default is `latest`.
-    #[serde(default = "latest")]
-    pub version: String,
-    /// The text of the schema: inline catalogs only.
-    #[serde(default)]
-    pub schema: Option<String>,
-    /// The path of the schema's file: filesystem catalogs only.
-    #[serde(default)]
-    pub path: Option<String>,
-    /// The content of the file at `path`, or why it cannot be read; `None` before it is read.
-    #[serde(skip)]
-    pub content: Option<Result<String, String>>,
+section! {
+    required
+    /// The schemas of an inline or filesystem catalog.
+    pub struct Subject {
+        /// The name of the subject.
+        pub name: String;
+        /// The version of the subject that this schema is.
+        #[serde(default = "latest")]
+        pub version: String;
+        /// The text of the schema: inline catalogs only.
+        #[serde(default)]
+        pub schema: Option<String>;
+        /// The path of the schema's file: filesystem catalogs only.
+        #[serde(default)]
+        pub path: Option<String>;
+    }
+    and {
+        /// The content of the file at `path`, or why it cannot be read; `None` before it is read.
+        pub content: Option<Result<String, String>>;
+    }
 }
 
-/// The models of a route: what the payload of its messages must be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Governance {
-    /// The models of messages from clients.
-    #[serde(default)]
-    pub received: Direction,
-    /// The models of messages to clients.
-    #[serde(default)]
-    pub sent: Direction,
-    /// What happens to an invalid message.
-    #[serde(default)]
-    pub on_invalid: OnInvalid,
+section! {
+    /// The models of a route, `received` and `sent`: what the payload of messages from and to
+    /// clients must be.
+    pub struct Governance {
+        /// The models of messages from clients.
+        pub received: Direction = Direction::default();
+        /// The models of messages to clients.
+        pub sent: Direction = Direction::default();
+        /// What happens to an invalid message.
+        pub on_invalid: OnInvalid = OnInvalid::default();
+    }
 }
 
 impl Governance {
@@ -255,17 +235,15 @@ impl Governance {
     }
 }
 
-/// The models of one direction, by message type. Messages of a type without a model are not
-/// checked.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Direction {
-    /// The model of text messages.
-    #[serde(default)]
-    pub text: Option<Spec>,
-    /// The model of binary messages.
-    #[serde(default)]
-    pub binary: Option<Spec>,
+section! {
+    /// The models of one direction, by message type. Messages of a type without a model are not
+    /// checked.
+    pub struct Direction {
+        /// The model of text messages.
+        pub text: Option<Spec> = None;
+        /// The model of binary messages.
+        pub binary: Option<Spec> = None;
+    }
 }
 
 /// What happens to an invalid message.
@@ -283,64 +261,67 @@ pub enum OnInvalid {
     Reply,
 }
 
-/// One model. The keys that it may have depend on its kind.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table")]
-pub struct Spec {
-    /// The kind of the model.
-    pub model: ModelKind,
-    /// How strictly the rules of the model are applied.
-    #[serde(default)]
-    pub validate: Validate,
-    /// The name of the catalog that has the schema: json, avro, protobuf.
-    #[serde(default)]
-    pub catalog: Option<String>,
-    /// The subject of the schema in the catalog: json, avro, protobuf.
-    #[serde(default)]
-    pub subject: Option<String>,
-    /// The version of the subject; the default is `latest`.
-    #[serde(default = "latest")]
-    pub version: String,
-    /// How the schema is determined if the model does not name it: json, avro, protobuf.
-    #[serde(default)]
-    pub strategy: Option<Strategy>,
-    /// What happens to a message whose schema is not available: only with a strategy.
-    #[serde(default)]
-    pub on_miss: Option<OnMiss>,
-    /// The format of the schema id in front of each message: json, avro, protobuf.
-    #[serde(default)]
-    pub prefix: Option<PrefixKind>,
-    /// The schema id. Without a registry, it is the id in front of each message, and needs
-    /// `prefix`. With a registry, it identifies the schema, in place of `subject`.
-    #[serde(default)]
-    pub id: Option<SchemaId>,
-    /// The message type in the schema: protobuf only. The default is the first of the file.
-    #[serde(default)]
-    pub record: Option<String>,
-    /// The form in which the endpoint sees the messages: avro, protobuf.
-    #[serde(default)]
-    pub view: Option<View>,
-    /// The encoding of the text: string only.
-    #[serde(default)]
-    pub encoding: Option<EncodingKind>,
-    /// The minimum length in characters: string only.
-    #[serde(default)]
-    pub min_length: Option<usize>,
-    /// The maximum length in characters: string only.
-    #[serde(default)]
-    pub max_length: Option<usize>,
-    /// A regular expression of the `regex` crate that must have a match in the text: string only.
-    #[serde(default)]
-    pub pattern: Option<String>,
-    /// How the value is written: numbers and boolean.
-    #[serde(default)]
-    pub format: Option<WritingKind>,
-    /// The interval that the value must be in, such as `[1,10)`: numbers only.
-    #[serde(default)]
-    pub range: Option<String>,
-    /// The value must be a multiple of this number, which is greater than 0: numbers only.
-    #[serde(default)]
-    pub multiple: Option<String>,
+section! {
+    required
+    /// One model; also `received.binary`, `sent.text` and `sent.binary`. The keys that it may have
+    /// depend on its kind.
+    pub struct Spec {
+        /// The kind of the model.
+        pub model: ModelKind;
+        /// How strictly the rules of the model are applied.
+        #[serde(default)]
+        pub validate: Validate;
+        /// The name of the catalog that has the schema: json, avro, protobuf.
+        #[serde(default)]
+        pub catalog: Option<String>;
+        /// The subject of the schema in the catalog: json, avro, protobuf.
+        #[serde(default)]
+        pub subject: Option<String>;
+        /// The version of the subject.
+        #[serde(default = "latest")]
+        pub version: String;
+        /// How the schema is determined if the model does not name it: json, avro, protobuf.
+        #[serde(default)]
+        pub strategy: Option<Strategy>;
+        /// What happens to a message whose schema is not available: only with a strategy.
+        #[serde(default)]
+        pub on_miss: Option<OnMiss>;
+        /// The format of the schema id in front of each message: json, avro, protobuf.
+        #[serde(default)]
+        pub prefix: Option<PrefixKind>;
+        /// The schema id. Without a registry, it is the id in front of each message, and needs
+        /// `prefix`. With a registry, it identifies the schema, in place of `subject`.
+        #[serde(default)]
+        pub id: Option<SchemaId>;
+        /// The message type in the schema: protobuf only. The default is the first of the file.
+        #[serde(default)]
+        pub record: Option<String>;
+        /// The form in which the endpoint sees the messages: avro, protobuf.
+        #[serde(default)]
+        pub view: Option<View>;
+        /// The encoding of the text: string only.
+        #[serde(default)]
+        pub encoding: Option<EncodingKind>;
+        /// The minimum length in characters: string only.
+        #[serde(default)]
+        pub min_length: Option<usize>;
+        /// The maximum length in characters: string only.
+        #[serde(default)]
+        pub max_length: Option<usize>;
+        /// A regular expression of the `regex` crate that must have a match in the text: string
+        /// only.
+        #[serde(default)]
+        pub pattern: Option<String>;
+        /// How the value is written: numbers and boolean.
+        #[serde(default)]
+        pub format: Option<WritingKind>;
+        /// The interval that the value must be in, such as `[1,10)`: numbers only.
+        #[serde(default)]
+        pub range: Option<String>;
+        /// The value must be a multiple of this number, which is greater than 0: numbers only.
+        #[serde(default)]
+        pub multiple: Option<String>;
+    }
 }
 
 /// The kinds of models.
@@ -456,4 +437,9 @@ pub enum WritingKind {
 
 fn latest() -> String {
     "latest".to_owned()
+}
+
+words! {
+    ApicurioApi, CatalogKind, EncodingKind, IdEncoding, ModelKind, OnInvalid, OnMiss, PrefixKind,
+    SchemaIdKind, Strategy, Validate, View, WritingKind,
 }

@@ -4,8 +4,8 @@ use std::fmt;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::error::{Error, Position, Problem};
 use super::tree::{ConfigKey, ConfigValue, Node, one_line};
+use crate::settings::error::{Error, Position, Problem};
 
 /// Reads a YAML document.
 pub(super) fn from_yaml(text: &str) -> Result<Node, Error> {

@@ -2,7 +2,7 @@
 
 use super::place::YamlPlace;
 use super::vaults;
-use crate::config::error::Error;
+use crate::settings::error::Error;
 
 /// The supported server bindings.
 const SERVERS: [&str; 6] = ["tcp", "tls", "http", "ws", "fan", "echo"];

@@ -5,13 +5,13 @@ use super::guards::{self, Guarded};
 use super::place::YamlPlace;
 use super::{upstream, vaults};
 use crate::config::Listener;
-use crate::config::error::Error;
 use crate::config::guard::GuardConfig;
-use crate::config::pattern::Pattern;
 use crate::config::proxy::Proxy;
 use crate::config::root::Config;
 use crate::config::route::Condition;
 use crate::config::route::{EndpointKind, Route};
+use crate::settings::error::Error;
+use crate::settings::pattern::Pattern;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 

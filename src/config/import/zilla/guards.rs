@@ -1,10 +1,10 @@
 //! Zilla guards of type jwt, and the credentials of http bindings.
 
 use super::place::YamlPlace;
-use crate::config::error::Error;
 use crate::config::guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
 use crate::config::root::Config;
-use crate::config::secret::Secret;
+use crate::settings::error::Error;
+use crate::settings::secret::Secret;
 use std::collections::BTreeMap;
 
 /// The required roles by the name of the guard.

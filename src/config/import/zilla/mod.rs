@@ -16,9 +16,9 @@ mod upstream;
 mod vaults;
 
 use crate::config::env::Lookup;
-use crate::config::error::Error;
 use crate::config::root::Config;
 use crate::config::tree::Node;
+use crate::settings::error::Error;
 use chain::BindingChain;
 use place::YamlPlace;
 

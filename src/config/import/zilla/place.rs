@@ -1,8 +1,8 @@
 //! A value in a Zilla file, with its path and position for errors.
 
 use crate::config::env::Lookup;
-use crate::config::error::{Error, Position, Problem};
 use crate::config::tree::{ConfigKey, ConfigValue, Node};
+use crate::settings::error::{Error, Position, Problem};
 
 /// The lookup of environment variables.
 #[derive(Clone, Copy)]

@@ -3,10 +3,10 @@
 
 use super::place::YamlPlace;
 use crate::config::Listener;
-use crate::config::error::Error;
-use crate::config::pattern::Pattern;
 use crate::config::root::Config;
 use crate::config::route::{EndpointKind, Route};
+use crate::settings::error::Error;
+use crate::settings::pattern::Pattern;
 use std::net::{Ipv4Addr, SocketAddr};
 
 /// The default path of a Prometheus endpoint.

@@ -1,11 +1,11 @@
 //! Tests of the conversion of chains, and of refusals with their lines.
 
-use crate::config::error::Error;
-use crate::config::pattern::Pattern;
 use crate::config::root::Config;
 use crate::config::route::Condition;
 use crate::config::route::{EndpointKind, Route};
 use crate::config::{Balance, FileFormat, Mutual, TlsVersion};
+use crate::settings::error::Error;
+use crate::settings::pattern::Pattern;
 
 const PROXY: &str = include_str!("../../../../examples/zilla/proxy.yaml");
 

@@ -3,9 +3,9 @@
 use super::bindings::{self, Bindings};
 use super::place::YamlPlace;
 use super::vaults;
-use crate::config::error::Error;
 use crate::config::proxy::{Proxy, ProxyTls, Upstream};
-use crate::config::secret::Secret;
+use crate::settings::error::Error;
+use crate::settings::secret::Secret;
 
 /// The upstream servers of a binding of type ws, kind client.
 pub(super) fn read(bindings: &Bindings<'_>, ws: &YamlPlace<'_>) -> Result<Proxy, Error> {

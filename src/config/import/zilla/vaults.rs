@@ -1,10 +1,10 @@
 //! Zilla vaults: files of keys and trusted certificates, referred to by the names of their entries.
 
 use super::place::YamlPlace;
-use crate::config::error::Error;
-use crate::config::secret::Secret;
 use crate::config::tls::Certificate;
 use crate::config::{Mutual, ProxyTls, Tls, TlsVersion};
+use crate::settings::error::Error;
+use crate::settings::secret::Secret;
 
 /// One store (file) of a vault.
 struct Store {

@@ -125,9 +125,6 @@ pub enum Problem {
     /// A value that another key requires is missing, or is set where it has no effect.
     #[error("expected {0}")]
     Needed(&'static str),
-    /// A file that the configuration names cannot be used.
-    #[error("{0}")]
-    File(crate::tls::Error),
     /// The key uses a part that is not compiled into this build.
     #[error("{0}")]
     Absent(AbsentPart),
@@ -150,7 +147,8 @@ pub enum Problem {
 }
 
 impl Error {
-    pub(super) fn new(problem: Problem) -> Error {
+    /// An error without a key and a position.
+    pub fn new(problem: Problem) -> Error {
         Error {
             source_name: String::new(),
             position: None,
@@ -159,20 +157,23 @@ impl Error {
         }
     }
 
-    pub(super) fn at(problem: Problem, position: Option<Position>) -> Error {
+    /// An error at a position of the file.
+    pub fn at(problem: Problem, position: Option<Position>) -> Error {
         Error { position, ..Error::new(problem) }
     }
 
-    pub(super) fn keyed(key: impl Into<String>, problem: Problem) -> Error {
+    /// An error of the value of `key`.
+    pub fn keyed(key: impl Into<String>, problem: Problem) -> Error {
         Error { key: key.into(), ..Error::new(problem) }
     }
 
-    pub(super) fn named(self, source_name: &str) -> Error {
+    /// Sets the name of the file.
+    pub fn named(self, source_name: &str) -> Error {
         Error { source_name: source_name.to_owned(), ..self }
     }
 
     /// Prefixes the key with `segment`: `b` under `a` is `a.b`, `[0]` under `a` is `a[0]`.
-    pub(crate) fn under(mut self, segment: &str) -> Error {
+    pub fn under(mut self, segment: &str) -> Error {
         self.key = match self.key.as_str() {
             "" => segment.to_owned(),
             key if key.starts_with('[') => format!("{segment}{key}"),
@@ -182,7 +183,7 @@ impl Error {
     }
 
     /// Sets the position, unless it is already set.
-    pub(super) fn or_at(mut self, position: Option<Position>) -> Error {
+    pub fn or_at(mut self, position: Option<Position>) -> Error {
         self.position = self.position.or(position);
         self
     }

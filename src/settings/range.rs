@@ -6,15 +6,15 @@ use std::ops::RangeInclusive;
 use super::error::{Error, Problem};
 
 /// The number of milliseconds in an hour.
-pub(super) const HOUR_MS: u64 = 3_600_000;
+pub const HOUR_MS: u64 = 3_600_000;
 /// The number of seconds in a day.
-pub(super) const DAY_S: u64 = 86_400;
+pub const DAY_S: u64 = 86_400;
 /// The number of bytes in a GiB.
-pub(super) const GIB: u64 = 1 << 30;
+pub const GIB: u64 = 1 << 30;
 
 /// The values that a number, or the length of a text or list, may have.
 #[derive(Clone, Copy)]
-pub(super) struct KeyRange {
+pub struct KeyRange {
     min: u64,
     max: u64,
     /// The unit in error texts, with a space before it, or empty.
@@ -29,7 +29,7 @@ pub(super) struct KeyRange {
 macro_rules! units {
     ($($(#[doc = $doc:literal])* $name:ident $unit:literal $is_size:literal),* $(,)?) => {$(
         $(#[doc = $doc])*
-        pub(super) fn $name(range: RangeInclusive<u64>) -> KeyRange {
+        pub fn $name(range: RangeInclusive<u64>) -> KeyRange {
             let (min, max) = range.into_inner();
             KeyRange {
                 min,
@@ -62,27 +62,27 @@ impl KeyRange {
     }
 
     /// A number that is a power of two.
-    pub(super) fn power_of_two(range: RangeInclusive<u64>) -> KeyRange {
+    pub fn power_of_two(range: RangeInclusive<u64>) -> KeyRange {
         KeyRange { is_power_of_two: true, ..KeyRange::count(range) }
     }
 
     /// A size in bytes, or 0, which is outside the range.
-    pub(super) fn bytes_or_zero(range: RangeInclusive<u64>) -> KeyRange {
+    pub fn bytes_or_zero(range: RangeInclusive<u64>) -> KeyRange {
         KeyRange { allows_zero: true, ..KeyRange::bytes(range) }
     }
 
     /// Whether the file accepts units for the number.
-    pub(super) fn is_size(&self) -> bool {
+    pub fn is_size(&self) -> bool {
         self.is_size
     }
 
     /// The unit in words; empty for a plain number.
-    pub(super) fn unit(&self) -> &'static str {
+    pub fn unit(&self) -> &'static str {
         self.unit.trim_start()
     }
 
     /// Refuses a number outside the range; `key` is for the error.
-    pub(super) fn check(&self, key: &str, found: u64) -> Result<(), Error> {
+    pub fn check(&self, key: &str, found: u64) -> Result<(), Error> {
         let KeyRange { min, max, unit, .. } = *self;
         let is_between = (min..=max).contains(&found);
         if found == 0 && self.allows_zero {
@@ -114,7 +114,7 @@ impl fmt::Display for KeyRange {
 }
 
 /// A size in the largest unit of which it is a multiple.
-pub(super) fn size_text(bytes: u64) -> String {
+pub fn size_text(bytes: u64) -> String {
     let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
     let unit = units.iter().find(|(_, shift)| bytes != 0 && bytes.trailing_zeros() >= *shift);
     match unit {
@@ -124,7 +124,7 @@ pub(super) fn size_text(bytes: u64) -> String {
 }
 
 /// Refuses a number above `max`, the value of the key `bound`.
-pub(super) fn at_most(key: &str, found: u64, bound: &'static str, max: u64) -> Result<(), Error> {
+pub fn at_most(key: &str, found: u64, bound: &'static str, max: u64) -> Result<(), Error> {
     if found <= max {
         return Ok(());
     }

@@ -15,34 +15,21 @@ use super::range::KeyRange;
 use super::secret::Secret;
 
 /// One key, as the reference shows it.
-pub(super) struct Key {
+pub struct Key {
     /// The name of the key.
-    pub(super) name: &'static str,
+    pub name: &'static str,
     /// The lines of its documentation.
-    pub(super) doc: &'static [&'static str],
+    pub doc: &'static [&'static str],
     /// The range of its values, or of their length.
-    pub(super) range: Option<KeyRange>,
+    pub range: Option<KeyRange>,
     /// The kind of its values, in words.
-    pub(super) kind: String,
+    pub kind: String,
     /// The value in TOML; `None` if it is not written on one line or is absent.
-    pub(super) value: Option<String>,
-}
-
-/// A key of a table that another module declares: its name, its kind, its default in TOML or "",
-/// and the lines of its documentation.
-pub(super) type ForeignKey = (&'static str, &'static str, &'static str, &'static [&'static str]);
-
-impl Key {
-    /// The entry of the reference for a key that another module declares.
-    pub(super) fn foreign(row: &'static ForeignKey) -> Key {
-        let (name, kind, default, doc) = row;
-        let value = Some((*default).to_owned()).filter(|default| !default.is_empty());
-        Key { name, doc, range: None, kind: (*kind).to_owned(), value }
-    }
+    pub value: Option<String>,
 }
 
 /// A table of the configuration.
-pub(super) trait Section {
+pub trait Section {
     /// The lines of the documentation of the section.
     fn title() -> &'static [&'static str];
 
@@ -54,16 +41,17 @@ pub(super) trait Section {
 }
 
 /// A value of a key.
-pub(super) trait ConfigType {
+pub trait ConfigType {
     /// The kind of the value, in words.
     fn kind() -> String;
 
     /// The value in TOML on one line, if it has one.
     fn toml(&self) -> Option<String>;
 
-    /// The number that a range is for: the value, or its length.
-    fn measure(&self) -> u64 {
-        0
+    /// The number that a range is for: the value, or its length. A value that is not given is in
+    /// every range.
+    fn measure(&self) -> Option<u64> {
+        None
     }
 }
 
@@ -112,7 +100,7 @@ macro_rules! section {
             }
         }
 
-        $crate::config::section::describe! {
+        $crate::settings::section::describe! {
             $Config [$($title)*] $($field [$($name)?] $Type [$($doc)*] [$($unit($range))?])*
         }
     };
@@ -143,7 +131,7 @@ macro_rules! section {
             $($($(#[doc = $skipped_doc])* #[serde(skip)] $vis $skipped: $Skipped,)*)?
         }
 
-        $crate::config::section::describe! {
+        $crate::settings::section::describe! {
             $Config [$($title)*] $($field [$($name)?] $Type [$($doc)*] [$($unit($range))?])*
         }
     };
@@ -156,13 +144,13 @@ macro_rules! describe {
         $($field:ident [$($name:literal)?] $Type:ty
             [$($doc:literal)*] [$($unit:ident($range:expr))?])*
     ) => {
-        impl $crate::config::section::Section for $Config {
+        impl $crate::settings::section::Section for $Config {
             fn title() -> &'static [&'static str] {
                 &[$($title),*]
             }
 
-            fn keys(&self) -> Vec<$crate::config::section::Key> {
-                use $crate::config::section::{ConfigType, Key, key_name, key_range};
+            fn keys(&self) -> Vec<$crate::settings::section::Key> {
+                use $crate::settings::section::{ConfigType, Key, key_name, key_range};
                 vec![$(Key {
                     name: key_name!($field $($name)?),
                     doc: &[$($doc),*],
@@ -172,22 +160,22 @@ macro_rules! describe {
                 },)*]
             }
 
-            fn check_ranges(&self) -> Result<(), $crate::config::error::Error> {
-                $($crate::config::section::key_check! {
-                    $crate::config::section::key_name!($field $($name)?),
+            fn check_ranges(&self) -> Result<(), $crate::settings::error::Error> {
+                $($crate::settings::section::key_check! {
+                    $crate::settings::section::key_name!($field $($name)?),
                     self.$field $(, $unit($range))?
                 })*
                 Ok(())
             }
         }
 
-        impl $crate::config::section::ConfigType for $Config {
+        impl $crate::settings::section::ConfigType for $Config {
             fn kind() -> String {
                 "table".to_owned()
             }
 
             fn toml(&self) -> Option<String> {
-                $crate::config::section::inline(self)
+                $crate::settings::section::inline(self)
             }
         }
     };
@@ -207,28 +195,29 @@ macro_rules! key_range {
         None
     };
     ($unit:ident($range:expr)) => {
-        Some($crate::config::range::KeyRange::$unit($range))
+        Some($crate::settings::range::KeyRange::$unit($range))
     };
 }
 
 macro_rules! key_check {
     ($name:expr, $value:expr) => {};
     ($name:expr, $value:expr, $unit:ident($range:expr)) => {
-        let found = $crate::config::section::ConfigType::measure(&$value);
-        $crate::config::range::KeyRange::$unit($range).check($name, found)?;
+        if let Some(found) = $crate::settings::section::ConfigType::measure(&$value) {
+            $crate::settings::range::KeyRange::$unit($range).check($name, found)?;
+        }
     };
 }
 
 /// Implements [`ConfigType`] for enums, whose words come from their `Deserialize`.
 macro_rules! words {
     ($($Type:ty),* $(,)?) => {$(
-        impl $crate::config::section::ConfigType for $Type {
+        impl $crate::settings::section::ConfigType for $Type {
             fn kind() -> String {
-                $crate::config::section::words_of::<$Type>().join(", ")
+                $crate::settings::section::words_of::<$Type>().join(", ")
             }
 
             fn toml(&self) -> Option<String> {
-                $crate::config::section::word_of(self)
+                $crate::settings::section::word_of(self)
             }
         }
     )*};
@@ -237,7 +226,7 @@ macro_rules! words {
 /// Implements [`ConfigType`] for types that the file has as a text.
 macro_rules! texts {
     ($($Type:ty: $as_str:expr;)*) => {$(
-        impl $crate::config::section::ConfigType for $Type {
+        impl $crate::settings::section::ConfigType for $Type {
             fn kind() -> String {
                 "text".to_owned()
             }
@@ -247,18 +236,18 @@ macro_rules! texts {
                 Some(format!("\"{}\"", as_str(self)))
             }
 
-            fn measure(&self) -> u64 {
+            fn measure(&self) -> Option<u64> {
                 let as_str: fn(&$Type) -> String = $as_str;
-                as_str(self).chars().count() as u64
+                Some(as_str(self).chars().count() as u64)
             }
         }
     )*};
 }
 
-pub(super) use {describe, key_check, key_name, key_range, section, texts, words};
+pub(crate) use {describe, key_check, key_name, key_range, section, texts, words};
 
 /// A section as an inline table of the keys that are set; of all keys if none is.
-pub(super) fn inline(section: &impl Section) -> Option<String> {
+pub fn inline(section: &impl Section) -> Option<String> {
     let mut entries = entries(section);
     let is_set = |(_, value): &(&str, String)| !matches!(value.as_str(), "\"\"" | "[]" | "{}");
     if entries.iter().any(is_set) {
@@ -268,7 +257,7 @@ pub(super) fn inline(section: &impl Section) -> Option<String> {
 }
 
 /// A section as an inline table of all keys.
-pub(super) fn inline_all(section: &impl Section) -> String {
+pub fn inline_all(section: &impl Section) -> String {
     join(&entries(section))
 }
 
@@ -282,7 +271,7 @@ fn join(entries: &[(&str, String)]) -> String {
 }
 
 /// The words that an enum accepts, or the keys that a table accepts.
-pub(super) fn words_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+pub fn words_of<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
     /// Fails with the words of an enum, or the keys of a table.
     struct Probe;
 
@@ -338,7 +327,7 @@ impl de::Error for AcceptedWords {
 }
 
 /// The word for a value of an enum, in quotes.
-pub(super) fn word_of<'de, T: Deserialize<'de> + PartialEq>(value: &T) -> Option<String> {
+pub fn word_of<'de, T: Deserialize<'de> + PartialEq>(value: &T) -> Option<String> {
     let is_word = |word: &&&'static str| {
         let word: StrDeserializer<'static, Error> = (**word).into_deserializer();
         T::deserialize(word).is_ok_and(|it| it == *value)
@@ -367,8 +356,8 @@ macro_rules! numbers {
                 Some(self.to_string())
             }
 
-            fn measure(&self) -> u64 {
-                *self as u64
+            fn measure(&self) -> Option<u64> {
+                Some(*self as u64)
             }
         }
     )*};
@@ -389,6 +378,10 @@ impl<T: ConfigType> ConfigType for Option<T> {
 
     fn toml(&self) -> Option<String> {
         self.as_ref()?.toml()
+    }
+
+    fn measure(&self) -> Option<u64> {
+        self.as_ref()?.measure()
     }
 }
 
@@ -422,8 +415,8 @@ impl<T: ConfigType> ConfigType for Vec<T> {
         Some(format!("[{}]", entries?.join(", ")))
     }
 
-    fn measure(&self) -> u64 {
-        self.len() as u64
+    fn measure(&self) -> Option<u64> {
+        Some(self.len() as u64)
     }
 }
 
@@ -441,7 +434,7 @@ impl<T: ConfigType> ConfigType for BTreeMap<String, T> {
         Some(format!("{{ {} }}", entries?.join(", ")))
     }
 
-    fn measure(&self) -> u64 {
-        self.len() as u64
+    fn measure(&self) -> Option<u64> {
+        Some(self.len() as u64)
     }
 }
