@@ -123,7 +123,10 @@ function client(library, port, { key = "app-key", ...options } = {}) {
   })
 }
 
-/** Publishes numbers to a channel, one after the other, until `stop` is called. */
+/**
+ * Publishes numbers to a channel, one after the other, until `stop` is called: at most 1000 a
+ * second, so that the history of 5000 events covers an absence of five seconds.
+ */
 function publishing(publisher, channel) {
   let published = 0
   let isRunning = true
@@ -131,6 +134,7 @@ function publishing(publisher, channel) {
     while (isRunning) {
       await publisher.trigger(channel, "number", published + 1)
       published += 1
+      await new Promise((resolve) => setTimeout(resolve, 1))
     }
     return published
   })()
