@@ -5,10 +5,9 @@ use super::super::effects::Effect;
 use super::super::reply::{Answered, HttpReply};
 use super::data::{Target, USER};
 use super::publish::{Accepted, PublishReply, PublishSource};
-use super::reply::{ApiRefusal, empty, json_error};
-use super::trigger::Trigger;
+use super::reply::{empty, json_error};
 use super::vendor::Vendor;
-use super::{channel, history, idempotency, reads, signature};
+use super::{history, idempotency, reads, signature};
 use crate::codec::json::MalformedJson;
 use crate::dialect::{Event, EventPayload};
 use crate::http::Request;
@@ -54,13 +53,13 @@ pub(super) fn answer<V: Vendor>(
         return Answered::Now(HttpReply { allow: Some(method), ..json_error::<V>(405, &message) });
     }
     match target {
-        Target::Events => publish::<V>(context, app, false, request),
-        Target::Batch => publish::<V>(context, app, true, request),
+        Target::Events => publish::<V>(context, app, Publishing::Event, request),
+        Target::Batch => publish::<V>(context, app, Publishing::Batch, request),
         Target::Channels => reads::channels::<V>(context, app, request.query()),
         Target::Channel(name) => reads::channel::<V>(context, app, &name, request.query()),
         Target::History(name) => history::events::<V>(context, app, &name, request.query()),
         Target::Users(name) => reads::users::<V>(context, app, &name),
-        Target::ToUser(user) => to_user::<V>(context, app, &user, request.body),
+        Target::ToUser(user) => publish::<V>(context, app, Publishing::ToUser(&user), request),
         Target::Terminate(user) => terminate::<V>(context, app, &user),
     }
 }
@@ -127,11 +126,22 @@ fn check<V: Vendor>(
     signature::verify(&signed, V::DATA.signing, &entry.keys, context.now.unix_s, tolerance)
 }
 
-/// Publishes one event on one or several channels, or a batch of events.
+/// What a request publishes.
+#[derive(Clone, Copy)]
+enum Publishing<'p> {
+    /// One event on one or several channels.
+    Event,
+    /// A batch of events.
+    Batch,
+    /// One event to all connections of this signed-in user.
+    ToUser(&'p str),
+}
+
+/// Publishes what the body of the request says.
 fn publish<V: Vendor>(
     context: &mut DialectContext<'_>,
     app: u32,
-    is_batch: bool,
+    what: Publishing<'_>,
     request: &mut Request<'_>,
 ) -> Answered {
     let mut keys = request.headers.values(idempotency::HEADER);
@@ -144,53 +154,22 @@ fn publish<V: Vendor>(
     let source = PublishSource { env, app, now_ms, first_part: 0, key, skipped };
     let before = context.effects.mark();
     let effects = &mut context.effects;
-    let done = context.json.parse(request.body, |body| match is_batch {
-        true => source.batch::<V>(body, effects),
-        false => source.event::<V>(body, effects),
+    let done = context.json.parse(request.body, |body| match what {
+        Publishing::Event => source.event::<V>(body, effects),
+        Publishing::Batch => source.batch::<V>(body, effects),
+        Publishing::ToUser(user) => source.to_user::<V>(user, body, effects),
     });
-    match done {
-        Ok(Ok(Accepted { reply: PublishReply::Now(reply), .. })) => Answered::Now(reply),
-        Ok(Ok(Accepted { reply: PublishReply::Later(finish), .. })) => Answered::Later(finish),
-        refused => Answered::Now(settled::<V>(context, before, refused.map(|it| it.map(drop)))),
-    }
-}
-
-/// The reply to a publish that requests no channel attributes. An error removes the effects added
-/// since index `before`, so that nothing is published.
-fn settled<V: Vendor>(
-    context: &mut DialectContext<'_>,
-    before: usize,
-    done: Result<Result<(), ApiRefusal>, MalformedJson>,
-) -> HttpReply {
     let refused = match done {
-        Ok(Ok(())) => return empty(),
+        Ok(Ok(Accepted { reply: PublishReply::Now(reply), .. })) => return Answered::Now(reply),
+        Ok(Ok(Accepted { reply: PublishReply::Later(finish), .. })) => {
+            return Answered::Later(finish);
+        }
         Ok(Err((status, message))) => json_error::<V>(status, &message),
         Err(MalformedJson) => json_error::<V>(400, "The body is not valid JSON"),
     };
+    // Nothing is published.
     context.effects.truncate(before);
-    refused
-}
-
-/// Publishes one event to all connections of a signed-in user.
-fn to_user<V: Vendor>(
-    context: &mut DialectContext<'_>,
-    app: u32,
-    user: &str,
-    body: &mut [u8],
-) -> Answered {
-    let env = context.env;
-    let limits = &env.apps.get(app).config.limits;
-    let before = context.effects.mark();
-    let effects = &mut context.effects;
-    let name = format!("{}{user}", USER);
-    let done = context.json.parse(body, |body| {
-        channel::check(V::DATA, &name, V::settings(env, &env.apps.get(app).config).name_length)
-            .map_err(|text| (400, text.into()))?;
-        let trigger = Trigger::without_channel::<V>(env, limits, body)?;
-        effects.push(trigger.publish::<V>(env, app, &name, 0));
-        Ok(())
-    });
-    Answered::Now(settled::<V>(context, before, done))
+    Answered::Now(refused)
 }
 
 /// Closes all connections of a signed-in user, with the application's `terminate_close_code`.

@@ -4,6 +4,8 @@
 use super::super::effects::Effects;
 use super::super::env::Env;
 use super::super::reply::{Finish, HttpReply};
+use super::channel;
+use super::data::USER;
 use super::idempotency::{self, Bounds, FirstRequest, KeyLookup, fingerprint, hash_key};
 use super::reads::{self, Info};
 use super::reply::{self, ApiRefusal, empty};
@@ -101,6 +103,30 @@ impl PublishSource<'_> {
             finish
         });
         Ok(Accepted::new(trigger.channels.len(), first, finish))
+    }
+
+    /// Publishes one event to all connections of the signed-in user with this id.
+    ///
+    /// # Errors
+    /// The request is refused. The effects that were added are to be removed.
+    pub(super) fn to_user<V: Vendor>(
+        self,
+        user: &str,
+        body: JsonText<'_, '_>,
+        effects: &mut Effects<'_>,
+    ) -> Result<Accepted, ApiRefusal> {
+        let first = match self.look_up(&format!("users/{user}/events"), body)? {
+            Some(KeyLookup::Replay(reply)) => return Ok(Accepted::replay(reply)),
+            Some(KeyLookup::First(first)) => Some(first),
+            _ => None,
+        };
+        let name = format!("{USER}{user}");
+        let config = &self.env.apps.get(self.app).config;
+        channel::check(V::DATA, &name, V::settings(self.env, config).name_length)
+            .map_err(|text| (400, text.into()))?;
+        let trigger = Trigger::without_channel::<V>(self.env, &config.limits, body)?;
+        effects.push(trigger.publish::<V>(self.env, self.app, &name, self.first_part));
+        Ok(Accepted::new(1, first, None))
     }
 
     /// Looks up the idempotency key of the request, if it has one.
