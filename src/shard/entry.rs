@@ -41,7 +41,6 @@ impl Shard {
     fn open_by(&mut self, listener: u16, index: u32, peer: SocketAddr, now: Now) -> Slot {
         self.counters.connections.add(1);
         let session = Session::new(peer, listener, now, &self.env);
-        self.make_room_for_handshake(now);
         let slot = self.sessions.insert(index, session);
         self.begin_handshake(slot, now);
         self.list(slot);
@@ -49,10 +48,15 @@ impl Shard {
     }
 
     /// Counts a connection that was just opened for the address of its peer. Returns false if it
-    /// must be closed, because the address has too many connections or only proxies may connect.
+    /// must be closed, because the address has too many connections or only proxies may connect:
+    /// such a connection takes no other's place.
     pub fn admit(&mut self, slot: Slot, now: Now) -> bool {
         let Some((session, mut cx)) = self.session(slot, now) else { return false };
-        session.admit(&mut cx)
+        let admitted = session.admit(&mut cx);
+        if admitted {
+            self.make_room_for_handshake(now);
+        }
+        admitted
     }
 
     /// Takes bytes that were received from the peer; they are changed in place.

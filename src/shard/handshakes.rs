@@ -37,11 +37,12 @@ impl Shard {
         self.handshakes.push_back((slot, now.ms));
     }
 
-    /// Closes the oldest connection without a whole request if the limit is reached and the
-    /// connection has had its minimum time. Clients that send their request are then served soon,
-    /// however many others are silent. Accepts in flight may exceed the limit by a few connections.
+    /// Closes the oldest connection without a whole request if there are more than the limit and
+    /// the connection has had its minimum time. Clients that send their request are then served
+    /// soon, however many others are silent. Accepts in flight may exceed the limit by a few
+    /// connections.
     pub(super) fn make_room_for_handshake(&mut self, now: Now) {
-        if self.fresh < self.env.config.limits.handshakes {
+        if self.fresh <= self.env.config.limits.handshakes {
             return;
         }
         let Some((slot, since_ms)) = self.oldest_handshake() else { return };

@@ -4,6 +4,7 @@ use crate::machine::{Machine, config};
 use crate::peer;
 use polycast::config::Config;
 use polycast::dialect::Env;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 /// The time in milliseconds after which a connection without a request may be replaced by another.
@@ -76,6 +77,27 @@ fn handshakes_over_the_bound_close_no_connection_that_has_time_left() {
     machine.open();
     machine.settle();
     assert!(machine.wire(all[0]).closed && !machine.wire(all[1]).closed, "one for each that comes");
+    machine.end();
+}
+
+#[test]
+fn handshakes_are_not_closed_for_a_connection_that_is_refused() {
+    let mut config = at_most(2);
+    config.limits.connections_per_address = 1;
+    let mut machine = Machine::new(config);
+    let address = |last| Ipv4Addr::new(10, 0, 0, last);
+    let silent: Vec<usize> = (1..=2).map(|last| machine.open_from(address(last))).collect();
+    machine.wait(TIME_MS);
+    for _ in 0..5 {
+        let refused = machine.open_from(address(2));
+        machine.settle();
+        assert!(machine.wire(refused).closed);
+    }
+    assert!(silent.iter().all(|&at| !machine.wire(at).closed));
+    assert_eq!(machine.counters.refused_handshake.get(), 0);
+    machine.open_from(address(3));
+    machine.settle();
+    assert!(machine.wire(silent[0]).closed && !machine.wire(silent[1]).closed);
     machine.end();
 }
 
