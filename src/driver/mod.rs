@@ -5,8 +5,10 @@
 //! compiled for each of them, so that no call of a driver is a dynamic one. Both have the same
 //! operations, the same bounds and the same completions.
 
+mod batch;
 mod wake;
 
+pub use batch::SendBatch;
 pub use wake::WakeHandle;
 
 use crate::mem::{Segment, Slot, slots};

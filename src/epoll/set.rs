@@ -2,8 +2,10 @@
 
 use super::accept::{Armed, ListenerSet};
 use super::arena::Arena;
-use super::send::SendBatch;
-use crate::driver::{Completion, Driver, Op, Sent, Settings, SetupError, Tag, WakeHandle};
+use super::send;
+use crate::driver::{
+    Completion, Driver, Op, SendBatch, Sent, Settings, SetupError, Tag, WakeHandle,
+};
 use crate::mem::{Segment, Slot};
 use crate::stats::Counters;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -246,21 +248,13 @@ impl Driver for Epoll {
         let place = self.files.get_mut(done.index as usize).map(|file| &mut file.outgoing);
         let Some(place) = place else { return Sent::Failed(0) };
         let Some(mut outgoing) = place.take() else { return Sent::Failed(0) };
-        let outcome = match done.outcome() {
-            Ok(n) if outgoing.advance(n) => Sent::Whole(n, outgoing.unload()),
-            Ok(n) => {
-                *place = Some(outgoing);
-                return Sent::Short(n);
-            }
-            Err(errno) => {
-                outgoing.unload();
-                Sent::Failed(errno)
-            }
-        };
-        if self.spare.len() < SPARE_BATCHES {
-            self.spare.push(outgoing);
+        let sent = outgoing.completed(done.outcome());
+        match sent {
+            Sent::Short(_) => *place = Some(outgoing),
+            _ if self.spare.len() < SPARE_BATCHES => self.spare.push(outgoing),
+            _ => {}
         }
-        outcome
+        sent
     }
 
     /// Waits first: the kernel's buffer was full when it took only a part.
@@ -458,7 +452,7 @@ impl Epoll {
     fn send_now(&mut self, index: u32) {
         let file = &mut self.files[index as usize];
         let outcome = match (&file.outgoing, &file.socket) {
-            (Some(outgoing), Some(socket)) => outgoing.send(socket),
+            (Some(outgoing), Some(socket)) => send::send(outgoing, socket),
             _ => Err(Errno::BADF),
         };
         match outcome {

@@ -190,7 +190,7 @@ impl Driver for Ring {
         }
         debug_assert!(self.sends[index].is_none());
         let mut outgoing = self.spare.pop().unwrap_or_else(Outgoing::new);
-        outgoing.load(batch);
+        outgoing.batch.load(batch);
         let entry = outgoing.entry(types::Fixed(slot.index));
         self.sends[index] = Some(outgoing);
         self.in_flight += 1;
@@ -205,21 +205,13 @@ impl Driver for Ring {
         let Some(mut outgoing) = place.take() else {
             return Sent::Failed(0);
         };
-        let outcome = match done.outcome() {
-            Ok(n) if outgoing.advance(n) => Sent::Whole(n, outgoing.unload()),
-            Ok(n) => {
-                *place = Some(outgoing);
-                return Sent::Short(n);
-            }
-            Err(errno) => {
-                outgoing.unload();
-                Sent::Failed(errno)
-            }
-        };
-        if self.spare.len() < SPARE_BATCHES {
-            self.spare.push(outgoing);
+        let sent = outgoing.batch.completed(done.outcome());
+        match sent {
+            Sent::Short(_) => *place = Some(outgoing),
+            _ if self.spare.len() < SPARE_BATCHES => self.spare.push(outgoing),
+            _ => {}
         }
-        outcome
+        sent
     }
 
     fn send_rest(&mut self, slot: Slot) {
