@@ -49,6 +49,11 @@ impl App {
         App { keys, config, tally, all }
     }
 
+    /// Whether pages of every origin may read responses of the application's HTTP API (CORS).
+    pub(super) fn shares_with_everybody(&self) -> bool {
+        self.config.cors_origins.iter().any(|origin| origin.as_str() == "*")
+    }
+
     /// The application's idempotency keys.
     pub fn idempotency(&self) -> &Arc<IdempotencyKeys> {
         &self.tally.idempotency

@@ -22,6 +22,8 @@ pub struct Apps {
     list: Vec<App>,
     by_key: HashMap<String, u32>,
     by_id: HashMap<String, u32>,
+    /// Whether any application lets pages of every origin read its responses.
+    any_shares_with_everybody: bool,
     /// The number of connections of all applications, on all cores.
     open: Arc<AtomicUsize>,
     /// The memory of the idempotency keys of all applications, in bytes.
@@ -45,7 +47,9 @@ impl Apps {
         idempotency_bytes: Arc<AtomicUsize>,
     ) -> Apps {
         let (by_key, by_id) = (HashMap::new(), HashMap::new());
-        let mut apps = Apps { list, by_key, by_id, open, idempotency_bytes };
+        let any_shares_with_everybody = list.iter().any(App::shares_with_everybody);
+        let mut apps =
+            Apps { list, by_key, by_id, any_shares_with_everybody, open, idempotency_bytes };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
             if !app.is_gone() {
@@ -105,6 +109,11 @@ impl Apps {
         let mut dialect_kind = self.list.iter().map(|app| app.config.dialect);
         let first = dialect_kind.next().unwrap_or_default();
         if dialect_kind.all(|other| other == first) { first } else { config::AppDialect::default() }
+    }
+
+    /// Whether any application lets pages of every origin read its responses.
+    pub(super) fn any_shares_with_everybody(&self) -> bool {
+        self.any_shares_with_everybody
     }
 
     /// The number of open connections of all applications, on all cores.

@@ -198,6 +198,9 @@ impl<'a> Router<'a> {
         &self,
         request: &Request<'_>,
     ) -> Option<Result<RouteMatch<'a, 'static>, RouteRefusal>> {
+        if !self.config.routes.iter().any(|route| route.stream) {
+            return None;
+        }
         let path = NormalPath::new(request.path());
         let route_query = self.route_query(request, &path);
         let takes = |route: &Route| route.stream && route.takes(&route_query, &[]).is_some();
