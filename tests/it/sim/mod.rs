@@ -7,7 +7,8 @@
 //! and mail, and checks the state at the end.
 //!
 //! A failure prints its seed: `SIM_SEED=n cargo test --test it sim` repeats that run. For a long
-//! run: `SIM_SEEDS=100000 SIM_STEPS=3000 cargo test --release --test it sim`.
+//! run: `SIM_SEEDS=100000 cargo test --release --test it sim`; `SIM_FROM` is the first seed, so that
+//! several processes can share the seeds, and `SIM_STEPS` the number of steps of each.
 
 mod client;
 mod history;
@@ -45,7 +46,10 @@ fn simulation_delivers_every_event_exactly_once() {
     let one = number("SIM_SEED");
     let seeds = match one {
         Some(seed) => seed..seed + 1,
-        None => 0..number("SIM_SEEDS").unwrap_or(SEEDS),
+        None => {
+            let first = number("SIM_FROM").unwrap_or(0);
+            first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
+        }
     };
     let mut totals = Totals::default();
     for seed in seeds {
