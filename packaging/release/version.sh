@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 version=$(sed -n '/^\[package\]/,/^\[/s/^version = "\(.*\)"$/\1/p' Cargo.toml)
 [ -n "$version" ] || { echo "Cargo.toml has no version" >&2; exit 1; }
-tag=${1:-v$version}
+tag=${1-v$version}
 if [ "$tag" != "v$version" ]; then
   echo "the tag is $tag, but Cargo.toml has version $version" >&2
   exit 1
