@@ -9,6 +9,7 @@ import shlex
 import shutil
 import tarfile
 import unittest
+from pathlib import Path
 
 from support import ROOT, Server, free_port, run, scratch
 
@@ -81,7 +82,7 @@ class Static(unittest.TestCase):
             self.skipTest("only root can change the root directory")
         folder, command, user = self.image()
         self.assertEqual(user, "65532:65532")
-        inside = ["chroot", f"--userspec={user}", "--groups=", folder]
+        inside = [shutil.which("chroot"), f"--userspec={user}", "--groups=", folder]
 
         missing = run(*inside, *command, check=False, env={})
         self.assertEqual(missing.returncode, 2, missing.stderr)
@@ -106,7 +107,7 @@ class Static(unittest.TestCase):
         for _ in range(2):
             folder = scratch(self)
             paths.append(run(pack, self.binary, self.host, folder).stdout.strip())
-        one, two = (hashlib.sha256(open(path, "rb").read()).hexdigest() for path in paths)
+        one, two = (hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths)
         self.assertEqual(one, two)
         version = run(ROOT / "packaging/release/version.sh").stdout.strip()
         name = f"polycast-{version}-linux-{self.host}"
