@@ -197,6 +197,14 @@ class ChartTest(unittest.TestCase):
         self.assertEqual(objects["ConfigMap"]["data"]["polycast.toml"].strip(), config.strip())
         self.server_reads(objects)
 
+    def test_manifests_without_helm_are_valid(self):
+        file = ROOT / "packaging/kubernetes/polycast.yaml"
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        for document in documents:
+            kubernetes_validate.validate(document, "1.34", strict=True)
+        kinds = sorted(document["kind"] for document in documents)
+        self.assertEqual(kinds, ["ConfigMap", "Deployment", "PodDisruptionBudget", "Service"])
+
     def test_a_change_of_the_configuration_replaces_the_pods(self):
         def checksums(values):
             template = render(values)["Deployment"]["spec"]["template"]
