@@ -5,17 +5,33 @@
 //! compiler may assume; above that the processor's features are looked up. So short payloads, which
 //! are the most frequent ones of a chat server, do not pay for the look-up.
 //!
-//! The vector versions share one scheme: load the first and the last vector unaligned, XOR the
-//! aligned middle in place, then store the two vectors that were loaded first. They overlap the
-//! middle and write the same octets there, so no version needs a loop for the head or the tail.
+//! On x86-64 the vectors are chosen at run time (SSE2, AVX2, AVX-512); 64-bit Arm has NEON always;
+//! other processors use words of eight octets. `vector` describes the scheme of all vectors.
 
 #![allow(unsafe_code)]
 
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
+mod fallback;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
 mod phase;
 mod portable;
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(not(any(
+    target_arch = "x86_64",
+    all(target_arch = "aarch64", target_endian = "little")
+)))]
+use fallback as native;
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+use neon as native;
+#[cfg(target_arch = "x86_64")]
+use x86 as native;
+
+use native::{append, long, short};
 pub use phase::Mask;
 use phase::{after, turned};
 
@@ -62,20 +78,13 @@ pub fn turn(key: [u8; 4], by: usize) -> [u8; 4] {
 pub fn versions() -> Vec<(&'static str, Mask)> {
     let mut all: Vec<(&'static str, Mask)> =
         vec![("scalar", portable::scalar), ("word", portable::word)];
-    #[cfg(target_arch = "x86_64")]
-    all.extend(x86::versions());
+    all.extend(native::versions());
     all.push(("mask", mask));
     all
 }
 
 /// Payloads up to this many octets are masked without a look at the processor's features.
 const SHORT: usize = 64;
-
-#[cfg(target_arch = "x86_64")]
-use x86::{append, long, short};
-
-#[cfg(not(target_arch = "x86_64"))]
-use portable::{append, long, short};
 
 #[cfg(test)]
 mod tests {
@@ -104,6 +113,18 @@ mod tests {
         let mut hello = *b"Hello";
         assert_eq!(portable::scalar(&mut hello, KEY, 0), 1);
         assert_eq!(hello, [0x7f, 0x9f, 0x4d, 0x51, 0x58], "the example of section 5.7");
+    }
+
+    #[test]
+    fn mask_has_the_vectors_of_the_target_among_its_versions() {
+        let vectors = if cfg!(target_arch = "x86_64") {
+            "sse2"
+        } else if cfg!(all(target_arch = "aarch64", target_endian = "little")) {
+            "neon"
+        } else {
+            "mask"
+        };
+        assert_eq!(versions()[2].0, vectors);
     }
 
     #[test]

@@ -59,27 +59,6 @@ pub(super) fn tiny(buf: &mut [u8], key: u32) -> bool {
     }
 }
 
-/// [`super::mask`] of short payloads on processors without a vector version.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline]
-pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
-    words(buf, key)
-}
-
-/// [`super::mask`] of long payloads on processors without a vector version.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
-    words(buf, key)
-}
-
-/// [`super::mask_onto`] on processors without a vector version.
-#[cfg(not(target_arch = "x86_64"))]
-pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
-    let start = out.len();
-    out.extend_from_slice(from);
-    words(&mut out[start..], key)
-}
-
 /// The top bit of every octet.
 const HIGH: u64 = 0x8080_8080_8080_8080;
 

@@ -3,8 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::phase::{Mask, after, further, turned};
-use super::portable;
+use super::phase::Mask;
+use super::vector::{self, Span, Vector, version, whole};
 
 /// The vector versions that this processor can run.
 pub(super) fn versions() -> Vec<(&'static str, Mask)> {
@@ -21,11 +21,9 @@ pub(super) fn versions() -> Vec<(&'static str, Mask)> {
 /// XORs at most 64 octets with SSE2. Returns whether all of them are ASCII afterwards.
 #[inline]
 pub(super) fn short(buf: &mut [u8], key: u32) -> bool {
-    if buf.len() < 16 {
-        return portable::tiny(buf, key);
-    }
-    // SAFETY: SSE2 is part of the x86-64 baseline; the buffer holds 16 octets and at most 64.
-    unsafe { few::<__m128i>(Span::within(buf), key).ascii() }
+    debug_assert!(buf.len() <= 64);
+    // SAFETY: SSE2 is part of the x86-64 baseline; the callers check the length.
+    unsafe { vector::short::<__m128i>(buf, key) }
 }
 
 /// XORs more than 64 octets with the widest vectors of the processor. Returns the same as
@@ -41,15 +39,8 @@ pub(super) fn long(buf: &mut [u8], key: u32) -> bool {
 #[inline]
 pub(super) fn append(out: &mut Vec<u8>, from: &[u8], key: u32) -> bool {
     assert!(from.len() > 64);
-    out.reserve(from.len());
-    let to = out.spare_capacity_mut().as_mut_ptr().cast();
-    // SAFETY: the spare capacity holds `from.len()` octets since the call to `reserve`, and all of
-    // them are written before the length is set.
-    unsafe {
-        let ascii = widest(Span { from: from.as_ptr(), to, len: from.len() }, key);
-        out.set_len(out.len() + from.len());
-        ascii
-    }
+    // SAFETY: the length was just checked, and `widest` writes all of the span.
+    unsafe { vector::append(out, from, key, widest) }
 }
 
 /// # Safety
@@ -96,28 +87,6 @@ fn avx512(buf: &mut [u8], key: [u8; 4], phase: usize) -> usize {
     unsafe { version::<__m512i>(buf, key, phase, with_avx512) }
 }
 
-/// Masks with vectors of one width only, or with [`short`] where the buffer is shorter than one.
-///
-/// # Safety
-/// The processor has the instruction set that `run` is compiled for.
-#[inline(always)]
-unsafe fn version<V: Vector>(
-    buf: &mut [u8],
-    key: [u8; 4],
-    phase: usize,
-    run: unsafe fn(Span, u32) -> bool,
-) -> usize {
-    let key = turned(key, phase);
-    if buf.len() < V::BYTES {
-        short(buf, key);
-    } else {
-        // SAFETY: the span is the buffer, which holds a vector; the caller guarantees the
-        // instruction set.
-        unsafe { run(Span::within(buf), key) };
-    }
-    after(buf, phase)
-}
-
 /// # Safety
 /// The span is valid and has 16 octets or more.
 unsafe fn with_sse2(span: Span, key: u32) -> bool {
@@ -139,39 +108,6 @@ unsafe fn with_avx2(span: Span, key: u32) -> bool {
 unsafe fn with_avx512(span: Span, key: u32) -> bool {
     // SAFETY: the caller guarantees the instruction set and the span.
     unsafe { whole::<__m512i>(span, key).ascii() }
-}
-
-/// Where `len` octets are read and written: the same place, or two that do not overlap. A span is
-/// valid while both may be accessed for that length.
-#[derive(Clone, Copy)]
-struct Span {
-    from: *const u8,
-    to: *mut u8,
-    len: usize,
-}
-
-impl Span {
-    /// A span that reads and writes `buf`.
-    #[inline(always)]
-    fn within(buf: &mut [u8]) -> Span {
-        let to = buf.as_mut_ptr();
-        Span { from: to.cast_const(), to, len: buf.len() }
-    }
-}
-
-/// One width of vector.
-///
-/// # Safety
-/// The processor has the instruction set of the implementation; `load` and `store` access `BYTES`
-/// octets at an address of any alignment.
-trait Vector: Copy {
-    const BYTES: usize;
-    unsafe fn splat(key: u32) -> Self;
-    unsafe fn load(from: *const u8) -> Self;
-    unsafe fn store(self, to: *mut u8);
-    unsafe fn xor(self, other: Self) -> Self;
-    unsafe fn or(self, other: Self) -> Self;
-    unsafe fn ascii(self) -> bool;
 }
 
 macro_rules! vector {
@@ -244,82 +180,3 @@ vector!(
     _mm512_or_si512,
     |all| _mm512_test_epi32_mask(all, _mm512_set1_epi8(-0x80)) == 0
 );
-
-/// XORs a span of one vector or more. Returns the bitwise OR of all octets that were stored.
-///
-/// # Safety
-/// The caller has the instruction set of `V`; the span is valid, and `V::BYTES <= span.len`.
-#[inline(always)]
-unsafe fn whole<V: Vector>(span: Span, key: u32) -> V {
-    // SAFETY: the bounds on the length are checked here; the caller guarantees the rest.
-    unsafe { if span.len > 4 * V::BYTES { many::<V>(span, key) } else { few::<V>(span, key) } }
-}
-
-/// XORs one to four vectors' worth of octets without a loop: all loads come before all stores, so
-/// the vectors may overlap. Returns the bitwise OR of all octets that were stored.
-///
-/// # Safety
-/// The caller has the instruction set of `V`; the span is valid, and
-/// `V::BYTES <= span.len <= 4 * V::BYTES`.
-#[inline(always)]
-unsafe fn few<V: Vector>(Span { from, to, len }: Span, key: u32) -> V {
-    debug_assert!((V::BYTES..=4 * V::BYTES).contains(&len));
-    let end = len.wrapping_sub(V::BYTES);
-    // SAFETY: every place is `V::BYTES` or more before the end: the first and last vector lie
-    // inside by the lower bound, the two inner ones are only touched above twice the width.
-    unsafe {
-        let (front, back) = (V::splat(key), V::splat(further(key, len)));
-        let first = V::load(from).xor(front);
-        let last = V::load(from.add(end)).xor(back);
-        let mut all = first.or(last);
-        if len > 2 * V::BYTES {
-            let (second, third) = (V::BYTES, end - V::BYTES);
-            let two = V::load(from.add(second)).xor(front);
-            let three = V::load(from.add(third)).xor(back);
-            two.store(to.add(second));
-            three.store(to.add(third));
-            all = all.or(two.or(three));
-        }
-        first.store(to);
-        last.store(to.add(end));
-        all
-    }
-}
-
-/// XORs more than four vectors' worth of octets: the middle with aligned stores, four vectors per
-/// round, and one unaligned vector at each end. Returns the same as [`few`].
-///
-/// # Safety
-/// The caller has the instruction set of `V`; the span is valid, and `span.len > 4 * V::BYTES`.
-#[inline(always)]
-unsafe fn many<V: Vector>(Span { from, to, len }: Span, key: u32) -> V {
-    debug_assert!(len > 4 * V::BYTES);
-    let skip = to.align_offset(V::BYTES) % V::BYTES;
-    let end = len.wrapping_sub(V::BYTES);
-    // SAFETY: `skip < V::BYTES`, and `at` only advances while the vectors that it steps over end
-    // inside the span.
-    unsafe {
-        let first = V::load(from).xor(V::splat(key));
-        let last = V::load(from.add(end)).xor(V::splat(further(key, len)));
-        let middle = V::splat(further(key, skip));
-        let mut all = [first, last, first, last];
-        let mut at = skip;
-        while at + 4 * V::BYTES <= len {
-            for (i, all) in all.iter_mut().enumerate() {
-                let part = V::load(from.add(at + i * V::BYTES)).xor(middle);
-                part.store(to.add(at + i * V::BYTES));
-                *all = all.or(part);
-            }
-            at += 4 * V::BYTES;
-        }
-        while at <= end {
-            let part = V::load(from.add(at)).xor(middle);
-            part.store(to.add(at));
-            all[0] = all[0].or(part);
-            at += V::BYTES;
-        }
-        first.store(to);
-        last.store(to.add(end));
-        all[0].or(all[1]).or(all[2].or(all[3]))
-    }
-}

@@ -31,7 +31,8 @@ impl Outgoing {
             return send.flags(libc::MSG_NOSIGNAL).build();
         }
         self.message.msg_iov = self.vectors.as_mut_ptr();
-        self.message.msg_iovlen = self.vectors.len();
+        // An int with musl, a size with glibc; there are few vectors.
+        self.message.msg_iovlen = self.vectors.len() as _;
         opcode::SendMsg::new(file, &raw const self.message).flags(libc::MSG_NOSIGNAL as u32).build()
     }
 }

@@ -421,15 +421,14 @@ impl Source {
     }
 
     /// Whether an attribute of a module in this file names the file `path` instead of the module's
-    /// own, in builds without a feature.
+    /// own, in builds without a feature or for a target.
     fn replaces_by(&self, path: &str) -> bool {
         let folder = self.path.rsplit_once('/').map_or("", |(folder, _)| folder);
         let below = path.strip_prefix(folder).and_then(|below| below.strip_prefix('/'));
         below.is_some_and(|below| {
             let named = format!("path = \"{below}\")]");
             let mut lines = self.text.lines();
-            lines
-                .any(|line| line.starts_with("#[cfg_attr(not(feature = ") && line.ends_with(&named))
+            lines.any(|line| line.starts_with("#[cfg_attr(") && line.ends_with(&named))
         })
     }
 

@@ -41,25 +41,12 @@ pub(super) fn read(path: &Path) -> io::Result<Option<u64>> {
 /// A file operation fails. If that happens before the rename, the old file is still there.
 pub(super) async fn write(path: &Path, number: u64) -> io::Result<()> {
     if executor::has_ring() {
-        return write_on_ring(path, number).await;
+        let bytes = text_of(number);
+        return executor::replace_file(path, &beside(path), folder_of(path), bytes).await;
     }
     let path = path.to_owned();
     let written = tokio::task::spawn_blocking(move || write_blocking(&path, number));
     written.await.map_err(io::Error::other)?
-}
-
-async fn write_on_ring(path: &Path, number: u64) -> io::Result<()> {
-    use tokio_uring::fs::{File, OpenOptions, rename};
-    let beside = beside(path);
-    let file = File::create(&beside).await?;
-    let (written, _) = file.write_all_at(text_of(number), 0).await;
-    written?;
-    file.sync_all().await?;
-    file.close().await?;
-    rename(&beside, path).await?;
-    let folder = OpenOptions::new().read(true).open(folder_of(path)).await?;
-    folder.sync_all().await?;
-    folder.close().await
 }
 
 fn write_blocking(path: &Path, number: u64) -> io::Result<()> {
