@@ -12,14 +12,16 @@ mod log;
 
 use std::fmt::Display;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use polycast::config::{self, Config, IoDriver, ListenAddress, LogFormat, Overrides};
+use polycast::config::{
+    self, Config, ConfigInput, Environment, IoDriver, ListenAddress, LogFormat, Overrides,
+};
 use polycast::{parts, server};
 
 #[global_allocator]
@@ -63,10 +65,11 @@ struct Cli {
 enum Command {
     /// Serve until a signal ends the server; this is the default command
     Serve(Serve),
-    /// Check a configuration file and exit
+    /// Check the configuration and exit
     Check {
-        /// The configuration file: .toml, .yaml or .yml
-        file: PathBuf,
+        /// The configuration file: .toml, .yaml or .yml. Without it, only the environment variables
+        /// POLYCAST_* are checked, which otherwise set keys over those of the file
+        file: Option<PathBuf>,
     },
     /// Print what a configuration file may contain
     Config {
@@ -94,7 +97,8 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// The configuration file: .toml, .yaml or .yml. Without it, a demo application is served
+    /// The configuration file: .toml, .yaml or .yml. The environment variables POLYCAST_* set
+    /// further keys; without a file and an application among them, a demo application is served
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen on this address (IP and port, or unix:/path) instead of the configured ones, with the
@@ -137,7 +141,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(cli.serve),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Check { file }) => check(&file),
+        Some(Command::Check { file }) => check(file),
         Some(Command::Config { what }) => {
             print_line(&if what == "example" { config::example() } else { config::reference() });
             ExitCode::SUCCESS
@@ -177,13 +181,10 @@ fn version() -> &'static str {
 }
 
 fn serve(arguments: Serve) -> ExitCode {
-    let file = arguments.config.clone();
+    let input = ConfigInput::of(arguments.config.clone());
     let overrides = arguments.overrides();
-    let config = match &file {
-        Some(file) => Config::load(file),
-        None => Ok(Config::demo()),
-    };
-    let config = match config.and_then(|config| config.with(overrides.clone())) {
+    let loaded = input.load(&Environment::of_process());
+    let config = match loaded.and_then(|config| config.with(overrides.clone())) {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
@@ -194,35 +195,31 @@ fn serve(arguments: Serve) -> ExitCode {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
-    }
-    if let Some(file) = &file {
-        for warning in config.risks(folder(file)) {
+    } else {
+        for warning in config.risks(input.folder()) {
             tracing::warn!("{warning}");
         }
     }
-    let source = file.map(|file| server::ConfigSource::new(file, overrides, &config));
+    let is_read = !config.is_demo;
+    let source = is_read.then(|| server::ConfigSource::new(input, overrides, &config));
     match server::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
     }
 }
 
-fn check(file: &Path) -> ExitCode {
-    match Config::load(file) {
+fn check(file: Option<PathBuf>) -> ExitCode {
+    let input = ConfigInput::of(file);
+    match input.load(&Environment::of_process()) {
         Ok(config) => {
-            for warning in config.warnings.iter().chain(&config.risks(folder(file))) {
+            for warning in config.warnings.iter().chain(&config.risks(input.folder())) {
                 let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
             }
-            print_line(&format!("{}: ok: {}", file.display(), summary(&config)));
+            print_line(&format!("{}: ok: {}", input.name(), summary(&config)));
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_USAGE),
     }
-}
-
-/// The folder of the configuration file, against which its relative file names are resolved.
-fn folder(file: &Path) -> &Path {
-    file.parent().unwrap_or(Path::new(""))
 }
 
 fn doctor(restrictions: bool, io: IoDriver) -> ExitCode {

@@ -3,7 +3,7 @@
 //! A section knows no other section, except the ones that are parts of it. What the check of a
 //! section needs of others is an argument, which this file supplies.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -101,6 +101,8 @@ section! {
         pub warnings: Vec<String>;
         /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
         pub is_demo: bool;
+        /// The files with secrets that the configuration and environment variables refer to.
+        pub secret_files: Vec<PathBuf>;
     }
 }
 

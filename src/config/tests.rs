@@ -517,7 +517,8 @@ fn config_refuses_malformed_words_sizes_and_addresses() {
         (
             "log.level = 'a$b'",
             "1:13: log.level",
-            "`$` must begin ${NAME} or ${NAME:-default}; a literal `$` is written `$$`",
+            "`$` must begin ${NAME}, ${NAME:-default}, ${file:PATH} or ${credential:NAME}; a \
+             literal `$` is written `$$`",
         ),
     ]);
 }

@@ -218,7 +218,7 @@ fn cli_wrong_arguments_are_one_line() {
             &["--lisen", "127.0.0.1:1"][..],
             "unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'",
         ),
-        (&["check"], "required arguments were not provided: <FILE>"),
+        (&["completions"], "required arguments were not provided: <SHELL>"),
         (&["frob"], "unrecognized subcommand 'frob'"),
         (&["--listen", "localhost:1"], "invalid value 'localhost:1' for '--listen <ADDR>'"),
         (&["serve", "--threads", "x"], "invalid value 'x' for '--threads <N>'"),
@@ -247,6 +247,30 @@ fn cli_variables_come_from_the_environment() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
     let output = command.args(["check", &path]).env("POLYCAST_TEST_N", "3").output().unwrap();
     assert!(stdout(&output).ends_with(", 3 threads\n"), "{}", stdout(&output));
+}
+
+#[test]
+fn cli_check_honours_the_variables_of_keys() {
+    let path = file("layer.toml", &format!("threads = 1\n{APP}"));
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = run(&["check", &path], &[("POLYCAST_THREADS", "2")]);
+    assert!(stdout(&output).ends_with(", 2 threads\n"), "{output:?}");
+    let output = run(&["check"], &[("POLYCAST_THREADS", "3")]);
+    let sum = "environment: ok: 1 listener, 1 app, 5 routes, 3 threads\n";
+    assert_eq!(stdout(&output), sum, "{output:?}");
+    for arguments in [&["check", &path][..], &["check"], &["serve"], &["--config", &path]] {
+        let output = run(arguments, &[("POLYCAST_LOG__LEVLE", "info")]);
+        assert_eq!(output.status.code(), Some(2));
+        let want = "polycast: POLYCAST_LOG__LEVLE: log.levle: unknown key; accepted keys: level, ";
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with(want), "{output:?}");
+    }
+    let output = run(&["check", &path], &[("POLYCAST_THREAD", "2")]);
+    let warning = "polycast: warning: the environment variable POLYCAST_THREAD has no effect";
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with(warning), "{output:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod compress;
 mod config;
 mod cores;
 mod drain;
+mod environment;
 mod event_ids;
 mod forged;
 mod front;
