@@ -11,8 +11,10 @@ mod events;
 mod log;
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::PathBuf;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -20,7 +22,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use polycast::config::{
-    self, Config, ConfigInput, Environment, IoDriver, ListenAddress, LogFormat, Overrides,
+    self, Config, ConfigInput, Environment, FileFormat, IoDriver, ListenAddress, LogFormat,
+    Overrides,
 };
 use polycast::{parts, server};
 
@@ -35,7 +38,7 @@ Examples:
   polycast                                  serve the demo application on 127.0.0.1:6001
   polycast --config polycast.toml           serve with this configuration file
   polycast check polycast.toml              check this configuration file and exit
-  polycast config example > polycast.toml   write an example configuration with every key
+  polycast genconfig -o polycast.toml       write a configuration with every key and fresh secrets
   polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
   polycast --log-level warn,polycast=debug --log-format json
   polycast doctor                           check whether this kernel can run the server
@@ -77,6 +80,15 @@ enum Command {
         #[arg(value_parser = PossibleValuesParser::new(["example", "reference"]))]
         what: String,
     },
+    /// Write a configuration with every key as a comment or at its default, and with fresh secrets
+    Genconfig {
+        /// The file to write, .toml, which must not exist; only its owner may read it. Without it,
+        /// the configuration is printed
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Print a JSON Schema of the configuration, for editors
+    Schema,
     /// Report what this kernel supports and whether that is enough
     Doctor {
         /// Apply the restrictions of a hardened server, and check that forbidden operations fail
@@ -144,6 +156,11 @@ fn main() -> ExitCode {
         Some(Command::Check { file }) => check(file),
         Some(Command::Config { what }) => {
             print_line(&if what == "example" { config::example() } else { config::reference() });
+            ExitCode::SUCCESS
+        }
+        Some(Command::Genconfig { output }) => generate(output.as_deref()),
+        Some(Command::Schema) => {
+            print_line(&config::schema());
             ExitCode::SUCCESS
         }
         Some(Command::Doctor { restrictions, io }) => doctor(restrictions, io),
@@ -219,6 +236,28 @@ fn check(file: Option<PathBuf>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_USAGE),
+    }
+}
+
+/// Writes a new configuration to a file that must not exist, or prints it.
+fn generate(output: Option<&Path>) -> ExitCode {
+    let text = match config::generate() {
+        Ok(text) => text,
+        Err(error) => return fail(&error, 1),
+    };
+    let Some(file) = output else {
+        print_line(&text);
+        return ExitCode::SUCCESS;
+    };
+    if FileFormat::of(file) != Some(FileFormat::Toml) {
+        let error = format!("{}: expected a file name that ends in .toml", file.display());
+        return fail(&error, EXIT_USAGE);
+    }
+    let mut options = OpenOptions::new();
+    let created = options.write(true).create_new(true).mode(0o600).open(file);
+    match created.and_then(|mut it| it.write_all(text.as_bytes())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{} cannot be written: {error}", file.display()), 1),
     }
 }
 

@@ -11,6 +11,7 @@ use super::env::References;
 use super::environment::Environment;
 use crate::settings::error::{Error, Problem};
 use super::root::Config;
+use super::schema;
 use super::secret_file::SECRET_BYTES;
 use crate::settings::section::words_of;
 use super::tree::{ConfigKey, ConfigValue, Node};
@@ -78,7 +79,7 @@ impl Layer {
                     let path = vec![name_part("apps"), PathPart::Index(0), name_part(key)];
                     layer.add(path, &rest, value, is_file.then_some(references))?;
                 }
-                None => layer.add_key(&rest, value)?,
+                None => layer.add_key(&rest, value, references)?,
             }
         }
         layer.settings.sort_by(|one, other| one.path.cmp(&other.path));
@@ -88,11 +89,16 @@ impl Layer {
     }
 
     /// Adds the variable of a key, or notes that the variable is not known.
-    fn add_key(&mut self, rest: &str, value: &OsStr) -> Result<(), Error> {
+    fn add_key(
+        &mut self,
+        rest: &str,
+        value: &OsStr,
+        references: &References<'_>,
+    ) -> Result<(), Error> {
         let refuse = |problem: &str| {
             Err(Error::new(Problem::Other(problem.to_owned())).named(&format!("{PREFIX}{rest}")))
         };
-        let path: Vec<PathPart> = rest.split(SEPARATOR).map(path_part).collect();
+        let mut path: Vec<PathPart> = rest.split(SEPARATOR).map(path_part).collect();
         if let [PathPart::Name(name)] = &path[..]
             && !words_of::<Config>().contains(&name.as_str())
         {
@@ -105,7 +111,8 @@ impl Layer {
                  all parts of the key's path",
             );
         }
-        self.add(path, rest, value, None)
+        let is_file = path.len() > 1 && names_file(&mut path);
+        self.add(path, rest, value, is_file.then_some(references))
     }
 
     /// Adds a key with its value; with `files`, the value is the name of the file that has it.
@@ -252,6 +259,24 @@ impl Layer {
             table = &table[..table.rfind(['.', '[']).unwrap_or(0)];
         }
     }
+}
+
+/// Whether the last part of the path is that of a key with `_file` after it, and not a key itself;
+/// if so, it becomes that of the key.
+fn names_file(path: &mut [PathPart]) -> bool {
+    let Some((PathPart::Name(last), outer)) = path.split_last_mut() else { return false };
+    let Some(key) = last.strip_suffix("_file").map(str::to_owned) else { return false };
+    let outer = outer.iter().filter_map(|part| match part {
+        PathPart::Name(name) => Some(name.as_str()),
+        PathPart::Index(_) => None,
+    });
+    let outer: Vec<&str> = outer.collect();
+    let has = |name: &str| schema::has_key(outer.iter().copied().chain([name]));
+    let is_file = has(&key) && !has(last);
+    if is_file {
+        *last = key;
+    }
+    is_file
 }
 
 /// Whether `path` is `outer`, or a part of it.

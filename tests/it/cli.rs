@@ -274,6 +274,52 @@ fn cli_check_honours_the_variables_of_keys() {
 }
 
 #[test]
+fn cli_genconfig_writes_a_valid_file_with_fresh_secrets_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("genconfig");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let paths = ["a.toml", "b.toml"].map(|name| folder.join(name).to_str().unwrap().to_owned());
+    for path in &paths {
+        let output = polycast(&["genconfig", "-o", path]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        let output = polycast(&["check", path]);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+    }
+    let texts = paths.each_ref().map(|path| fs::read_to_string(path).unwrap());
+    let secrets = |text: &str| -> Vec<String> {
+        let names = ["key = \"", "secret = \"", "token = \"", "# token = \""];
+        let is_secret = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        let lines = text.lines().filter(is_secret).map(str::to_owned);
+        lines.filter(|line| !line.ends_with("\"\"")).collect()
+    };
+    let all: Vec<String> = texts.iter().flat_map(|text| secrets(text)).collect();
+    assert_eq!(all.len(), 12, "key, secret, and tokens of console, metrics and Zenith: {all:?}");
+    for (at, line) in all.iter().enumerate() {
+        assert!(!all[..at].contains(line), "{line} is there twice");
+        assert!(line.split('"').nth(1).is_some_and(|it| it.len() >= 20), "{line}");
+    }
+    assert!(!texts[0].contains("change-this"));
+    // An existing file stays as it is, and a name of another format is refused.
+    let output = polycast(&["genconfig", "--output", &paths[0]]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains(&format!("{} cannot be written: File exists", paths[0])), "{message}");
+    assert_eq!(fs::read_to_string(&paths[0]).unwrap(), texts[0]);
+    assert!(refusal(&["genconfig", "-o", "a.yaml"]).contains("a.yaml: expected a file name that"));
+    // Without a file, it is printed.
+    assert!(stdout(&polycast(&["genconfig"])).contains("[[apps]]"));
+}
+
+#[test]
+fn cli_schema_prints_the_schema() {
+    let output = polycast(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(schema["properties"]["log"]["additionalProperties"], false);
+}
+
+#[test]
 fn cli_survives_a_full_disk_and_closed_output() {
     let good = file("output.toml", APP);
     for (arguments, code) in [(&["check", &good][..], 0), (&["check", "none.toml"], 2)] {

@@ -368,6 +368,35 @@ fn environment_secret_of_the_application_from_a_file() {
     assert!(alone(&both).unwrap_err().contains("set only one of the two"));
 }
 
+/// `_FILE` after the name of a key, unless that is a key itself.
+#[test]
+fn environment_value_of_any_key_from_a_file() {
+    let (level, secret) = (file("level", b"warn\n"), file("hook", b"https://h.example/${X}"));
+    let name = |path: &PathBuf| path.to_str().unwrap().to_owned();
+    let config = with(&[
+        ("POLYCAST_LOG__LEVEL_FILE", &name(&level)),
+        ("POLYCAST_APPS__0__WEBHOOKS__0__URL_FILE", &name(&secret)),
+        ("POLYCAST_APPS__0__WEBHOOKS__0__CA_FILE", ""),
+    ]);
+    assert_eq!(config.log.level, "warn");
+    let hook = &config.apps[0].webhooks[0];
+    assert_eq!((hook.url.expose(), hook.ca_file.as_str()), ("https://h.example/${X}", ""));
+    assert_eq!(config.secret_files, [secret, level.clone()]);
+    for (variable, replies) in [
+        ("POLYCAST_LOG__LEVLE_FILE", "log.levle_file: unknown key; accepted keys: level, format"),
+        ("POLYCAST_LOG__FILE", "log.file: unknown key"),
+        ("POLYCAST_THREADS__FILE", "threads: expected an integer"),
+        ("POLYCAST_LOG__FORMAT_FILE", "log.format: `warn` is not accepted; accepted: text, json"),
+        ("POLYCAST_PUSHER__PONG_TIMEOUT_S_FILE", "pusher.pong_timeout_s: expected an integer"),
+    ] {
+        let error = refused(&[(variable, &name(&level))]);
+        assert!(error.starts_with(&format!("{variable}: {replies}")), "{error}");
+    }
+    let both = [("POLYCAST_LOG__LEVEL_FILE", name(&level)), ("POLYCAST_LOG__LEVEL", "info".into())];
+    let both = both.each_ref().map(|(name, value)| (*name, value.as_str()));
+    assert!(refused(&both).contains("set only one of the two"));
+}
+
 #[test]
 fn environment_secrets_of_a_file_are_read_again_with_each_load() {
     let secret = file("rotated", b"one\n");

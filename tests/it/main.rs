@@ -25,6 +25,7 @@ mod proxy;
 mod proxy_stream;
 mod replay;
 mod rfc6455;
+mod schema;
 #[path = "../keys/signer.rs"]
 mod signer;
 mod sim;
