@@ -22,8 +22,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use polycast::config::{
-    self, Config, ConfigInput, Environment, FileFormat, IoDriver, ListenAddress, LogFormat,
-    Overrides,
+    self, Config, ConfigInput, Environment, FileFormat, ForeignServer, IoDriver, ListenAddress,
+    LogFormat, Overrides,
 };
 use polycast::{parts, server};
 
@@ -39,6 +39,7 @@ Examples:
   polycast --config polycast.toml           serve with this configuration file
   polycast check polycast.toml              check this configuration file and exit
   polycast genconfig -o polycast.toml       write a configuration with every key and fresh secrets
+  polycast import soketi config.json        convert another server's configuration
   polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
   polycast --log-level warn,polycast=debug --log-format json
   polycast doctor                           check whether this kernel can run the server
@@ -87,6 +88,17 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
+    /// Convert the configuration of soketi, sockudo, Laravel Reverb or Pusher, and print it
+    ///
+    /// What has no counterpart is named on standard error.
+    Import {
+        /// soketi, sockudo, reverb or pusher
+        server: ForeignServer,
+        /// Its configuration file, or a file of variables (.env); `env` stands for the variables of
+        /// this process. The last of several files takes precedence
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
     /// Print a JSON Schema of the configuration, for editors
     Schema,
     /// Report what this kernel supports and whether that is enough
@@ -113,6 +125,10 @@ struct Serve {
     /// further keys; without a file and an application among them, a demo application is served
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take the configuration from the environment variables of this server, which this one
+    /// replaces: soketi (SOKETI_*), sockudo, reverb (REVERB_*) or pusher (PUSHER_*)
+    #[arg(long, value_name = "SERVER", conflicts_with = "config")]
+    compat: Option<ForeignServer>,
     /// Listen on this address (IP and port, or unix:/path) instead of the configured ones, with the
     /// other settings of the configured listener, such as tls; may be given several times. Refused
     /// if the configuration has listeners that differ in these settings
@@ -159,6 +175,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(Command::Genconfig { output }) => generate(output.as_deref()),
+        Some(Command::Import { server, files }) => import(server, &files),
         Some(Command::Schema) => {
             print_line(&config::schema());
             ExitCode::SUCCESS
@@ -198,7 +215,10 @@ fn version() -> &'static str {
 }
 
 fn serve(arguments: Serve) -> ExitCode {
-    let input = ConfigInput::of(arguments.config.clone());
+    let input = match arguments.compat {
+        Some(server) => ConfigInput::Foreign(server),
+        None => ConfigInput::of(arguments.config.clone()),
+    };
     let overrides = arguments.overrides();
     let loaded = input.load(&Environment::of_process());
     let config = match loaded.and_then(|config| config.with(overrides.clone())) {
@@ -233,6 +253,19 @@ fn check(file: Option<PathBuf>) -> ExitCode {
                 let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
             }
             print_line(&format!("{}: ok: {}", input.name(), summary(&config)));
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, EXIT_USAGE),
+    }
+}
+
+fn import(server: ForeignServer, files: &[PathBuf]) -> ExitCode {
+    match config::import(server, files, &Environment::of_process()) {
+        Ok(imported) => {
+            for note in &imported.notes {
+                let _ = writeln!(std::io::stderr(), "polycast: {note}");
+            }
+            print_line(&imported.toml);
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_USAGE),

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::settings::error::Problem;
 use super::secret_file;
 use super::tree::{ConfigValue, Node};
+use crate::settings::error::Problem;
 
 /// Looks up an environment variable. It is a parameter so that tests do not need the environment.
 pub type Lookup<'a> = dyn Fn(&str) -> Option<String> + 'a;
@@ -33,8 +33,7 @@ impl<'a> References<'a> {
     /// The content of a file that holds a secret.
     pub(super) fn file(&self, name: &Path) -> Result<String, Problem> {
         let file = self.folder.join(name);
-        let text = secret_file::read(&file)
-            .map_err(|error| Problem::Other(error.to_string()))?;
+        let text = secret_file::read(&file).map_err(|error| Problem::Other(error.to_string()))?;
         self.files.borrow_mut().insert(file);
         Ok(text)
     }

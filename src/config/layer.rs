@@ -9,12 +9,12 @@ use std::path::Path;
 
 use super::env::References;
 use super::environment::Environment;
-use crate::settings::error::{Error, Problem};
 use super::root::Config;
 use super::schema;
 use super::secret_file::SECRET_BYTES;
-use crate::settings::section::words_of;
 use super::tree::{ConfigKey, ConfigValue, Node};
+use crate::settings::error::{Error, Problem};
+use crate::settings::section::words_of;
 
 /// The beginning of the names of all variables of this server.
 const PREFIX: &str = "POLYCAST_";
@@ -271,7 +271,7 @@ fn names_file(path: &mut [PathPart]) -> bool {
         PathPart::Index(_) => None,
     });
     let outer: Vec<&str> = outer.collect();
-    let has = |name: &str| schema::has_key(outer.iter().copied().chain([name]));
+    let has = |name: &str| schema::find_key(outer.iter().copied().chain([name])).is_some();
     let is_file = has(&key) && !has(last);
     if is_file {
         *last = key;

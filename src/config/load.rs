@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use super::app::AppConfig;
 use super::env::{Lookup, References};
 use super::environment::Environment;
-use crate::settings::error::{Error, Problem};
+use super::import::migrate::{ForeignServer, import_variables};
 use super::layer::Layer;
 use super::root::Config;
 use super::tree::{self, ConfigValue, Node};
 use super::{FileFormat, import, parts, profile, read, yaml};
+use crate::settings::error::{Error, Problem};
 
 /// Where a configuration comes from. In each case, environment variables also set keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +19,8 @@ pub enum ConfigInput {
     File(PathBuf),
     /// Environment variables only. Without an application, the demo application is served.
     Environment,
+    /// The environment variables of another server.
+    Foreign(ForeignServer),
 }
 
 impl ConfigInput {
@@ -30,7 +33,7 @@ impl ConfigInput {
     pub fn file(&self) -> Option<&Path> {
         match self {
             ConfigInput::File(file) => Some(file),
-            ConfigInput::Environment => None,
+            ConfigInput::Environment | ConfigInput::Foreign(_) => None,
         }
     }
 
@@ -45,6 +48,7 @@ impl ConfigInput {
         match self {
             ConfigInput::File(file) => file.display().to_string(),
             ConfigInput::Environment => "environment".to_owned(),
+            ConfigInput::Foreign(server) => format!("variables of {server}"),
         }
     }
 
@@ -57,6 +61,17 @@ impl ConfigInput {
         match self {
             ConfigInput::File(file) => Config::load_with(file, environment),
             ConfigInput::Environment => Config::from_environment(environment),
+            ConfigInput::Foreign(server) => {
+                let imported = import_variables(*server, environment)?;
+                let (text, format) = (imported.toml.as_str(), FileFormat::Toml);
+                let lookup: &Lookup<'_> = &|_| None;
+                let (name, folder) = (self.name(), Some(self.folder()));
+                let name = name.as_str();
+                let text = ConfigText { text, format, name, lookup, environment, folder };
+                let mut config = text.read()?;
+                config.warnings.extend(imported.notes);
+                Ok(config)
+            }
         }
     }
 }

@@ -80,6 +80,7 @@ pub use env::Lookup;
 pub use environment::Environment;
 pub use generate::{NoRandomness, generate};
 pub use guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
+pub use import::migrate::{ForeignServer, Imported, OF_PROCESS, UnknownServer, import};
 pub use limits::Limits;
 pub use link::{ChannelLink, LinkEnd, LinkTarget, may_lead_to, own_state, reflect_routes};
 pub use listen_address::{FileMode, InvalidAddress, ListenAddress};

@@ -7,8 +7,8 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess
 use serde::de::{Unexpected, Visitor};
 
 use super::env::{References, text_of};
-use crate::settings::error::{Error, Problem};
 use super::tree::{ConfigKey, ConfigValue, Node, from_inline_toml};
+use crate::settings::error::{Error, Problem};
 
 /// Reads `node` as a `T`. An error has the path of its key relative to `node`, and its position.
 pub(super) fn read<'de, T: Deserialize<'de>>(

@@ -434,8 +434,8 @@ pub(super) fn is_size(key: &Key) -> bool {
     in_bytes && key.range.is_none_or(|range| range.is_size())
 }
 
-/// A configuration in which each list of tables has an entry, with every key at its default. It
-/// does not pass the check.
+/// A configuration in which each list of tables has an entry and each optional table exists, with
+/// every key at its default, for the JSON Schema. It does not pass the check.
 pub(super) fn sample() -> Config {
     let app = AppConfig {
         keys: vec![example_pair()],

@@ -211,7 +211,9 @@ impl Config {
         let needs_none = self.routes.iter().any(without)
             || self.routes.iter().all(|route| route.endpoint != EndpointKind::Apps);
         if self.apps.is_empty() && !needs_none && self.zenith.is_none() {
-            return Err(Error::keyed("apps", Problem::Empty));
+            let words = "at least one entry, or the variables POLYCAST_APP_ID, POLYCAST_APP_KEY \
+                         and POLYCAST_APP_SECRET";
+            return Err(Error::keyed("apps", Problem::Needed(words)));
         }
         for (index, app) in self.apps.iter().enumerate() {
             let checked = app::check(app, &self.limits);

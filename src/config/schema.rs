@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::settings::range::KeyRange;
 use super::reference::{is_size, sample};
+use crate::settings::range::KeyRange;
 use crate::settings::section::{Key, Section};
 
 /// The version of JSON Schema.
@@ -40,22 +40,19 @@ pub fn schema() -> String {
     format!("{schema:#}\n")
 }
 
-/// Whether the configuration has a key at a path such as `["apps", "limits", "channels"]`, without
-/// the indices of lists.
-pub(super) fn has_key<'p>(path: impl IntoIterator<Item = &'p str>) -> bool {
+/// The key at a path such as `["apps", "limits", "channels"]`, without the indices of lists.
+pub(super) fn find_key<'p>(path: impl IntoIterator<Item = &'p str>) -> Option<Key> {
     let mut keys = sample().keys();
     let mut path = path.into_iter().peekable();
     while let Some(name) = path.next() {
-        let Some(at) = keys.iter().position(|key| key.name == name) else { return false };
+        let at = keys.iter().position(|key| key.name == name)?;
+        let key = keys.swap_remove(at);
         if path.peek().is_none() {
-            return true;
+            return Some(key);
         }
-        match keys.swap_remove(at).table {
-            Some(below) => keys = below,
-            None => return false,
-        }
+        keys = key.table?;
     }
-    false
+    None
 }
 
 /// The schema of a table. In YAML, a table without keys is null.

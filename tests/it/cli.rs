@@ -48,6 +48,10 @@ fn cli_help_names_every_command_and_option() {
         "check",
         "config",
         "doctor",
+        "genconfig",
+        "import",
+        "schema",
+        "--compat",
         "--config",
         "--listen",
         "--threads",
@@ -61,7 +65,7 @@ fn cli_help_names_every_command_and_option() {
     ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
-    for command in ["serve", "check", "config", "doctor"] {
+    for command in ["serve", "check", "config", "doctor", "genconfig", "import", "schema"] {
         assert_eq!(polycast(&[command, "--help"]).status.code(), Some(0), "{command}");
     }
 }
@@ -193,7 +197,11 @@ fn cli_check_names_line_key_and_accepted_values() {
             format!("threads = '${{POLYCAST_TEST_UNSET}}'\n{APP}"),
             ":1:11: threads: the environment variable `POLYCAST_TEST_UNSET` is not set",
         ),
-        ("empty.toml", String::new(), ": apps: at least one entry is required"),
+        (
+            "empty.toml",
+            String::new(),
+            ": apps: expected at least one entry, or the variables POLYCAST_APP_ID",
+        ),
     ] {
         let path = file(name, &text);
         for arguments in [&["check", &path][..], &["--config", &path], &["serve", "-c", &path]] {
@@ -310,6 +318,42 @@ fn cli_genconfig_writes_a_valid_file_with_fresh_secrets_once() {
     assert!(refusal(&["genconfig", "-o", "a.yaml"]).contains("a.yaml: expected a file name that"));
     // Without a file, it is printed.
     assert!(stdout(&polycast(&["genconfig"])).contains("[[apps]]"));
+}
+
+#[test]
+fn cli_import_prints_a_file_that_passes_the_check() {
+    let theirs = file(
+        "soketi.json",
+        r#"{ "port": 6009, "appManager.array.apps": [{ "id": "a", "key": "k", "secret": "s" }],
+             "database.redis.host": "redis" }"#,
+    );
+    let output = polycast(&["import", "soketi", &theirs]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let notes = String::from_utf8_lossy(&output.stderr);
+    let want = "polycast: database.redis.host: applications are in this server's configuration";
+    assert!(notes.starts_with(want) && notes.lines().count() == 1, "{notes}");
+    let ours = file("imported.toml", stdout(&output));
+    let checked = polycast(&["check", &ours]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    assert!(stdout(&output).contains("address = \"0.0.0.0:6009\""), "{output:?}");
+    let unknown = refusal(&["import", "socketcluster", &theirs]);
+    assert!(unknown.contains("accepted: soketi, sockudo, reverb, pusher"), "{unknown}");
+    assert!(refusal(&["import", "reverb"]).contains("required arguments were not provided"));
+    let php = file("reverb.php", "<?php return [];");
+    assert!(refusal(&["import", "reverb", &php]).contains("a PHP file cannot be read"));
+}
+
+#[test]
+fn cli_compat_excludes_a_configuration_file() {
+    let path = file("compat.toml", APP);
+    let error = refusal(&["--compat", "soketi", "--config", &path]);
+    assert!(error.contains("'--compat <SERVER>' cannot be used with '--config <FILE>'"), "{error}");
+    assert!(refusal(&["--compat", "other"]).contains("accepted: soketi, sockudo, reverb, pusher"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    let output = command.args(["--compat", "reverb"]).stdin(Stdio::null()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("REVERB_APP_ID: the variable is not set"), "{error}");
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

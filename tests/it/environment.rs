@@ -3,6 +3,8 @@
 use polycast::config::{
     Config, ConfigInput, DuplicateSubscribe, Environment, FileFormat, SlowConsumer,
 };
+use proptest::collection::vec;
+use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -360,7 +362,7 @@ fn environment_secret_of_the_application_from_a_file() {
     let from = |path: &str| alone(&[id, key, ("POLYCAST_APP_SECRET_FILE", path)]);
     let config = from(secret.to_str().unwrap()).unwrap();
     assert_eq!(config.apps[0].secret.expose(), "from a file");
-    assert_eq!(config.secret_files, [secret.clone()]);
+    assert_eq!(config.secret_files, std::slice::from_ref(&secret));
     let error = from("no/such").unwrap_err();
     let want = "POLYCAST_APP_SECRET_FILE: apps[0].secret: the file no/such cannot be read: No such";
     assert!(error.starts_with(want), "{error}");
@@ -410,7 +412,7 @@ fn environment_secrets_of_a_file_are_read_again_with_each_load() {
         let config = input.load(&variables).unwrap();
         assert_eq!(config.apps[0].secret.expose(), content);
         assert_eq!(config.apps[0].keys[0].secret.expose(), content);
-        assert_eq!(config.secret_files, [secret.clone()]);
+        assert_eq!(config.secret_files, std::slice::from_ref(&secret));
     }
     fs::remove_file(&secret).unwrap();
     let error = input.load(&variables).unwrap_err().to_string();
@@ -434,4 +436,26 @@ fn environment_cannot_set_keys_of_a_zilla_file() {
 fn environment_debug_output_has_no_values() {
     let text = format!("{:?}", environment(&APP_VARIABLES));
     assert!(text.contains("POLYCAST_APP_SECRET") && !text.contains("s7"), "{text}");
+}
+
+proptest! {
+    /// Whatever variables there are, the answer is a configuration, or an error of one line.
+    #[test]
+    fn environment_of_any_variables_is_read_or_refused(
+        variables in vec(("[A-Z_0-9]{0,12}(__[A-Z_0-9]{0,10}){0,4}", "\\PC{0,20}"), 0..4),
+        section in prop::sample::select(vec!["APPS__0", "LOG", "LISTENERS", "ROUTES__0", "LIMITS"]),
+        key in prop::sample::select(vec!["ID", "LEVEL", "0__ADDRESS", "ENDPOINT", "FRAGMENTS"]),
+        value in "[-0-9a-z,.:\\[\\]{}='\" ]{0,16}",
+    ) {
+        let mut all: Vec<(String, String)> = variables
+            .into_iter()
+            .map(|(name, value)| (format!("POLYCAST_{name}"), value))
+            .collect();
+        all.push((format!("POLYCAST_{section}__{key}"), value));
+        let environment: Environment = all.into_iter().collect();
+        if let Err(error) = Config::parse_in(APP, FileFormat::Toml, "f", &environment) {
+            let error = error.to_string();
+            prop_assert!(!error.contains('\n') && error.contains(": "), "{error}");
+        }
+    }
 }
