@@ -11,7 +11,9 @@ mod events;
 mod log;
 
 use std::fmt::Display;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -19,7 +21,10 @@ use std::sync::LazyLock;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use polycast::config::{self, Config, IoDriver, ListenAddress, LogFormat, Overrides};
+use polycast::config::{
+    self, Config, ConfigInput, Environment, FileFormat, ForeignServer, IoDriver, ListenAddress,
+    LogFormat, Overrides,
+};
 use polycast::{parts, server};
 
 #[global_allocator]
@@ -33,7 +38,8 @@ Examples:
   polycast                                  serve the demo application on 127.0.0.1:6001
   polycast --config polycast.toml           serve with this configuration file
   polycast check polycast.toml              check this configuration file and exit
-  polycast config example > polycast.toml   write an example configuration with every key
+  polycast genconfig -o polycast.toml       write a configuration with every key and fresh secrets
+  polycast import soketi config.json        convert another server's configuration
   polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
   polycast --log-level warn,polycast=debug --log-format json
   polycast doctor                           check whether this kernel can run the server
@@ -63,10 +69,11 @@ struct Cli {
 enum Command {
     /// Serve until a signal ends the server; this is the default command
     Serve(Serve),
-    /// Check a configuration file and exit
+    /// Check the configuration and exit
     Check {
-        /// The configuration file: .toml, .yaml or .yml
-        file: PathBuf,
+        /// The configuration file: .toml, .yaml or .yml. Without it, only the environment variables
+        /// POLYCAST_* are checked, which otherwise set keys over those of the file
+        file: Option<PathBuf>,
     },
     /// Print what a configuration file may contain
     Config {
@@ -74,6 +81,26 @@ enum Command {
         #[arg(value_parser = PossibleValuesParser::new(["example", "reference"]))]
         what: String,
     },
+    /// Write a configuration with every key as a comment or at its default, and with fresh secrets
+    Genconfig {
+        /// The file to write, .toml, which must not exist; only its owner may read it. Without it,
+        /// the configuration is printed
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Convert the configuration of soketi, sockudo, Laravel Reverb or Pusher, and print it
+    ///
+    /// What has no counterpart is named on standard error.
+    Import {
+        /// soketi, sockudo, reverb or pusher
+        server: ForeignServer,
+        /// Its configuration file, or a file of variables (.env); `env` stands for the variables of
+        /// this process. The last of several files takes precedence
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Print a JSON Schema of the configuration, for editors
+    Schema,
     /// Report what this kernel supports and whether that is enough
     Doctor {
         /// Apply the restrictions of a hardened server, and check that forbidden operations fail
@@ -94,9 +121,14 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// The configuration file: .toml, .yaml or .yml. Without it, a demo application is served
+    /// The configuration file: .toml, .yaml or .yml. The environment variables POLYCAST_* set
+    /// further keys; without a file and an application among them, a demo application is served
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Take the configuration from the environment variables of this server, which this one
+    /// replaces: soketi (SOKETI_*), sockudo, reverb (REVERB_*) or pusher (PUSHER_*)
+    #[arg(long, value_name = "SERVER", conflicts_with = "config")]
+    compat: Option<ForeignServer>,
     /// Listen on this address (IP and port, or unix:/path) instead of the configured ones, with the
     /// other settings of the configured listener, such as tls; may be given several times. Refused
     /// if the configuration has listeners that differ in these settings
@@ -137,9 +169,15 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(cli.serve),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Check { file }) => check(&file),
+        Some(Command::Check { file }) => check(file),
         Some(Command::Config { what }) => {
             print_line(&if what == "example" { config::example() } else { config::reference() });
+            ExitCode::SUCCESS
+        }
+        Some(Command::Genconfig { output }) => generate(output.as_deref()),
+        Some(Command::Import { server, files }) => import(server, &files),
+        Some(Command::Schema) => {
+            print_line(&config::schema());
             ExitCode::SUCCESS
         }
         Some(Command::Doctor { restrictions, io }) => doctor(restrictions, io),
@@ -177,13 +215,13 @@ fn version() -> &'static str {
 }
 
 fn serve(arguments: Serve) -> ExitCode {
-    let file = arguments.config.clone();
-    let overrides = arguments.overrides();
-    let config = match &file {
-        Some(file) => Config::load(file),
-        None => Ok(Config::demo()),
+    let input = match arguments.compat {
+        Some(server) => ConfigInput::Foreign(server),
+        None => ConfigInput::of(arguments.config.clone()),
     };
-    let config = match config.and_then(|config| config.with(overrides.clone())) {
+    let overrides = arguments.overrides();
+    let loaded = input.load(&Environment::of_process());
+    let config = match loaded.and_then(|config| config.with(overrides.clone())) {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
@@ -194,35 +232,66 @@ fn serve(arguments: Serve) -> ExitCode {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     if config.is_demo {
         tracing::warn!("no configuration: serving the demo application, whose secret is public");
-    }
-    if let Some(file) = &file {
-        for warning in config.risks(folder(file)) {
+    } else {
+        for warning in config.risks(input.folder()) {
             tracing::warn!("{warning}");
         }
     }
-    let source = file.map(|file| server::ConfigSource::new(file, overrides, &config));
+    let is_read = !config.is_demo;
+    let source = is_read.then(|| server::ConfigSource::new(input, overrides, &config));
     match server::run(config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error, error.exit_code()),
     }
 }
 
-fn check(file: &Path) -> ExitCode {
-    match Config::load(file) {
+fn check(file: Option<PathBuf>) -> ExitCode {
+    let input = ConfigInput::of(file);
+    match input.load(&Environment::of_process()) {
         Ok(config) => {
-            for warning in config.warnings.iter().chain(&config.risks(folder(file))) {
+            for warning in config.warnings.iter().chain(&config.risks(input.folder())) {
                 let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
             }
-            print_line(&format!("{}: ok: {}", file.display(), summary(&config)));
+            print_line(&format!("{}: ok: {}", input.name(), summary(&config)));
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_USAGE),
     }
 }
 
-/// The folder of the configuration file, against which its relative file names are resolved.
-fn folder(file: &Path) -> &Path {
-    file.parent().unwrap_or(Path::new(""))
+fn import(server: ForeignServer, files: &[PathBuf]) -> ExitCode {
+    match config::import(server, files, &Environment::of_process()) {
+        Ok(imported) => {
+            for note in &imported.notes {
+                let _ = writeln!(std::io::stderr(), "polycast: {note}");
+            }
+            print_line(&imported.toml);
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, EXIT_USAGE),
+    }
+}
+
+/// Writes a new configuration to a file that must not exist, or prints it.
+fn generate(output: Option<&Path>) -> ExitCode {
+    let text = match config::generate() {
+        Ok(text) => text,
+        Err(error) => return fail(&error, 1),
+    };
+    let Some(file) = output else {
+        print_line(&text);
+        return ExitCode::SUCCESS;
+    };
+    if FileFormat::of(file) != Some(FileFormat::Toml) {
+        let error = format!("{}: expected a file name that ends in .toml", file.display());
+        return fail(&error, EXIT_USAGE);
+    }
+    let mut options = OpenOptions::new();
+    let created = options.write(true).create_new(true).mode(0o600).open(file);
+    match created.and_then(|mut it| it.write_all(text.as_bytes())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("{} cannot be written: {error}", file.display()), 1),
+    }
 }
 
 fn doctor(restrictions: bool, io: IoDriver) -> ExitCode {

@@ -2,7 +2,8 @@
 //! what is accepted.
 //!
 //! ```text
-//! file -> toml | yaml -> tree (positions) -> read (variables, types) -> check (ranges, relations)
+//! file -> toml | yaml -> tree (positions) -> layer (keys from environment variables)
+//!                     -> read (references, types) -> check (ranges, relations)
 //! ```
 //!
 //! There is one schema: [`Config`], with one file for each section. The file extension selects the
@@ -19,12 +20,16 @@ mod certificate;
 mod compression;
 mod console;
 mod env;
+mod environment;
+mod generate;
 mod guard;
 mod import;
+mod layer;
 mod limits;
 mod link;
 mod listen_address;
 mod listener;
+mod load;
 mod log;
 mod metrics;
 mod model;
@@ -40,6 +45,8 @@ mod reflect;
 mod risks;
 mod root;
 mod route;
+mod schema;
+mod secret_file;
 mod size;
 mod template;
 #[cfg(all(feature = "models", feature = "yaml", feature = "zenith"))]
@@ -70,11 +77,15 @@ pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
 pub use compression::{CompressionLimits, CompressionMode};
 pub use console::Console;
 pub use env::Lookup;
+pub use environment::Environment;
+pub use generate::{NoRandomness, generate};
 pub use guard::{CREDENTIALS, Credentials, GuardConfig, GuardKey};
+pub use import::migrate::{ForeignServer, Imported, OF_PROCESS, UnknownServer, import};
 pub use limits::Limits;
 pub use link::{ChannelLink, LinkEnd, LinkTarget, may_lead_to, own_state, reflect_routes};
 pub use listen_address::{FileMode, InvalidAddress, ListenAddress};
 pub use listener::Listener;
+pub use load::ConfigInput;
 pub use log::{Log, LogFormat};
 pub use metrics::Metrics;
 pub use process::Process;
@@ -85,6 +96,7 @@ pub use reference::{example, reference};
 pub use reflect::{Grouping, Reflect};
 pub use root::{Config, IoDriver, SlowConsumer};
 pub use route::{Condition, EndpointKind, Route, RouteQuery};
+pub use schema::schema;
 pub use template::{Captures, NameTemplate};
 pub use timeouts::Timeouts;
 pub use tls::{Certificate, Tls};
@@ -135,90 +147,6 @@ pub struct Overrides {
 }
 
 impl Config {
-    /// Reads and checks a file and the files that it names, which are relative to its folder.
-    /// Variables come from the environment.
-    ///
-    /// # Errors
-    /// A file cannot be read, or the configuration is invalid.
-    pub fn load(path: &Path) -> Result<Config, Error> {
-        let name = path.display().to_string();
-        let refuse = |problem| Error::new(problem).named(&name);
-        let format = FileFormat::of(path).ok_or_else(|| refuse(Problem::Extension))?;
-        let text = std::fs::read_to_string(path).map_err(|error| refuse(Problem::Read(error)))?;
-        let folder = path.parent().unwrap_or(Path::new(""));
-        let lookup = |variable: &str| std::env::var(variable).ok();
-        Config::parse_at(&text, format, &name, &lookup, Some(folder))
-    }
-
-    /// Reads and checks a text, but not the files that it names. Variables come from the
-    /// environment, and errors use `name` as the name of the file.
-    pub fn parse(text: &str, format: FileFormat, name: &str) -> Result<Config, Error> {
-        Config::parse_with(text, format, name, &|variable| std::env::var(variable).ok())
-    }
-
-    /// Reads and checks a text, but not the files that it names. Variables come from `lookup`, and
-    /// errors use `name` as the name of the file.
-    pub fn parse_with(
-        text: &str,
-        format: FileFormat,
-        name: &str,
-        lookup: &Lookup<'_>,
-    ) -> Result<Config, Error> {
-        Config::parse_at(text, format, name, lookup, None)
-    }
-
-    /// Reads and checks a text, and the files that it names if `folder` is given.
-    fn parse_at(
-        text: &str,
-        format: FileFormat,
-        name: &str,
-        lookup: &Lookup<'_>,
-        folder: Option<&Path>,
-    ) -> Result<Config, Error> {
-        let parse = || {
-            let mut tree = match format {
-                FileFormat::Toml => tree::from_toml(text)?,
-                FileFormat::Yaml => yaml::from_yaml(text)?,
-            };
-            profile::apply(&mut tree, lookup);
-            let is_zilla = format == FileFormat::Yaml && import::is_zilla(&tree);
-            let mut config: Config = match is_zilla {
-                true => import::zilla::read(&tree, lookup, name)?,
-                false => read::read(&tree, lookup)?,
-            };
-            let mut finish = || {
-                parts::check(&config)?;
-                config.complete();
-                config.check()?;
-                config.prepare(folder)
-            };
-            finish().map_err(|error| {
-                let origin = is_zilla.then(|| import::zilla::origin(&config, &error.key)).flatten();
-                let position = tree.locate(origin.as_deref().unwrap_or(&error.key));
-                error.or_at(position)
-            })?;
-            Ok(config)
-        };
-        parse().map_err(|error: Error| error.named(name))
-    }
-
-    /// The configuration that is served without a configuration file: app `1`, key `app-key`,
-    /// secret `app-secret`.
-    ///
-    /// The secret is public, so the check refuses listeners on addresses that are not loopback
-    /// addresses.
-    pub fn demo() -> Config {
-        let app = AppConfig {
-            name: "demo".to_owned(),
-            client_events: true,
-            ..AppConfig::new("1", "app-key", "app-secret")
-        };
-        let mut demo = Config { apps: vec![app], is_demo: true, ..Config::default() };
-        // Only this machine can reach the demo, so its echo has no message limit of its own.
-        demo.routes.iter_mut().for_each(|route| route.message_bytes = 0);
-        demo
-    }
-
     /// Applies the command line options and checks the result. Files that have not been read yet
     /// are read.
     ///

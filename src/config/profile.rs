@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::env::{Lookup, expand};
+use super::env::{References, text_of};
 use super::tree::{ConfigKey, ConfigValue, Node};
 
 /// The service whose defaults an application uses.
@@ -59,18 +59,21 @@ const SOKETI: Settings = &[
 
 /// Inserts the defaults of each application's profile into its table. Malformed tables and unknown
 /// profiles are left for the reader to refuse.
-pub(super) fn apply(document: &mut Node, lookup: &Lookup<'_>) {
+pub(super) fn apply(document: &mut Node, references: &References<'_>) {
     let Some(apps) = entry(document, "apps") else { return };
     let ConfigValue::List(apps) = &mut apps.value else { return };
     for app in apps {
         let ConfigValue::Table(entries) = &app.value else { continue };
         let named = entries.iter().find(|(key, _)| key.name == "profile");
-        let Some((key, Node { value: ConfigValue::Text(word), .. })) = named else { continue };
+        let Some((key, word)) = named else { continue };
         let position = key.position;
-        let settings = match expand(word, lookup).as_deref() {
-            Ok("pusher") => PUSHER,
-            Ok("vask") => VASK,
-            Ok("soketi") => SOKETI,
+        let settings = match text_of(word, references) {
+            Ok(Some(word)) => match word.as_str() {
+                "pusher" => PUSHER,
+                "vask" => VASK,
+                "soketi" => SOKETI,
+                _ => continue,
+            },
             _ => continue,
         };
         for (path, setting) in settings {

@@ -6,28 +6,38 @@ use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess};
 use serde::de::{Unexpected, Visitor};
 
-use super::env::{Lookup, expand};
-use super::tree::{ConfigKey, ConfigValue, Node};
-use crate::settings::error::Error;
+use super::env::{References, text_of};
+use super::tree::{ConfigKey, ConfigValue, Node, from_inline_toml};
+use crate::settings::error::{Error, Problem};
 
 /// Reads `node` as a `T`. An error has the path of its key relative to `node`, and its position.
-pub(super) fn read<'de, T: Deserialize<'de>>(node: &Node, lookup: &Lookup<'_>) -> Result<T, Error> {
-    T::deserialize(Reader { node, lookup })
+pub(super) fn read<'de, T: Deserialize<'de>>(
+    node: &Node,
+    references: &References<'_>,
+) -> Result<T, Error> {
+    T::deserialize(Reader { node, references })
 }
 
 #[derive(Clone, Copy)]
 struct Reader<'a> {
     node: &'a Node,
-    lookup: &'a Lookup<'a>,
+    references: &'a References<'a>,
 }
 
 impl Reader<'_> {
     /// The text with its variables expanded, if the value is a text.
     fn text(&self) -> Result<Option<String>, Error> {
-        match &self.node.value {
-            ConfigValue::Text(text) => expand(text, self.lookup).map(Some).map_err(Error::new),
-            _ => Ok(None),
+        text_of(self.node, self.references).map_err(Error::new)
+    }
+
+    /// The value of a variable that is written as a TOML array or inline table.
+    fn inline(&self) -> Result<Option<Node>, Error> {
+        let ConfigValue::Given(text) = &self.node.value else { return Ok(None) };
+        if !text.trim_start().starts_with(['[', '{']) {
+            return Ok(None);
         }
+        let inline = from_inline_toml(text.trim());
+        inline.map(Some).map_err(|problem| Error::new(Problem::Inline(problem)))
     }
 
     fn unexpected(&self) -> Unexpected<'_> {
@@ -36,20 +46,31 @@ impl Reader<'_> {
             ConfigValue::Bool(truth) => Unexpected::Bool(*truth),
             ConfigValue::Int(_) => Unexpected::Signed(0),
             ConfigValue::Float(number) => Unexpected::Float(*number),
-            ConfigValue::Text(text) => Unexpected::Str(text),
+            ConfigValue::Text(text) | ConfigValue::Literal(text) | ConfigValue::Given(text) => {
+                Unexpected::Str(text)
+            }
             ConfigValue::List(_) => Unexpected::Seq,
             ConfigValue::Table(_) => Unexpected::Map,
         }
     }
 
+    /// A value whose type the reader does not know. A variable may have an array or table.
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.inline()? {
+            Some(node) => Reader { node: &node, ..self }.plain(visitor),
+            None => self.plain(visitor),
+        }
+    }
+
+    /// A value as it is written.
+    fn plain<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.node.value {
             ConfigValue::Null => visitor.visit_unit(),
             ConfigValue::Bool(truth) => visitor.visit_bool(*truth),
             ConfigValue::Int(number) => visit_integer(*number, visitor),
             ConfigValue::Float(number) => visitor.visit_f64(*number),
-            ConfigValue::Text(text) => {
-                visitor.visit_string(expand(text, self.lookup).map_err(Error::new)?)
+            ConfigValue::Text(_) | ConfigValue::Literal(_) | ConfigValue::Given(_) => {
+                visitor.visit_string(self.text()?.unwrap_or_default())
             }
             ConfigValue::List(entries) => {
                 visitor.visit_seq(List { reader: self, entries, next: 0 })
@@ -65,14 +86,21 @@ impl Reader<'_> {
         match self.text()?.as_deref() {
             Some("true") => visitor.visit_bool(true),
             Some("false") => visitor.visit_bool(false),
-            _ => self.any(visitor),
+            _ => self.plain(visitor),
         }
     }
 
     fn integer<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.text()?.and_then(|text| text.parse().ok()) {
             Some(number) => visit_integer(number, visitor),
-            None => self.any(visitor),
+            None => self.plain(visitor),
+        }
+    }
+
+    fn float<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.text()?.and_then(|text| text.parse().ok()) {
+            Some(number) => visitor.visit_f64(number),
+            None => self.plain(visitor),
         }
     }
 
@@ -96,6 +124,9 @@ impl Reader<'_> {
     /// A section without entries is `null` in YAML. A list is refused, because `serde` would read
     /// its entries as the section's values in order.
     fn table<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if let Some(node) = self.inline()? {
+            return Reader { node: &node, ..self }.table(visitor);
+        }
         let entries = match &self.node.value {
             ConfigValue::Table(entries) => entries.as_slice(),
             ConfigValue::Null => &[],
@@ -104,13 +135,31 @@ impl Reader<'_> {
         visitor.visit_map(Table { reader: self, entries, value: None })
     }
 
+    /// The value of a variable is an array, or texts that are separated by commas.
     fn list<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if let Some(node) = self.inline()? {
+            return Reader { node: &node, ..self }.list(visitor);
+        }
+        if let ConfigValue::Given(text) = &self.node.value {
+            let entries = separated(text);
+            return visitor.visit_seq(List { reader: self, entries: &entries, next: 0 });
+        }
         let entries = match &self.node.value {
             ConfigValue::List(entries) => entries.as_slice(),
             ConfigValue::Null => &[],
             _ => return Err(de::Error::invalid_type(self.unexpected(), &visitor)),
         };
         visitor.visit_seq(List { reader: self, entries, next: 0 })
+    }
+}
+
+/// The parts of a variable's value that are separated by commas; none if it is empty.
+fn separated(text: &str) -> Vec<Node> {
+    let entry =
+        |part: &str| Node { position: None, value: ConfigValue::Given(part.trim().to_owned()) };
+    match text.trim() {
+        "" => Vec::new(),
+        text => text.split(',').map(entry).collect(),
     }
 }
 
@@ -148,6 +197,10 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         deserialize_u16 => integer,
         deserialize_u32 => integer,
         deserialize_u64 => integer,
+        deserialize_f32 => float,
+        deserialize_f64 => float,
+        deserialize_str => plain,
+        deserialize_string => plain,
         deserialize_seq => list,
         deserialize_map => table,
     }
@@ -184,7 +237,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
     }
 
     serde::forward_to_deserialize_any! {
-        f32 f64 char str string bytes byte_buf unit unit_struct tuple tuple_struct
+        char bytes byte_buf unit unit_struct tuple tuple_struct
         identifier ignored_any
     }
 }

@@ -7,14 +7,16 @@
 mod prose;
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use super::app::{AppConfig, KeyPair};
 use super::app_history::AppHistory;
 use super::guard::{GuardConfig, GuardKey};
 use super::link::{ChannelLink, LinkEnd};
+use super::listener::Listener;
 use super::proxy::{Proxy, Upstream};
 use super::root::Config;
-use super::route::{Condition, Route};
+use super::route::{Condition, EndpointKind, Route};
 use super::tls::Certificate;
 use super::webhook::Webhook;
 use super::zenith::Zenith;
@@ -35,10 +37,14 @@ Start the server with `polycast --config polycast.toml`; check a file with `poly
 polycast.toml`. YAML files with the same keys work too (.yaml or .yml).
 
 Every string value may contain ${NAME} or ${NAME:-default}, which is replaced from the
-environment; a literal $ is written $$. A number or boolean may be written as a string, so that it
-can come from a variable: threads = \"${THREADS:-0}\". Sizes are integers in bytes, or strings with
-a unit: B, KiB, MiB, GiB, KB, MB, GB. Only [[apps]] has no default. File names are relative to the
-folder of this file.
+environment, ${file:PATH}, which is replaced by the content of the file without the line break at
+its end, and ${credential:NAME}, the same for a credential of systemd; a literal $ is written $$. A
+number or boolean may be written as a string, so that it can come from a variable:
+threads = \"${THREADS:-0}\". Sizes are integers in bytes, or strings with a unit: B, KiB, MiB, GiB,
+KB, MB, GB. Only [[apps]] has no default. File names are relative to the folder of this file.
+
+The environment variable POLYCAST_SECTION__KEY sets a key in place of this file, such as
+POLYCAST_LOG__LEVEL or POLYCAST_LISTENERS__0__ADDRESS: see docs/environment.md.
 
 This file is made by `polycast config example`; docs/configuration.md has the same keys as tables.";
 
@@ -418,15 +424,52 @@ fn meaning(key: &Key) -> Vec<String> {
 }
 
 /// Whether a key of this name has a number of bytes.
-fn is_size(name: &str) -> bool {
+fn has_bytes(name: &str) -> bool {
     name == "bytes" || name.ends_with("_bytes")
+}
+
+/// Whether the file accepts units for the value of a key.
+pub(super) fn is_size(key: &Key) -> bool {
+    let in_bytes = has_bytes(key.name) && key.kind == "integer";
+    in_bytes && key.range.is_none_or(|range| range.is_size())
+}
+
+/// A configuration in which each list of tables has an entry and each optional table exists, with
+/// every key at its default, for the JSON Schema. It does not pass the check.
+pub(super) fn sample() -> Config {
+    let app = AppConfig {
+        keys: vec![example_pair()],
+        webhooks: vec![Webhook::new("")],
+        history: vec![AppHistory::new(&[])],
+        ..AppConfig::new("", "", "")
+    };
+    let guard = GuardConfig { keys: vec![GuardKey::default()], ..GuardConfig::new("") };
+    let mut route = Route::of(&[""], EndpointKind::Echo);
+    route.proxy = Some(Arc::default());
+    for direction in [&mut route.model.received, &mut route.model.sent] {
+        direction.text = Some(model::example_model());
+        direction.binary = Some(model::example_model());
+    }
+    let link = ChannelLink { views: vec![LinkEnd::default()], ..ChannelLink::default() };
+    let mut listener = Listener::default();
+    listener.tls.certificates = vec![Certificate::default()];
+    Config {
+        listeners: vec![listener],
+        guards: vec![guard],
+        catalogs: vec![catalog::example_catalog()],
+        routes: vec![route],
+        apps: vec![app],
+        links: vec![link],
+        zenith: Some(Box::new(zenith_example())),
+        ..Config::default()
+    }
 }
 
 /// The value of a key. A large size has its unit.
 fn value(key: &Key) -> String {
     let value = key.value.clone().unwrap_or_default();
     match value.parse::<u64>() {
-        Ok(bytes) if is_size(key.name) && bytes >= UNIT_BYTES && bytes % 1024 == 0 => {
+        Ok(bytes) if has_bytes(key.name) && bytes >= UNIT_BYTES && bytes % 1024 == 0 => {
             format!("\"{}\"", size_text(bytes))
         }
         _ => value,
@@ -452,10 +495,7 @@ fn markdown(table: &Table, page: &mut String) {
         let range = key.range.map_or(String::new(), |range| range.to_string());
         let unit = key.range.map_or("", |range| range.unit());
         let meaning = plain(&paragraphs(key.doc).join("<br>"));
-        let is_size = is_size(key.name)
-            && key.kind == "integer"
-            && key.range.is_none_or(|range| range.is_size());
-        let kind = if is_size { "size" } else { &key.kind };
+        let kind = if is_size(key) { "size" } else { &key.kind };
         let row = [&format!("`{}`", key.name), kind, &default, &range, unit, &meaning];
         let row: Vec<String> = row.into_iter().map(cell).collect();
         let _ = writeln!(page, "| {} |", row.join(" | "));

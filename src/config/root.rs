@@ -3,7 +3,7 @@
 //! A section knows no other section, except the ones that are parts of it. What the check of a
 //! section needs of others is an argument, which this file supplies.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -101,6 +101,8 @@ section! {
         pub warnings: Vec<String>;
         /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
         pub is_demo: bool;
+        /// The files with secrets that the configuration and environment variables refer to.
+        pub secret_files: Vec<PathBuf>;
     }
 }
 
@@ -209,7 +211,9 @@ impl Config {
         let needs_none = self.routes.iter().any(without)
             || self.routes.iter().all(|route| route.endpoint != EndpointKind::Apps);
         if self.apps.is_empty() && !needs_none && self.zenith.is_none() {
-            return Err(Error::keyed("apps", Problem::Empty));
+            let words = "at least one entry, or the variables POLYCAST_APP_ID, POLYCAST_APP_KEY \
+                         and POLYCAST_APP_SECRET";
+            return Err(Error::keyed("apps", Problem::Needed(words)));
         }
         for (index, app) in self.apps.iter().enumerate() {
             let checked = app::check(app, &self.limits);

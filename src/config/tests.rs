@@ -517,7 +517,8 @@ fn config_refuses_malformed_words_sizes_and_addresses() {
         (
             "log.level = 'a$b'",
             "1:13: log.level",
-            "`$` must begin ${NAME} or ${NAME:-default}; a literal `$` is written `$$`",
+            "`$` must begin ${NAME}, ${NAME:-default}, ${file:PATH} or ${credential:NAME}; a \
+             literal `$` is written `$$`",
         ),
     ]);
 }
@@ -575,8 +576,10 @@ fn config_yaml_sections_may_be_empty_and_anchors_work() {
     assert_eq!(yaml(&format!("limits:\nlog:\n{APP_YAML}")), toml(APP));
     let text = "apps:\n  - &a { id: '1', key: k, secret: s }\n  - { <<: *a, id: '2', key: l }\n";
     assert_eq!(yaml(text).apps[1].secret, Secret::new("s"));
-    assert_eq!(yaml_error(""), "f: apps: at least one entry is required");
-    assert_eq!(yaml_error("apps:"), "f:1:1: apps: at least one entry is required");
+    let needed = "apps: expected at least one entry, or the variables POLYCAST_APP_ID, \
+                  POLYCAST_APP_KEY and POLYCAST_APP_SECRET";
+    assert_eq!(yaml_error(""), format!("f: {needed}"));
+    assert_eq!(yaml_error("apps:"), format!("f:1:1: {needed}"));
 }
 
 #[test]

@@ -21,7 +21,12 @@ pub(super) enum ConfigValue {
     Bool(bool),
     Int(i128),
     Float(f64),
+    /// A text in which `${NAME}` is expanded.
     Text(String),
+    /// A text that is used as it is.
+    Literal(String),
+    /// The value of an environment variable, whose type is that of its key.
+    Given(String),
     List(Vec<Node>),
     Table(Vec<(ConfigKey, Node)>),
 }
@@ -38,8 +43,20 @@ impl Node {
     /// the value for a list entry. For a path that is not in the file, it is the position of the
     /// innermost part that is.
     pub(super) fn locate(&self, path: &str) -> Option<Position> {
+        self.follow(path).0
+    }
+
+    /// The position of `path` if all of it is in the file.
+    pub(super) fn locate_whole(&self, path: &str) -> Option<Position> {
+        self.follow(path).1
+    }
+
+    /// The position of the innermost part of `path` that is in the file, and that of the whole
+    /// path.
+    fn follow(&self, path: &str) -> (Option<Position>, Option<Position>) {
         let mut node = self;
         let mut position = None;
+        let mut own = None;
         for segment in path.split(['.', '[']).filter(|segment| !segment.is_empty()) {
             let entry = match &node.value {
                 ConfigValue::List(entries) => segment
@@ -52,12 +69,33 @@ impl Node {
                     .map(|(key, entry)| (key.position, entry)),
                 _ => None,
             };
-            let Some((place, entry)) = entry else { break };
+            let Some((place, entry)) = entry else { return (position, None) };
             position = place.or(position);
+            own = place;
             node = entry;
         }
-        position
+        (position, own)
     }
+}
+
+/// Reads a TOML array or inline table, whose texts are used as they are. The error is what the
+/// parser reports.
+pub(super) fn from_inline_toml(text: &str) -> Result<Node, String> {
+    let parsed = DeValue::parse(text).map_err(|error| one_line(error.message()))?;
+    Ok(literal(toml_value(&parsed, &Lines::new(text))))
+}
+
+/// The value without positions, and with texts that are used as they are.
+fn literal(node: Node) -> Node {
+    let entry =
+        |(key, node): (ConfigKey, Node)| (ConfigKey { position: None, ..key }, literal(node));
+    let value = match node.value {
+        ConfigValue::Text(text) => ConfigValue::Literal(text),
+        ConfigValue::List(list) => ConfigValue::List(list.into_iter().map(literal).collect()),
+        ConfigValue::Table(table) => ConfigValue::Table(table.into_iter().map(entry).collect()),
+        other => other,
+    };
+    Node { position: None, value }
 }
 
 /// Reads a TOML document.

@@ -1,13 +1,14 @@
 //! A configuration file that is watched, and reloaded when it changes.
 
-use crate::config::{AppConfig, Config, Error, Listener, Overrides};
+use crate::config::{AppConfig, Config, ConfigInput, Environment, Error, Listener, Overrides};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-/// The source of the configuration: the file, and the options of the command line.
+/// The source of the configuration: the file or the environment, and the options of the command
+/// line.
 #[derive(Debug)]
 pub struct ConfigSource {
-    path: PathBuf,
+    input: ConfigInput,
     overrides: Overrides,
     /// The watched files, which are the configuration file and the files that it names, with the
     /// last known modification time of each.
@@ -17,10 +18,10 @@ pub struct ConfigSource {
 }
 
 impl ConfigSource {
-    /// Creates a source for `path`, from which `config` was read, with the command line's
-    /// `overrides` applied. Watches the file and the files that it names.
-    pub fn new(path: PathBuf, overrides: Overrides, config: &Config) -> ConfigSource {
-        let mut source = ConfigSource { path, overrides, seen: Vec::new(), fixed: config.clone() };
+    /// Creates a source for `input`, from which `config` was read, with the command line's
+    /// `overrides` applied. Watches the configuration file and the files that it names.
+    pub fn new(input: ConfigInput, overrides: Overrides, config: &Config) -> ConfigSource {
+        let mut source = ConfigSource { input, overrides, seen: Vec::new(), fixed: config.clone() };
         source.watch(config);
         source
     }
@@ -28,11 +29,12 @@ impl ConfigSource {
     /// Watches the files that `config` names in place of the earlier ones. A file that was watched
     /// before keeps its last known modification time.
     pub fn watch(&mut self, config: &Config) {
-        let folder = self.path.parent().unwrap_or(Path::new(""));
+        let folder = self.input.folder();
         let named = config.listeners.iter().flat_map(|listener| listener.tls.files(folder));
         let proxies = config.routes.iter().filter_map(|route| route.proxy.as_ref());
         let named = named.chain(proxies.flat_map(|proxy| proxy.tls.files(folder)));
-        let files = std::iter::once(self.path.clone()).chain(named);
+        let own = self.input.file().map(Path::to_owned).into_iter();
+        let files = own.chain(named).chain(config.secret_files.iter().cloned());
         let before = |file: &Path| self.seen.iter().find(|(seen, _)| seen == file).cloned();
         let seen = |file: PathBuf| before(&file).unwrap_or_else(|| (file.clone(), modified(&file)));
         self.seen = files.map(seen).collect();
@@ -55,12 +57,12 @@ impl ConfigSource {
         changed
     }
 
-    /// Reads the file again and applies the command line's options.
+    /// Reads the configuration again and applies the command line's options.
     ///
     /// # Errors
     /// As at the start. The configuration in force is not changed.
     pub fn load(&self) -> Result<Config, Error> {
-        Config::load(&self.path)?.with(self.overrides.clone())
+        self.input.load(&Environment::of_process())?.with(self.overrides.clone())
     }
 
     /// The names of sections that differ in `config` from the start and only take effect after a
@@ -114,8 +116,8 @@ mod tests {
     #[test]
     fn reload_names_what_needs_a_restart() {
         let config = Config::demo();
-        let source =
-            ConfigSource::new(PathBuf::from("polycast.toml"), Overrides::default(), &config);
+        let input = ConfigInput::File(PathBuf::from("polycast.toml"));
+        let source = ConfigSource::new(input, Overrides::default(), &config);
         assert!(source.needing_restart(&config).is_empty());
         let mut limits = config.clone();
         limits.apps[0].limits.event_bytes += 1;

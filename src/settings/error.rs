@@ -58,7 +58,7 @@ pub enum Problem {
         found: String,
     },
     /// A word is not one of the accepted ones.
-    #[error("`{found}` is not accepted; accepted: {}", list(accepted))]
+    #[error("`{}` is not accepted; accepted: {}", shortened(found), list(accepted))]
     Keyword {
         /// The word in the file.
         found: String,
@@ -109,7 +109,7 @@ pub enum Problem {
     #[error("at least one entry is required")]
     Empty,
     /// A text has the wrong form.
-    #[error("`{found}` is not accepted; accepted: {accepted}")]
+    #[error("`{}` is not accepted; accepted: {accepted}", shortened(found))]
     Shape {
         /// The text in the file.
         found: String,
@@ -131,14 +131,42 @@ pub enum Problem {
     /// `${NAME}` names a variable that is not set, and has no default.
     #[error("the environment variable `{0}` is not set; set it, or write ${{{0}:-default}}")]
     Environment(String),
-    /// A `$` begins neither `${NAME}` nor `$$`.
-    #[error("`$` must begin ${{NAME}} or ${{NAME:-default}}; a literal `$` is written `$$`")]
+    /// A `$` begins neither `${NAME}` or another reference nor `$$`.
+    #[error(
+        "`$` must begin ${{NAME}}, ${{NAME:-default}}, ${{file:PATH}} or ${{credential:NAME}}; a \
+         literal `$` is written `$$`"
+    )]
     Dollar,
+    /// `${credential:NAME}` is used without systemd's folder of credentials.
+    #[error(
+        "the credential `{0}` cannot be read, because `CREDENTIALS_DIRECTORY` is not set; systemd \
+         sets it for a service with LoadCredential= or SetCredential="
+    )]
+    Credentials(String),
+    /// A variable sets an entry of a list that has no entry before it.
+    #[error("the list has {found} entries before it; entries are numbered from 0 without gaps")]
+    IndexGap {
+        /// The number of entries that the list has.
+        found: usize,
+    },
+    /// Some of the variables of an application are set, but not all.
+    #[error(
+        "the variable is not set, but {given} is; set all of POLYCAST_APP_ID, POLYCAST_APP_KEY and \
+         POLYCAST_APP_SECRET, or none"
+    )]
+    HalfAnApp {
+        /// The variable that is set.
+        given: String,
+    },
+    /// The value of an environment variable begins like a TOML array or table, but is none.
+    #[error("the value is not a TOML array or inline table: {0}")]
+    Inline(String),
     /// The demo application would listen on an address that other machines can reach.
     #[error(
         "{0} is not a loopback address; without a configuration, the server accepts only loopback \
          addresses, because it serves the demo application, whose secret is public; write a \
-         configuration with your own [[apps]] and use --config FILE"
+         configuration with your own [[apps]] and use --config FILE, or set POLYCAST_APP_ID, \
+         POLYCAST_APP_KEY and POLYCAST_APP_SECRET"
     )]
     DemoAddress(std::net::SocketAddr),
     /// Any other problem that the parser of a value reports.
@@ -276,6 +304,15 @@ fn plain(expected: &dyn serde::de::Expected) -> String {
         "u64" | "usize" => "an integer, 0 or more".to_owned(),
         other if other.starts_with("struct ") => "a table".to_owned(),
         _ => words,
+    }
+}
+
+/// The beginning of a text, so that an error stays one line that can be read.
+fn shortened(text: &str) -> String {
+    const CHARACTERS: usize = 200;
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -76,6 +76,21 @@ impl KeyRange {
         self.is_size
     }
 
+    /// The smallest and the largest value.
+    pub fn bounds(&self) -> (u64, u64) {
+        (self.min, self.max)
+    }
+
+    /// Whether only powers of two are accepted.
+    pub fn is_power_of_two(&self) -> bool {
+        self.is_power_of_two
+    }
+
+    /// Whether 0 is accepted although it is outside the range.
+    pub fn allows_zero(&self) -> bool {
+        self.allows_zero
+    }
+
     /// The unit in words; empty for a plain number.
     pub fn unit(&self) -> &'static str {
         self.unit.trim_start()

@@ -26,6 +26,10 @@ pub struct Key {
     pub kind: String,
     /// The value in TOML; `None` if it is not written on one line or is absent.
     pub value: Option<String>,
+    /// Whether the key must be in the file.
+    pub is_required: bool,
+    /// The keys of the table that the value is, or has as its entries.
+    pub table: Option<Vec<Key>>,
 }
 
 /// A table of the configuration.
@@ -51,6 +55,13 @@ pub trait ConfigType {
     /// The number that a range is for: the value, or its length. A value that is not given is in
     /// every range.
     fn measure(&self) -> Option<u64> {
+        None
+    }
+
+    /// The keys of the table that the value is, or has as its entries, with the values that they
+    /// have in `value`; `None` if there is no such table.
+    fn table(value: Option<&Self>) -> Option<Vec<Key>> {
+        let _ = value;
         None
     }
 }
@@ -101,7 +112,8 @@ macro_rules! section {
         }
 
         $crate::settings::section::describe! {
-            $Config [$($title)*] $($field [$($name)?] $Type [$($doc)*] [$($unit($range))?])*
+            $Config [$($title)*]
+            $($field [$($name)?] $Type [$($doc)*] [default] [$($unit($range))?])*
         }
     };
     (
@@ -132,7 +144,8 @@ macro_rules! section {
         }
 
         $crate::settings::section::describe! {
-            $Config [$($title)*] $($field [$($name)?] $Type [$($doc)*] [$($unit($range))?])*
+            $Config [$($title)*]
+            $($field [$($name)?] $Type [$($doc)*] [$($($serde)*)?] [$($unit($range))?])*
         }
     };
 }
@@ -142,7 +155,7 @@ macro_rules! describe {
     (
         $Config:ident [$($title:literal)*]
         $($field:ident [$($name:literal)?] $Type:ty
-            [$($doc:literal)*] [$($unit:ident($range:expr))?])*
+            [$($doc:literal)*] [$($serde:tt)*] [$($unit:ident($range:expr))?])*
     ) => {
         impl $crate::settings::section::Section for $Config {
             fn title() -> &'static [&'static str] {
@@ -157,6 +170,8 @@ macro_rules! describe {
                     range: key_range!($($unit($range))?),
                     kind: <$Type as ConfigType>::kind(),
                     value: ConfigType::toml(&self.$field),
+                    is_required: !stringify!($($serde)*).starts_with("default"),
+                    table: ConfigType::table(Some(&self.$field)),
                 },)*]
             }
 
@@ -176,6 +191,10 @@ macro_rules! describe {
 
             fn toml(&self) -> Option<String> {
                 $crate::settings::section::inline(self)
+            }
+
+            fn table(value: Option<&$Config>) -> Option<Vec<$crate::settings::section::Key>> {
+                value.map($crate::settings::section::Section::keys)
             }
         }
     };
@@ -376,6 +395,10 @@ impl<T: ConfigType> ConfigType for Option<T> {
         T::kind()
     }
 
+    fn table(value: Option<&Option<T>>) -> Option<Vec<Key>> {
+        T::table(value.and_then(Option::as_ref))
+    }
+
     fn toml(&self) -> Option<String> {
         self.as_ref()?.toml()
     }
@@ -390,6 +413,10 @@ impl<T: ConfigType> ConfigType for Arc<T> {
         T::kind()
     }
 
+    fn table(value: Option<&Arc<T>>) -> Option<Vec<Key>> {
+        T::table(value.map(|it| &**it))
+    }
+
     fn toml(&self) -> Option<String> {
         T::toml(self)
     }
@@ -400,6 +427,10 @@ impl<T: ConfigType> ConfigType for Box<T> {
         T::kind()
     }
 
+    fn table(value: Option<&Box<T>>) -> Option<Vec<Key>> {
+        T::table(value.map(|it| &**it))
+    }
+
     fn toml(&self) -> Option<String> {
         T::toml(self)
     }
@@ -408,6 +439,10 @@ impl<T: ConfigType> ConfigType for Box<T> {
 impl<T: ConfigType> ConfigType for Vec<T> {
     fn kind() -> String {
         format!("list of {}", T::kind())
+    }
+
+    fn table(value: Option<&Vec<T>>) -> Option<Vec<Key>> {
+        T::table(value.and_then(|it| it.first()))
     }
 
     fn toml(&self) -> Option<String> {
@@ -423,6 +458,10 @@ impl<T: ConfigType> ConfigType for Vec<T> {
 impl<T: ConfigType> ConfigType for BTreeMap<String, T> {
     fn kind() -> String {
         format!("table of {}", T::kind())
+    }
+
+    fn table(value: Option<&BTreeMap<String, T>>) -> Option<Vec<Key>> {
+        T::table(value.and_then(|it| it.values().next()))
     }
 
     fn toml(&self) -> Option<String> {

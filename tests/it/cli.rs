@@ -48,6 +48,10 @@ fn cli_help_names_every_command_and_option() {
         "check",
         "config",
         "doctor",
+        "genconfig",
+        "import",
+        "schema",
+        "--compat",
         "--config",
         "--listen",
         "--threads",
@@ -61,7 +65,7 @@ fn cli_help_names_every_command_and_option() {
     ] {
         assert!(stdout(&output).contains(word), "{word}");
     }
-    for command in ["serve", "check", "config", "doctor"] {
+    for command in ["serve", "check", "config", "doctor", "genconfig", "import", "schema"] {
         assert_eq!(polycast(&[command, "--help"]).status.code(), Some(0), "{command}");
     }
 }
@@ -193,7 +197,11 @@ fn cli_check_names_line_key_and_accepted_values() {
             format!("threads = '${{POLYCAST_TEST_UNSET}}'\n{APP}"),
             ":1:11: threads: the environment variable `POLYCAST_TEST_UNSET` is not set",
         ),
-        ("empty.toml", String::new(), ": apps: at least one entry is required"),
+        (
+            "empty.toml",
+            String::new(),
+            ": apps: expected at least one entry, or the variables POLYCAST_APP_ID",
+        ),
     ] {
         let path = file(name, &text);
         for arguments in [&["check", &path][..], &["--config", &path], &["serve", "-c", &path]] {
@@ -218,7 +226,7 @@ fn cli_wrong_arguments_are_one_line() {
             &["--lisen", "127.0.0.1:1"][..],
             "unexpected argument '--lisen' found; tip: a similar argument exists: '--listen'",
         ),
-        (&["check"], "required arguments were not provided: <FILE>"),
+        (&["completions"], "required arguments were not provided: <SHELL>"),
         (&["frob"], "unrecognized subcommand 'frob'"),
         (&["--listen", "localhost:1"], "invalid value 'localhost:1' for '--listen <ADDR>'"),
         (&["serve", "--threads", "x"], "invalid value 'x' for '--threads <N>'"),
@@ -247,6 +255,112 @@ fn cli_variables_come_from_the_environment() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
     let output = command.args(["check", &path]).env("POLYCAST_TEST_N", "3").output().unwrap();
     assert!(stdout(&output).ends_with(", 3 threads\n"), "{}", stdout(&output));
+}
+
+#[test]
+fn cli_check_honours_the_variables_of_keys() {
+    let path = file("layer.toml", &format!("threads = 1\n{APP}"));
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    let output = run(&["check", &path], &[("POLYCAST_THREADS", "2")]);
+    assert!(stdout(&output).ends_with(", 2 threads\n"), "{output:?}");
+    let output = run(&["check"], &[("POLYCAST_THREADS", "3")]);
+    let sum = "environment: ok: 1 listener, 1 app, 5 routes, 3 threads\n";
+    assert_eq!(stdout(&output), sum, "{output:?}");
+    for arguments in [&["check", &path][..], &["check"], &["serve"], &["--config", &path]] {
+        let output = run(arguments, &[("POLYCAST_LOG__LEVLE", "info")]);
+        assert_eq!(output.status.code(), Some(2));
+        let want = "polycast: POLYCAST_LOG__LEVLE: log.levle: unknown key; accepted keys: level, ";
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with(want), "{output:?}");
+    }
+    let output = run(&["check", &path], &[("POLYCAST_THREAD", "2")]);
+    let warning = "polycast: warning: the environment variable POLYCAST_THREAD has no effect";
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with(warning), "{output:?}");
+}
+
+#[test]
+fn cli_genconfig_writes_a_valid_file_with_fresh_secrets_once() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("genconfig");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    let paths = ["a.toml", "b.toml"].map(|name| folder.join(name).to_str().unwrap().to_owned());
+    for path in &paths {
+        let output = polycast(&["genconfig", "-o", path]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        let output = polycast(&["check", path]);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0), "{output:?}");
+    }
+    let texts = paths.each_ref().map(|path| fs::read_to_string(path).unwrap());
+    let secrets = |text: &str| -> Vec<String> {
+        let names = ["key = \"", "secret = \"", "token = \"", "# token = \""];
+        let is_secret = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        let lines = text.lines().filter(is_secret).map(str::to_owned);
+        lines.filter(|line| !line.ends_with("\"\"")).collect()
+    };
+    let all: Vec<String> = texts.iter().flat_map(|text| secrets(text)).collect();
+    assert_eq!(all.len(), 12, "key, secret, and tokens of console, metrics and Zenith: {all:?}");
+    for (at, line) in all.iter().enumerate() {
+        assert!(!all[..at].contains(line), "{line} is there twice");
+        assert!(line.split('"').nth(1).is_some_and(|it| it.len() >= 20), "{line}");
+    }
+    assert!(!texts[0].contains("change-this"));
+    // An existing file stays as it is, and a name of another format is refused.
+    let output = polycast(&["genconfig", "--output", &paths[0]]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains(&format!("{} cannot be written: File exists", paths[0])), "{message}");
+    assert_eq!(fs::read_to_string(&paths[0]).unwrap(), texts[0]);
+    assert!(refusal(&["genconfig", "-o", "a.yaml"]).contains("a.yaml: expected a file name that"));
+    // Without a file, it is printed.
+    assert!(stdout(&polycast(&["genconfig"])).contains("[[apps]]"));
+}
+
+#[test]
+fn cli_import_prints_a_file_that_passes_the_check() {
+    let theirs = file(
+        "soketi.json",
+        r#"{ "port": 6009, "appManager.array.apps": [{ "id": "a", "key": "k", "secret": "s" }],
+             "database.redis.host": "redis" }"#,
+    );
+    let output = polycast(&["import", "soketi", &theirs]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let notes = String::from_utf8_lossy(&output.stderr);
+    let want = "polycast: database.redis.host: applications are in this server's configuration";
+    assert!(notes.starts_with(want) && notes.lines().count() == 1, "{notes}");
+    let ours = file("imported.toml", stdout(&output));
+    let checked = polycast(&["check", &ours]);
+    assert_eq!(checked.status.code(), Some(0), "{checked:?}");
+    assert!(stdout(&output).contains("address = \"0.0.0.0:6009\""), "{output:?}");
+    let unknown = refusal(&["import", "socketcluster", &theirs]);
+    assert!(unknown.contains("accepted: soketi, sockudo, reverb, pusher"), "{unknown}");
+    assert!(refusal(&["import", "reverb"]).contains("required arguments were not provided"));
+    let php = file("reverb.php", "<?php return [];");
+    assert!(refusal(&["import", "reverb", &php]).contains("a PHP file cannot be read"));
+}
+
+#[test]
+fn cli_compat_excludes_a_configuration_file() {
+    let path = file("compat.toml", APP);
+    let error = refusal(&["--compat", "soketi", "--config", &path]);
+    assert!(error.contains("'--compat <SERVER>' cannot be used with '--config <FILE>'"), "{error}");
+    assert!(refusal(&["--compat", "other"]).contains("accepted: soketi, sockudo, reverb, pusher"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    let output = command.args(["--compat", "reverb"]).stdin(Stdio::null()).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("REVERB_APP_ID: the variable is not set"), "{error}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn cli_schema_prints_the_schema() {
+    let output = polycast(&["schema"]);
+    let schema: serde_json::Value = serde_json::from_str(stdout(&output)).unwrap();
+    assert_eq!(schema["properties"]["log"]["additionalProperties"], false);
 }
 
 #[test]

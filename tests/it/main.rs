@@ -8,6 +8,7 @@ mod compress;
 mod config;
 mod cores;
 mod drain;
+mod environment;
 mod event_ids;
 mod forged;
 mod front;
@@ -24,6 +25,7 @@ mod proxy;
 mod proxy_stream;
 mod replay;
 mod rfc6455;
+mod schema;
 #[path = "../keys/signer.rs"]
 mod signer;
 mod sim;

@@ -22,25 +22,38 @@ fn yaml(name: &str) -> Vec<Value> {
     text.split("\n---\n").map(parse).collect()
 }
 
-/// Checks the configuration with `polycast check`, and returns the longest time that a server with
-/// it takes to stop, in seconds.
-fn stop_s(file: &Path) -> i64 {
+/// The variables of an application, which each container needs.
+const APP: [(&str, &str); 3] =
+    [("POLYCAST_APP_ID", "1"), ("POLYCAST_APP_KEY", "a-key"), ("POLYCAST_APP_SECRET", "a-secret")];
+
+/// Checks a configuration with `polycast check`; without a file, that of the variables.
+fn check(file: Option<&Path>, variables: &[(&str, &str)]) -> Output {
     let mut check = Command::new(env!("CARGO_BIN_EXE_polycast"));
-    check.arg("check").arg(file).envs([
-        ("POLYCAST_APP_ID", "1"),
-        ("POLYCAST_APP_KEY", "a-key"),
-        ("POLYCAST_APP_SECRET", "a-secret"),
-    ]);
-    let output = check.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let config: toml::Table = fs::read_to_string(file).unwrap().parse().unwrap();
-    config["lame_duck_s"].as_integer().unwrap() + config["drain_s"].as_integer().unwrap()
+    check.arg("check").args(file).envs(variables.iter().copied());
+    check.output().unwrap()
+}
+
+/// The longest time that a server takes to stop, in seconds.
+fn stop_s(lame_duck_s: i64, drain_s: i64) -> i64 {
+    lame_duck_s + drain_s
 }
 
 #[test]
 fn packaging_container_has_time_to_stop_and_a_valid_configuration() {
-    let stop_s = stop_s(&path("docker/polycast.toml"));
+    let file = path("docker/polycast.toml");
+    let output = check(Some(&file), &APP);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    // Without the variables it does not start, and says which ones it needs.
+    let output = check(Some(&file), &[]);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && error.contains("POLYCAST_APP_SECRET"), "{error}");
+    let config: toml::Table = fs::read_to_string(&file).unwrap().parse().unwrap();
+    let seconds = |key: &str| config[key].as_integer().unwrap();
+    let stop_s = stop_s(seconds("lame_duck_s"), seconds("drain_s"));
     let compose = &yaml("docker/compose.yaml")[0]["services"]["polycast"];
+    let environment = compose["environment"].as_object().unwrap();
+    let names: Vec<&str> = environment.keys().map(String::as_str).collect();
+    assert_eq!(names, ["POLYCAST_APP_ID", "POLYCAST_APP_KEY", "POLYCAST_APP_SECRET_FILE"]);
     let grace = compose["stop_grace_period"].as_str().unwrap();
     let grace_s: i64 = grace.strip_suffix('s').unwrap().parse().unwrap();
     assert!(grace_s > stop_s, "{grace_s} s are not enough for {stop_s} s");
@@ -92,16 +105,31 @@ fn packaging_kubernetes_pod_is_restricted_and_has_time_to_stop() {
         let found = documents.iter().find(|document| document["kind"] == kind);
         found.unwrap_or_else(|| panic!("no {kind}"))
     };
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("packaging");
-    fs::create_dir_all(&folder).unwrap();
-    let file = folder.join("polycast.toml");
-    fs::write(&file, of("ConfigMap")["data"]["polycast.toml"].as_str().unwrap()).unwrap();
-    let stop_s = stop_s(&file);
     let pod = &of("Deployment")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(container["args"], serde_json::json!(["serve"]));
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap().to_owned();
+    let variables: Vec<(String, String)> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (text(entry, "name"), text(entry, "value")))
+        .collect();
+    let mut all: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let seconds = |name: &str| {
+        let (_, value) = variables.iter().find(|(it, _)| it == name).unwrap();
+        value.parse::<i64>().unwrap()
+    };
+    let stop_s = stop_s(seconds("POLYCAST_LAME_DUCK_S"), seconds("POLYCAST_DRAIN_S"));
+    // Kubernetes adds variables for the service, which must not be taken for keys.
+    all.extend([("POLYCAST_PORT", "tcp://10.0.0.1:80"), ("POLYCAST_SERVICE_HOST", "10.0.0.1")]);
+    all.extend(APP);
+    let output = check(None, &all);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() > stop_s);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-    let container = &pod["containers"][0];
     assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/live");
     assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/ready");
     assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);

@@ -1,4 +1,5 @@
-//! Reads the configuration files of other servers and converts them to a [`Config`].
+//! Reads the configuration files of other servers: those of Zilla become a [`Config`], those of
+//! Pusher servers a file of this server.
 //!
 //! An importer knows the sections; no section knows an importer.
 //!
@@ -6,6 +7,7 @@
 
 use super::tree::{ConfigValue, Node};
 
+pub(super) mod migrate;
 #[cfg_attr(not(feature = "import-zilla"), path = "zilla/absent.rs")]
 pub(super) mod zilla;
 

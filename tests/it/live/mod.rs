@@ -5,6 +5,7 @@ mod basics;
 mod child;
 mod compress;
 mod confined;
+mod environment;
 mod events;
 mod front;
 mod guard;
