@@ -203,7 +203,7 @@ class ChartTest(unittest.TestCase):
         for document in documents:
             kubernetes_validate.validate(document, "1.34", strict=True)
         kinds = sorted(document["kind"] for document in documents)
-        self.assertEqual(kinds, ["ConfigMap", "Deployment", "PodDisruptionBudget", "Service"])
+        self.assertEqual(kinds, ["Deployment", "PodDisruptionBudget", "Service"])
 
     def test_a_change_of_the_configuration_replaces_the_pods(self):
         def checksums(values):
