@@ -7,8 +7,8 @@
 //! and mail, and checks the state at the end.
 //!
 //! A failure prints its seed: `SIM_SEED=n cargo test --test it sim` repeats that run. For a long
-//! run: `SIM_SEEDS=100000 cargo test --release --test it sim`; `SIM_FROM` is the first seed, so that
-//! several processes can share the seeds, and `SIM_STEPS` the number of steps of each.
+//! run: `SIM_SEEDS=100000 cargo test --release --test it sim`. `SIM_FROM` is the first seed, so
+//! that several processes can share the seeds, and `SIM_STEPS` the number of steps of each.
 
 mod client;
 mod history;

@@ -114,7 +114,8 @@ impl Options {
             if seen.insert(name.clone(), ()).is_some() {
                 self.notes.push((name.clone(), "is set twice; the last value is used".to_owned()));
             }
-            // The names of sockudo's variables have nothing in common, so others may be meant for it.
+            // The names of sockudo's variables have nothing in common, so any other may be meant
+            // for it.
             let is_foreign = matches!(meaning(self.server, &name), Meaning::Foreign);
             if is_foreign && self.server == ForeignServer::Sockudo {
                 let text = "is another program's, or newer than this importer";
