@@ -14,7 +14,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=polycast-$(packaging/release/version.sh).cdx
 # The program writes beside Cargo.toml only.
 trap 'rm -f "$name.json"' EXIT
-cargo cyclonedx --quiet --format json --describe crate --spec-version 1.5 \
-  --target all --override-filename "$name"
+cargo cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps \
+  --target x86_64-unknown-linux-gnu --override-filename "$name"
 mv "$name.json" "$folder"
 echo "$folder/$name.json"
