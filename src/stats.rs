@@ -265,6 +265,30 @@ counters! {
     /// TLS connections that the peer ended without a close_notify alert, so that truncation by
     /// others cannot be ruled out.
     tls_truncated,
+    /// Domains whose certificates are ordered by ACME.
+    acme_domains,
+    /// Domains of acme_domains without a certificate.
+    acme_missing,
+    /// Certificates ordered by ACME, with those whose order has failed.
+    acme_orders,
+    /// Certificates issued by ACME.
+    acme_certificates,
+    /// Orders that failed because the certificate authority could not be reached.
+    acme_unreachable,
+    /// Orders that failed because a rate limit of the certificate authority was reached.
+    acme_rate_limited,
+    /// Orders that failed because the certificate authority could not verify the domain.
+    acme_challenges_failed,
+    /// Orders that failed because the certificate authority refused a request.
+    acme_refused,
+    /// Orders that failed because the issued certificate could not be used.
+    acme_certificates_unusable,
+    /// Orders that failed because the store could not be read or written.
+    acme_store_failed,
+    /// Challenges of certificate authorities answered by the listeners.
+    acme_challenges,
+    /// TLS handshakes that failed because the certificate of their domain was not issued yet.
+    acme_handshakes_refused,
     /// HTTP requests answered.
     http_requests,
     /// HTTP requests answered with a status of 400 or more.

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::acme::{self, Acme};
 use super::listen_address::{FileMode, ListenAddress};
 use super::text::{Unique, check_name, check_origin};
 use super::tls::{self, Tls};
@@ -61,7 +62,7 @@ section! {
         /// clients are.
         #[serde(default)]
         pub trusted_proxies: Vec<TrustedProxy>, entries(0..=256);
-        /// TLS settings; TLS is on if they have certificates.
+        /// TLS settings; TLS is on if they have certificates or the section acme.
         #[serde(default)]
         pub tls: Tls;
     }
@@ -184,7 +185,13 @@ pub(super) fn check(listeners: &[Listener], is_demo: bool) -> Result<(), Error> 
         }
         check_listener(listener).map_err(|error| error.under(&format!("listeners[{index}]")))?;
     }
-    Ok(())
+    acme::check_together(acme_sections(listeners))
+}
+
+/// The ACME sections of the listeners, with the listeners' numbers.
+pub(super) fn acme_sections(listeners: &[Listener]) -> impl Iterator<Item = (usize, &Acme)> {
+    let listeners = listeners.iter().enumerate();
+    listeners.filter_map(|(index, it)| Some((index, &**it.tls.acme.as_ref()?)))
 }
 
 fn check_listener(listener: &Listener) -> Result<(), Error> {

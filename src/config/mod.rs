@@ -11,6 +11,7 @@
 //! checks. It is plain data, which includes the content of the files that it names: two can be
 //! compared, and [`crate::runtime`] makes the live objects from it.
 
+mod acme;
 mod app;
 mod app_history;
 mod app_limits;
@@ -69,6 +70,7 @@ use std::path::Path;
 pub use crate::settings::{Error, Pattern, Position, Problem, Secret};
 pub use crate::tls::{Mutual, TlsVersion};
 pub use crate::upstream::Balance;
+pub use acme::{Acme, AcmeChallenge, StoredCertificate};
 pub use app::{AppConfig, AppDialect, BadSignature, DuplicateSubscribe, KeyPair};
 pub use app_history::AppHistory;
 pub use app_limits::AppLimits;

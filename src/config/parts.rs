@@ -34,6 +34,11 @@ fn uses(config: &Config) -> Vec<(String, OptionalPart)> {
     if !config.catalogs.is_empty() {
         uses.push(("catalogs[0]".to_owned(), OptionalPart::Models));
     }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if listener.tls.acme.is_some() {
+            uses.push((format!("listeners[{index}].tls.acme"), OptionalPart::Acme));
+        }
+    }
     for (index, route) in config.routes.iter().enumerate() {
         let key = |rest: &str| format!("routes[{index}].{rest}");
         uses.extend(route.endpoint.part().map(|part| (key("endpoint"), part)));

@@ -9,6 +9,7 @@ mod prose;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use super::acme::Acme;
 use super::app::{AppConfig, KeyPair};
 use super::app_history::AppHistory;
 use super::guard::{GuardConfig, GuardKey};
@@ -138,6 +139,7 @@ pub fn example() -> String {
     push(&mut file, Table::of("log", &config.log).toml());
     push(&mut file, Table::entry("listeners", &config.listeners[0]).toml());
     push(&mut file, listener_tls(&config).toml());
+    push(&mut file, acme());
     for table in plain_tables(&config) {
         push(&mut file, table.toml());
     }
@@ -170,6 +172,7 @@ pub fn reference() -> String {
         Table::entry("listeners", &config.listeners[0]),
         listener_tls(&config).without(&["certificates"]),
         Table::entry("listeners.tls.certificates", &Certificate::default()),
+        Table::of("listeners.tls.acme", &acme_example()),
     ];
     tables.extend(plain_tables(&config));
     tables.extend(guard_tables());
@@ -284,6 +287,21 @@ fn listener_tls(config: &Config) -> Table {
     let pair = Certificate { cert, key, ..Certificate::default() };
     let table = Table::of("listeners.tls", &config.listeners[0].tls);
     table.sample("certificates", &format!("[{}]", inline_all(&pair)))
+}
+
+fn acme_example() -> Acme {
+    let (domains, store) = (vec!["chat.example.com".to_owned()], "/var/lib/polycast/acme");
+    Acme { accept_terms: true, domains, store: store.to_owned(), ..Acme::default() }
+}
+
+/// The ACME section of a listener as a comment.
+fn acme() -> Vec<String> {
+    let mut table = Table::of("listeners.tls.acme", &acme_example());
+    let mut lines = comment(&table.title);
+    table.title.clear();
+    lines.push("#".to_owned());
+    lines.extend(table.toml().iter().map(|line| commented_out(line)));
+    lines
 }
 
 /// The guards as a comment, followed by the key without any.

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
+use super::acme::AcmeChallenge;
 use super::guard::GuardConfig;
+use super::listener::Listener;
 use super::root::Config;
 use super::route::{Condition, EndpointKind, Route};
 use crate::settings::pattern::Pattern;
@@ -14,6 +16,7 @@ impl Config {
         self.routes.iter().enumerate().for_each(|(at, _)| warnings.extend(self.open_path(at)));
         warnings.extend(self.cookies());
         warnings.extend(self.key_files(folder));
+        warnings.extend(self.acme(folder));
         warnings
     }
 
@@ -63,6 +66,43 @@ impl Config {
         warnings
     }
 
+    /// Warns of ACME settings with which no certificate can be issued, as far as this machine can
+    /// tell.
+    fn acme(&self, folder: &Path) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let port = |listener: &Listener| listener.address.ip().map(|address| address.port());
+        for (index, listener) in self.listeners.iter().enumerate() {
+            let Some(acme) = &listener.tls.acme else { continue };
+            let key = format!("listeners[{index}].tls.acme");
+            let is_plain = |it: &&Listener| !it.tls.is_on();
+            let mut plain = self.listeners.iter().filter(is_plain);
+            match acme.challenge {
+                AcmeChallenge::TlsAlpn if port(listener) != Some(443) => warnings.push(format!(
+                    "{key}.challenge: the certificate authority connects to port 443 of each \
+                     domain; this listener has another address, so port 443 must be forwarded to \
+                     it without ending TLS"
+                )),
+                AcmeChallenge::Http if plain.clone().next().is_none() => warnings.push(format!(
+                    "{key}.challenge: the certificate authority sends plain HTTP to port 80 of \
+                     each domain, and there is no listener without TLS"
+                )),
+                AcmeChallenge::Http if plain.all(|it| port(it) != Some(80)) => {
+                    warnings.push(format!(
+                        "{key}.challenge: the certificate authority sends plain HTTP to port 80 \
+                         of each domain; no listener without TLS has that port, so it must be \
+                         forwarded to one"
+                    ));
+                }
+                _ => {}
+            }
+            let store = folder.join(&acme.store);
+            if let Some(problem) = store_problem(&store) {
+                warnings.push(format!("{key}.store: {} {problem}", store.display()));
+            }
+        }
+        warnings
+    }
+
     fn key_files(&self, folder: &Path) -> Vec<String> {
         let mut warnings = Vec::new();
         for (index, listener) in self.listeners.iter().enumerate() {
@@ -80,6 +120,23 @@ impl Config {
         }
         warnings
     }
+}
+
+/// What is wrong with a folder in which private keys are stored. A folder that does not exist is
+/// created later, in the first folder above it that exists.
+fn store_problem(store: &Path) -> Option<String> {
+    use nix::unistd::{AccessFlags, access};
+    let Some(there) = store.ancestors().find(|folder| folder.exists()) else {
+        return Some("cannot be created".to_owned());
+    };
+    if !there.is_dir() {
+        return Some(format!("cannot be used, because {} is no folder", there.display()));
+    }
+    if access(there, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
+        return Some(format!("cannot be written, because {} cannot", there.display()));
+    }
+    let mode = open_mode(there).filter(|_| there == store)?;
+    Some(format!("can be read by users other than the owner (mode {mode:03o}); use `chmod 700`"))
 }
 
 /// The permission bits of a file, if its group or others may read it.
@@ -198,5 +255,54 @@ mod tests {
         }
         std::fs::remove_file(&file).unwrap();
         assert_eq!(open_mode(&file), None);
+    }
+
+    /// A configuration with these listeners; `ACME` is an ACME section whose store is `/nowhere/s`.
+    fn of_listeners(text: &str) -> Config {
+        let acme = "accept_terms = true, domains = ['a.test'], store = 's'";
+        let text = format!("listeners = [{}]\n{GUARD}", text.replace("ACME", acme));
+        Config::parse(&text, FileFormat::Toml, "test").unwrap()
+    }
+
+    #[test]
+    fn check_warns_of_acme_challenges_that_cannot_reach_a_listener() {
+        let at = |port: u16, tls: &str| format!("{{ address = '127.0.0.1:{port}'{tls} }}");
+        let alpn = ", tls = { acme = { ACME } }";
+        let http = ", tls = { acme = { ACME, challenge = 'http-01' } }";
+        for (listeners, warning) in [
+            (at(443, alpn), None),
+            (at(8443, alpn), Some("connects to port 443 of each domain; this")),
+            (format!("{}, {}", at(80, ""), at(443, http)), None),
+            (
+                format!("{}, {}", at(443, http), at(8080, "")),
+                Some("port 80 of each domain; no listener"),
+            ),
+            (at(80, http), Some("port 80 of each domain, and there is no")),
+        ] {
+            let config = of_listeners(&listeners);
+            let found = config.acme(&std::env::temp_dir());
+            assert_eq!(found.len(), usize::from(warning.is_some()), "{listeners}: {found:?}");
+            let warning = warning.unwrap_or_default();
+            assert!(found.iter().all(|it| it.contains(warning)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn check_warns_of_a_store_that_cannot_be_used() {
+        let name = format!("polycast-risks-{}", std::process::id());
+        let folder = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        let store = folder.join("store");
+        assert_eq!(store_problem(&store), None, "it can be created");
+        std::fs::write(&store, "").unwrap();
+        assert!(store_problem(&store).is_some_and(|it| it.contains("is no folder")));
+        assert!(store_problem(&store.join("below")).is_some_and(|it| it.contains("is no folder")));
+        std::fs::remove_file(&store).unwrap();
+        std::fs::create_dir(&store).unwrap();
+        for (mode, is_open) in [(0o700, false), (0o750, true), (0o704, true)] {
+            std::fs::set_permissions(&store, PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(store_problem(&store).is_some(), is_open, "{mode:o}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::acme::{self, Acme, StoredCertificate};
 use super::app::{self, AppConfig};
 use super::broadcastt::BroadcasttConfig;
 use super::compression::CompressionLimits;
@@ -99,6 +100,8 @@ section! {
         /// Warnings about settings that are accepted but have no effect, one line each with file,
         /// line and key.
         pub warnings: Vec<String>;
+        /// The certificates in the ACME stores of the listeners, when the configuration was read.
+        pub stored: Vec<StoredCertificate>;
         /// Whether this is [`Config::demo`], which may listen only on loopback addresses.
         pub is_demo: bool;
         /// The files with secrets that the configuration and environment variables refer to.
@@ -255,7 +258,18 @@ impl Config {
             let prepared = listener.tls.prepare(folder);
             prepared.map_err(|error| error.under(&format!("listeners[{index}].tls")))?;
         }
+        self.stored = acme::read_stores(listener::acme_sections(&self.listeners))?;
         Ok(())
+    }
+
+    /// The ACME sections of the listeners.
+    pub fn acme_sections(&self) -> impl Iterator<Item = &Acme> {
+        listener::acme_sections(&self.listeners).map(|(_, acme)| acme)
+    }
+
+    /// The folders of issued certificates, which the server writes into.
+    pub fn acme_stores(&self) -> Vec<PathBuf> {
+        self.acme_sections().map(|acme| PathBuf::from(&acme.store)).collect()
     }
 
     /// Reads the TLS files of proxies with `wss` upstreams, relative to `folder`, unless they have

@@ -402,12 +402,38 @@ fn config_example_has_every_key_and_tables_refuse_others() {
         let mut schema = known.to_vec();
         // `proxy` has no default; `config_example_proxy_has_every_default` tests it.
         schema.retain(|key| path != "/routes/0" || *key != "proxy");
+        // `acme` has no default; `config_example_acme_has_every_key` tests it.
+        schema.retain(|key| path != "/listeners/0/tls" || *key != "acme");
         let mut example: Vec<_> = at(&mut document, &path).keys().map(String::as_str).collect();
         example.retain(|key| *key != "no_such_key");
         schema.sort_unstable();
         example.sort_unstable();
         assert_eq!(example, schema, "{path}");
     }
+}
+
+#[test]
+fn config_example_acme_has_every_key() {
+    let lines = EXAMPLE.lines().skip_while(|line| *line != "# [listeners.tls.acme]");
+    let lines = lines.map_while(|line| line.strip_prefix("# "));
+    let block: Vec<&str> = lines.collect();
+    let text = format!("[[listeners]]\naddress = '127.0.0.1:443'\n{}\n{APP}", block.join("\n"));
+    let config = toml(&text);
+    let acme = config.acme_sections().next().expect("the section of the example");
+    assert_eq!((acme.accept_terms, acme.domains.len()), (true, 1));
+    let document: Table = text.parse().unwrap();
+    let mut example: Vec<&str> = document["listeners"][0]["tls"]["acme"]
+        .as_table()
+        .unwrap()
+        .keys()
+        .map(|it| &**it)
+        .collect();
+    let mut schema = crate::settings::section::words_of::<Acme>();
+    schema.sort_unstable();
+    example.sort_unstable();
+    assert_eq!(example, schema);
+    let defaults = Acme { accept_terms: true, domains: acme.domains.clone(), ..Acme::default() };
+    assert_eq!(Acme { store: String::new(), ..acme.clone() }, defaults, "the others are defaults");
 }
 
 #[test]

@@ -3,18 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::acme::{self, Acme};
 use crate::settings::error::{Error, Problem};
 use crate::settings::secret::Secret;
 use crate::settings::section::{section, words};
-use crate::tls::{self, Acceptor, Mutual, Setup, TlsVersion};
+use crate::tls::{self, Acceptor, IssuedCertificates, IssuedNames, Mutual, Setup, TlsVersion};
 
 words!(Mutual, TlsVersion);
 
 section! {
-    /// TLS of the listener above: with certificates, it accepts only TLS 1.2 and 1.3 (https and
-    /// wss). Files are read again when they change. A handshake takes about 0.15 ms of a core with
-    /// an ECDSA key, and 0.9 ms with a 2048-bit RSA key. A reactor does at most eight handshakes
-    /// per turn of its event loop.
+    /// TLS of the listener above: with certificates, of files or by ACME, it accepts only TLS 1.2
+    /// and 1.3 (https and wss). Files are read again when they change. A handshake takes about
+    /// 0.15 ms of a core with an ECDSA key, and 0.9 ms with a 2048-bit RSA key. A reactor does at
+    /// most eight handshakes per turn of its event loop.
     pub struct Tls {
         /// Certificates. The server name that the client requests (SNI) selects one; the first is
         /// used if none matches. An entry has either cert (the certificate chain) and key, both in
@@ -41,6 +42,8 @@ section! {
         pub min_version: TlsVersion = TlsVersion::default();
         /// Protocols that are offered by ALPN: "http/1.1" is the only one. Empty disables ALPN.
         pub alpn: Vec<String> = vec!["http/1.1".to_owned()];
+        /// Certificates from a certificate authority by ACME.
+        pub acme: Option<Box<Acme>> = None;
     }
     and {
         /// The content of the files; `None` until they have been read.
@@ -76,7 +79,7 @@ struct TlsFiles {
 impl Tls {
     /// Whether the listener uses TLS.
     pub fn is_on(&self) -> bool {
-        !self.certificates.is_empty()
+        !self.certificates.is_empty() || self.acme.is_some()
     }
 
     /// Makes a TLS acceptor from the content of the files; `None` if the listener does not use TLS
@@ -86,15 +89,32 @@ impl Tls {
     /// A key does not belong to its certificate, or `rustls` refuses a setting. The key in the
     /// error is relative to these settings.
     pub fn acceptor(&self) -> Result<Option<Acceptor>, Error> {
+        self.acceptor_with(&Arc::default())
+    }
+
+    /// As [`Tls::acceptor`], with the certificates that were issued by ACME.
+    ///
+    /// # Errors
+    /// As [`Tls::acceptor`].
+    pub fn acceptor_with(
+        &self,
+        issued: &Arc<IssuedCertificates>,
+    ) -> Result<Option<Acceptor>, Error> {
         let Some(content) = &self.content else { return Ok(None) };
         let TlsFiles { pairs, client_ca } = (**content).clone();
-        let acceptor = Acceptor::new(Setup {
+        let names = self.acme.as_ref().map(|acme| IssuedNames {
+            certificates: issued.clone(),
+            domains: acme.domains.clone(),
+            answers_challenges: acme.challenge == acme::AcmeChallenge::TlsAlpn,
+        });
+        let setup = Setup {
             pairs,
             mutual: self.mutual,
             client_ca,
             min_version: self.min_version,
             alpn: &self.alpn,
-        });
+        };
+        let acceptor = Acceptor::with_issued(setup, names);
         acceptor.map(Some).map_err(in_file("certificates"))
     }
 
@@ -103,6 +123,7 @@ impl Tls {
         let of_pair = |it: &Certificate| [it.cert.clone(), it.key.clone(), it.pkcs12.clone()];
         let names = self.certificates.iter().flat_map(of_pair).chain([self.client_ca.clone()]);
         let names = names.chain(self.client_crls.iter().cloned());
+        let names = names.chain(self.acme.iter().map(|acme| acme.ca_file.clone()));
         names.filter(|name| !name.is_empty()).map(|name| folder.join(name)).collect()
     }
 
@@ -111,6 +132,9 @@ impl Tls {
     pub(super) fn prepare(&mut self, folder: &Path) -> Result<(), Error> {
         if !self.is_on() || self.content.is_some() {
             return Ok(());
+        }
+        if let Some(acme) = &mut self.acme {
+            acme.prepare(folder).map_err(|error| error.under("acme"))?;
         }
         let mut pairs = Vec::new();
         for (index, certificate) in self.certificates.iter().enumerate() {
@@ -197,6 +221,9 @@ pub(super) fn in_file(key: &'static str) -> impl Fn(tls::Error) -> Error {
 pub(super) fn check(tls: &Tls) -> Result<(), Error> {
     for (index, certificate) in tls.certificates.iter().enumerate() {
         certificate.check().map_err(|error| error.under(&format!("certificates[{index}]")))?;
+    }
+    if let Some(section) = &tls.acme {
+        acme::check(section, &tls.alpn, tls.mutual)?;
     }
     let has_ca = !tls.client_ca.is_empty();
     if has_ca != (tls.mutual != Mutual::None) {

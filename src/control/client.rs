@@ -11,7 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::rt::{Read, Write};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use std::cell::RefCell;
 use std::io;
@@ -23,6 +23,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 /// The maximum size of the body of a response whose status is not 200, in bytes.
 const ERROR_BYTES: usize = 16 * 1024;
+/// The error if no address of the host may be used.
+const PRIVATE_ONLY: &str = "the host has only private addresses, which are not allowed";
 
 /// A complete response to a GET request.
 #[derive(Debug)]
@@ -155,9 +157,7 @@ impl Target {
             *request.headers_mut() = self.fields.clone();
             request.headers_mut().remove(header::CONTENT_TYPE);
             let Some(mut connection) = self.connect().await? else {
-                return Err(io::Error::other(
-                    "the host has only private addresses, which are not allowed",
-                ));
+                return Err(io::Error::other(PRIVATE_ONLY));
             };
             let response = connection.send_request(request).await.map_err(io::Error::other)?;
             let (head, body) = response.into_parts();
@@ -168,6 +168,40 @@ impl Target {
                 Err(error) if is_ok => return Err(io::Error::other(error)),
                 Err(_) => Bytes::new(),
             };
+            Ok(FetchedResponse { status: head.status, headers: head.headers, body })
+        };
+        let late = || io::Error::from(io::ErrorKind::TimedOut);
+        tokio::time::timeout(within, attempt).await.map_err(|_| late())?
+    }
+
+    /// Sends a request of any method over a new connection. `fields` are set in addition to the
+    /// target's. The response may have any status; its body is read up to `max_bytes` bytes.
+    ///
+    /// # Errors
+    /// There is no complete response within `within`, its body is longer, or the host has only
+    /// private addresses and they are not allowed.
+    pub(super) async fn exchange(
+        &self,
+        method: Method,
+        fields: &HeaderMap,
+        body: Bytes,
+        max_bytes: usize,
+        within: Duration,
+    ) -> io::Result<FetchedResponse> {
+        let attempt = async {
+            let mut request = Request::new(Full::new(body));
+            *request.method_mut() = method;
+            *request.uri_mut() = self.path.parse().map_err(io::Error::other)?;
+            *request.headers_mut() = self.fields.clone();
+            request.headers_mut().remove(header::CONTENT_TYPE);
+            request.headers_mut().extend(fields.clone());
+            let Some(mut connection) = self.connect().await? else {
+                return Err(io::Error::other(PRIVATE_ONLY));
+            };
+            let response = connection.send_request(request).await.map_err(io::Error::other)?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, max_bytes).collect().await.map_err(io::Error::other)?;
+            let body = body.to_bytes();
             Ok(FetchedResponse { status: head.status, headers: head.headers, body })
         };
         let late = || io::Error::from(io::ErrorKind::TimedOut);

@@ -1,6 +1,6 @@
 //! The control thread: one thread on an async runtime for all I/O to other systems: webhook
-//! requests, Zilliqa nodes, key sets of guards, schemas from registries and DNS lookups of upstream
-//! names.
+//! requests, Zilliqa nodes, key sets of guards, schemas from registries, DNS lookups of upstream
+//! names, and certificates that are ordered by ACME.
 //!
 //! Each of these is a `Job` in a file or folder of its own, and an entry in `JOBS`. This file
 //! starts, runs and ends the thread, and depends on no job in particular.
@@ -10,6 +10,8 @@
 //! counted. In the other direction the control thread waits until there is room, so no command is
 //! lost.
 
+#[cfg(feature = "acme")]
+mod acme;
 mod address;
 mod authorities;
 mod backlog;
@@ -46,6 +48,8 @@ use tokio::sync::Notify;
 
 /// All jobs, in the order of their turns.
 const JOBS: &[JobKind] = &[
+    #[cfg(feature = "acme")]
+    acme::JOB,
     webhooks::JOB,
     jwks::JOB,
     dns::JOB,
@@ -103,7 +107,8 @@ pub type Started = (Control, Vec<Outbox>, Inbox);
 
 impl Control {
     /// Starts the control thread, which uses the clock of the reactors. Returns `None` if the
-    /// configuration has no webhooks, Zilliqa nodes, registries, remote key sets or upstream names.
+    /// configuration has no webhooks, Zilliqa nodes, registries, remote key sets, upstream names or
+    /// ACME domains.
     ///
     /// # Errors
     /// The operating system cannot start a thread.

@@ -14,11 +14,14 @@ use super::page::{NO_STORE, Page, Visit};
 use crate::config::Config;
 use crate::http::Request;
 use crate::stats::Counters;
+use crate::tls::IssuedCertificates;
 use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 16] = [
+const GAUGES: [&str; 18] = [
+    "acme_domains",
+    "acme_missing",
     "connections",
     "event_streams",
     "upstreams",
@@ -58,11 +61,13 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
         dropped_hooks: (visit.dropped_hooks)(number),
     };
     let apps: Vec<_> = apps.map(|(number, app)| (&*app.id, counts(number))).collect();
+    let mut text = text(visit.counters, visit.control, &apps, visit.config);
+    text += &expiries(visit.issued);
     Page {
         status: 200,
         content_type: "text/plain; version=0.0.4; charset=utf-8",
         fields: NO_STORE,
-        body: text(visit.counters, visit.control, &apps, visit.config).into_bytes().into(),
+        body: text.into_bytes().into(),
     }
 }
 
@@ -71,6 +76,23 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Page {
 struct AppCounts {
     connections: u64,
     dropped_hooks: u64,
+}
+
+/// The ends of the certificates that are ordered by ACME; empty if there are none.
+fn expiries(issued: &IssuedCertificates) -> String {
+    let expiries = issued.expiries();
+    if expiries.is_empty() {
+        return String::new();
+    }
+    let mut out = Exposition(String::new());
+    let help = "The last second of the validity of the certificate of an ACME domain, since 1970; \
+                0 if there is no certificate yet.";
+    let name = out.family("acme_certificate_expiry_timestamp_seconds", Kind::Gauge, help);
+    for (domain, until_s) in &expiries {
+        let until_s = until_s.and_then(|until_s| u64::try_from(until_s).ok()).unwrap_or(0);
+        out.sample(&name, &[("domain", domain)], until_s);
+    }
+    out.0
 }
 
 fn text(

@@ -3,6 +3,7 @@
 
 mod access;
 mod certificate;
+mod challenge;
 mod console;
 pub mod forwarded;
 mod metrics;
@@ -11,6 +12,7 @@ pub mod proxy;
 mod router;
 mod token;
 
+pub use challenge::challenge;
 pub use page::{Page, Visit};
 pub use router::{RouteMatch, RouteRefusal, Router};
 
@@ -54,7 +56,8 @@ pub fn is_stalled(counters: &Counters, now_ms: u64) -> bool {
 
 /// The liveness page, or the readiness page if the path ends with `/ready`. The process is live if
 /// no core is stalled; it is ready if the control thread is not stalled either and the server is
-/// neither draining nor about to drain.
+/// neither draining nor about to drain. Missing certificates do not count: a certificate authority
+/// may reach the server only through a balancer that looks at this page.
 fn health(path: &str, visit: &Visit<'_>) -> Page {
     let ready = path.ends_with("/ready");
     if ready && visit.leaving {
@@ -66,6 +69,10 @@ fn health(path: &str, visit: &Visit<'_>) -> Page {
     if ready && is_stalled(visit.control, visit.now_ms) {
         return Page::text(503, "the control thread makes no progress\n");
     }
+    if ready && let (domains, missing @ 1..) = visit.issued.count() {
+        let text = format!("ok\n{missing} of {domains} ACME domains have no certificate yet\n");
+        return Page { body: text.into_bytes().into(), ..Page::text(200, "") };
+    }
     Page::text(200, "ok\n")
 }
 
@@ -75,6 +82,7 @@ const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD")];
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::tls::IssuedCertificates;
     use std::sync::Arc;
 
     /// The statuses of `/live` and `/ready` at 100 000 ms, with these values of `beat_ms`.
@@ -92,6 +100,7 @@ mod tests {
             control: &counters(control),
             connections: &|_| 0,
             dropped_hooks: &|_| 0,
+            issued: &IssuedCertificates::default(),
             leaving,
             now_ms: 100_000,
         };

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::stats::Counters;
+use crate::tls::IssuedCertificates;
 use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Visit<'a> {
     pub connections: &'a dyn Fn(usize) -> usize,
     /// Returns how many webhook events of the application with this number were dropped.
     pub dropped_hooks: &'a dyn Fn(usize) -> u64,
+    /// The certificates that are ordered by ACME.
+    pub issued: &'a IssuedCertificates,
     /// Whether the server is about to drain, or drains already.
     pub leaving: bool,
     /// The time in milliseconds, on the monotonic clock that all threads share.

@@ -22,7 +22,7 @@ use crate::config::{Config, Error};
 use crate::jwt::{Guard, Remotes};
 use crate::model::Registries;
 use crate::stats::Counters;
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, IssuedCertificate, IssuedCertificates};
 use crate::upstream::Names;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -40,6 +40,8 @@ pub struct Runtime {
     pub names: Arc<Names>,
     /// The schema registries; the same for all configurations of the process.
     pub registries: Arc<Registries>,
+    /// The certificates that were issued by ACME; the same for all configurations of the process.
+    pub issued: Arc<IssuedCertificates>,
     /// Open connections by address; the same for all configurations of the process.
     pub addresses: Arc<Addresses>,
     /// The counters of each core, by the core's number.
@@ -77,13 +79,17 @@ impl Runtime {
         let acceptors = self.next_acceptors(old, new)?;
         let rules = routes::next_rules(&self.routes, old, new)?;
         let upstreams = routes::next_upstreams(&self.routes, new, &self.names)?;
+        let stored = stored(new)?;
         rules.enter(&self.registries);
+        let domains = new.acme_sections().flat_map(|acme| &acme.domains);
+        self.issued.enter(domains.map(String::as_str), stored);
         Ok(Runtime {
             version: self.version.wrapping_add(1),
             guards: guards::next(&self.guards, old, new, &self.remotes),
             remotes: self.remotes.clone(),
             names: self.names.clone(),
             registries: self.registries.clone(),
+            issued: self.issued.clone(),
             addresses: self.addresses.clone(),
             counters: self.counters.clone(),
             control: self.control.clone(),
@@ -102,7 +108,7 @@ impl Runtime {
             match self.acceptors.get(index).filter(|_| is_same) {
                 Some(acceptor) => Ok(acceptor.clone()),
                 None => {
-                    let made = listener.tls.acceptor();
+                    let made = listener.tls.acceptor_with(&self.issued);
                     made.map_err(|error| error.under(&format!("listeners[{index}].tls")))
                 }
             }
@@ -120,4 +126,10 @@ impl Runtime {
     pub fn route(&self, number: usize) -> &LiveRoute {
         &self.routes[number]
     }
+}
+
+/// The certificates that were found in the stores of `config`.
+fn stored(config: &Config) -> Result<Vec<IssuedCertificate>, Error> {
+    let stored = config.stored.iter().map(|it| it.issued());
+    stored.collect()
 }

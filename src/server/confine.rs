@@ -8,6 +8,7 @@
 use crate::config::{Config, Process};
 use crate::driver::{Driver, Settings};
 use crate::stats::Counters;
+use crate::tls::CertificateStore;
 use crate::uring::Ring;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
@@ -100,6 +101,11 @@ pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
         };
         // The files of Unix sockets are removed when the server stops.
         written.extend(config.listeners.iter().filter_map(|it| it.address.path()).map(folder_of));
+        for store in config.acme_stores() {
+            // Access is granted only to what exists. If it cannot be created, the orders say so.
+            let _ = CertificateStore::new(&store).create();
+            written.push(store);
+        }
         let read = files.iter().map(|file| folder_of(file));
         let read = read.chain(process.readable.iter().map(PathBuf::from)).collect::<Vec<_>>();
         match restrict_files(&read, &written)? {

@@ -1,15 +1,15 @@
 //! The server side of TLS: versions, certificates by server name, and client certificates.
 
 use super::Filter;
+use super::certified::{certified, is_for};
 use super::files::{Error, FileKind, Pair, Roots};
-use super::listed::{client_verifier, v1_public_key};
+use super::issued::{CHALLENGE_PROTOCOL, IssuedMatch, IssuedNames};
+use super::listed::client_verifier;
 use super::side::Conn;
-use rustls::client::verify_server_name;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::server::{
-    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert,
-    UnbufferedServerConnection,
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection,
 };
 use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
@@ -73,7 +73,7 @@ pub struct Setup<'a> {
 }
 
 impl Setup<'_> {
-    fn digest(&self) -> [u8; 32] {
+    fn digest(&self, issued: Option<&IssuedNames>) -> [u8; 32] {
         let mut digest = Sha256::new();
         let mut add = |bytes: &[u8]| {
             digest.update(bytes.len().to_le_bytes());
@@ -86,6 +86,10 @@ impl Setup<'_> {
         add(&[self.mutual as u8, self.min_version as u8, self.pairs.len() as u8]);
         self.client_ca.iter().for_each(|roots| add(&roots.digest));
         self.alpn.iter().for_each(|name| add(name.as_bytes()));
+        if let Some(issued) = issued {
+            add(&[u8::from(issued.answers_challenges)]);
+            issued.domains.iter().for_each(|domain| add(domain.as_bytes()));
+        }
         digest.finalize().into()
     }
 }
@@ -114,8 +118,17 @@ impl Acceptor {
     /// # Errors
     /// A key does not belong to its certificate, or `rustls` refuses another setting.
     pub fn new(setup: Setup<'_>) -> Result<Acceptor, Error> {
+        Acceptor::with_issued(setup, None)
+    }
+
+    /// As [`Acceptor::new`]; `issued` are the domains whose certificates an authority issues while
+    /// the server runs, so that `setup` need not have certificates.
+    ///
+    /// # Errors
+    /// As [`Acceptor::new`].
+    pub fn with_issued(setup: Setup<'_>, issued: Option<IssuedNames>) -> Result<Acceptor, Error> {
         let provider = Arc::new(ring::default_provider());
-        let digest = setup.digest();
+        let digest = setup.digest(issued.as_ref());
         let mut keys = Vec::new();
         for pair in setup.pairs {
             keys.push(Arc::new(certified(pair, &provider)?));
@@ -132,8 +145,14 @@ impl Acceptor {
                 builder.with_client_cert_verifier(verifier.map_err(refused)?)
             }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName(keys)));
+        let answers = issued.as_ref().is_some_and(|it| it.answers_challenges);
+        let names = ByName { files: keys, issued };
+        let mut config = builder.with_cert_resolver(Arc::new(names));
         config.alpn_protocols = setup.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        if answers {
+            // The last, so that it is chosen only for clients that offer nothing else.
+            config.alpn_protocols.push(CHALLENGE_PROTOCOL.to_vec());
+        }
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = ring::Ticketer::new().map_err(other)?;
         Ok(Acceptor { config: Arc::new(config), digest })
@@ -152,33 +171,17 @@ impl Acceptor {
     }
 }
 
-pub(super) fn certified(pair: Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
-    let refused = |what| Error::new(&pair.key_file, what);
-    let key = provider.key_provider.load_private_key(pair.key.clone_key());
-    let key = key.map_err(|_| refused(FileKind::KeyKind))?;
-    let certified = CertifiedKey::new(pair.chain, key);
-    match certified.keys_match() {
-        Ok(()) => Ok(certified),
-        // `rustls` cannot read a certificate of X.509 version 1.
-        Err(_) if is_v1_pair(&certified) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => Err(refused(FileKind::OtherKey(pair.file))),
-        Err(error) => Err(Error::new(&pair.file, FileKind::Refused(error))),
-    }
-}
-
-/// Whether the first certificate is of X.509 version 1 and its key is the private key's.
-fn is_v1_pair(certified: &CertifiedKey) -> bool {
-    let key = certified.cert.first().and_then(|it| v1_public_key(it));
-    key.is_some() && certified.key.public_key().as_deref() == key
-}
-
-/// Selects a certificate by the client's server name (RFC 6066 section 3), in the order of the
-/// configuration.
+/// Selects a certificate by the client's server name (RFC 6066 section 3). Issued certificates come
+/// first, then those of files in the order of the configuration.
 #[derive(Debug)]
-struct ByName(Vec<Arc<CertifiedKey>>);
+struct ByName {
+    files: Vec<Arc<CertifiedKey>>,
+    issued: Option<IssuedNames>,
+}
 
-impl ResolvesServerCert for ByName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+impl ByName {
+    /// The certificate of a file for this name; if `any`, another certificate if none is for it.
+    fn of_files(&self, hello: &ClientHello<'_>, any: bool) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
         let schemes = hello.signature_schemes();
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
@@ -186,15 +189,33 @@ impl ResolvesServerCert for ByName {
             Some(name) => is_for(key, name),
             None => false,
         };
-        let found = self.0.iter().filter(named).find(fits);
-        let found = found.or_else(|| self.0.iter().find(fits));
+        let found = self.files.iter().filter(named).find(fits);
+        if !any {
+            return found.cloned();
+        }
+        let found = found.or_else(|| self.files.iter().find(fits));
         // If no key has a signature scheme of the client, any certificate will do: the handshake
         // then fails because there is no common scheme.
-        found.or_else(|| self.0.first()).cloned()
+        found.or_else(|| self.files.first()).cloned()
     }
 }
 
-fn is_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
-    let parsed = key.cert.first().and_then(|it| ParsedCertificate::try_from(it).ok());
-    parsed.is_some_and(|parsed| verify_server_name(&parsed, name).is_ok())
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let Some(issued) = &self.issued else { return self.of_files(&hello, true) };
+        let name = hello.server_name();
+        // RFC 8737 section 3: the authority offers this protocol and no other.
+        if hello.alpn().is_some_and(|offered| offered.eq([CHALLENGE_PROTOCOL])) {
+            return issued.challenge(name);
+        }
+        let found = match issued.find(name) {
+            IssuedMatch::Certificate(key) => Some(key),
+            IssuedMatch::Missing => self.of_files(&hello, false),
+            IssuedMatch::Other => self.of_files(&hello, true).or_else(|| issued.first()),
+        };
+        if found.is_none() {
+            issued.refuse();
+        }
+        found
+    }
 }

@@ -2,7 +2,8 @@
 //! the roots by which servers are verified.
 
 use super::Filter;
-use super::acceptor::{TlsVersion, certified};
+use super::acceptor::TlsVersion;
+use super::certified::certified;
 use super::files::{Error, FileKind, Pair, Roots};
 use super::side::Conn;
 use rustls::ClientConfig;

@@ -78,6 +78,18 @@ pub enum FileKind {
     /// No verifier can be made from the certificates.
     #[error("cannot be used to verify the peer: {0}")]
     Verifier(rustls::server::VerifierBuilderError),
+    /// The certificate is not for this name, which its file is for.
+    #[error("contains a certificate that is not for {0}")]
+    OtherName(String),
+    /// The dates of the certificate cannot be read.
+    #[error("contains a certificate whose dates cannot be read")]
+    NoDates,
+    /// The file of an ACME account cannot be used.
+    #[error("is not the ACME account that is configured: {0}")]
+    Account(String),
+    /// The file or folder cannot be written.
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
     /// Another error of `rustls`.
     #[error("{0}")]
     Refused(rustls::Error),
@@ -170,19 +182,38 @@ impl CertificateChain {
     /// # Errors
     /// The file cannot be read, or has no usable private key.
     pub fn with_key(self, file: &Path) -> Result<Pair, Error> {
-        let text = read(file)?;
-        let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
-            let encrypted = memchr::memmem::find(&text, b"BEGIN ENCRYPTED PRIVATE KEY").is_some();
-            let what = match error {
-                pem::Error::NoItemsFound if encrypted => FileKind::EncryptedKey,
-                pem::Error::NoItemsFound => FileKind::NoKey,
-                // The parser's message is not passed on, because it may contain a part of the key.
-                _ => FileKind::Pem("the content is damaged".to_owned()),
-            };
-            Error::new(file, what)
-        })?;
+        let key = private_key(file, &read(file)?)?;
         Ok(Pair { chain: self.0, key, file: self.1, key_file: file.to_owned() })
     }
+}
+
+impl Pair {
+    /// Reads a certificate chain and its private key from `text`, which has both in PEM and is the
+    /// content of `file`. Whether the key belongs to the certificate is checked later.
+    ///
+    /// # Errors
+    /// The text has no certificate, or no usable private key.
+    pub fn from_pem(file: &Path, text: &[u8]) -> Result<Pair, Error> {
+        let chain = parse_certificates(file, text)?;
+        if chain.is_empty() {
+            return Err(Error::new(file, FileKind::NoCertificate));
+        }
+        let key = private_key(file, text)?;
+        Ok(Pair { chain, key, file: file.to_owned(), key_file: file.to_owned() })
+    }
+}
+
+fn private_key(file: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        let encrypted = memchr::memmem::find(text, b"BEGIN ENCRYPTED PRIVATE KEY").is_some();
+        let what = match error {
+            pem::Error::NoItemsFound if encrypted => FileKind::EncryptedKey,
+            pem::Error::NoItemsFound => FileKind::NoKey,
+            // The parser's message is not passed on, because it may contain a part of the key.
+            _ => FileKind::Pem("the content is damaged".to_owned()),
+        };
+        Error::new(file, what)
+    })
 }
 
 /// Reads a server's certificate chain from PEM.
@@ -234,8 +265,11 @@ fn system_roots() -> RootCertStore {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let text = read(path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    parse_certificates(path, &read(path)?)
+}
+
+fn parse_certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     found.map_err(|error| Error::new(path, FileKind::Pem(error.to_string())))
 }
 

@@ -10,25 +10,31 @@
 //! certificates.
 
 mod acceptor;
+mod certified;
 mod connector;
 mod failure;
 mod files;
 mod holder;
+mod issued;
 mod listed;
 #[cfg_attr(not(feature = "pkcs12"), path = "pkcs12/absent.rs")]
 mod pkcs12;
 mod revocation;
 mod side;
+mod store;
 
 pub use acceptor::{Acceptor, Mutual, Setup, TlsVersion};
 pub use connector::{Connector, Offer};
 pub use failure::TlsFailure;
 pub use files::{CertificateChain, Error, FileKind, Pair, Roots, pem_chain, roots};
 pub use holder::Holder;
+pub use issued::{IssuedCertificate, IssuedCertificates, IssuedNames};
 pub use pkcs12::{pkcs12_pair, pkcs12_roots};
+pub use store::CertificateStore;
 
 use crate::limits::{TLS_HELD_BYTES, TLS_RECORD_BYTES};
 use crate::mem::Segment;
+use issued::CHALLENGE_PROTOCOL;
 use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use side::{Chunk, Conn};
@@ -193,6 +199,7 @@ impl Filter {
         plain: &mut Vec<u8>,
         progress: &mut TlsProgress,
     ) -> usize {
+        let plain_bytes = plain.len();
         let outcome = self.conn.process(bytes, plain, &mut self.out);
         self.ended |= outcome.ended;
         progress.ended |= outcome.ended;
@@ -204,6 +211,12 @@ impl Filter {
             if let Conn::Server(conn) = &self.conn {
                 let certificate = conn.peer_certificates().and_then(|chain| chain.first());
                 self.identity = certificate.map(|it| Arc::new(PeerCertificate::new(it)));
+                if conn.alpn_protocol() == Some(CHALLENGE_PROTOCOL) {
+                    // RFC 8737 section 3: nothing is exchanged after the handshake.
+                    plain.truncate(plain_bytes);
+                    (self.ended, progress.ended) = (true, true);
+                    self.end();
+                }
             }
         }
         outcome.taken

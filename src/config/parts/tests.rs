@@ -28,7 +28,9 @@ fn parts_every_use_of_an_optional_part_is_found() {
         format!("{APP}[[routes]]\nendpoint = 'echo'\n[routes.model]\nsent.text = {model}")
     };
     let named = |text: &str| format!("{APP}{text}");
+    let acme = "[[listeners]]\naddress = '127.0.0.1:443'\n[listeners.tls.acme]\n";
     for (text, key, part) in [
+        (named(acme), "listeners[0].tls.acme", OptionalPart::Acme),
         (named("[[routes]]\nendpoint = 'zilliqa'"), "routes[0].endpoint", OptionalPart::Zilliqa),
         (named("[zilliqa]\nmessage_bytes = 1000"), "zilliqa", OptionalPart::Zilliqa),
         (named("[zilliqa.node]\nurls = ['http://a']"), "zilliqa", OptionalPart::Zilliqa),
@@ -106,6 +108,14 @@ fn absent(feature: &str) -> String {
         "this needs the feature `{feature}`, which is not compiled into this build of polycast; \
          use a build that has it (see `polycast --version`)"
     )
+}
+
+#[cfg(not(feature = "acme"))]
+#[test]
+fn parts_without_acme_its_section_is_refused() {
+    let section = "[[listeners]]\naddress = '127.0.0.1:443'\n[listeners.tls.acme]\n";
+    let wanted = format!("l.toml:7:16: listeners[0].tls.acme: {}", absent("acme"));
+    assert_eq!(refusal("l.toml", &format!("{APP}{section}")), wanted);
 }
 
 #[cfg(not(feature = "zilliqa"))]

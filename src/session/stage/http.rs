@@ -320,6 +320,9 @@ fn answer(
         }
         return Ok(PendingReply::bytes(bytes, last));
     }
+    if let Some(page) = gateway::challenge(request, &cx.env.runtime.issued) {
+        return Ok(page_reply(&page, request, cx));
+    }
     let found = router.page(request);
     match found {
         Ok(entry) => match events::target(entry.route, request, cx) {
@@ -345,16 +348,12 @@ fn answer_page(
     request: &mut Request<'_>,
     cx: &mut Context<'_>,
 ) -> PendingReply {
-    let head_only = request.method == "HEAD";
-    let (connection, last) = unless_failed(request.connection(), cx);
     let endpoint = route.map(|route| route.endpoint);
     if let Some(page) = endpoint.and_then(|endpoint| page(endpoint, request, cx)) {
-        let mut bytes = Vec::new();
-        let response = Response::new(page.status, page.content_type, &page.body);
-        let response = response.headers(page.fields).connection(connection).head_only(head_only);
-        send(page.status, &response, &mut bytes, cx);
-        return PendingReply::bytes(bytes, last);
+        return page_reply(&page, request, cx);
     }
+    let head_only = request.method == "HEAD";
+    let (connection, last) = unless_failed(request.connection(), cx);
     let is_app = matches!(endpoint, Some(config::EndpointKind::Apps));
     let shared_with = if is_app { dialect::shared_with(cx.env, request) } else { None };
     if let Some(origin) = &shared_with
@@ -379,6 +378,15 @@ fn answer_page(
     };
     let unfinished = Unfinished::new(finish, connection, head_only, shared_with);
     PendingReply::later(unfinished, last, gathers)
+}
+
+fn page_reply(page: &gateway::Page, request: &Request<'_>, cx: &Context<'_>) -> PendingReply {
+    let (connection, last) = unless_failed(request.connection(), cx);
+    let mut bytes = Vec::new();
+    let response = Response::new(page.status, page.content_type, &page.body);
+    let response = response.headers(page.fields).connection(connection);
+    send(page.status, &response.head_only(request.method == "HEAD"), &mut bytes, cx);
+    PendingReply::bytes(bytes, last)
 }
 
 /// Gives a request to its endpoint.
@@ -420,6 +428,7 @@ fn page(
         control: &env.runtime.control,
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
+        issued: &env.runtime.issued,
         leaving: cx.draining || env.runtime.leaving.load(Ordering::Relaxed),
         now_ms: cx.now.ms,
     };

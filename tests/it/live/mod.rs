@@ -2,7 +2,7 @@
 
 mod apicurio;
 mod basics;
-mod child;
+pub(crate) mod child;
 mod compress;
 mod confined;
 mod environment;
