@@ -530,7 +530,8 @@ fn upgrade_drain_is_ended_by_the_second_signal() {
 #[test]
 fn upgrade_variable_without_a_channel_is_an_error() {
     let mut command = command("upgrade-variable", BASE);
-    let mut child = command.env("POLYCAST_UPGRADE", "1").stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        command.env("UPGRADE_POLYCAST_PID", "1").stderr(Stdio::piped()).spawn().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
     let mut text = String::new();
     child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
