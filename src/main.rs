@@ -17,6 +17,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -42,6 +43,7 @@ Examples:
   polycast import soketi config.json        convert another server's configuration
   polycast -c polycast.yaml --listen 0.0.0.0:6001 --listen '[::]:6001'
   polycast --log-level warn,polycast=debug --log-format json
+  polycast upgrade --config polycast.toml   let the running server start its new binary
   polycast doctor                           check whether this kernel can run the server
 
 Without --config, the server serves one demo application, on loopback addresses only:
@@ -50,7 +52,8 @@ Without --config, the server serves one demo application, on loopback addresses 
 Exit codes:
   0    the command has succeeded
   1    the server cannot start (an address is in use, a system call fails), or a part of it has
-       failed; with `doctor --restrictions`: a forbidden operation was not refused
+       failed; with `doctor --restrictions`: a forbidden operation was not refused; with
+       `upgrade`: the server has not been replaced
   2    the arguments or the configuration are invalid
   78   io_uring is demanded (`--io io_uring`) and cannot be used
   130  a second SIGTERM or SIGINT has ended the server during its drain";
@@ -101,6 +104,13 @@ enum Command {
     },
     /// Print a JSON Schema of the configuration, for editors
     Schema,
+    /// Let the running server replace itself by the binary that is on disk now, and wait for the
+    /// outcome. The configuration is checked first; it must have a pid_file
+    Upgrade {
+        /// The configuration file of the running server. Without it, only variables are read
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// Report what this kernel supports and whether that is enough
     Doctor {
         /// Apply the restrictions of a hardened server, and check that forbidden operations fail
@@ -180,6 +190,7 @@ fn main() -> ExitCode {
             print_line(&config::schema());
             ExitCode::SUCCESS
         }
+        Some(Command::Upgrade { config }) => upgrade(config),
         Some(Command::Doctor { restrictions, io }) => doctor(restrictions, io),
         Some(Command::Completions { shell }) => print_completions(shell),
         Some(Command::Man) => print_manual(),
@@ -256,6 +267,29 @@ fn check(file: Option<PathBuf>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_USAGE),
+    }
+}
+
+/// The time beyond `upgrade_timeout_s` in which an upgrade succeeds or fails: the hand-over itself.
+const HAND_OVER: Duration = Duration::from_secs(15);
+
+fn upgrade(file: Option<PathBuf>) -> ExitCode {
+    let input = ConfigInput::of(file);
+    let config = match input.load(&Environment::of_process()) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    if config.pid_file.is_empty() {
+        let text = "has no pid_file; send SIGUSR2 to the server instead";
+        return fail(&format!("{}: {text}", input.name()), EXIT_USAGE);
+    }
+    let limit = Duration::from_secs(config.upgrade_timeout_s) + HAND_OVER;
+    match server::request_upgrade(Path::new(&config.pid_file), limit) {
+        Ok(text) => {
+            print_line(&text);
+            ExitCode::SUCCESS
+        }
+        Err(text) => fail(&text, 1),
     }
 }
 

@@ -1,18 +1,27 @@
 //! The server process: one thread per core, listeners, signals, reload, drain.
 
+mod attendant;
+mod channel;
 mod confine;
 mod error;
+mod hand_over;
+mod inherited;
 mod io_driver;
 mod listen;
 mod manager;
+mod pid_file;
 mod process;
 mod reactor_thread;
 mod reload;
 mod sizing;
+mod socket_file;
+mod take_over;
+mod upgrade;
 mod watch;
 
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use error::Error;
+pub use pid_file::request_upgrade;
 pub use process::run;
 pub use reload::ConfigSource;
 use sizing::ServerSize;
@@ -29,8 +38,9 @@ use crate::shard::Common;
 use crate::stats::Counters;
 use crate::uring::probe;
 use crate::uring::sys::{self, Clock};
+use inherited::{Inherited, InheritedSocket};
 use io_driver::RunningDriver;
-use listen::{SocketFile, listen_all};
+use listen::{BoundSocket, Listening, listen_all};
 use reactor_thread::{ReactorSetup, ReactorThread, run_reactor_thread};
 use std::io;
 use std::iter::repeat_with;
@@ -52,8 +62,11 @@ pub struct Server {
     listening: Vec<ListenAddress>,
     /// The IP addresses of `listening`.
     addresses: Vec<SocketAddr>,
-    /// The files of the Unix sockets, until the server stops.
-    socket_files: Mutex<Vec<SocketFile>>,
+    /// The listening sockets with the files of Unix sockets, until the server stops.
+    sockets: Mutex<Vec<BoundSocket>>,
+    /// Sockets of the server that this one replaces, which no listener has taken, until the
+    /// hand-over.
+    abandoned: Vec<InheritedSocket>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     peers: Arc<Peers>,
     counters: Vec<Arc<Counters>>,
@@ -74,16 +87,23 @@ impl Server {
     /// started.
     pub fn start(config: Config) -> Result<Server, Error> {
         // Reads the files that the configuration names, unless they have been read already.
-        Server::launch(config.with(Overrides::default()).map_err(Error::Config)?, None)
+        let config = config.with(Overrides::default()).map_err(Error::Config)?;
+        Server::launch(config, None, Inherited::default())
     }
 
     /// Starts the server. If `files` is given, restricts the process after it listens; these files
-    /// stay readable because they are read again later.
-    fn launch(config: Config, files: Option<&[PathBuf]>) -> Result<Server, Error> {
+    /// stay readable because they are read again later. With the sockets of a running server, it
+    /// does not accept connections yet.
+    fn launch(
+        config: Config,
+        files: Option<&[PathBuf]>,
+        inherited: Inherited,
+    ) -> Result<Server, Error> {
         let ServerSize { reactors: count, pins, connections } = ServerSize::choose(&config)?;
         // Before the process is restricted, because it may read the system's certificates.
         let mut env = Env::new(config, 0).map_err(Error::Config)?;
-        let listening = listen_all(&env.config.listeners, count)?;
+        let is_paused = inherited.from_server;
+        let listening = listen_all(&env.config.listeners, count, inherited)?;
         if let Some(files) = files {
             confine::confine(&env.config, files)
                 .map_err(|e| Error::System("cannot restrict the process", e))?;
@@ -93,6 +113,8 @@ impl Server {
         let (hasher, key) = (Hasher::new(random()?), [random()?, random()?]);
         let mail_bound = (env.config.limits.mailbox_messages / usize::from(count)).max(LANE_MIN);
         let peers = Arc::new(Peers::new(count));
+        (0..count).for_each(|core| peers.core(core).accepting.ask_pause(is_paused));
+        let shares = listening.shares(count);
         let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
         env.socket_ids =
             SocketIds::new((u128::from(key[0]) << 64 | u128::from(key[1])).to_be_bytes());
@@ -100,7 +122,7 @@ impl Server {
         let config = &env.config;
         let setup = Arc::new(ReactorSetup {
             io: config.io,
-            settings: settings(config),
+            settings: settings(config, &shares),
             bounds: connections,
             refused: OnceLock::new(),
             common: Common { hasher, cores: count, mail_bound, env: Arc::new(env) },
@@ -108,10 +130,12 @@ impl Server {
             barrier: Barrier::new(usize::from(count)),
             clock: Clock::new(),
         });
+        let Listening { addresses, sockets, abandoned } = listening;
         let mut server = Server {
-            addresses: listening.addresses.iter().filter_map(ListenAddress::ip).collect(),
-            listening: listening.addresses,
-            socket_files: Mutex::new(listening.files),
+            addresses: addresses.iter().filter_map(ListenAddress::ip).collect(),
+            listening: addresses,
+            sockets: Mutex::new(sockets),
+            abandoned,
             threads: Vec::new(),
             peers: peers.clone(),
             counters,
@@ -123,7 +147,7 @@ impl Server {
             stopped_ms: OnceLock::new(),
         };
         let mailboxes = wire(&peers, mail_bound);
-        server.start_reactors(&setup, &pins, &listening.sockets, mailboxes)?;
+        server.start_reactors(&setup, &pins, &shares, mailboxes)?;
         Ok(server)
     }
 
@@ -309,25 +333,29 @@ impl Server {
 
     /// Answers readiness checks with 503 from now on; connections are still accepted.
     pub fn leave(&self) {
-        self.env.runtime.leaving.store(true, Ordering::Relaxed);
+        self.env.runtime.departure.leave();
     }
 
     /// Begins to drain: no new connections are accepted, and every connection is closed. The files
     /// of Unix sockets are removed.
     pub fn stop(&self) {
-        if let Ok(mut files) = self.socket_files.lock() {
-            files.clear();
-        }
+        self.close_sockets();
         if let Some(control) = &self.control {
             self.stopped_ms.get_or_init(|| control.now_ms());
             control.drain();
         }
+        for core in 0..self.threads.len() as u16 {
+            self.peers.core(core).stop.store(true, Ordering::SeqCst);
+        }
+        self.wake_all();
+    }
+
+    fn wake_all(&self) {
         let mut waker = Waker::default();
         for core in 0..self.threads.len() as u16 {
-            let peer = self.peers.core(core);
-            peer.stop.store(true, Ordering::SeqCst);
-            // A core that is not woken sees the flag when its sleep ends, within a second.
-            if let Some(handle) = peer.wake.get() {
+            // A core that is not woken sees what it is asked for when its sleep ends, within a
+            // second.
+            if let Some(handle) = self.peers.core(core).wake.get() {
                 let _ = waker.wake(handle);
             }
         }
@@ -370,12 +398,13 @@ impl Drop for Server {
 }
 
 /// The sizes of each reactor's driver, except its number of connections.
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, shares: &[Listeners]) -> Settings {
+    let sockets = shares.iter().map(Vec::len).max().unwrap_or(0);
     Settings {
         files: 0,
         buffers: config.limits.receive_buffers as u16,
         buffer_bytes: config.limits.receive_buffer_bytes as u32,
-        accepts: ACCEPTS * config.listeners.len() as u32,
+        accepts: ACCEPTS * sockets as u32,
         restricted: config.process.ring_restrictions,
     }
 }

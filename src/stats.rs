@@ -450,6 +450,8 @@ counters! {
     slow_consumer_closed,
     /// Events published on this core by clients and by the control thread.
     published,
+    /// Upgrades to a new binary that have failed, so that this server goes on.
+    upgrades_failed,
     /// Connections closed by a timeout: handshake, head, body, idle, heartbeat, close or send.
     timed_out,
     /// Webhook requests answered with a success status.

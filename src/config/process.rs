@@ -18,16 +18,17 @@ section! {
         pub user: String = String::new();
         /// Whether the process drops its capabilities; a switch to another user drops them anyway.
         pub drop_capabilities: bool = false;
-        /// Whether the process may open only files below the folders of this file, of certificates
-        /// and of zilliqa.node.state_file, files that libraries need below /etc, /usr, /lib, /proc
-        /// and /sys, and those in `readable` (Landlock). It then also cannot listen on further TCP
-        /// ports. On a kernel without Landlock (before 5.13) a warning is logged.
+        /// Whether the process may open only files below the folders of this file, of certificates,
+        /// of pid_file and of zilliqa.node.state_file, files that libraries need below /etc, /usr,
+        /// /lib, /proc and /sys, and those in `readable` (Landlock). It then also cannot listen on
+        /// further TCP ports. On a kernel without Landlock (before 5.13) a warning is logged.
         pub landlock: bool = false;
         /// Further folders and files that stay readable under Landlock, such as those of schemas
         /// and of `ca_file`.
         pub readable: Vec<String> = Vec::new();
         /// Whether system calls that the server does not need fail with EPERM (seccomp): other
-        /// programs, other processes, mounts, kernel modules, clocks, keys.
+        /// programs, other processes, mounts, kernel modules, clocks, keys. The server cannot be
+        /// upgraded then.
         pub seccomp: bool = false;
     }
 }

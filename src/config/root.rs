@@ -56,6 +56,13 @@ section! {
         /// How long a server that was told to stop still accepts connections while its readiness
         /// page already answers 503, so that balancers stop sending clients before the drain.
         pub lame_duck_s: u64 = 0, seconds(0..=DAY_S);
+        /// How long the new binary of an upgrade (SIGUSR2, or `polycast upgrade`) may take to be
+        /// ready. Then it is ended, and the running server goes on.
+        pub upgrade_timeout_s: u64 = 60, seconds(1..=DAY_S);
+        /// The absolute path of a file with the number of the server's process; empty is none. Its
+        /// folder must be writable for `process.user`. `polycast upgrade` finds the server by it.
+        /// Changes take effect with a restart or an upgrade.
+        pub pid_file: String = String::new();
         /// What happens to a connection whose write queue is full because its client reads too
         /// slowly: "close" closes it, so that the client can reconnect and knows that it missed
         /// messages; "drop" drops the messages that do not fit. A subscriber that gets positions of
@@ -154,6 +161,10 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), Error> {
         let under = |section: &'static str| move |error: Error| error.under(section);
         self.check_ranges()?;
+        if !self.pid_file.is_empty() && !Path::new(&self.pid_file).is_absolute() {
+            let problem = Problem::Other("expected an absolute path".to_owned());
+            return Err(Error::keyed("pid_file", problem));
+        }
         log::check(&self.log).map_err(under("log"))?;
         listener::check(&self.listeners, self.is_demo)?;
         limits::check(&self.limits).map_err(under("limits"))?;

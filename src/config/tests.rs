@@ -633,3 +633,16 @@ fn config_errors_do_not_contain_secrets() {
         assert!(!error.contains("hush-hush") && !error.contains("from the env"), "{error}");
     }
 }
+
+#[test]
+fn config_pid_file_is_an_absolute_path_and_an_upgrade_has_a_time() {
+    assert_eq!(toml(APP).pid_file, "");
+    let config = toml(&format!("pid_file = '/run/p.pid'\nupgrade_timeout_s = 1\n{APP}"));
+    assert_eq!((&*config.pid_file, config.upgrade_timeout_s), ("/run/p.pid", 1));
+    let error = toml_error(&format!("pid_file = 'run/p.pid'\n{APP}"));
+    assert!(error.contains("f:1") && error.contains("pid_file"), "{error}");
+    for (seconds, is_fine) in [(0, false), (86_400, true), (86_401, false)] {
+        let text = format!("upgrade_timeout_s = {seconds}\n{APP}");
+        assert_eq!(parse(&text, FileFormat::Toml).is_ok(), is_fine, "{seconds}");
+    }
+}

@@ -9,13 +9,22 @@ pub const ACCEPTS_PER_LISTENER: u32 = 32;
 /// The maximum number of accepts in flight for each listener on sockets of cores that have no room,
 /// if there are other cores.
 pub const ACCEPTS_FOR_OTHERS: u32 = 8;
-/// The listening sockets of one core, by the listener's number.
-pub type Listeners = Vec<Arc<Socket>>;
+/// A listening socket, which several cores may accept from.
+#[derive(Clone, Debug)]
+pub struct ListenSocket {
+    /// The listener's position in the configuration.
+    pub listener: usize,
+    /// The socket.
+    pub socket: Arc<Socket>,
+}
+
+/// The listening sockets of one core: one or more for each listener.
+pub type Listeners = Vec<ListenSocket>;
 
 /// A place for one accept in flight.
 #[derive(Clone, Copy)]
 pub(super) struct AcceptSlot {
-    /// The listener's position in the configuration.
+    /// The position of the listening socket in the list of its core.
     pub(super) number: usize,
     /// Whether the place is for sockets of other cores.
     pub(super) for_others: bool,
@@ -33,7 +42,7 @@ pub(super) struct Accepts {
     pub(super) own: Listeners,
     /// The listening sockets of all cores.
     pub(super) all: Vec<Listeners>,
-    /// The number of accepts in flight on this core's own sockets, by listener.
+    /// The number of accepts in flight on this core's own sockets, by socket.
     pub(super) armed: Vec<usize>,
     /// The number of all accepts in flight.
     pub(super) in_flight: usize,
@@ -46,6 +55,8 @@ pub(super) struct Accepts {
     pub(super) next_log: Deadline,
     /// Whether a listener of this core lacks an accept because all connection slots are taken.
     pub(super) no_slot: bool,
+    /// Whether accepting is paused: another process is about to accept from the sockets.
+    pub(super) is_paused: bool,
     /// Whether accepting is held back because too many connections have not sent a whole request.
     pub(super) held: bool,
 }
@@ -67,8 +78,9 @@ impl Accepts {
         for _ in 0..ACCEPTS_PER_LISTENER {
             places.extend(numbers.clone().map(|number| place(number, false)));
         }
+        let max = all.iter().map(Vec::len).max().unwrap_or(0);
         for _ in 0..if all.len() > 1 { ACCEPTS_FOR_OTHERS } else { 0 } {
-            places.extend(numbers.clone().map(|number| place(number, true)));
+            places.extend((0..max).map(|number| place(number, true)));
         }
         let armed = vec![0; own.len()];
         Accepts {
@@ -81,7 +93,17 @@ impl Accepts {
             lacks_file: false,
             next_log: Deadline(0),
             no_slot: false,
+            is_paused: false,
             held: false,
+        }
+    }
+
+    /// The socket from which the place accepts, if there is one.
+    pub(super) fn socket_of(&self, at: usize) -> Option<&ListenSocket> {
+        let place = &self.places[at];
+        match place.for_others {
+            false => self.own.get(place.number),
+            true => self.all.get(usize::from(place.core)).and_then(|own| own.get(place.number)),
         }
     }
 

@@ -26,17 +26,13 @@ impl<D: Driver> Reactor<D> {
     }
 
     pub(super) fn arm_accept(&mut self, at: usize, now: Now) {
-        if self.stopping.is_some() || self.accepts.again != Deadline::NEVER {
+        let is_off = self.stopping.is_some() || self.accepts.is_paused;
+        if is_off || self.accepts.again != Deadline::NEVER {
             return;
         }
-        let AcceptSlot { number, for_others, core, in_flight, .. } = self.accepts.places[at];
-        let listener = match for_others {
-            false => self.accepts.own.get(number),
-            true => self.accepts.all.get(usize::from(core)).and_then(|own| own.get(number)),
-        };
-        let Some(listener) = listener.cloned() else { return };
-        if !in_flight && self.has_room(at, now) {
-            self.arm(at, &listener);
+        let Some(listening) = self.accepts.socket_of(at).cloned() else { return };
+        if !self.accepts.places[at].in_flight && self.has_room(at, now) {
+            self.arm(at, &listening.socket);
         }
     }
 
@@ -95,7 +91,7 @@ impl<D: Driver> Reactor<D> {
         !self.shard.dials() || self.free.left() >= armed + self.shard.fresh() + 2
     }
 
-    /// Starts one more accept for each listener of this core with an idle place, after a descriptor
+    /// Starts one more accept for each socket of this core with an idle place, after a descriptor
     /// was freed.
     pub(super) fn arm_missing_accepts(&mut self, now: Now) {
         for number in 0..self.accepts.own.len() {
@@ -135,10 +131,33 @@ impl<D: Driver> Reactor<D> {
         }
     }
 
+    /// Pauses or continues accepting if the main thread has asked for it. While accepting is paused
+    /// and no accept is in flight, reports how many connections have not sent a whole request. Call
+    /// once a turn.
+    pub(super) fn follow_pause(&mut self, now: Now) {
+        let is_asked = self.mail.me().accepting.is_pause_asked();
+        if is_asked != self.accepts.is_paused {
+            self.accepts.is_paused = is_asked;
+            match is_asked {
+                // A connection that an accept has taken before its cancellation is served.
+                true => self.driver.cancel_accepts(self.accepts.places.len() as u32),
+                false => self.arm_accepts(now),
+            }
+        }
+        if is_asked && !self.accepts.are_in_flight() {
+            self.mail.me().accepting.report(self.shard.fresh());
+        }
+    }
+
+    /// Whether [`Reactor::follow_pause`] has something to do.
+    pub(super) fn is_pause_changed(&self) -> bool {
+        self.mail.me().accepting.is_pause_asked() != self.accepts.is_paused
+    }
+
     /// Closes idle connections if all slots are taken, and starts accepts for cores that have no
     /// room. Call a few times a second.
     pub(super) fn sweep_accepts(&mut self, now: Now) {
-        if self.stopping.is_some() {
+        if self.stopping.is_some() || self.accepts.is_paused {
             return;
         }
         if self.accepts.no_slot && self.accepts.armed.contains(&0) {

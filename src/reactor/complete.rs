@@ -61,7 +61,7 @@ impl<D: Driver> Reactor<D> {
         }
         self.counters.accepted.add(1);
         self.conns[file as usize] = Conn::default();
-        let listener = self.accepts.places[place].number;
+        let listener = self.accepts.socket_of(place).map_or(0, |socket| socket.listener);
         let scarce = self.shard.refuses_connections();
         let slot = self.shard.open_at(file, peer, listener, now);
         if scarce {

@@ -1,7 +1,7 @@
 //! Mail between cores: two mailboxes for each ordered pair of cores, and the waking of cores that
 //! sleep.
 
-use super::{Inbox, Outbox, Reactor};
+use super::{Accepting, Inbox, Outbox, Reactor};
 use crate::dialect::Env;
 use crate::dialect::{Down, Up};
 use crate::driver::{Driver, WakeHandle};
@@ -38,6 +38,8 @@ pub struct Peer {
     /// Whether the core has no room for new connections, so that other cores may accept from its
     /// sockets.
     pub full: AtomicBool,
+    /// Whether the core accepts connections, or is to pause.
+    pub accepting: Accepting,
     /// Whether the core has finished its drain, or has ended for another reason.
     idle: AtomicBool,
 }
@@ -71,6 +73,7 @@ impl Peers {
             reloaded: Mutex::new(None),
             control: Mutex::new(None),
             full: AtomicBool::new(false),
+            accepting: Accepting::default(),
             idle: AtomicBool::new(false),
         };
         Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }

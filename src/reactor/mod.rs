@@ -13,14 +13,16 @@ mod dial;
 mod inbox;
 mod mail;
 mod outbox;
+mod pause;
 mod relief;
 mod timing;
 
-pub use accept_slots::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Listeners};
+pub use accept_slots::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, ListenSocket, Listeners};
 pub use commands::{CommandSender, Waker, command_queue};
 pub use inbox::{Inbox, ReactorCommand};
 pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
+pub use pause::Accepting;
 
 use crate::driver::{Completion, Driver};
 use crate::mem::{self, FreeList, Slot};
@@ -154,6 +156,7 @@ impl<D: Driver> Reactor<D> {
     /// The driver fails to submit or to wait for completions.
     pub fn run(mut self) -> io::Result<()> {
         let mut done: Vec<Completion> = Vec::new();
+        self.accepts.is_paused = self.mail.me().accepting.is_pause_asked();
         self.arm_accepts(self.clock.now());
         loop {
             let wait = self.park();
@@ -170,6 +173,7 @@ impl<D: Driver> Reactor<D> {
             if self.next_sweep.due(now) {
                 self.sweep(now);
             }
+            self.follow_pause(now);
             self.maintain_accepts(now);
             self.hand_over_mail(now);
             self.hand_over_channel_events(now);
@@ -219,7 +223,8 @@ impl<D: Driver> Reactor<D> {
         let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
         let ordered = ordered && self.shard.takes_commands();
-        if stop_requested || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
+        let requested = stop_requested || self.is_pause_changed();
+        if requested || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
             self.mail.me().parking.retract();
             return Duration::ZERO;
         }

@@ -7,6 +7,7 @@
 //! servers.
 
 mod addresses;
+mod departure;
 mod guards;
 mod routes;
 #[cfg(feature = "models")]
@@ -15,6 +16,7 @@ mod tests;
 
 pub use crate::upstream::UpstreamFailure;
 pub use addresses::Addresses;
+pub use departure::Departure;
 pub use guards::{TokenGuard, TokenRefusal};
 pub use routes::{LiveRoute, Upstreams};
 
@@ -25,7 +27,6 @@ use crate::stats::Counters;
 use crate::tls::{Acceptor, IssuedCertificate, IssuedCertificates};
 use crate::upstream::Names;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 /// The live objects of a configuration. All cores share them, without a lock around them.
 #[derive(Debug, Default)]
@@ -48,9 +49,8 @@ pub struct Runtime {
     pub counters: Vec<Arc<Counters>>,
     /// The counters of the control thread; all 0 if there is none.
     pub control: Arc<Counters>,
-    /// Whether the process is about to drain, so that it is not ready any more; the same for all
-    /// configurations of the process.
-    pub leaving: Arc<AtomicBool>,
+    /// How the process is about to end; the same for all configurations of the process.
+    pub departure: Arc<Departure>,
     /// The TLS acceptors of the listeners that use TLS, in the order of the configuration.
     acceptors: Vec<Option<Acceptor>>,
     /// The live parts of the routes, in the order of the configuration.
@@ -93,7 +93,7 @@ impl Runtime {
             addresses: self.addresses.clone(),
             counters: self.counters.clone(),
             control: self.control.clone(),
-            leaving: self.leaving.clone(),
+            departure: self.departure.clone(),
             acceptors,
             routes: routes::join(rules, upstreams, &self.names),
         })

@@ -106,6 +106,8 @@ pub(super) fn confine(config: &Config, files: &[PathBuf]) -> io::Result<()> {
             let _ = CertificateStore::new(&store).create();
             written.push(store);
         }
+        let pid_file = Some(Path::new(&config.pid_file)).filter(|_| !config.pid_file.is_empty());
+        written.extend(pid_file.map(folder_of));
         let read = files.iter().map(|file| folder_of(file));
         let read = read.chain(process.readable.iter().map(PathBuf::from)).collect::<Vec<_>>();
         match restrict_files(&read, &written)? {
@@ -135,6 +137,10 @@ fn folder_of(file: &Path) -> PathBuf {
 fn become_user(name: &str) -> io::Result<()> {
     let unknown = || io::Error::other(format!("process.user: the user {name} does not exist"));
     let user = User::from_name(name)?.ok_or_else(unknown)?;
+    if (unistd::getuid(), unistd::getgid()) == (user.uid, user.gid) {
+        // As after an upgrade: the process was started by one that has become this user.
+        return Ok(());
+    }
     unistd::initgroups(&CString::new(name)?, user.gid)?;
     unistd::setresgid(user.gid, user.gid, user.gid)?;
     Ok(unistd::setresuid(user.uid, user.uid, user.uid)?)

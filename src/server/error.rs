@@ -23,6 +23,12 @@ pub enum Error {
         /// The error of the operating system.
         error: io::Error,
     },
+    /// A socket that another process has passed cannot be used. Holds which one, and why.
+    #[error("inherited sockets: {0}")]
+    Inherited(String),
+    /// The server that this one is to replace has not handed over. Holds why.
+    #[error("the running server has not handed over: {0}")]
+    NotHandedOver(io::Error),
     /// The limit of open files is too low for the configuration.
     #[error("the limit of open files is {limit}, and {needed} are needed; {advice}")]
     OpenFiles {
@@ -54,6 +60,8 @@ impl Error {
             Error::NoIoUring { .. } => 78,
             Error::Config(_) => 2,
             Error::Listen { .. }
+            | Error::Inherited(_)
+            | Error::NotHandedOver(_)
             | Error::OpenFiles { .. }
             | Error::System(..)
             | Error::Failed(_)

@@ -1,15 +1,17 @@
 //! The listening sockets of the reactors.
 
 use super::Error;
+use super::inherited::{Inherited, InheritedSocket};
+use super::socket_file::SocketFile;
 use crate::config::{self, FileMode, ListenAddress};
-use crate::reactor::Listeners;
+use crate::reactor::{ListenSocket, Listeners};
 use crate::uring::sys;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,52 +20,91 @@ use std::time::Duration;
 const RETRIES: u32 = 10;
 const RETRY: Duration = Duration::from_millis(100);
 
+/// A listening socket of the server.
+#[derive(Debug)]
+pub(super) struct BoundSocket {
+    /// The position of its listener in the configuration.
+    pub(super) listener: usize,
+    pub(super) socket: Arc<Socket>,
+    /// The file of a Unix socket that the server removes at the end.
+    pub(super) file: Option<SocketFile>,
+}
+
 /// What the server listens on.
 #[derive(Default)]
 pub(super) struct Listening {
     /// The addresses, in the order of the configuration, with the ports that the kernel chose.
     pub(super) addresses: Vec<ListenAddress>,
-    /// The listening sockets of each reactor, one for each listener.
-    pub(super) sockets: Vec<Listeners>,
-    /// The files of the Unix sockets.
-    pub(super) files: Vec<SocketFile>,
+    pub(super) sockets: Vec<BoundSocket>,
+    /// Sockets of the server that this one replaces, which no listener has taken.
+    pub(super) abandoned: Vec<InheritedSocket>,
 }
 
+/// Listens on the addresses of all listeners: with the inherited sockets of that address if there
+/// are any, else with new ones.
 pub(super) fn listen_all(
     listeners: &[config::Listener],
     reactors: u16,
+    mut inherited: Inherited,
 ) -> Result<Listening, Error> {
-    let sockets = vec![Listeners::new(); usize::from(reactors)];
-    let mut listening = Listening { sockets, ..Listening::default() };
-    for listener in listeners {
-        match &listener.address {
+    let mut listening = Listening::default();
+    for (number, listener) in listeners.iter().enumerate() {
+        let address = &listener.address;
+        // If an IPv4 listener has the same port, an IPv6 socket must not accept IPv4 too.
+        let same = |other: &config::Listener| {
+            other.address.ip().is_some_and(|other| other.is_ipv4())
+                && other.address.port() == address.port()
+        };
+        let only_v6 = listener.v6_only || address.ip().is_some() && listeners.iter().any(same);
+        let mut add = |socket, file| {
+            listening.sockets.push(BoundSocket {
+                listener: number,
+                socket: Arc::new(socket),
+                file,
+            });
+        };
+        let taken = inherited.take(address, only_v6)?;
+        if let Some(first) = taken.first() {
+            tracing::info!(address = %first.bound, sockets = taken.len(), "inherited");
+            listening.addresses.push(first.bound.clone());
+            taken.into_iter().for_each(|it| add(it.socket, it.file));
+            continue;
+        }
+        match address {
             ListenAddress::Ip(address) => {
-                // If an IPv4 listener has the same port, an IPv6 socket must not accept IPv4 too.
-                let same = |other: &config::Listener| {
-                    other.address.ip().is_some_and(|other| other.is_ipv4())
-                        && other.address.port() == address.port()
-                };
-                let only_v6 = listener.v6_only || listeners.iter().any(same);
                 let (bound, sockets) = listen(*address, only_v6, reactors)?;
                 listening.addresses.push(bound.into());
-                for (own, socket) in listening.sockets.iter_mut().zip(sockets) {
-                    own.push(Arc::new(socket));
-                }
+                sockets.into_iter().for_each(|socket| add(socket, None));
             }
             ListenAddress::Unix(path) => {
-                let address = listener.address.clone();
                 let listened = listen_unix(path, listener.mode);
                 let (socket, file) =
                     listened.map_err(|error| Error::Listen { address: address.clone(), error })?;
-                listening.addresses.push(address);
-                listening.files.push(file);
-                // Unix sockets cannot share an address, so all reactors accept from one socket.
-                let socket = Arc::new(socket);
-                listening.sockets.iter_mut().for_each(|own| own.push(socket.clone()));
+                listening.addresses.push(address.clone());
+                add(socket, Some(file));
             }
         }
     }
+    listening.abandoned = inherited.rest()?;
     Ok(listening)
+}
+
+impl Listening {
+    /// The listening sockets of each reactor. Every socket has a reactor that accepts from it, and
+    /// every reactor has a socket of each listener. Reactors share sockets if a listener has fewer
+    /// of them: Unix sockets cannot share an address, and inherited sockets stay as they are,
+    /// because connections could wait in a new one when the process ends before it accepts.
+    pub(super) fn shares(&self, reactors: u16) -> Vec<Listeners> {
+        let mut shares = vec![Listeners::new(); usize::from(reactors)];
+        for listener in 0..self.addresses.len() {
+            let own: Vec<_> = self.sockets.iter().filter(|it| it.listener == listener).collect();
+            for turn in 0..own.len().max(shares.len()) {
+                let (at, socket) = (turn % shares.len(), own[turn % own.len()].socket.clone());
+                shares[at].push(ListenSocket { listener, socket });
+            }
+        }
+        shares
+    }
 }
 
 /// Creates one socket for each reactor on `address`, all sharing its port.
@@ -87,38 +128,13 @@ fn listen(
     Ok((bound, sockets))
 }
 
-/// The file of a Unix socket, which is removed when this is dropped, unless another file has taken
-/// its place.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    /// The device and the number of the file.
-    identity: (u64, u64),
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        let is_ours =
-            fs::symlink_metadata(&self.path).is_ok_and(|it| identity(&it) == self.identity);
-        if is_ours && let Err(error) = fs::remove_file(&self.path) {
-            let path = self.path.display();
-            tracing::warn!(%path, %error, "the socket file cannot be removed");
-        }
-    }
-}
-
-fn identity(file: &fs::Metadata) -> (u64, u64) {
-    (file.dev(), file.ino())
-}
-
 /// Listens on a Unix socket. The permissions are set before the socket listens, so that nobody else
 /// can connect meanwhile.
 fn listen_unix(path: &Path, mode: FileMode) -> io::Result<(Socket, SocketFile)> {
     remove_stale(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let identity = identity(&fs::symlink_metadata(path)?);
-    let file = SocketFile { path: path.to_owned(), identity };
+    let file = SocketFile::of_own(path)?;
     fs::set_permissions(path, Permissions::from_mode(mode.0))?;
     sys::begin_to_listen(&socket)?;
     Ok((socket, file))
@@ -169,6 +185,7 @@ fn connect(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     const MODE: FileMode = FileMode(0o660);
     use std::os::unix::net::{UnixListener, UnixStream};
@@ -200,6 +217,46 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop((socket, file));
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn unix_socket_file_of_another_server_is_removed_by_its_owner_only() {
+        let folder = Folder::new("owner");
+        let path = folder.0.join("s");
+        let (_socket, mut file) = listen_unix(&path, MODE).unwrap();
+        let mut other = SocketFile::of_other(path.clone(), file.identity());
+        file.disown();
+        drop(file);
+        assert!(path.exists());
+        other.own();
+        drop(other);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn listen_shares_give_every_reactor_and_every_socket_a_partner() {
+        for (count, reactors) in [(1, 1), (1, 3), (2, 3), (3, 3), (4, 3), (7, 2)] {
+            let mut listening = Listening::default();
+            for listener in 0..2 {
+                listening.addresses.push("127.0.0.1:0".parse().unwrap());
+                for _ in 0..count {
+                    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+                    let socket = Arc::new(socket);
+                    listening.sockets.push(BoundSocket { listener, socket, file: None });
+                }
+            }
+            let shares = listening.shares(reactors);
+            assert_eq!(shares.len(), usize::from(reactors));
+            for listener in 0..2 {
+                let has = |share: &Listeners| share.iter().any(|it| it.listener == listener);
+                assert!(shares.iter().all(has), "{count} {reactors}");
+            }
+            for bound in &listening.sockets {
+                let is_same = |it: &ListenSocket| Arc::ptr_eq(&it.socket, &bound.socket);
+                let taken = shares.iter().filter(|share| share.iter().any(is_same)).count();
+                assert!(taken >= 1 && (count < reactors.into() || taken == 1));
+            }
+        }
     }
 
     #[test]

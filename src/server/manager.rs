@@ -13,12 +13,14 @@ pub(super) struct ServiceManager {
     fed: Option<Instant>,
     /// Whether the last message could not be sent.
     has_failed: bool,
+    /// Whether another process reports to the service manager now.
+    is_replaced: bool,
 }
 
 impl ServiceManager {
     pub(super) fn from_environment() -> ServiceManager {
         let watchdog = sd_notify::watchdog_enabled();
-        ServiceManager { watchdog, fed: None, has_failed: false }
+        ServiceManager { watchdog, fed: None, has_failed: false, is_replaced: false }
     }
 
     /// The server accepts connections, or has reloaded its configuration.
@@ -39,6 +41,12 @@ impl ServiceManager {
         self.send(&[NotifyState::Stopping]);
     }
 
+    /// From now on the process `pid` is the service, and reports. This one sends nothing more.
+    pub(super) fn hand_over(&mut self, pid: u32) {
+        self.send(&[NotifyState::MainPid(pid)]);
+        (self.is_replaced, self.watchdog) = (true, None);
+    }
+
     /// The time within which [`feed`](Self::feed) must be called again, if there is a watchdog.
     pub(super) fn interval(&self) -> Option<Duration> {
         self.watchdog.map(|watchdog| watchdog / 3)
@@ -54,6 +62,9 @@ impl ServiceManager {
     }
 
     fn send(&mut self, states: &[NotifyState<'_>]) {
+        if self.is_replaced {
+            return;
+        }
         self.note(sd_notify::notify(states));
     }
 

@@ -1,64 +1,109 @@
-//! The server as a process: signals, reloads of its files, supervision, and what it prints.
+//! The server as a process: its start, its end, and what it prints.
 
+use super::attendant::{Attendant, EndReason, ServerEvent, Upgrades, end_at_once};
+use super::inherited::Inherited;
 use super::manager::ServiceManager;
+use super::pid_file::PidFile;
+use super::take_over::Predecessor;
+use super::upgrade::Program;
 use super::watch::{self, Watch};
 use super::{ConfigSource, Error, Server};
 use crate::config::{AppConfig, Config, ListenAddress, Overrides};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
 
 /// Serves until SIGTERM or SIGINT. Then the readiness page answers 503 while connections are
 /// accepted for `lame_duck_s` more; then it drains. A second such signal ends the process at once
 /// with exit code 130. SIGUSR1 logs the counters. SIGHUP, or a change of a watched file, reloads
-/// the configuration from `source`.
+/// the configuration from `source`. SIGUSR2 starts the program again, as it is on disk then; when
+/// it is ready, it takes over the listening sockets, and this process drains.
 ///
 /// # Errors
 /// The server cannot start, or a reactor or another thread has failed.
 pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     watch::catch_panics();
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGHUP])
+    let predecessor = Predecessor::from_environment()?;
+    let inherited = match &predecessor {
+        Some(predecessor) => predecessor.sockets()?,
+        None => Inherited::from_environment()?,
+    };
+    let program = Program::of_this_process();
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1, SIGUSR2, SIGHUP])
         .map_err(|e| Error::System("cannot catch signals", e))?;
     let hello = Greeting::new(&config);
     let config = config.with(Overrides::default()).map_err(Error::Config)?;
     let files = source.as_ref().map(ConfigSource::files).unwrap_or_default();
-    let server = Server::launch(config, Some(&files))?;
+    let mut server = Server::launch(config, Some(&files), inherited)?;
     hello.print(&server);
     log_start(&server);
-    let (caught, received) = mpsc::channel();
-    let handle = signals.handle();
+    let (report, received) = mpsc::channel();
+    let (caught, handle) = (report.clone(), signals.handle());
     std::thread::spawn(move || {
         for signal in signals.forever() {
-            if caught.send(signal).is_err() {
+            if caught.send(ServerEvent::Signal(signal)).is_err() {
                 return;
             }
         }
     });
-    let manager = ServiceManager::from_environment();
-    let watch = Watch::new();
-    let mut attendant = Attendant { server, source, signals: received, watch, manager };
+    // What can fail comes before the hand-over, after which nobody else serves.
+    let pid_file = prepare_pid_file(&server.env.config.pid_file)?;
+    if let Some(predecessor) = predecessor {
+        predecessor.replace(&mut server)?;
+    }
+    if let Some(Err(error)) = pid_file.as_ref().map(PidFile::publish) {
+        tracing::error!(%error, "pid_file cannot be written");
+    }
+    let upgrades = Upgrades { program, running: None, report };
+    let (manager, watch) = (ServiceManager::from_environment(), Watch::new());
+    let mut attendant =
+        Attendant { server, source, events: received, watch, manager, pid_file, upgrades };
     attendant.manager.ready();
-    let ended = attendant.attend().and_then(|signal| attendant.leave(signal));
+    let ended = attendant.attend().and_then(|reason| attendant.leave(&reason).map(|()| reason));
+    attendant.upgrades.abort();
     if let Err(error) = &ended {
         tracing::error!(%error, "draining");
         attendant.manager.stopping();
     }
-    let Attendant { mut server, signals, .. } = attendant;
+    let Attendant { mut server, events, pid_file, .. } = attendant;
     server.stop();
-    std::thread::spawn(move || {
-        while let Ok(signal) = signals.recv() {
-            if matches!(signal, SIGTERM | SIGINT) {
-                end_at_once();
-            }
-        }
-    });
+    let is_replaced = matches!(ended, Ok(EndReason::Replaced));
+    std::thread::spawn(move || end_by_signal(&events, is_replaced));
     // The error of the reactor itself is more specific than the message that one has ended.
     let outcome = server.join();
     handle.close();
+    drop(pid_file);
     server.log_counts("stopped");
-    outcome.and(ended)
+    outcome.and(ended.map(drop))
+}
+
+/// Ends the process at a SIGTERM or SIGINT during the drain. The first one is expected, and only
+/// logged, if the drain has another cause.
+fn end_by_signal(events: &mpsc::Receiver<ServerEvent>, mut is_first: bool) {
+    while let Ok(event) = events.recv() {
+        match event {
+            ServerEvent::Signal(signal @ (SIGTERM | SIGINT)) if !is_first => {
+                tracing::warn!(signal, "ended in the drain");
+                end_at_once();
+            }
+            ServerEvent::Signal(signal @ (SIGTERM | SIGINT)) => {
+                tracing::info!(signal, "already draining; a second signal ends the process");
+                is_first = false;
+            }
+            ServerEvent::Signal(SIGUSR2) => tracing::warn!("no upgrade: this process drains"),
+            _ => {}
+        }
+    }
+}
+
+fn prepare_pid_file(path: &str) -> Result<Option<PidFile>, Error> {
+    if path.is_empty() {
+        return Ok(None);
+    }
+    let prepared = PidFile::prepare(Path::new(path));
+    prepared.map(Some).map_err(|error| Error::System("cannot write pid_file", error))
 }
 
 fn log_start(server: &Server) {
@@ -74,98 +119,6 @@ fn log_start(server: &Server) {
         fixed_bytes_per_reactor = server.driver.fixed_bytes,
         "started"
     );
-}
-
-fn end_at_once() -> ! {
-    std::process::exit(130)
-}
-
-/// The maximum interval at which the configuration files and the threads are checked.
-const ATTENTION: Duration = Duration::from_millis(500);
-
-/// What the main thread attends to while the reactors serve.
-struct Attendant {
-    server: Server,
-    source: Option<ConfigSource>,
-    signals: mpsc::Receiver<i32>,
-    watch: Watch,
-    manager: ServiceManager,
-}
-
-impl Attendant {
-    /// Waits for the signal that ends the server, and returns it. Handles other signals and changed
-    /// files meanwhile.
-    ///
-    /// # Errors
-    /// A thread has ended, panicked, or stopped responding.
-    fn attend(&mut self) -> Result<i32, Error> {
-        loop {
-            if let Some(signal) = self.look(ATTENTION)? {
-                return Ok(signal);
-            }
-        }
-    }
-
-    /// After the `signal` that ends the server: is not ready any more, and serves on for
-    /// `lame_duck_s`. A second such signal ends the process.
-    ///
-    /// # Errors
-    /// As for [`attend`](Self::attend).
-    fn leave(&mut self, signal: i32) -> Result<(), Error> {
-        self.manager.stopping();
-        self.server.leave();
-        let lame_duck_s = self.server.env.config.lame_duck_s;
-        if lame_duck_s > 0 {
-            tracing::info!(signal, lame_duck_s, "not ready any more");
-            let end = Instant::now() + Duration::from_secs(lame_duck_s);
-            loop {
-                let left = end.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    break;
-                }
-                if self.look(left.min(ATTENTION))?.is_some() {
-                    self.server.stop();
-                    end_at_once();
-                }
-            }
-        }
-        tracing::info!(signal, "draining");
-        Ok(())
-    }
-
-    /// Waits up to `limit` for a signal, handles it, and then checks the files, the threads and
-    /// the watchdog. Returns a signal that ends the server.
-    fn look(&mut self, limit: Duration) -> Result<Option<i32>, Error> {
-        let limit = self.manager.interval().map_or(limit, |interval| interval.min(limit));
-        let signal = match self.signals.recv_timeout(limit) {
-            Ok(signal @ (SIGTERM | SIGINT)) => return Ok(Some(signal)),
-            Ok(signal) => Some(signal),
-            Err(mpsc::RecvTimeoutError::Disconnected) => {
-                return Err(Error::Failed("the thread that waits for signals has ended"));
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => None,
-        };
-        if signal == Some(SIGUSR1) {
-            self.server.log_counts("counters");
-        }
-        let is_asked = signal == Some(SIGHUP);
-        if let Some(source) = &mut self.source
-            && (source.has_changed() || is_asked)
-        {
-            self.manager.reloading();
-            self.server.reload(source);
-            self.manager.ready();
-        } else if is_asked {
-            // Without the two messages, `systemctl reload` would wait for its timeout.
-            self.manager.reloading();
-            tracing::warn!("there is no configuration file to reload");
-            self.manager.ready();
-        }
-        if self.watch.look(&self.server.threads())? {
-            self.manager.feed();
-        }
-        Ok(None)
-    }
 }
 
 /// The text that the program prints when it serves.

@@ -83,6 +83,7 @@ impl ConfigSource {
             ("threads", was.threads != config.threads || was.pin != config.pin),
             ("io", was.io != config.io),
             ("drain_s", was.drain_s != config.drain_s),
+            ("pid_file", was.pid_file != config.pid_file),
             ("listeners", listening(was) != listening(config)),
             ("process", was.process != config.process),
             ("log", was.log != config.log),
@@ -129,7 +130,8 @@ mod tests {
         let mut fixed = config;
         fixed.threads += 1;
         fixed.drain_s += 1;
-        assert_eq!(source.needing_restart(&fixed), ["threads", "drain_s"]);
+        fixed.pid_file = "/run/polycast.pid".to_owned();
+        assert_eq!(source.needing_restart(&fixed), ["threads", "drain_s", "pid_file"]);
         let mut dialect_kind = Config::demo();
         dialect_kind.apps[0].dialect = crate::config::AppDialect::Broadcastt;
         assert_eq!(source.needing_restart(&dialect_kind), ["apps.dialect"]);

@@ -37,6 +37,19 @@ fn queued(session: &mut Session) -> Vec<u8> {
     bytes
 }
 
+/// Steps the session through these bytes.
+fn feed(session: &mut Session, bytes: &[u8], core: &mut Core) {
+    let (mut bytes, mut taken) = (bytes.to_vec(), 0);
+    for _ in 0..8 {
+        let (more, step) = session.step(&mut bytes[taken..], &mut core.cx());
+        taken += more;
+        if step == Step::Need && taken == bytes.len() {
+            return session.settle(&mut core.cx());
+        }
+    }
+    panic!("the input is not taken");
+}
+
 /// The messages to the other leg in a list of effects, each with the leg that sends it.
 fn peer_messages(effects: &mut EffectList) -> Vec<(Slot, Slot, String)> {
     let text = |effect| match effect {
@@ -110,8 +123,33 @@ fn session_event_of_another_stage_changes_nothing() {
     http.on(SessionEvent::Connected(Ok(())), &mut core.cx());
     assert_eq!((http.link.ending(), http.link.queued_bytes()), (Ending::Open, 0));
     // The server's own reasons end an idle HTTP connection.
-    http.on(SessionEvent::CloseFor(Why::Draining), &mut core.cx());
+    http.on(SessionEvent::CloseFor(Why::Silent), &mut core.cx());
     assert_eq!((http.link.ending(), http.link.queued_bytes()), (Ending::Flush, 0));
+}
+
+#[test]
+fn session_drain_spares_requests_that_are_on_their_way() {
+    let mut core = Core::new();
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    let mut http = Session::new(peer, 0, core.cx().now, &core.env);
+    let mut drain = |http: &mut Session| {
+        http.on(SessionEvent::CloseFor(Why::Draining), &mut core.cx());
+        http.link.ending()
+    };
+    assert_eq!(drain(&mut http), Ending::Open, "the first pass");
+    assert_eq!(drain(&mut http), Ending::Flush, "the second pass");
+    let mut core = Core::new();
+    let mut http = Session::new(peer, 0, core.cx().now, &core.env);
+    feed(&mut http, b"GET /live HTTP/1.1\r\nHost: h\r\n", &mut core);
+    for _ in 0..3 {
+        http.on(SessionEvent::CloseFor(Why::Draining), &mut core.cx());
+        assert_eq!(http.link.ending(), Ending::Open, "a part of a request");
+    }
+    core.env.runtime.departure.be_replaced();
+    feed(&mut http, b"\r\n", &mut core);
+    let text = String::from_utf8_lossy(&queued(&mut http)).into_owned();
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("Connection: close"), "{text}");
+    assert_eq!(http.link.ending(), Ending::Flush);
 }
 
 #[test]

@@ -4,6 +4,8 @@ use crate::time::Now;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Connections that the kernel completes and queues before they are accepted.
@@ -31,6 +33,28 @@ pub fn listen(address: SocketAddr, only_v6: bool, shared: bool) -> io::Result<So
 /// Lets a bound socket take connections. `net.core.somaxconn` bounds how many of them can wait.
 pub fn begin_to_listen(socket: &Socket) -> io::Result<()> {
     socket.listen(BACKLOG)
+}
+
+/// The number of the first descriptor that a service manager passes.
+pub const LISTEN_FDS_START: RawFd = 3;
+
+/// The descriptors that a service manager passes with `LISTEN_FDS`, with their names. None if
+/// `LISTEN_PID` is not this process, and none in later calls. Call it before other code of this
+/// process opens descriptors.
+///
+/// # Errors
+/// A variable is malformed, or a descriptor is not open.
+pub fn take_listen_fds() -> io::Result<Vec<(OwnedFd, String)>> {
+    static ARE_TAKEN: AtomicBool = AtomicBool::new(false);
+    if ARE_TAKEN.swap(true, Ordering::AcqRel) {
+        return Ok(Vec::new());
+    }
+    let passed = sd_notify::listen_fds_with_names()?.map(|(descriptor, name)| {
+        // SAFETY: the descriptor is open, because it has been set to close on exec. The variables
+        // say that it was passed to this process, so nothing else owns it, and this code runs once.
+        (unsafe { OwnedFd::from_raw_fd(descriptor) }, name)
+    });
+    Ok(passed.collect())
 }
 
 /// A limit of this process.

@@ -147,14 +147,16 @@ fn packaging_systemd_unit_is_one() {
     }
     assert!(text("systemd/polycast.sysusers").contains("\nu polycast "));
     let mut verify = Command::new("systemd-analyze");
-    verify.args(["verify", "--man=no"]).arg(path("systemd/polycast.service"));
+    verify.args(["verify", "--man=no"]);
+    verify.args([path("systemd/polycast.service"), path("systemd/polycast.socket")]);
     let Ok(output) = verify.output() else {
         return println!("SKIPPED: there is no systemd-analyze");
     };
     let messages = String::from_utf8_lossy(&output.stderr);
     // The program is not installed, and systemd before 253 does not know this type.
     let expected = ["is not executable", "Failed to parse service type, ignoring: notify-reload"];
-    let is_about_unit = |line: &&str| line.contains("polycast.service");
+    let is_about_unit =
+        |line: &&str| line.contains("polycast.service") || line.contains("polycast.socket");
     let wrong: Vec<&str> = messages
         .lines()
         .filter(is_about_unit)

@@ -6,7 +6,7 @@ use super::respond::{REJECTED, ResponseOptions, error, push, refuse, router, sen
 use super::transition::Transition;
 use super::{cors, events, route, upgrade};
 use crate::config;
-use crate::dialect::{self, Answered};
+use crate::dialect::{self, Answered, Why};
 use crate::gateway;
 use crate::gateway::forwarded::MalformedForwarding;
 use crate::http::{self, Phase, Request, RequestEvent, Response};
@@ -15,7 +15,6 @@ use crate::session::ending::{Ending, Progress};
 use crate::session::front::Front;
 use crate::session::{Context, SessionEvent};
 use crate::time::Deadline;
-use std::sync::atomic::Ordering;
 
 /// The maximum length of a request body that is read although no endpoint uses it, in bytes.
 /// Reading a short body keeps the connection usable.
@@ -32,6 +31,8 @@ pub(crate) struct Requests {
     pub(crate) front: Option<Front>,
     /// Whether the head of the request whose body is being read was checked.
     head_checked: bool,
+    /// Whether the drain has passed this connection once, which closes it the next time.
+    passed_by_drain: bool,
 }
 
 impl Requests {
@@ -73,6 +74,8 @@ impl Requests {
             }
             RequestEvent::Request(mut request) => {
                 self.had_request = true;
+                // Its client sends the next request to the server that takes over.
+                request.keep_alive &= !(cx.draining || cx.env.runtime.departure.is_leaving());
                 let room = self.replies.is_empty().then_some(&mut *out);
                 match open_or_answer(&mut request, room, cx) {
                     Ok(reply) => self.replies.push(reply),
@@ -230,8 +233,13 @@ impl Requests {
             SessionEvent::Answered { ticket, part, answer } => {
                 self.replies.answered(ticket, part, answer);
             }
-            SessionEvent::CloseFor(_) if self.replies.is_empty() => {
-                return Progress::End(Ending::Flush);
+            SessionEvent::CloseFor(why) if self.replies.is_empty() => {
+                // A request that is on its way, or has arrived in part, is answered. The deadlines
+                // of the request and of the drain bound the time.
+                let is_spared = why == Why::Draining
+                    && (!self.passed_by_drain || self.reader.phase() != Phase::Idle);
+                self.passed_by_drain = true;
+                return if is_spared { Progress::Need } else { Progress::End(Ending::Flush) };
             }
             SessionEvent::OutOfMemory if self.replies.is_empty() => {
                 let answer = Response::text(503, "the server is short of memory\n");
@@ -399,6 +407,8 @@ fn dispatch(
         Some(endpoint) if endpoint.has_api() => {
             let (mut out, mut closing) = (Vec::new(), None);
             let mut context = context(&mut out, None, &mut closing, cx);
+            // Nobody is to lose a request because of an upgrade.
+            context.draining &= !context.env.runtime.departure.is_replaced();
             dialect::request(&mut context, endpoint, request)
         }
         // Over HTTP/1.1 this request has been opened as a stream already.
@@ -421,6 +431,7 @@ fn page(
     cx: &Context<'_>,
 ) -> Option<gateway::Page> {
     let env = cx.env;
+    let departure = &env.runtime.departure;
     let visit = gateway::Visit {
         peer: cx.peer.ip(),
         config: &env.config,
@@ -429,7 +440,7 @@ fn page(
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
         issued: &env.runtime.issued,
-        leaving: cx.draining || env.runtime.leaving.load(Ordering::Relaxed),
+        leaving: !departure.is_replaced() && (cx.draining || departure.is_leaving()),
         now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)

@@ -63,13 +63,13 @@ fn leaving_second_signal_ends_the_lame_duck_time_at_once() {
 }
 
 /// The socket of a service manager.
-struct Manager {
+pub struct Manager {
     socket: UnixDatagram,
-    path: PathBuf,
+    pub path: PathBuf,
 }
 
 impl Manager {
-    fn new(name: &str) -> Manager {
+    pub fn new(name: &str) -> Manager {
         let path = std::env::temp_dir().join(format!("polycast-{}-{name}", std::process::id()));
         let _ = fs::remove_file(&path);
         let socket = UnixDatagram::bind(&path).unwrap();
@@ -78,7 +78,7 @@ impl Manager {
     }
 
     /// Starts the program below this service manager.
-    fn start(&self, name: &str, variables: &[(&str, &str)]) -> Process {
+    pub fn start(&self, name: &str, variables: &[(&str, &str)]) -> Process {
         let log =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live").join(format!("{name}.log"));
         let mut command = command(name, BASE);
@@ -87,7 +87,7 @@ impl Manager {
         Process::spawn(command, log)
     }
 
-    fn message(&self) -> String {
+    pub fn message(&self) -> String {
         self.receive().expect("a message from the server")
     }
 
@@ -103,7 +103,7 @@ impl Manager {
     }
 
     /// The next message within this time.
-    fn message_within(&self, limit: Duration) -> Option<String> {
+    pub fn message_within(&self, limit: Duration) -> Option<String> {
         self.socket.set_read_timeout(Some(limit)).unwrap();
         self.receive().ok()
     }

@@ -1,5 +1,6 @@
 //! The whole server over real TCP, on io_uring or, with POLYCAST_TEST_IO=epoll, on epoll.
 
+mod activation;
 mod apicurio;
 mod basics;
 pub(crate) mod child;
@@ -26,6 +27,8 @@ mod slow;
 mod stream;
 mod survival;
 mod tls;
+mod upgrade;
+mod upgrade_load;
 mod webhooks;
 mod zenith;
 mod zilla;

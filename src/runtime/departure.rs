@@ -1,0 +1,34 @@
+//! How the process is about to end.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// How the process is about to end, which the main thread says before the drain begins.
+#[derive(Debug, Default)]
+pub struct Departure {
+    leaving: AtomicBool,
+    replaced: AtomicBool,
+}
+
+impl Departure {
+    /// The process is about to drain.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// The process is about to drain, and another one has taken over its listening sockets, so that
+    /// the address is ready.
+    pub fn be_replaced(&self) {
+        self.replaced.store(true, Ordering::Relaxed);
+        self.leave();
+    }
+
+    /// Whether the process is about to drain.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// Whether another process has taken over the listening sockets.
+    pub fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Relaxed)
+    }
+}

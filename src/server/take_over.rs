@@ -1,0 +1,88 @@
+//! The start of a server that replaces a running one.
+
+use super::channel::{SocketEntry, UpgradeChannel, UpgradeMessage};
+use super::inherited::{Inherited, SocketOrigin};
+use super::socket_file::SocketFile;
+use super::{Error, Server};
+use crate::config::ListenAddress;
+use rustix::net::sockopt::socket_acceptconn;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// The variable with which a server starts the one that replaces it. The value is the number of its
+/// process. The name is none that sets a key of the configuration.
+pub(super) const VARIABLE: &str = "UPGRADE_POLYCAST_PID";
+/// How long the running server has for each step that does not depend on the new one.
+const STEP: Duration = Duration::from_secs(10);
+/// How long a new server waits for the message that it may accept. The running one ends it earlier
+/// if it does not want it any more.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// The server that this one replaces.
+pub(super) struct Predecessor {
+    channel: UpgradeChannel,
+    /// The number of its process, in text.
+    pid: String,
+}
+
+impl Predecessor {
+    /// The running server, if it has started this process.
+    ///
+    /// # Errors
+    /// Standard input is not the channel to it.
+    pub(super) fn from_environment() -> Result<Option<Predecessor>, Error> {
+        let Ok(pid) = std::env::var(VARIABLE) else { return Ok(None) };
+        let input = io::stdin().as_fd().try_clone_to_owned().map_err(Error::NotHandedOver)?;
+        if let Err(error) = socket_acceptconn(&input) {
+            let text = format!("{VARIABLE} is set, and standard input is no socket: {error}");
+            return Err(Error::NotHandedOver(io::Error::other(text)));
+        }
+        Ok(Some(Predecessor { channel: UpgradeChannel::new(input), pid }))
+    }
+
+    /// The listening sockets of the running server.
+    ///
+    /// # Errors
+    /// The running server does not send them in time, or they cannot be used.
+    pub(super) fn sockets(&self) -> Result<Inherited, Error> {
+        let received = self.channel.receive_sockets(Instant::now() + STEP);
+        let received = received.map_err(Error::NotHandedOver)?;
+        let origins = received.into_iter().map(|(entry, socket)| Ok((socket, origin(entry)?)));
+        let origins: Result<Vec<(OwnedFd, SocketOrigin)>, Error> = origins.collect();
+        Inherited::from_server(origins?)
+    }
+
+    /// Reports that `server` is set up, waits until the running server does not accept any more,
+    /// and begins to accept. Returns when the running server has told the service manager.
+    ///
+    /// # Errors
+    /// The running server has ended, or does not want to be replaced any more.
+    pub(super) fn replace(self, server: &mut Server) -> Result<(), Error> {
+        let begin = Instant::now();
+        let report = |message| self.channel.send(message, &[], STEP);
+        let wait = |message, limit| self.channel.expect(message, Instant::now() + limit);
+        let accepted =
+            report(&UpgradeMessage::Ready).and_then(|()| wait(&UpgradeMessage::Accept, LONGEST));
+        accepted.map_err(Error::NotHandedOver)?;
+        server.own_files();
+        server.accept_connections();
+        tracing::info!(from = self.pid, waited_ms = begin.elapsed().as_millis(), "has taken over");
+        // From now on this server serves whether the earlier one answers or not.
+        let released =
+            report(&UpgradeMessage::Serving).and_then(|()| wait(&UpgradeMessage::Released, STEP));
+        if let Err(error) = released {
+            tracing::warn!(%error, "the replaced server does not confirm that it drains");
+        }
+        Ok(())
+    }
+}
+
+fn origin(entry: SocketEntry) -> Result<SocketOrigin, Error> {
+    let configured: ListenAddress = entry.address.parse().map_err(|_| {
+        Error::Inherited(format!("{} is not the address of a listener", entry.address))
+    })?;
+    let path = configured.path().map(ToOwned::to_owned);
+    let file = path.zip(entry.file).map(|(path, identity)| SocketFile::of_other(path, identity));
+    Ok(SocketOrigin { configured, group: entry.listener, file })
+}
