@@ -124,7 +124,7 @@ class ChartTest(unittest.TestCase):
         port = free_port()
         file = self.server_reads(render(APP), [("0.0.0.0:6001", f"127.0.0.1:{port}")])
         server = Server(self, port, os.environ["POLYCAST"], "--config", file, "--threads", "1",
-                        env={**Server.VARIABLES, "POLYCAST_METRICS_TOKEN": "a-token-of-28-characters-here"})
+                        env={**Server.VARIABLES, "POLYCAST_METRICS__TOKEN": "a-token-of-28-characters-here"})
         self.assertEqual(server.delivers("hello"), "hello")
         # As a ServiceMonitor reads it, and with the metric that the autoscaler uses.
         request = urllib.request.Request(
@@ -177,7 +177,7 @@ class ChartTest(unittest.TestCase):
         endpoint = monitor["spec"]["endpoints"][0]
         self.assertEqual((endpoint["interval"], endpoint["scheme"]), ("15s", "https"))
         self.assertEqual(endpoint["authorization"]["credentials"], {
-            "name": "a-token", "key": "POLYCAST_METRICS_TOKEN",
+            "name": "a-token", "key": "POLYCAST_METRICS__TOKEN",
         })
         # The certificate is a file of this repository here.
         fixtures = ROOT / "tests/fixtures"

@@ -41,9 +41,6 @@ drain_s = {{ .Values.drainSeconds | int }}
 [log]
 format = "json"
 
-[metrics]
-token = "${POLYCAST_METRICS_TOKEN:-}"
-
 [[listeners]]
 address = "{{ .Values.address }}:6001"
 {{- if .Values.tls.existingSecret }}
