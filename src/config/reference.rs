@@ -4,6 +4,7 @@
 //! This file decides the order and the form of the sections. Names, documentation, ranges, kinds
 //! and defaults come from the sections.
 
+mod headers;
 mod prose;
 
 use std::fmt::Write;
@@ -26,36 +27,11 @@ use crate::settings::pattern::Pattern;
 use crate::settings::range::size_text;
 use crate::settings::secret::Secret;
 use crate::settings::section::{Key, Section, inline_all};
+use headers::{HEADER, PAGE_HEADER};
 use prose::{comment, commented_out, flow, paragraphs, plain};
 
 /// The size from which the example file writes a number of bytes with a unit.
 const UNIT_BYTES: u64 = 16 * 1024;
-
-const HEADER: &str = "\
-polycast: every configuration key, with its default.
-
-Start the server with `polycast --config polycast.toml`; check a file with `polycast check
-polycast.toml`. YAML files with the same keys work too (.yaml or .yml).
-
-Every string value may contain ${NAME} or ${NAME:-default}, which is replaced from the
-environment, ${file:PATH}, which is replaced by the content of the file without the line break at
-its end, and ${credential:NAME}, the same for a credential of systemd; a literal $ is written $$. A
-number or boolean may be written as a string, so that it can come from a variable:
-threads = \"${THREADS:-0}\". Sizes are integers in bytes, or strings with a unit: B, KiB, MiB, GiB,
-KB, MB, GB. Only [[apps]] has no default. File names are relative to the folder of this file.
-
-The environment variable POLYCAST_SECTION__KEY sets a key in place of this file, such as
-POLYCAST_LOG__LEVEL or POLYCAST_LISTENERS__0__ADDRESS: see docs/environment.md.
-
-This file is made by `polycast config example`; docs/configuration.md has the same keys as tables.";
-
-const PAGE_HEADER: &str = "\
-# Configuration
-
-Every key of a configuration file, by section. `polycast.example.toml` has the same keys as a file
-that can be edited. Values of keys without a default are examples. The type `size` is an integer in
-bytes, or a text with a unit such as `\"64KiB\"`. This page is made by `polycast config reference`.
-";
 
 /// The tokens, back ends, feeds and topics of the example of the Zenith section.
 const ZENITH: &str = r#"
