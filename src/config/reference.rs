@@ -447,6 +447,7 @@ pub(super) fn sample() -> Config {
     let link = ChannelLink { views: vec![LinkEnd::default()], ..ChannelLink::default() };
     let mut listener = Listener::default();
     listener.tls.certificates = vec![Certificate::default()];
+    listener.tls.acme = Some(Box::default());
     Config {
         listeners: vec![listener],
         guards: vec![guard],
