@@ -171,9 +171,9 @@ fn top(options: &mut Options, draft: &mut Draft) -> Result<(), Error> {
     let is_soketi = options.server == ForeignServer::Soketi;
     if let Some(prefix) = options.take("path_prefix") {
         let path = prefix.text()?;
-        let path = path.trim_end_matches('/');
+        let path = path.trim_matches('/');
         if !path.is_empty() {
-            draft.set("pusher.path_prefix", path);
+            draft.set("pusher.path_prefix", format!("/{path}"));
         }
     }
     if let Some(debug) = options.take("debug")
