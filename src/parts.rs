@@ -10,6 +10,8 @@ use std::fmt;
 /// An optional part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptionalPart {
+    /// Clusters of several nodes on NATS JetStream.
+    ClusterNats,
     /// Configuration files of Zilla.
     ImportZilla,
     /// Models with a schema (JSON Schema, Avro, Protocol Buffers), catalogs and schema registries.
@@ -26,7 +28,8 @@ pub enum OptionalPart {
 
 impl OptionalPart {
     /// All parts, by name.
-    pub const ALL: [OptionalPart; 6] = [
+    pub const ALL: [OptionalPart; 7] = [
+        OptionalPart::ClusterNats,
         OptionalPart::ImportZilla,
         OptionalPart::Models,
         OptionalPart::Pkcs12,
@@ -47,6 +50,7 @@ impl OptionalPart {
 
     fn entry(self) -> (&'static str, bool) {
         match self {
+            OptionalPart::ClusterNats => ("cluster-nats", cfg!(feature = "cluster-nats")),
             OptionalPart::ImportZilla => ("import-zilla", cfg!(feature = "import-zilla")),
             OptionalPart::Models => ("models", cfg!(feature = "models")),
             OptionalPart::Pkcs12 => ("pkcs12", cfg!(feature = "pkcs12")),

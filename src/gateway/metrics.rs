@@ -18,7 +18,11 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 16] = [
+const GAUGES: [&str; 20] = [
+    "cluster_up",
+    "cluster_position",
+    "cluster_lag_ms",
+    "cluster_held_bytes",
     "connections",
     "event_streams",
     "upstreams",
@@ -116,7 +120,7 @@ fn text(
     for (id, counts) in apps {
         out.sample(&name, &[("app", id)], counts.dropped_hooks);
     }
-    turns::write(&mut out, cores);
+    turns::write(&mut out, cores, control);
     if config.metrics.zilla {
         streams::write(&mut out, config, cores);
     }

@@ -85,6 +85,7 @@ impl ConfigSource {
             ("drain_s", was.drain_s != config.drain_s),
             ("listeners", listening(was) != listening(config)),
             ("process", was.process != config.process),
+            ("cluster", was.cluster != config.cluster),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.dialect", spoken_otherwise(was, config)),

@@ -420,7 +420,9 @@ fn page(
         control: &env.runtime.control,
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
-        leaving: cx.draining || env.runtime.leaving.load(Ordering::Relaxed),
+        leaving: cx.draining
+            || env.runtime.leaving.load(Ordering::Relaxed)
+            || !env.runtime.cluster.is_ready(),
         now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)

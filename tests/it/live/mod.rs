@@ -3,6 +3,7 @@
 mod apicurio;
 mod basics;
 mod child;
+mod cluster;
 mod compress;
 mod confined;
 mod environment;
