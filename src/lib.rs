@@ -10,6 +10,7 @@
 //! | 9 | [`control`] | one thread on an async runtime for the outside world: webhooks, nodes |
 //! | 8 | [`reactor`] | the event loop of one core, which owns its driver and its shard |
 //! | 7 | [`shard`] | everything that one core owns above its driver: sessions, hub, timers |
+//! | 6 | [`cluster`] | several nodes on the log of one engine: entries, appends, position |
 //! | 6 | [`session`] | one connection: http, upgrade, ws, dialect; write queue; deadlines |
 //! | 5 | [`dialect`], [`gateway`] | the protocols inside messages; the routing of requests |
 //! | 4 | [`runtime`] | what is live of a configuration: guards, models, pools, TLS; reload |
@@ -37,6 +38,7 @@
 pub mod dialect;
 
 pub mod claims;
+pub mod cluster;
 pub mod codec;
 pub mod config;
 pub mod control;

@@ -64,6 +64,9 @@ pub const CHANNEL_EVENT_QUEUE: usize = 1024;
 pub const COMMAND_QUEUE: usize = 64;
 /// The number of subscribers up to which every change of a channel's subscriber count is an event.
 pub const COUNT_SMALL: u64 = 100;
+/// The capacity of the queue of proposals from one core to the thread that follows the cluster's
+/// log, and of the queue back.
+pub const CLUSTER_QUEUE: usize = 4096;
 /// The minimum time between two subscriber count events of a channel with more subscribers than
 /// [`COUNT_SMALL`], in milliseconds.
 pub const COUNT_EVERY_MS: u64 = 5_000;

@@ -23,6 +23,9 @@ pub(crate) static LOG_WRITE_ERRORS: AtomicU64 = AtomicU64::new(0);
 
 /// The maximum number of lines that wait to be written.
 const QUEUE_LINES: usize = 1024;
+/// Directives in front of the configured ones, which may name the same targets: the client of the
+/// cluster's engine logs each attempt to connect, and what matters is logged by the cluster.
+const QUIET_TARGETS: &str = "async_nats=off";
 /// How long the process waits before its exit for the lines in the queue.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -43,7 +46,7 @@ pub(crate) fn start(log: &Log, namespace: &str) -> Vec<Flush> {
         let is_event = is_event.with_max_level_hint(LevelFilter::DEBUG);
         EventLines::new(namespace, lines).with_filter(is_event)
     });
-    let text = text.with_filter(EnvFilter::new(&log.level));
+    let text = text.with_filter(EnvFilter::new(format!("{QUIET_TARGETS},{}", log.level)));
     if tracing_subscriber::registry().with(text).with(events).try_init().is_err() {
         LOG_WRITE_ERRORS.fetch_add(1, Ordering::Relaxed);
     }

@@ -119,6 +119,9 @@ enum Command {
         /// Check for this driver; auto is io_uring where it can be used, else epoll
         #[arg(long, value_name = "DRIVER", value_parser = io_drivers(), default_value = "auto")]
         io: IoDriver,
+        /// Also log in at the engine of this configuration's cluster, and report what it lacks
+        #[arg(short, long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// Print a script that completes the arguments of this program in a shell
     Completions {
@@ -191,7 +194,9 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(Command::Upgrade { config }) => upgrade(config),
-        Some(Command::Doctor { restrictions, io }) => doctor(restrictions, io),
+        Some(Command::Doctor { restrictions, io, config }) => {
+            doctor(restrictions, io, config.as_deref())
+        }
         Some(Command::Completions { shell }) => print_completions(shell),
         Some(Command::Man) => print_manual(),
     }
@@ -328,7 +333,7 @@ fn generate(output: Option<&Path>) -> ExitCode {
     }
 }
 
-fn doctor(restrictions: bool, io: IoDriver) -> ExitCode {
+fn doctor(restrictions: bool, io: IoDriver, file: Option<&Path>) -> ExitCode {
     if restrictions {
         let (report, refused) = server::try_restrictions();
         print_line(&report);
@@ -336,7 +341,24 @@ fn doctor(restrictions: bool, io: IoDriver) -> ExitCode {
     }
     let (report, usable) = server::doctor(io);
     print_line(&report);
-    if usable { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NO_IO_URING) }
+    if !usable {
+        return ExitCode::from(EXIT_NO_IO_URING);
+    }
+    let Some(file) = file else { return ExitCode::SUCCESS };
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(error) => return fail(&error, EXIT_USAGE),
+    };
+    match server::examine_cluster(&config) {
+        Some((report, usable)) => {
+            print_line(&report);
+            if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        None => {
+            print_line("engine: none, because the configuration has no section `cluster`");
+            ExitCode::SUCCESS
+        }
+    }
 }
 
 impl Serve {

@@ -12,6 +12,8 @@ use std::fmt;
 pub enum OptionalPart {
     /// Certificates from a certificate authority by ACME.
     Acme,
+    /// Clusters of several nodes on NATS JetStream.
+    ClusterNats,
     /// Configuration files of Zilla.
     ImportZilla,
     /// Models with a schema (JSON Schema, Avro, Protocol Buffers), catalogs and schema registries.
@@ -28,8 +30,9 @@ pub enum OptionalPart {
 
 impl OptionalPart {
     /// All parts, by name.
-    pub const ALL: [OptionalPart; 7] = [
+    pub const ALL: [OptionalPart; 8] = [
         OptionalPart::Acme,
+        OptionalPart::ClusterNats,
         OptionalPart::ImportZilla,
         OptionalPart::Models,
         OptionalPart::Pkcs12,
@@ -51,6 +54,7 @@ impl OptionalPart {
     fn entry(self) -> (&'static str, bool) {
         match self {
             OptionalPart::Acme => ("acme", cfg!(feature = "acme")),
+            OptionalPart::ClusterNats => ("cluster-nats", cfg!(feature = "cluster-nats")),
             OptionalPart::ImportZilla => ("import-zilla", cfg!(feature = "import-zilla")),
             OptionalPart::Models => ("models", cfg!(feature = "models")),
             OptionalPart::Pkcs12 => ("pkcs12", cfg!(feature = "pkcs12")),

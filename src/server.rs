@@ -19,6 +19,7 @@ mod take_over;
 mod upgrade;
 mod watch;
 
+pub use crate::control::examine_cluster;
 pub use confine::{give_up_new_privileges, try_restrictions};
 pub use error::Error;
 pub use pid_file::request_upgrade;
@@ -32,7 +33,8 @@ use crate::dialect::{Env, SocketIds};
 use crate::driver::{Settings, SetupError};
 use crate::hub::Hasher;
 use crate::reactor::{
-    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, Inbox, Listeners, Mail, Outbox, Peers, Waker, wire,
+    ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, ClusterLink, Inbox, Listeners, Mail, Outbox, Peers,
+    Waker, wire,
 };
 use crate::shard::Common;
 use crate::stats::Counters;
@@ -56,6 +58,9 @@ use watch::Threads;
 const ACCEPTS: u32 = ACCEPTS_PER_LISTENER + ACCEPTS_FOR_OTHERS;
 /// The minimum capacity of a mailbox between two cores, in messages.
 const LANE_MIN: usize = 64;
+
+/// The queues between the cores and the control thread.
+type ControlLinks = (std::vec::IntoIter<Outbox>, Option<Inbox>, std::vec::IntoIter<ClusterLink>);
 
 /// A running server.
 pub struct Server {
@@ -163,15 +168,17 @@ impl Server {
         listeners: &[Listeners],
         mailboxes: Vec<Mail>,
     ) -> Result<(), Error> {
-        let (mut outboxes, mut inbox) =
-            self.start_control(&setup.common.env, setup.common.cores)?;
+        let (env, hasher) = (&setup.common.env, &setup.common.hasher);
+        let (mut outboxes, mut inbox, mut links) =
+            self.start_control(env, setup.common.cores, Some(hasher))?;
         let (ready, started) = mpsc::channel();
         for (core, mail) in mailboxes.into_iter().enumerate() {
             let place = (!pins.is_empty()).then(|| pins[core % pins.len()]);
             let counters = self.counters[core].clone();
             let (outbox, inbox, sockets) = (outboxes.next(), inbox.take(), listeners.to_vec());
+            let (core, cluster) = (core as u16, links.next());
             let parts =
-                ReactorThread { core: core as u16, place, sockets, mail, outbox, inbox, counters };
+                ReactorThread { core, place, sockets, mail, outbox, inbox, cluster, counters };
             let (setup, ready) = (setup.clone(), ready.clone());
             let thread = std::thread::Builder::new().name(format!("reactor-{core}"));
             match thread.spawn(move || run_reactor_thread(parts, &setup, &ready)) {
@@ -206,18 +213,21 @@ impl Server {
     }
 
     /// Starts the control thread, if the configuration needs one. Returns the queues of the cores
-    /// to it, and the queue from it to the first core.
+    /// to it, the queue from it to the first core, and the queues to and from a cluster's log.
     fn start_control(
         &mut self,
         env: &Arc<Env>,
         cores: u16,
-    ) -> Result<(std::vec::IntoIter<Outbox>, Option<Inbox>), Error> {
-        let control = Control::start(env, cores, &self.peers, self.clock)
+        hasher: Option<&Hasher>,
+    ) -> Result<ControlLinks, Error> {
+        let control = Control::start(env, cores, &self.peers, self.clock, hasher)
             .map_err(|e| Error::System("cannot start the control thread", e))?;
-        let Some((control, outboxes, inbox)) = control else { return Ok(Default::default()) };
+        let Some((control, outboxes, inbox, links)) = control else {
+            return Ok(Default::default());
+        };
         self.control = Some(control);
         self.counters.push(env.runtime.control.clone());
-        Ok((outboxes.into_iter(), Some(inbox)))
+        Ok((outboxes.into_iter(), Some(inbox), links.into_iter()))
     }
 
     /// The IP addresses that the server listens on, with the ports that the kernel chose.
@@ -255,6 +265,7 @@ impl Server {
     fn apply(&mut self, mut config: Config) -> Result<(), config::Error> {
         config.keep_listeners(&self.env.config);
         config.io = self.env.config.io;
+        config.keep_cluster(&self.env.config)?;
         self.env = Arc::new(self.env.reloaded(config)?);
         self.renew_control();
         for core in 0..self.threads.len() as u16 {
@@ -272,8 +283,8 @@ impl Server {
             return control.renew(&self.env);
         }
         let (env, cores) = (self.env.clone(), self.threads.len() as u16);
-        let peer_links = match self.start_control(&env, cores) {
-            Ok((outboxes, inbox)) => {
+        let peer_links = match self.start_control(&env, cores, None) {
+            Ok((outboxes, inbox, _)) => {
                 outboxes.zip(std::iter::once(inbox).chain(repeat_with(|| None)))
             }
             Err(error) => {

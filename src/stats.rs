@@ -110,6 +110,8 @@ macro_rules! counters {
             pub turn_ns: Histogram,
             /// The work of each turn, in the units of [`crate::work`].
             pub turn_work: Histogram,
+            /// How long the engine of the cluster took to store an entry.
+            pub cluster_append_ns: Histogram,
             /// The longest turn that ended in the last minute, in nanoseconds.
             pub turn_longest_ns: Counter,
             /// The time of the thread's last sign of life, in milliseconds of the clock that all
@@ -513,6 +515,45 @@ counters! {
     history_events,
     /// Bytes of these histories, which are part of kept_bytes.
     history_bytes,
+    /// Whether the engine of the cluster can be used (1) or not (0).
+    cluster_up,
+    /// Times the connection to the engine was lost, or the engine did not answer.
+    cluster_lost,
+    /// The sequence number of the last entry of the cluster's log that this node has applied.
+    cluster_position,
+    /// Milliseconds from the storing of the last entry to its arrival here, by the two clocks.
+    cluster_lag_ms,
+    /// Entries sent to the engine of the cluster, repetitions included.
+    cluster_appends,
+    /// Entries sent to the engine again, because no answer came.
+    cluster_resent,
+    /// Events not published because the engine has refused them or could not be reached, or because
+    /// cluster.hold_bytes were waiting.
+    cluster_refused,
+    /// Events of which it is not known whether they were published, because the engine has not
+    /// answered.
+    cluster_unknown,
+    /// Bytes of events that wait for the engine, at most cluster.hold_bytes.
+    cluster_held_bytes,
+    /// Entries of the cluster's log that were applied.
+    cluster_entries,
+    /// Events in these entries.
+    cluster_events,
+    /// Entries that arrived again and were dropped.
+    cluster_repeated,
+    /// Entries and parts of entries that were skipped: malformed, of a newer format, or of an
+    /// application that this node does not have.
+    cluster_skipped,
+    /// Times the log was read again from this node's position, after a loss of the connection or of
+    /// a delivery.
+    cluster_fillings,
+    /// Entries that were stored while this node did not follow the log, and were read then.
+    cluster_filled,
+    /// Times this node was away for so long that entries may have expired; its subscribers were
+    /// closed.
+    cluster_gaps,
+    /// Times the engine came back with another log.
+    cluster_epochs,
     /// Channels with a subscriber on this core.
     channels,
     /// Subscriptions of connections of this core.

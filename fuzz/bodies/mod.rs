@@ -4,6 +4,7 @@
 pub(crate) mod api_body;
 pub(crate) mod certificate;
 pub(crate) mod close;
+pub(crate) mod cluster_entry;
 pub(crate) mod codec_bson;
 pub(crate) mod codec_json;
 pub(crate) mod codec_msgpack;
@@ -49,7 +50,7 @@ macro_rules! every_target {
             session session_compressed pusher_message api_body hub config tls_session
             codec_json codec_bson codec_msgpack zilliqa_query zilliqa_ingest zenith_message
             zenith_ingest jwt_token route certificate schemas stream session_stream proxy
-            tls_upstream cost resume_message links
+            tls_upstream cost resume_message links cluster_entry
         }
     };
 }

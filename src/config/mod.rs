@@ -18,6 +18,7 @@ mod app_limits;
 mod broadcastt;
 mod catalog;
 mod certificate;
+mod cluster;
 mod compression;
 mod console;
 mod env;
@@ -76,6 +77,7 @@ pub use app_history::AppHistory;
 pub use app_limits::AppLimits;
 pub use broadcastt::BroadcasttConfig;
 pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
+pub use cluster::{Cluster, ClusterStorage};
 pub use compression::{CompressionLimits, CompressionMode};
 pub use console::Console;
 pub use env::Lookup;
@@ -167,6 +169,7 @@ impl Config {
         self.log.format = overrides.log_format.unwrap_or(self.log.format);
         let here = Path::new("");
         let checked = self.check().and_then(|()| self.prepare_tls(here));
+        let checked = checked.and_then(|()| self.prepare_cluster(here));
         match checked.and_then(|()| self.prepare_proxies(here)) {
             Ok(()) => Ok(self),
             Err(error) => Err(error.named("command line")),

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::acme::Acme;
 use super::app::{AppConfig, KeyPair};
 use super::app_history::AppHistory;
+use super::cluster::Cluster;
 use super::guard::{GuardConfig, GuardKey};
 use super::link::{ChannelLink, LinkEnd};
 use super::listener::Listener;
@@ -128,6 +129,7 @@ pub fn example() -> String {
     push(&mut file, apps(&config.apps[0]));
     push(&mut file, Table::of("apps.limits", &config.apps[0].limits).toml());
     push(&mut file, zenith());
+    push(&mut file, cluster());
     file.join("\n") + "\n"
 }
 
@@ -156,6 +158,7 @@ pub fn reference() -> String {
     tables.extend(route_tables(&config.routes[0]));
     tables.extend(app_tables(&config.apps[0]));
     tables.extend(zenith_tables());
+    tables.push(Table::of("cluster", &cluster_example()));
     let mut page = PAGE_HEADER.to_owned();
     for table in &tables {
         markdown(table, &mut page);
@@ -256,6 +259,10 @@ fn proxy_example() -> Proxy {
 
 fn zenith_example() -> Zenith {
     toml::from_str(ZENITH).expect("the example of the Zenith section is valid")
+}
+
+fn cluster_example() -> Cluster {
+    Cluster { engine: vec!["nats://10.0.0.5:4222".to_owned()], ..Cluster::default() }
 }
 
 fn listener_tls(config: &Config) -> Table {
@@ -389,6 +396,17 @@ fn zenith() -> Vec<String> {
     push(&mut commented, Table::entry("zenith.services", &zenith.services[0]).toml());
     push(&mut commented, Table::entry("zenith.feeds", &zenith.feeds[0]).toml());
     push(&mut commented, Table::entry("zenith.topics", &zenith.topics[0]).toml());
+    lines.extend(commented.iter().map(|line| commented_out(line)));
+    lines
+}
+
+/// The cluster section as a comment.
+fn cluster() -> Vec<String> {
+    let mut table = Table::of("cluster", &cluster_example());
+    let mut lines = comment(&table.title);
+    table.title.clear();
+    let mut commented = vec![String::new()];
+    commented.extend(table.toml());
     lines.extend(commented.iter().map(|line| commented_out(line)));
     lines
 }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::acme::{self, Acme, StoredCertificate};
 use super::app::{self, AppConfig};
 use super::broadcastt::BroadcasttConfig;
+use super::cluster::{self, Cluster, ClusterContext};
 use super::compression::CompressionLimits;
 use super::console::{self, Console};
 use super::guard::{self, GuardConfig};
@@ -88,6 +89,8 @@ section! {
         pub broadcastt: BroadcasttConfig = BroadcasttConfig::default();
         /// Settings of the Zenith dialect, if it is to be served.
         pub zenith: Option<Box<Zenith>> = None;
+        /// The cluster that the process is a node of, if it is not alone.
+        pub cluster: Option<Box<Cluster>> = None;
         /// The console: the HTML page that shows and tries out the server.
         pub console: Console = Console::default();
         /// The counters for a monitoring system.
@@ -182,7 +185,20 @@ impl Config {
             check.map_err(under("zenith"))?;
         }
         self.check_apps()?;
-        self.check_links()
+        self.check_links()?;
+        self.check_cluster()
+    }
+
+    fn check_cluster(&self) -> Result<(), Error> {
+        let Some(section) = &self.cluster else { return Ok(()) };
+        let context = ClusterContext {
+            routes: &self.routes,
+            apps: &self.apps,
+            links: &self.links,
+            has_zenith: self.zenith.is_some(),
+            keep_alive_ms: self.timeouts.keep_alive_ms,
+        };
+        cluster::check(section, &context)
     }
 
     fn check_zilliqa(&self) -> Result<(), Error> {
@@ -245,6 +261,7 @@ impl Config {
         self.prepare_tls(folder)?;
         self.prepare_proxies(folder)?;
         guard::prepare(&mut self.guards, folder)?;
+        self.prepare_cluster(folder)?;
         let node = zilliqa_node::prepare(&mut self.zilliqa.node, folder);
         node.map_err(|error| error.under("zilliqa.node"))?;
         for (index, app) in self.apps.iter_mut().enumerate() {
@@ -283,6 +300,17 @@ impl Config {
         self.acme_sections().map(|acme| PathBuf::from(&acme.store)).collect()
     }
 
+    /// Reads the certificate authorities of the cluster's engine, relative to `folder`, unless they
+    /// have been read before.
+    pub(super) fn prepare_cluster(&mut self, folder: &Path) -> Result<(), Error> {
+        match &mut self.cluster {
+            Some(section) => {
+                cluster::prepare(section, folder).map_err(|error| error.under("cluster"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Reads the TLS files of proxies with `wss` upstreams, relative to `folder`, unless they have
     /// been read before.
     pub(super) fn prepare_proxies(&mut self, folder: &Path) -> Result<(), Error> {
@@ -299,6 +327,15 @@ impl Config {
     /// Whether any route has upstream servers.
     pub fn has_proxies(&self) -> bool {
         self.routes.iter().any(|route| route.proxy.is_some())
+    }
+
+    /// Keeps the cluster of `old`, since only a restart changes it.
+    ///
+    /// # Errors
+    /// This configuration has what that cluster does not carry.
+    pub fn keep_cluster(&mut self, old: &Config) -> Result<(), Error> {
+        self.cluster.clone_from(&old.cluster);
+        self.check_cluster()
     }
 
     /// Keeps the sockets of the listeners of `old`, since only a restart changes them, and applies

@@ -76,7 +76,20 @@ fn config_example_webhook_has_every_default() {
 
 /// The commented-out Zenith section of the example, with `front` before each line.
 fn zenith_block(front: &str) -> String {
-    let from = EXAMPLE.find("# [zenith]").unwrap();
+    commented_block("# [zenith]", front)
+}
+
+/// The example has the section of a cluster as a comment, since without it the process is alone.
+#[test]
+fn config_example_cluster_has_every_default() {
+    let it = *toml(&commented_block("# [cluster]", "")).cluster.expect("a section");
+    let engine = it.engine.clone();
+    assert_eq!(it, Cluster { engine, ..Cluster::default() });
+}
+
+/// A section that the example has as a comment, each line with `front` in place of its mark.
+fn commented_block(begin: &str, front: &str) -> String {
+    let from = EXAMPLE.find(begin).unwrap();
     let lines = EXAMPLE[from..].lines().take_while(|line| line.starts_with('#'));
     lines.map(|line| format!("{front}{}\n", line[1..].trim_start_matches(' '))).collect()
 }
@@ -385,6 +398,8 @@ fn config_example_has_every_key_and_tables_refuse_others() {
     let full = full.replace("\ncertificates = []", "");
     let full = full.replace("# certificates = [{", "certificates = [{");
     let full = full.replace(&zenith_block("# "), "") + &zenith_block("");
+    let cluster = |front| commented_block("# [cluster]", front);
+    let full = full.replace(&cluster("# "), "") + &cluster("");
     let full: Value = Value::Table(full.parse().unwrap());
     let mut paths = Vec::new();
     tables(&full, "", &mut paths);

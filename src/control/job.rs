@@ -4,9 +4,10 @@
 use super::authorities::Authorities;
 use super::backlog::Backlog;
 use crate::dialect::Env;
-use crate::hub::ChannelEvent;
+use crate::hub::{ChannelEvent, Hasher};
 use crate::mem::Notifier;
 use crate::mem::mailbox::Receiver;
+use crate::reactor::CoreLink;
 use crate::stats::Counters;
 use std::io;
 use std::rc::Rc;
@@ -54,12 +55,23 @@ pub(super) struct JobSetup {
     pub(super) env: Arc<Env>,
     /// The queues of channel events, one for each core. The job that handles them takes them.
     pub(super) event_queues: Vec<Receiver<ChannelEvent>>,
+    /// The queues of the cores to and from the cluster's log, if there is one. The job that runs
+    /// the node takes them.
+    pub(super) cluster: Option<ClusterEnds>,
     /// Wakes the control thread.
     pub(super) notifier: Notifier,
     pub(super) counters: Arc<Counters>,
     /// The system's certificate authorities.
     pub(super) authorities: Rc<Authorities>,
     pub(super) now_ms: u64,
+}
+
+/// The thread's ends of the queues of all cores to and from the cluster's log.
+pub(super) struct ClusterEnds {
+    /// Hashes channel names as the cores do.
+    pub(super) hasher: Hasher,
+    /// By the number of the core.
+    pub(super) cores: Vec<CoreLink>,
 }
 
 /// An entry in the list of jobs.

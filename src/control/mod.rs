@@ -16,6 +16,8 @@ mod address;
 mod authorities;
 mod backlog;
 mod client;
+#[cfg(feature = "cluster-nats")]
+mod cluster;
 mod dns;
 mod executor;
 mod job;
@@ -28,16 +30,20 @@ mod webhooks;
 #[cfg(feature = "zilliqa")]
 mod zilliqa;
 
+use crate::config::Config;
 use crate::dialect::Env;
+use crate::hub::Hasher;
 use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::Notifier;
 use crate::mem::mailbox::mailbox;
-use crate::reactor::{Inbox, Outbox, Peers, command_queue};
+#[cfg(not(feature = "cluster-nats"))]
+use crate::parts::{AbsentPart, OptionalPart};
+use crate::reactor::{ClusterLink, Inbox, Outbox, Peers, cluster_link, command_queue};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
 use backlog::Backlog;
 use executor::Executor;
-use job::{Job, JobKind, JobSetup, Turn};
+use job::{ClusterEnds, Job, JobKind, JobSetup, Turn};
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +56,8 @@ use tokio::sync::Notify;
 const JOBS: &[JobKind] = &[
     #[cfg(feature = "acme")]
     acme::JOB,
+    #[cfg(feature = "cluster-nats")]
+    cluster::JOB,
     webhooks::JOB,
     jwks::JOB,
     dns::JOB,
@@ -66,6 +74,16 @@ const IDLE_MS: u64 = 1000;
 const CUT_GRACE_MS: u64 = 1000;
 /// How long after the thread's deadline [`Control::finish`] still waits for the thread.
 const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Reports whether the engine of a cluster can be used, and what it lacks; `None` if the
+/// configuration has no cluster.
+pub fn examine_cluster(config: &Config) -> Option<(String, bool)> {
+    let cluster = config.cluster.as_deref()?;
+    #[cfg(feature = "cluster-nats")]
+    return Some(cluster::examine(cluster));
+    #[cfg(not(feature = "cluster-nats"))]
+    Some((format!("{}: {}", cluster.name, AbsentPart(OptionalPart::ClusterNats)), false))
+}
 
 /// The server's handle to the control thread. Dropping it ends the thread without waiting for
 /// undelivered events.
@@ -96,19 +114,29 @@ struct Shared {
 }
 
 impl Shared {
+    fn new() -> Shared {
+        Shared {
+            woken: Arc::new(Notify::new()),
+            until_ms: AtomicU64::new(u64::MAX),
+            draining: AtomicBool::new(false),
+            reloaded: Mutex::default(),
+        }
+    }
+
     fn lock_reloaded(&self) -> MutexGuard<'_, Vec<Arc<Env>>> {
         self.reloaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What [`Control::start`] returns: the handle, the queue from each core to the thread, and the
-/// queue from the thread to the first core.
-pub type Started = (Control, Vec<Outbox>, Inbox);
+/// What [`Control::start`] returns: the handle, the queue from each core to the thread, the queue
+/// from the thread to the first core, and the queues of each core to and from the cluster's log, if
+/// there is one.
+pub type Started = (Control, Vec<Outbox>, Inbox, Vec<ClusterLink>);
 
 impl Control {
-    /// Starts the control thread, which uses the clock of the reactors. Returns `None` if the
-    /// configuration has no webhooks, Zilliqa nodes, registries, remote key sets, upstream names or
-    /// ACME domains.
+    /// Starts the control thread, which uses the clock of the reactors. `hasher` is that of the
+    /// reactors, at the start of the process. Returns `None` if the configuration has no webhooks,
+    /// Zilliqa nodes, registries, remote key sets, upstream names, ACME domains or cluster.
     ///
     /// # Errors
     /// The operating system cannot start a thread.
@@ -117,18 +145,13 @@ impl Control {
         cores: u16,
         peers: &Arc<Peers>,
         clock: Clock,
+        hasher: Option<&Hasher>,
     ) -> io::Result<Option<Started>> {
         if !JOBS.iter().any(|job| (job.is_needed)(env)) {
             return Ok(None);
         }
-        let woken = Arc::new(Notify::new());
-        let notify = woken.clone();
-        let shared = Arc::new(Shared {
-            woken,
-            until_ms: AtomicU64::new(u64::MAX),
-            draining: AtomicBool::new(false),
-            reloaded: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new());
+        let notify = shared.woken.clone();
         let notifier = Notifier::new(move || notify.notify_one());
         let (mut outboxes, mut event_queues) = (Vec::new(), Vec::new());
         for _ in 0..cores {
@@ -137,6 +160,8 @@ impl Control {
             event_queues.push(receiver);
         }
         let (commands, inbox) = command_queue(peers, 0);
+        let hasher = hasher.filter(|_| env.config.cluster.is_some());
+        let (links, cluster) = hasher.map(|it| link_cores(it, cores, peers, &notifier)).unzip();
         let (end, ended) = mpsc::channel();
         let (ready, started) = mpsc::channel();
         let (env, theirs) = (env.clone(), shared.clone());
@@ -151,6 +176,7 @@ impl Control {
                 let mut setup = JobSetup {
                     env,
                     event_queues,
+                    cluster,
                     notifier,
                     counters: counters.clone(),
                     authorities: Rc::default(),
@@ -171,7 +197,8 @@ impl Control {
             // Report the end before the runtime is dropped, because that waits for DNS lookups.
             drop(end);
         })?;
-        Ok(Some((Control { shared, clock, started, ended, thread }, outboxes, inbox)))
+        let links = links.unwrap_or_default();
+        Ok(Some((Control { shared, clock, started, ended, thread }, outboxes, inbox, links)))
     }
 
     /// Passes a reloaded configuration to the thread. Call it before any core gets the
@@ -217,6 +244,18 @@ impl Control {
         // Receiving fails when the thread has dropped its sender or when the time is over.
         let _ = self.ended.recv_timeout(left + PATIENCE);
     }
+}
+
+/// Creates the queues of all cores to and from the cluster's log: the cores' ends and the thread's.
+fn link_cores(
+    hasher: &Hasher,
+    cores: u16,
+    peers: &Arc<Peers>,
+    notifier: &Notifier,
+) -> (Vec<ClusterLink>, ClusterEnds) {
+    let link = |core| cluster_link(peers, core, notifier);
+    let (links, cores) = (0..cores).map(link).unzip();
+    (links, ClusterEnds { hasher: hasher.clone(), cores })
 }
 
 /// The state of the control thread.

@@ -58,9 +58,13 @@ impl Env {
         if prefix.is_empty() { Some(path) } else { path.strip_prefix(prefix) }
     }
 
-    /// Whether the process is overloaded: the open WebSockets of all applications, or the bytes in
-    /// all write queues, have reached their limit. A limit of 0 is none.
+    /// Whether the process can serve no further WebSocket now: it has not joined its cluster, or
+    /// the open WebSockets of all applications, or the bytes in all write queues, have reached
+    /// their limit. A limit of 0 is none.
     pub fn is_overloaded(&self) -> bool {
+        if !self.runtime.cluster.serves() {
+            return true;
+        }
         let (sockets, bytes) = {
             let limits = &self.config.limits;
             (limits.overload_sockets, limits.overload_bytes)

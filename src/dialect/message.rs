@@ -44,6 +44,8 @@ pub type Hub = hub::Hub<DialectMessage>;
 pub type Event = hub::Event<DialectMessage>;
 /// What the subscribers of a channel receive.
 pub type EventPayload = hub::EventPayload<DialectMessage>;
+/// An event that waits to be taken into the log of the cluster.
+pub type Proposal = hub::Proposal<DialectMessage>;
 /// A connection that joins a channel.
 pub type Join<'n> = hub::Join<'n, DialectMessage>;
 /// What a joining connection requests from the home.

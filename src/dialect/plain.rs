@@ -54,7 +54,7 @@ impl Dialect for Connection {
             return context.close(Closing::new(close::POLICY, "the channel accepts no messages"));
         }
         let event = match bare::published(context.env, kind, payload) {
-            Ok(event) => Event { except: Some(context.conn), ..event },
+            Ok(event) => Event { except: Some(context.conn.into()), ..event },
             Err(closing) => return context.close(closing),
         };
         context.effects.push(Effect::Publish {

@@ -130,7 +130,7 @@ impl Dialect for Connection {
             Err(closing) => return context.close(closing),
         };
         let event = Event {
-            except: self.0.exclude_sender.then_some(context.conn),
+            except: self.0.exclude_sender.then_some(context.conn.into()),
             retain: self.0.history_limit.map_or(Retention::Nothing, Retention::History),
             ..event
         };

@@ -19,9 +19,13 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 18] = [
+const GAUGES: [&str; 22] = [
     "acme_domains",
     "acme_missing",
+    "cluster_up",
+    "cluster_position",
+    "cluster_lag_ms",
+    "cluster_held_bytes",
     "connections",
     "event_streams",
     "upstreams",
@@ -138,7 +142,7 @@ fn text(
     for (id, counts) in apps {
         out.sample(&name, &[("app", id)], counts.dropped_hooks);
     }
-    turns::write(&mut out, cores);
+    turns::write(&mut out, cores, control);
     if config.metrics.zilla {
         streams::write(&mut out, config, cores);
     }

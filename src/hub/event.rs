@@ -5,7 +5,7 @@ use super::encodings::Encodings;
 use super::forms::EventForms;
 use super::frames::SharedFrame;
 use super::name::ConnId;
-use crate::mem::Frozen;
+use crate::mem::{Frozen, Slot};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct Event<M> {
     /// What the subscribers receive.
     pub payload: EventPayload<M>,
     /// The one connection that does not receive the event.
-    pub except: Option<ConnId>,
+    pub except: Option<Excluded>,
     /// What the channel's home keeps for later subscribers.
     pub retain: Retention,
     /// What webhooks report about the event, if a client has published it and a webhook wants
@@ -33,6 +33,32 @@ pub struct Event<M> {
     /// The other forms of the event. `None` if no subscriber can need one: such an event reaches
     /// only the subscribers that receive it as it was published.
     pub forms: Option<Arc<EventForms>>,
+}
+
+/// The one connection that does not receive an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Excluded {
+    /// A connection of this process.
+    Connection(ConnId),
+    /// The connection with this socket id, which is of another node of the cluster: the two numbers
+    /// of the id.
+    Elsewhere([u64; 2]),
+}
+
+impl Excluded {
+    /// The excluded connection, if `core` of this process holds it.
+    pub fn on(self, core: u16) -> Option<Slot> {
+        match self {
+            Excluded::Connection(conn) if conn.core == core => Some(conn.slot),
+            _ => None,
+        }
+    }
+}
+
+impl From<ConnId> for Excluded {
+    fn from(conn: ConnId) -> Excluded {
+        Excluded::Connection(conn)
+    }
 }
 
 /// What the subscribers of a channel receive.

@@ -16,6 +16,7 @@ use super::rooms::Claim;
 use super::usage::ChannelUsage;
 use crate::mem::Slot;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The request on the origin core that waits until the home has ordered an event, or until a query
 /// is answered.
@@ -90,6 +91,17 @@ pub enum Answer {
     Usage(ChannelUsage),
     /// The present users.
     Users(Users),
+    /// An event was not published on this channel, or it is not known whether it was.
+    Unpublished(Arc<str>, Unpublished),
+}
+
+/// Why the answer to a publish is not that the event is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpublished {
+    /// The event was not taken into the log and never will be.
+    Refused,
+    /// Nobody has said whether the event was taken into the log.
+    Unknown,
 }
 
 /// A message to the home of a channel.

@@ -25,6 +25,7 @@ mod members;
 mod name;
 mod occupancy;
 mod picture;
+mod propose;
 mod replay;
 mod reports;
 mod resume;
@@ -37,7 +38,7 @@ mod usage;
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;
 pub use event::{
-    CacheEntry, Clears, ClientEvent, Event, EventPayload, HistoryLimit, HubMessage, Mode,
+    CacheEntry, Clears, ClientEvent, Event, EventPayload, Excluded, HistoryLimit, HubMessage, Mode,
     PictureChange, Retention,
 };
 pub use forms::{EventForms, Form, StreamPosition};
@@ -47,9 +48,10 @@ pub use home::{
     ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
 };
 pub use kept::Losses;
-pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
+pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
+pub use propose::Proposal;
 pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeReply, ResumeRequest};
 pub use rooms::Claim;
 pub use subscriptions::{Join, Joined};
@@ -91,6 +93,8 @@ pub struct Hub<M> {
     rooms: HashMap<u32, Rooms>,
     /// The maximum number of occupied channels on this core, by the application's number.
     bounds: Box<[usize]>,
+    /// The events that wait to be taken into the log of a cluster; `None` without a cluster.
+    proposals: Option<VecDeque<Proposal<M>>>,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -112,6 +116,7 @@ impl<M: HubMessage> Hub<M> {
             channel_events: ChannelEvents::default(),
             rooms: HashMap::new(),
             bounds: Box::default(),
+            proposals: None,
         }
     }
 
@@ -137,7 +142,8 @@ impl<M: HubMessage> Hub<M> {
     /// Publishes `event` to every subscriber of the channel. If the home is another core, it
     /// answers `ack`, if there is one, with [`Down::Answer`]. If this core is the home and the
     /// channel has no subscriber, nothing is allocated, unless the event must be kept. `event` gets
-    /// its position if this core is the home and a subscriber may need it.
+    /// its position if this core is the home and a subscriber may need it. In a cluster the event
+    /// is only proposed, on any core; see [`Proposal`].
     pub fn publish(
         &mut self,
         app: u32,
@@ -147,6 +153,9 @@ impl<M: HubMessage> Hub<M> {
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
     ) -> Published {
+        if self.proposals.is_some() && self.propose(app, name, event, ack) {
+            return Published::Sent;
+        }
         let hash = self.hasher.hash(app, name);
         if self.home_of(hash) != self.core {
             let name = self.hasher.name(app, name);
@@ -285,7 +294,7 @@ pub enum Published {
     Ordered(u32),
     /// Ordered by this core; there is no subscriber on it.
     NotSubscribed,
-    /// Sent to the home core.
+    /// Sent to the home core, or proposed to the log of the cluster.
     Sent,
 }
 

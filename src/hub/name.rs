@@ -66,6 +66,11 @@ impl Hasher {
         std::hash::Hasher::finish(&state)
     }
 
+    /// The core, out of `cores`, that is the home of a channel.
+    pub fn home(&self, app: u32, name: &str, cores: u16) -> u16 {
+        home_among(self.hash(app, name), cores)
+    }
+
     /// The channel `name` of `app`.
     pub fn name(&self, app: u32, name: &str) -> ChannelName {
         ChannelName { hash: self.hash(app, name), app, text: Arc::from(name) }

@@ -32,7 +32,7 @@ impl<M: HubMessage> Hub<M> {
         if let Some(member) = request.member {
             if home.enter(conn, &member)? {
                 joined = Some(member.id.clone());
-                change = Some(Event { except: Some(conn), ..member.added.clone().into() });
+                change = Some(Event { except: Some(conn.into()), ..member.added.clone().into() });
             }
             reply.users = Some(Arc::new(home.users()));
         } else if home.user_count() > 0 {

@@ -105,7 +105,7 @@ impl World {
     fn deliver(&mut self, core: u16, name: &ChannelName, event: &Event) {
         let text = String::from_utf8_lossy(event.frame().expect("a frame")).into_owned();
         let subscribers = self.cores.hubs[core as usize].subscribers(name).iter();
-        let except = event.except.filter(|conn| conn.core == core).map(|conn| conn.slot.index);
+        let except = event.except.and_then(|it| it.on(core)).map(|slot| slot.index);
         for subscriber in subscribers.filter(|it| it.is_active() && Some(it.slot) != except) {
             self.received.push((core, subscriber.slot, text.clone()));
         }

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 const TAKEN_PER_TURN: usize = 4096;
 
 /// The number of messages taken from one mailbox even in a turn that has used up its share of work.
-const MIN_TAKEN: usize = 64;
+pub(super) const MIN_TAKEN: usize = 64;
 
 /// The queue to the control thread and, for one core, the queue from it.
 pub type PeerLinks = (Outbox, Option<Inbox>);
@@ -219,6 +219,7 @@ impl<D: Driver> Reactor<D> {
             }
         }
         self.take_commands(now);
+        self.take_arrivals(now);
     }
 
     /// Puts outgoing mail into the mailboxes of the other cores, and wakes each receiver that

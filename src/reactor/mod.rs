@@ -7,6 +7,7 @@
 
 mod accept_slots;
 mod accepts;
+mod cluster;
 mod commands;
 mod complete;
 mod dial;
@@ -18,6 +19,7 @@ mod relief;
 mod timing;
 
 pub use accept_slots::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, ListenSocket, Listeners};
+pub use cluster::{ClusterLink, CoreLink, cluster_link};
 pub use commands::{CommandSender, Waker, command_queue};
 pub use inbox::{Inbox, ReactorCommand};
 pub use mail::{Mail, PeerLinks, Peers, wire};
@@ -74,6 +76,8 @@ pub struct Parts<D> {
     pub outbox: Option<Outbox>,
     /// The queue from the control thread, if this core has one.
     pub inbox: Option<Inbox>,
+    /// The queues to and from the cluster's log, if there is one.
+    pub cluster: Option<ClusterLink>,
     /// How long a shutdown lets connections finish, in milliseconds.
     pub drain_ms: u64,
     /// The counters of this core.
@@ -114,6 +118,7 @@ pub struct Reactor<D> {
     mail: Mail,
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
+    cluster: Option<ClusterLink>,
     /// The maximum number of connections since memory was last returned to the system.
     connections_peak: usize,
     relief: Relief,
@@ -139,6 +144,7 @@ impl<D: Driver> Reactor<D> {
             mail: parts.mail,
             outbox: parts.outbox,
             inbox: parts.inbox,
+            cluster: parts.cluster,
             connections_peak: 0,
             relief: Relief::default(),
             next_sweep: Deadline(0),
@@ -177,6 +183,7 @@ impl<D: Driver> Reactor<D> {
             self.maintain_accepts(now);
             self.hand_over_mail(now);
             self.hand_over_channel_events(now);
+            self.hand_over_proposals();
             self.flush(now);
             if self.shard.is_memory_scarce()
                 && self.relief.is_due_while_scarce(self.shard.freed_bytes(), now)
@@ -218,11 +225,14 @@ impl<D: Driver> Reactor<D> {
         }
         let retry = !self.shard.mail().is_empty()
             || !self.shard.takes_requests()
-            || self.shard.has_channel_events();
+            || self.shard.has_channel_events()
+            || self.shard.has_proposals();
         self.mail.me().parking.announce();
         let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
         let ordered = ordered && self.shard.takes_commands();
+        let arrived = self.cluster.as_mut().is_some_and(ClusterLink::is_waiting);
+        let ordered = ordered || arrived && self.shard.takes_requests();
         let requested = stop_requested || self.is_pause_changed();
         if requested || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
             self.mail.me().parking.retract();

@@ -7,6 +7,7 @@
 //! servers.
 
 mod addresses;
+mod cluster;
 mod departure;
 mod guards;
 mod routes;
@@ -16,6 +17,7 @@ mod tests;
 
 pub use crate::upstream::UpstreamFailure;
 pub use addresses::Addresses;
+pub use cluster::{ClusterPhase, ClusterStatus};
 pub use departure::Departure;
 pub use guards::{TokenGuard, TokenRefusal};
 pub use routes::{LiveRoute, Upstreams};
@@ -51,6 +53,9 @@ pub struct Runtime {
     pub control: Arc<Counters>,
     /// How the process is about to end; the same for all configurations of the process.
     pub departure: Arc<Departure>,
+    /// Whether this node of a cluster has joined it; the same for all configurations of the
+    /// process.
+    pub cluster: Arc<ClusterStatus>,
     /// The TLS acceptors of the listeners that use TLS, in the order of the configuration.
     acceptors: Vec<Option<Acceptor>>,
     /// The live parts of the routes, in the order of the configuration.
@@ -65,7 +70,11 @@ pub fn build(config: &Config) -> Result<Runtime, Error> {
     let nothing = Config { listeners: Vec::new(), routes: Vec::new(), ..Config::default() };
     let built = Runtime::default().reload(&nothing, config)?;
     let addresses = Arc::new(Addresses::new(config.limits.connections_per_address));
-    Ok(Runtime { version: 0, addresses, ..built })
+    let cluster = Arc::new(ClusterStatus::default());
+    if config.cluster.is_some() {
+        cluster.set(ClusterPhase::Joining);
+    }
+    Ok(Runtime { version: 0, addresses, cluster, ..built })
 }
 
 impl Runtime {
@@ -94,6 +103,7 @@ impl Runtime {
             counters: self.counters.clone(),
             control: self.control.clone(),
             departure: self.departure.clone(),
+            cluster: self.cluster.clone(),
             acceptors,
             routes: routes::join(rules, upstreams, &self.names),
         })

@@ -5,7 +5,7 @@ use super::sizing::ConnectionBounds;
 use crate::config::IoDriver;
 use crate::driver::{Driver, Settings, SetupError};
 use crate::epoll::Epoll;
-use crate::reactor::{Inbox, Listeners, Mail, Outbox, Parts, Peers, Reactor};
+use crate::reactor::{ClusterLink, Inbox, Listeners, Mail, Outbox, Parts, Peers, Reactor};
 use crate::shard::{Common, Shard};
 use crate::stats::Counters;
 use crate::uring::Ring;
@@ -49,6 +49,7 @@ pub(super) struct ReactorThread {
     pub(super) mail: Mail,
     pub(super) outbox: Option<Outbox>,
     pub(super) inbox: Option<Inbox>,
+    pub(super) cluster: Option<ClusterLink>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -119,6 +120,7 @@ fn run_on<D: Driver>(
         mail: reactor_thread.mail,
         outbox: reactor_thread.outbox,
         inbox: reactor_thread.inbox,
+        cluster: reactor_thread.cluster,
         drain_ms: setup.common.env.config.drain_s * 1000,
         counters: reactor_thread.counters,
         clock: setup.clock,

@@ -86,6 +86,7 @@ impl ConfigSource {
             ("pid_file", was.pid_file != config.pid_file),
             ("listeners", listening(was) != listening(config)),
             ("process", was.process != config.process),
+            ("cluster", was.cluster != config.cluster),
             ("log", was.log != config.log),
             ("limits", sizes(was) != sizes(config)),
             ("apps.dialect", spoken_otherwise(was, config)),

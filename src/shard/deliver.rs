@@ -4,7 +4,7 @@ use super::Shard;
 use crate::config::SlowConsumer;
 use crate::dialect::{Closing, Why};
 use crate::dialect::{DialectMessage, Event, EventPayload};
-use crate::hub::{ChannelName, ConnId, Published};
+use crate::hub::{ChannelName, ConnId, Excluded, Published};
 use crate::mem::Slot;
 use crate::session::{Broadcast, DeliveryOutcome, SessionEvent};
 use crate::time::Now;
@@ -89,7 +89,7 @@ impl Shard {
         let Some(mut broadcast) = Broadcast::new(event, name, &self.env) else { return };
         self.work.charge(WorkKind::Delivery, work::DELIVERY * self.subscribers.len() as u64);
         let limits = &self.env.config.limits;
-        let except = event.except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let except = event.except.and_then(|it| it.on(self.core));
         let mut delivered = 0;
         let mut slow = Vec::new();
         for (index, form) in self.subscribers.drain(..) {
@@ -148,10 +148,10 @@ impl Shard {
     fn deliver_message_to_listed(
         &mut self,
         what: &DialectMessage,
-        except: Option<ConnId>,
+        except: Option<Excluded>,
         now: Now,
     ) {
-        let except = except.filter(|conn| conn.core == self.core).map(|conn| conn.slot);
+        let except = except.and_then(|it| it.on(self.core));
         self.work.charge(WorkKind::Delivery, work::MESSAGE * self.subscribers.len() as u64);
         let mut listed = std::mem::take(&mut self.subscribers);
         for (index, _) in listed.drain(..) {

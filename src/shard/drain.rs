@@ -20,6 +20,11 @@ impl Drain {
         Drain { next: 0, slice: end.div_ceil(SLICES).max(SLICE_MIN) }
     }
 
+    /// Whether the last slice was the last one of a round.
+    pub(super) fn is_done(&self) -> bool {
+        self.next == 0
+    }
+
     /// The indices of the next slice; all are below `end`. After the last slice the drain starts
     /// again from the first index, for connections that were accepted meanwhile.
     pub(super) fn next_slice(&mut self, end: u32) -> Range<u32> {

@@ -113,7 +113,7 @@ impl Shard {
         }
     }
 
-    fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
+    pub(super) fn answered(&mut self, ack: Ack, answer: Answer, now: Now) {
         let answer = self.in_view(answer);
         let mark = self.effects.len();
         let Some((session, mut cx)) = self.session(ack.slot, now) else { return };

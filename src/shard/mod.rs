@@ -8,6 +8,7 @@
 
 mod account;
 mod channel_events;
+mod cluster;
 mod deliver;
 mod drain;
 mod effects;
@@ -90,6 +91,8 @@ pub struct Shard {
     /// Some of them have sent their request or are closed.
     handshakes: VecDeque<(Slot, u64)>,
     drain: Option<drain::Drain>,
+    /// The closing of subscribers that have missed events of the cluster's log.
+    gap: Option<drain::Drain>,
     subscribers: Vec<(u32, Form)>,
     /// A channel event that the reactor could not hand over yet.
     channel_event: Option<ChannelEvent>,
@@ -112,6 +115,9 @@ impl Shard {
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
         hub.watch(common.env.watched.clone(), common.env.runtime.version);
         hub.bound_channels(common.env.apps.channel_bounds());
+        if common.env.config.cluster.is_some() {
+            hub.follow_log();
+        }
         Shard {
             core,
             env: common.env.clone(),
@@ -138,6 +144,7 @@ impl Shard {
             fresh: 0,
             handshakes: VecDeque::new(),
             drain: None,
+            gap: None,
             subscribers: Vec::new(),
             channel_event: None,
             cores: common.cores,
@@ -279,7 +286,8 @@ impl Shard {
             work: &self.work,
             failures: 0,
             draining: self.drain.is_some(),
-            congested: self.mail.up_is_full(self.mail_bound),
+            congested: self.mail.up_is_full(self.mail_bound)
+                || self.hub.proposal_count() > self.mail_bound,
             secure: session.is_client_secure(),
             identity: session.identity(),
         };

@@ -10,8 +10,7 @@ impl Shard {
     /// Whether waiting work can continue in the next turn, so that the reactor must not sleep.
     pub fn has_waiting_work(&self) -> bool {
         !self.closing_effects.is_empty()
-            || (!self.waiting.is_empty() || self.codecs.large.has_next())
-                && !self.mail.up_is_full(self.mail_bound)
+            || (!self.waiting.is_empty() || self.codecs.large.has_next()) && !self.is_congested()
     }
 
     /// Whether the connection has caused little work lately; see [`work::LIGHT`].
@@ -37,7 +36,7 @@ impl Shard {
         self.deliver_local(now);
         self.hub.report_counts(&mut self.mail);
         self.mail.measure();
-        if self.mail.up_is_full(self.mail_bound) {
+        if self.is_congested() {
             return;
         }
         self.next_waiting(now);

@@ -5,6 +5,7 @@ use polycast::config::{Config, FileFormat};
 use polycast::dialect::Env;
 use polycast::hub::Hasher;
 use polycast::mem::{Segment, Slot};
+use polycast::runtime::ClusterPhase;
 use polycast::session::Ending;
 use polycast::shard::{Common, Shard};
 use polycast::stats::Counters;
@@ -69,6 +70,9 @@ impl Machine {
         let counters = Arc::new(Counters::default());
         let env = Arc::get_mut(&mut common.env).expect("nobody else has it yet");
         env.runtime.counters.push(counters.clone());
+        if env.config.cluster.is_some() {
+            env.runtime.cluster.set(ClusterPhase::Joined);
+        }
         let shard = Shard::new(0, &common, counters.clone());
         let now = Now { ms: 1_000_000, unix_s: UNIX_S };
         Machine { shard, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
@@ -249,6 +253,7 @@ impl Machine {
                 let starved = self.shard.is_starved(slot);
                 let waits =
                     wants.read || starved || self.wires[at].eof || self.shard.has_waiting_work();
+                let waits = waits || self.shard.has_proposals();
                 assert!(waits, "nothing waits and nothing is read");
             }
         }

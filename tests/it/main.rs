@@ -5,6 +5,7 @@ mod architecture;
 mod bench;
 mod certs;
 mod cli;
+mod cluster;
 mod compress;
 mod config;
 mod cores;

@@ -12,8 +12,8 @@ const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
 fn files(name: &str) -> PathBuf {
     let folder = folder(name);
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    for entry in fs::read_dir(fixtures).unwrap() {
-        let path = entry.unwrap().path();
+    let paths = fs::read_dir(fixtures).unwrap().map(|entry| entry.unwrap().path());
+    for path in paths.filter(|path| path.is_file()) {
         fs::copy(&path, folder.join(path.file_name().unwrap())).unwrap();
     }
     let authority = Authority::new();

@@ -36,6 +36,7 @@ fn parts_every_use_of_an_optional_part_is_found() {
         (named("[zilliqa.node]\nurls = ['http://a']"), "zilliqa", OptionalPart::Zilliqa),
         (named("[[routes]]\nendpoint = 'zenith'"), "routes[0].endpoint", OptionalPart::Zenith),
         (named("[zenith]"), "zenith", OptionalPart::Zenith),
+        (named("[cluster]"), "cluster", OptionalPart::ClusterNats),
         (
             named("[[links]]\nsource = { zenith = 'a/b' }"),
             "links[0].source.zenith",

@@ -207,6 +207,7 @@ mod tests {
         let env = Arc::new(Env::new(config(urls), 1).unwrap());
         let mut setup = JobSetup {
             env: env.clone(),
+            cluster: None,
             event_queues: vec![queue],
             notifier: Notifier::default(),
             counters: Arc::default(),

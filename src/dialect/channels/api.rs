@@ -5,7 +5,7 @@ use super::super::effects::Effect;
 use super::super::reply::{Answered, HttpReply};
 use super::data::{Target, USER};
 use super::publish::{Accepted, PublishReply, PublishSource};
-use super::reply::{empty, json_error};
+use super::reply::{NO_KEYS, NOT_COUNTED, empty, json_error};
 use super::vendor::Vendor;
 use super::{history, idempotency, reads, signature};
 use crate::codec::json::MalformedJson;
@@ -41,6 +41,9 @@ pub(super) fn answer<V: Vendor>(
     if context.draining {
         return Answered::Now(json_error::<V>(503, "The server is shutting down"));
     }
+    if !context.env.runtime.cluster.serves() {
+        return Answered::Now(json_error::<V>(503, "This node has not joined its cluster yet"));
+    }
     let Some(target) = V::DATA.target(path) else {
         return Answered::Now(json_error::<V>(404, "The API has no such path"));
     };
@@ -51,6 +54,9 @@ pub(super) fn answer<V: Vendor>(
     if request.method != method {
         let message = format!("The method {} is not allowed here", request.method);
         return Answered::Now(HttpReply { allow: Some(method), ..json_error::<V>(405, &message) });
+    }
+    if method == "GET" && context.env.config.cluster.is_some() {
+        return Answered::Now(json_error::<V>(501, NOT_COUNTED));
     }
     match target {
         Target::Events => publish::<V>(context, app, Publishing::Event, request),
@@ -148,6 +154,9 @@ fn publish<V: Vendor>(
     let key = keys.next();
     if keys.next().is_some() {
         return reads::refuse::<V>("X-Idempotency-Key is given more than once");
+    }
+    if key.is_some() && context.env.config.cluster.is_some() {
+        return Answered::Now(json_error::<V>(501, NO_KEYS));
     }
     let (env, now_ms) = (context.env, context.now.ms);
     let skipped = &[idempotency::MEMBER];

@@ -218,6 +218,13 @@ fn fit(event: Event, data: JsonText<'_, '_>) -> Command {
     }
 }
 
+/// Counts a subscription that exceeds the rate of its connection.
+fn count_refused(context: &DialectContext<'_>) {
+    if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
+        counters.subscriptions_refused.add(1);
+    }
+}
+
 fn subscribe<V: Vendor>(
     conn: &mut Connection<V>,
     context: &mut DialectContext<'_>,
@@ -232,9 +239,7 @@ fn subscribe<V: Vendor>(
         return conn.refuse(context, &shorten(&name), SubscribeRefusal::Name(&problem));
     }
     if !conn.may_subscribe(context.now, limits) {
-        if let Some(counters) = context.env.runtime.counters.get(usize::from(context.conn.core)) {
-            counters.subscriptions_refused.add(1);
-        }
+        count_refused(context);
         return conn.refuse(context, &name, SubscribeRefusal::TooMany(limits.subscriptions_per_s));
     }
     let cached = channel::is_cached(V::DATA, &name);
@@ -254,6 +259,7 @@ fn subscribe<V: Vendor>(
         }
         ChannelKind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
+                _ if context.env.config.cluster.is_some() => Err(SubscribeRefusal::NotInCluster),
                 (Some(data), _) => users::identity::<V>(data, limits),
                 (None, Some(identity)) => Ok(identity),
                 (None, None) => {
@@ -378,7 +384,7 @@ fn client_event<V: Vendor>(
             user: user_id.map(Into::into),
         })
     });
-    let except = Some(context.conn);
+    let except = Some(context.conn.into());
     let shared = SharedFrame { frame, compressed };
     let history = app.history_of(&name).filter(|history| history.client_events);
     let retain =

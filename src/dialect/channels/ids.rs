@@ -42,10 +42,16 @@ impl SocketIds {
     /// The socket id of a connection: two decimal numbers of 64 bits separated by a dot. Client
     /// libraries sign ids of this format (`^\d+\.\d+$`) only.
     pub fn write(&self, conn: ConnId) -> String {
+        let [high, low] = self.numbers_of(conn);
+        format!("{high}.{low}")
+    }
+
+    /// The two numbers of the socket id of a connection.
+    pub fn numbers_of(&self, conn: ConnId) -> [u64; 2] {
         let Slot { index, generation } = conn.slot;
         let place = u128::from(conn.core) << 96 | u128::from(index) << 64 | u128::from(generation);
         let image = self.0.apply(place << SIGN_BITS | SIGN);
-        format!("{}.{}", (image >> 64) as u64, image as u64)
+        [(image >> 64) as u64, image as u64]
     }
 
     /// The connection that a socket id stands for; the connection may be closed already. `None` if
@@ -54,21 +60,32 @@ impl SocketIds {
     /// # Errors
     /// The text does not have the format of a socket id.
     pub fn read(&self, text: &str) -> Result<Option<ConnId>, NotASocketId> {
+        Ok(SocketIds::numbers(text)?.and_then(|numbers| self.find(numbers)))
+    }
+
+    /// The two numbers of a socket id of any process; `None` if they have more than 64 bits.
+    ///
+    /// # Errors
+    /// The text does not have the format of a socket id.
+    pub fn numbers(text: &str) -> Result<Option<[u64; 2]>, NotASocketId> {
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|it| it.is_ascii_digit());
         let (high, low) = text.split_once('.').ok_or(NotASocketId)?;
         if !digits(high) || !digits(low) {
             return Err(NotASocketId);
         }
-        let (Ok(high), Ok(low)) = (high.parse::<u64>(), low.parse::<u64>()) else {
-            return Ok(None);
-        };
+        Ok(high.parse().ok().zip(low.parse().ok()).map(|(high, low)| [high, low]))
+    }
+
+    /// The connection whose socket id has these numbers; it may be closed already. `None` if the id
+    /// was not created by this process.
+    pub fn find(&self, [high, low]: [u64; 2]) -> Option<ConnId> {
         let number = self.0.invert(u128::from(high) << 64 | u128::from(low));
         if number & ((1 << SIGN_BITS) - 1) != SIGN {
-            return Ok(None);
+            return None;
         }
         let place = number >> SIGN_BITS;
         let slot = Slot { index: (place >> 64) as u32, generation: place as u64 };
-        Ok(Some(ConnId { core: (place >> 96) as u16, slot }))
+        Some(ConnId { core: (place >> 96) as u16, slot })
     }
 }
 

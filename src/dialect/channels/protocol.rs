@@ -263,7 +263,7 @@ impl<V: Vendor> Connection<V> {
     }
 
     fn answered(&mut self, context: &mut DialectContext<'_>, part: u16, answer: Answer) {
-        if let Answer::Channel(_) = answer {
+        if let Answer::Channel(_) | Answer::Unpublished(..) = answer {
             return self.acknowledged(context, part, answer);
         }
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));

@@ -8,7 +8,7 @@ use super::channel;
 use super::data::USER;
 use super::idempotency::{self, Bounds, FirstRequest, KeyLookup, fingerprint, hash_key};
 use super::reads::{self, Info};
-use super::reply::{self, ApiRefusal, empty};
+use super::reply::{self, ApiRefusal, NO_KEYS, empty};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
 use crate::codec::json::{JsonText, push_string};
@@ -140,6 +140,9 @@ impl PublishSource<'_> {
     ) -> Result<Option<KeyLookup>, ApiRefusal> {
         let read = idempotency::read_key(self.key, body);
         let Some(key) = read.map_err(|text| (400, text))? else { return Ok(None) };
+        if self.env.config.cluster.is_some() {
+            return Err((501, NO_KEYS.into()));
+        }
         let app = self.env.apps.get(self.app);
         let limits = &app.config.limits;
         let bounds = Bounds { keys: limits.idempotency_keys, bytes: limits.idempotency_bytes };

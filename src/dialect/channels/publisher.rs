@@ -16,7 +16,7 @@ use super::publish::{PublishReply, PublishSource};
 use super::reply::ApiRefusal;
 use super::vendor::Vendor;
 use crate::codec::json::{JsonText, push_string};
-use crate::hub::Answer;
+use crate::hub::{Answer, Unpublished};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
@@ -64,6 +64,8 @@ struct Unanswered {
     /// The number of parts without an answer.
     missing: u16,
     id: PublishId,
+    /// Why a part was not published, in a cluster.
+    unpublished: Option<Unpublished>,
     later: Option<Box<Later>>,
 }
 
@@ -154,6 +156,12 @@ impl PublishId {
     }
 }
 
+impl Unanswered {
+    fn new(first_part: u16, parts: u16, id: PublishId, later: Option<Box<Later>>) -> Unanswered {
+        Unanswered { first_part, parts, missing: parts, id, unpublished: None, later }
+    }
+}
+
 impl Publisher {
     pub(super) fn new(auth: &str) -> Publisher {
         Publisher { auth: auth.into(), unanswered: VecDeque::new(), next_part: 1, held: 0 }
@@ -232,7 +240,7 @@ impl Publisher {
             }
         };
         self.next_part = first_part + parts;
-        self.unanswered.push_back(Unanswered { first_part, parts, missing: parts, id, later });
+        self.unanswered.push_back(Unanswered::new(first_part, parts, id, later));
         PublishOutcome::Pending
     }
 
@@ -249,13 +257,24 @@ impl Publisher {
             return None;
         }
         unanswered.missing -= 1;
-        if let Some(later) = &mut unanswered.later {
-            later.answers.push((within, answer));
+        match (answer, &mut unanswered.later) {
+            // That it is not known of one part says more than that another one was refused.
+            (Answer::Unpublished(_, why), _) => {
+                let known = unanswered.unpublished != Some(Unpublished::Unknown);
+                unanswered.unpublished = if known { Some(why) } else { unanswered.unpublished };
+            }
+            (answer, Some(later)) => later.answers.push((within, answer)),
+            _ => {}
         }
         if unanswered.missing > 0 {
             return None;
         }
+        let failed = unanswered.unpublished.map(|why| unanswered.id.failed(&not_published(why)));
         let text = match unanswered.later.take() {
+            later if failed.is_some() => {
+                self.held -= later.map_or(0, |_| usize::from(unanswered.parts) * PART_BYTES);
+                failed.unwrap_or_default()
+            }
             None => unanswered.id.published(b"{}"),
             Some(later) => {
                 self.held -= usize::from(unanswered.parts) * PART_BYTES;
@@ -270,6 +289,14 @@ impl Publisher {
             self.unanswered = VecDeque::new();
         }
         Some(text)
+    }
+}
+
+/// The error for a publish of which at least one event was not published.
+fn not_published(why: Unpublished) -> ApiRefusal {
+    match why {
+        Unpublished::Refused => (503, "some events were not published; try again".into()),
+        Unpublished::Unknown => (504, "it is not known whether some events were published".into()),
     }
 }
 

@@ -7,6 +7,14 @@ use std::borrow::Cow;
 
 pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
+/// Why reads are refused in a cluster.
+pub(super) const NOT_COUNTED: &str =
+    "Channels, users and counts are not available in a cluster yet; a node knows only its own";
+
+/// Why idempotency keys are refused in a cluster.
+pub(super) const NO_KEYS: &str =
+    "Idempotency keys are not available in a cluster yet; a node knows only its own";
+
 /// An error reply in the vendor's format.
 pub(super) fn json_error<V: Vendor>(status: u16, message: &str) -> HttpReply {
     HttpReply {

@@ -4,15 +4,16 @@ use super::super::context::freeze_text;
 use super::super::effects::Effect;
 use super::super::env::Env;
 use super::data::ChannelKind;
+use super::ids::SocketIds;
 use super::messages::push_event;
 use super::reads::Info;
-use super::reply::ApiRefusal;
+use super::reply::{ApiRefusal, NOT_COUNTED};
 use super::vendor::Vendor;
 use super::{channel, positions};
 use crate::codec::json::JsonText;
 use crate::config;
 use crate::dialect::{Event, EventPayload};
-use crate::hub::{CacheEntry, ConnId, Retention, SharedFrame};
+use crate::hub::{CacheEntry, Excluded, Retention, SharedFrame};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 pub(super) struct Trigger<'t> {
     event: &'t str,
     data: Cow<'t, str>,
-    except: Option<ConnId>,
+    except: Option<Excluded>,
     /// The channels to publish on, without duplicates.
     pub(super) channels: Vec<&'t str>,
     pub(super) info: Option<Info>,
@@ -54,6 +55,9 @@ impl<'t> Trigger<'t> {
         let event = event_name::<V>(body, limits)?;
         let except = excluded(env, body)?;
         let data = event_data::<V>(body, limits)?;
+        if env.config.cluster.is_some() && body.get("info").is_some_and(|info| !info.is_null()) {
+            return Err((501, NOT_COUNTED.into()));
+        }
         let info = match body.get("info").filter(|info| !info.is_null()) {
             Some(list) if V::DATA.quirks.publish_asks => Some(
                 Info::read::<V>(list.text().unwrap_or("that is not a string"))
@@ -127,13 +131,18 @@ fn event_name<'t, V: Vendor>(
     }
 }
 
-fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<ConnId>, ApiRefusal> {
+/// The connection that the member `socket_id` excludes. In a cluster it may be one of another node.
+fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<Excluded>, ApiRefusal> {
     let Some(given) = body.get("socket_id").filter(|given| !given.is_null()) else {
         return Ok(None);
     };
-    let parsed = given.text().map(|text| env.socket_ids.read(text));
+    let parsed = given.text().map(SocketIds::numbers);
     match parsed {
-        Some(Ok(conn)) => Ok(conn),
+        Some(Ok(None)) => Ok(None),
+        Some(Ok(Some(numbers))) => match env.socket_ids.find(numbers) {
+            Some(conn) => Ok(Some(conn.into())),
+            None => Ok(env.config.cluster.is_some().then_some(Excluded::Elsewhere(numbers))),
+        },
         _ => Err((400, "socket_id must be two numbers with a dot between them".into())),
     }
 }

@@ -187,6 +187,8 @@ pub enum SubscribeRefusal<'r> {
     Member(&'r str),
     /// The member's `channel_data` or `user_id` is too long; with the problem as text.
     Large(&'r str),
+    /// Presence channels are not available in a cluster.
+    NotInCluster,
     /// The connection exceeds the rate limit of this many subscriptions per second.
     TooMany(u16),
     /// The connection has reached its limit of this many subscriptions.
@@ -208,7 +210,8 @@ impl SubscribeRefusal<'_> {
             SubscribeRefusal::Member(_) => refusals.member,
             SubscribeRefusal::Large(_) => refusals.large,
             SubscribeRefusal::TooMany(_) => refusals.too_many,
-            SubscribeRefusal::SubscriptionLimit(_)
+            SubscribeRefusal::NotInCluster
+            | SubscribeRefusal::SubscriptionLimit(_)
             | SubscribeRefusal::ChannelFull(_)
             | SubscribeRefusal::NoRoom(_) => refusals.limit,
         }
@@ -222,6 +225,9 @@ impl SubscribeRefusal<'_> {
             | SubscribeRefusal::Large(problem) => Cow::Borrowed(problem),
             SubscribeRefusal::User => "Only the user who has signed in may subscribe".into(),
             SubscribeRefusal::Signature => format!("Invalid signature for {name}").into(),
+            SubscribeRefusal::NotInCluster => {
+                "Presence channels are not available in a cluster yet".into()
+            }
             SubscribeRefusal::TooMany(max) => {
                 format!("A connection may begin {max} subscriptions in a second").into()
             }

@@ -4,12 +4,15 @@ use super::exposition::{Exposition, Kind};
 use crate::stats::{Counters, Histogram};
 use std::sync::Arc;
 
-pub(super) fn write(out: &mut Exposition, cores: &[Arc<Counters>]) {
+pub(super) fn write(out: &mut Exposition, cores: &[Arc<Counters>], control: &Counters) {
+    let all: Vec<&Counters> = cores.iter().map(|core| &**core).collect();
     let help = "Durations of reactor turns over all cores, without the time in which a core was \
                 idle.";
-    family(out, "turn_seconds", help, cores, |it| &it.turn_ns);
+    family(out, "turn_seconds", help, &all, |it| &it.turn_ns);
     let help = "Work of reactor turns over all cores, by the estimate that bounds a turn.";
-    family(out, "turn_work_seconds", help, cores, |it| &it.turn_work);
+    family(out, "turn_work_seconds", help, &all, |it| &it.turn_work);
+    let help = "How long the engine of the cluster took to store an entry.";
+    family(out, "cluster_append_seconds", help, &[control], |it| &it.cluster_append_ns);
     let help = "The longest reactor turn that ended in the last minute, by core.";
     let name = out.family("turn_longest_seconds", Kind::Gauge, help);
     for (core, counters) in cores.iter().enumerate() {
@@ -22,7 +25,7 @@ fn family(
     out: &mut Exposition,
     name: &str,
     help: &str,
-    cores: &[Arc<Counters>],
+    cores: &[&Counters],
     of: fn(&Counters) -> &Histogram,
 ) {
     let name = out.family(name, Kind::Histogram, help);

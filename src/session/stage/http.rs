@@ -440,7 +440,8 @@ fn page(
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
         issued: &env.runtime.issued,
-        leaving: !departure.is_replaced() && (cx.draining || departure.is_leaving()),
+        leaving: !departure.is_replaced() && (cx.draining || departure.is_leaving())
+            || !env.runtime.cluster.is_ready(),
         now_ms: cx.now.ms,
     };
     gateway::page(endpoint, request, &visit)

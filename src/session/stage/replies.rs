@@ -1,13 +1,14 @@
 //! The replies to the requests of one connection, in the order of the requests. A reply waits for
 //! earlier ones and for what other cores acknowledge and answer.
 
-use super::respond::{ResponseOptions, push};
+use super::respond::{ResponseOptions, push, send};
 use crate::dialect::{Finish, SharedWith};
 use crate::http::{Connection, Response};
-use crate::hub::Answer;
+use crate::hub::{Answer, Unpublished};
 use crate::limits::HTTP_PIPELINE;
 use crate::session::Context;
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 /// The replies that were not sent yet, the oldest first.
 #[derive(Default)]
@@ -21,6 +22,8 @@ pub(super) struct Replies {
 pub(super) struct PendingReply {
     acks: u32,
     body: Body,
+    /// The channels on which the request has not published, in a cluster, and why.
+    unpublished: Vec<(Arc<str>, Unpublished)>,
     /// Whether the connection ends after this reply.
     last: bool,
     /// Whether no further request is read until this reply is complete, because its answers may be
@@ -59,12 +62,19 @@ impl Unfinished {
 impl PendingReply {
     /// A whole response.
     pub(super) fn bytes(bytes: Vec<u8>, last: bool) -> PendingReply {
-        PendingReply { acks: 0, body: Body::Bytes(bytes), last, gathers: false }
+        PendingReply {
+            acks: 0,
+            body: Body::Bytes(bytes),
+            unpublished: Vec::new(),
+            last,
+            gathers: false,
+        }
     }
 
     /// A response that is made from answers.
     pub(super) fn later(unfinished: Unfinished, last: bool, gathers: bool) -> PendingReply {
-        PendingReply { acks: 0, body: Body::Later(Box::new(unfinished)), last, gathers }
+        let body = Body::Later(Box::new(unfinished));
+        PendingReply { acks: 0, body, unpublished: Vec::new(), last, gathers }
     }
 
     /// The error response to a WebSocket handshake or a stream that was pipelined after requests
@@ -75,6 +85,25 @@ impl PendingReply {
         let text = "earlier requests are not answered yet\n";
         Response::text(400, text).connection(Connection::Close).push(&mut bytes);
         PendingReply::bytes(bytes, true)
+    }
+}
+
+impl PendingReply {
+    /// Writes the response to a request that has not published everything: 504 if that is not known
+    /// of some channel, else 503, after which the client may repeat it.
+    fn push_unpublished(&self, out: &mut Vec<u8>, cx: &Context<'_>) {
+        let names: Vec<&str> = self.unpublished.iter().map(|(channel, _)| &**channel).collect();
+        let is_unknown = self.unpublished.iter().any(|(_, why)| *why == Unpublished::Unknown);
+        let (status, text) = match is_unknown {
+            true => (504, "it is not known whether the events of some channels were published"),
+            false => (503, "the events of some channels were not published; try again"),
+        };
+        let body = serde_json::json!({ "error": text, "code": status, "channels": names });
+        let body = body.to_string().into_bytes();
+        let fields: &[(&str, &str)] = if is_unknown { &[] } else { &[("Retry-After", "1")] };
+        let connection = if self.last { Connection::Close } else { Connection::KeepAlive };
+        let response = Response::json(status, &body).headers(fields).connection(connection);
+        send(status, &response, out, cx);
     }
 }
 
@@ -141,8 +170,14 @@ impl Replies {
 
     /// Takes one answer for part `part` of the request with this ticket.
     pub(super) fn answered(&mut self, ticket: u32, part: u16, answer: Answer) {
-        if let Some(PendingReply { body: Body::Later(unfinished), .. }) = self.reply(ticket) {
-            unfinished.answers.push((part, answer));
+        match (self.reply(ticket), answer) {
+            (Some(reply), Answer::Unpublished(channel, why)) => {
+                reply.unpublished.push((channel, why));
+            }
+            (Some(PendingReply { body: Body::Later(unfinished), .. }), answer) => {
+                unfinished.answers.push((part, answer));
+            }
+            _ => {}
         }
     }
 
@@ -165,6 +200,7 @@ impl Replies {
         {
             self.first = self.first.wrapping_add(1);
             match reply.body {
+                _ if !reply.unpublished.is_empty() => reply.push_unpublished(out, cx),
                 Body::Bytes(bytes) => out.extend_from_slice(&bytes),
                 Body::Later(it) => {
                     let reply = (it.finish)(it.answers);

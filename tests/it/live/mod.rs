@@ -4,6 +4,7 @@ mod activation;
 mod apicurio;
 mod basics;
 pub(crate) mod child;
+mod cluster;
 mod compress;
 mod confined;
 mod environment;

@@ -1,0 +1,232 @@
+//! The bytes of an entry of the log, format 1. Golden entries are in `tests/fixtures/cluster/`.
+//!
+//! ```text
+//! entry   = format(1) node(8) text(application's id) text(channel) number(of parts) part*
+//! part    = kind(1) number(of bytes) bytes
+//! event   = flags(1) [excluded(16)] [number(ttl in ms) text(event) text(data)] frame
+//!         | flags(1) [excluded(16)] code(2) reason
+//! text    = number(of bytes) bytes
+//! ```
+//!
+//! A number is a varint: seven bits a byte, the low ones first. Other integers are little-endian.
+//! A reader skips kinds of parts that it does not know. Nothing that an entry says is trusted: a
+//! length beyond the end of the entry makes it malformed.
+
+/// The format that this release writes and reads.
+pub const FORMAT: u8 = 1;
+/// The kind of a part that is an event.
+const EVENT: u8 = 1;
+
+const EXCLUDES: u8 = 1;
+const IS_CACHED: u8 = 2;
+const CLOSES: u8 = 4;
+
+/// The bytes are not an entry of a format that this release knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnEntry {
+    /// The format is another one.
+    #[error("an entry of format {0}, which this release does not know")]
+    Format(u8),
+    /// The entry is cut off, or a part of it is malformed.
+    #[error("an entry that is malformed")]
+    Malformed,
+}
+
+/// An event as a part of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventPart<'e> {
+    /// The numbers of the socket id of the connection that does not receive the event.
+    pub excluded: Option<[u64; 2]>,
+    /// What the event does.
+    pub content: PartContent<'e>,
+}
+
+/// What an event does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartContent<'e> {
+    /// It delivers a frame.
+    Frame {
+        /// What a cache channel keeps of the event.
+        cached: Option<CachedPart<'e>>,
+        /// The frame.
+        frame: &'e [u8],
+    },
+    /// It closes the connections of the subscribers.
+    Close {
+        /// The close code.
+        code: u16,
+        /// The close reason.
+        reason: &'e str,
+    },
+}
+
+/// What a cache channel keeps of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CachedPart<'e> {
+    /// How long it is cached, in milliseconds.
+    pub ttl_ms: u64,
+    /// The event's name.
+    pub event: &'e str,
+    /// The event's data.
+    pub data: &'e str,
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<'e> {
+    /// The node that has written it.
+    pub node: u64,
+    /// The application's id.
+    pub app: &'e str,
+    /// The channel.
+    pub channel: &'e str,
+    /// The events.
+    pub events: Vec<EventPart<'e>>,
+    /// The number of parts of unknown kinds, which were skipped.
+    pub skipped: usize,
+}
+
+/// Writes an event as a part.
+pub fn part(event: &EventPart<'_>) -> Vec<u8> {
+    let mut out = vec![0];
+    if let Some([high, low]) = event.excluded {
+        out[0] |= EXCLUDES;
+        out.extend_from_slice(&high.to_le_bytes());
+        out.extend_from_slice(&low.to_le_bytes());
+    }
+    match &event.content {
+        PartContent::Frame { cached, frame } => {
+            if let Some(cached) = cached {
+                out[0] |= IS_CACHED;
+                push_number(&mut out, cached.ttl_ms);
+                push_text(&mut out, cached.event);
+                push_text(&mut out, cached.data);
+            }
+            out.extend_from_slice(frame);
+        }
+        PartContent::Close { code, reason } => {
+            out[0] |= CLOSES;
+            out.extend_from_slice(&code.to_le_bytes());
+            out.extend_from_slice(reason.as_bytes());
+        }
+    }
+    out
+}
+
+/// Writes an entry of these events, each as [`part`] has written it.
+pub fn write<'p>(
+    node: u64,
+    app: &str,
+    channel: &str,
+    parts: impl ExactSizeIterator<Item = &'p [u8]>,
+) -> Vec<u8> {
+    let mut out = vec![FORMAT];
+    out.extend_from_slice(&node.to_le_bytes());
+    push_text(&mut out, app);
+    push_text(&mut out, channel);
+    push_number(&mut out, parts.len() as u64);
+    for part in parts {
+        out.push(EVENT);
+        push_number(&mut out, part.len() as u64);
+        out.extend_from_slice(part);
+    }
+    out
+}
+
+/// Reads an entry.
+///
+/// # Errors
+/// The entry has another format or is malformed.
+pub fn read(bytes: &[u8]) -> Result<Entry<'_>, NotAnEntry> {
+    match bytes.first() {
+        Some(&FORMAT) => read_parts(&bytes[1..]).ok_or(NotAnEntry::Malformed),
+        Some(&format) => Err(NotAnEntry::Format(format)),
+        None => Err(NotAnEntry::Malformed),
+    }
+}
+
+fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
+    let node = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
+    let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
+    let (mut events, mut skipped) = (Vec::new(), 0);
+    for _ in 0..take_number(&mut rest)? {
+        let kind = *take(&mut rest, 1)?.first()?;
+        let bytes = take_counted(&mut rest)?;
+        match kind {
+            EVENT => events.push(read_event(bytes)?),
+            _ => skipped += 1,
+        }
+    }
+    rest.is_empty().then_some(Entry { node, app, channel, events, skipped })
+}
+
+fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
+    let flags = *take(&mut rest, 1)?.first()?;
+    if flags & !(EXCLUDES | IS_CACHED | CLOSES) != 0 {
+        return None;
+    }
+    let mut excluded = None;
+    if flags & EXCLUDES != 0 {
+        let mut number = || Some(u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?));
+        excluded = Some([number()?, number()?]);
+    }
+    if flags & CLOSES != 0 {
+        let code = u16::from_le_bytes(take(&mut rest, 2)?.try_into().ok()?);
+        let content = PartContent::Close { code, reason: str::from_utf8(rest).ok()? };
+        return Some(EventPart { excluded, content });
+    }
+    let mut cached = None;
+    if flags & IS_CACHED != 0 {
+        let ttl_ms = take_number(&mut rest)?;
+        let (event, data) = (take_text(&mut rest)?, take_text(&mut rest)?);
+        cached = Some(CachedPart { ttl_ms, event, data });
+    }
+    Some(EventPart { excluded, content: PartContent::Frame { cached, frame: rest } })
+}
+
+fn push_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    push_number(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn take<'e>(rest: &mut &'e [u8], count: usize) -> Option<&'e [u8]> {
+    let (taken, behind) = rest.split_at_checked(count)?;
+    *rest = behind;
+    Some(taken)
+}
+
+fn take_number(rest: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *take(rest, 1)?.first()?;
+        let bits = u64::from(byte & 0x7f);
+        if bits << shift >> shift != bits {
+            return None;
+        }
+        number |= bits << shift;
+        if byte < 0x80 {
+            return Some(number);
+        }
+    }
+    None
+}
+
+fn take_counted<'e>(rest: &mut &'e [u8]) -> Option<&'e [u8]> {
+    let count = usize::try_from(take_number(rest)?).ok()?;
+    take(rest, count)
+}
+
+fn take_text<'e>(rest: &mut &'e [u8]) -> Option<&'e str> {
+    str::from_utf8(take_counted(rest)?).ok()
+}
+
+#[cfg(test)]
+mod tests;

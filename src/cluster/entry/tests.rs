@@ -1,0 +1,108 @@
+//! Entries that are written and read, the golden entries, and entries that are cut or invented.
+
+use super::*;
+use proptest::prelude::*;
+
+fn frame(excluded: Option<[u64; 2]>, frame: &[u8]) -> EventPart<'_> {
+    EventPart { excluded, content: PartContent::Frame { cached: None, frame } }
+}
+
+fn written(events: &[EventPart<'_>]) -> Vec<u8> {
+    let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
+    write(0x0123_4567_89ab_cdef, "app", "private-a", parts.iter().map(|part| &**part))
+}
+
+/// One event of each form.
+fn all_forms() -> Vec<EventPart<'static>> {
+    let cached = CachedPart { ttl_ms: 1_800_000, event: "price", data: "{\"a\":1}" };
+    vec![
+        frame(None, b"\x81\x02{}"),
+        frame(Some([1, u64::MAX]), b"\x81\x02{}"),
+        EventPart {
+            excluded: None,
+            content: PartContent::Frame { cached: Some(cached), frame: b"\x81\x02{}" },
+        },
+        EventPart { excluded: None, content: PartContent::Close { code: 4009, reason: "Over" } },
+    ]
+}
+
+/// The file has the entry in hexadecimal digits. It must not be changed: nodes of the last release
+/// write such entries.
+#[test]
+fn cluster_entry_of_format_1_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1.hex");
+    let written = written(&all_forms());
+    let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, golden.trim());
+    let entry = read(&written).expect("an entry");
+    assert_eq!((entry.node, entry.app, entry.channel), (0x0123_4567_89ab_cdef, "app", "private-a"));
+    assert_eq!((entry.events, entry.skipped), (all_forms(), 0));
+}
+
+#[test]
+fn cluster_entry_skips_kinds_that_it_does_not_know() {
+    let mut bytes = written(&[frame(None, b"f")]);
+    // The number of parts, and a part of kind 9 with two bytes.
+    let count = bytes.len() - 5;
+    assert_eq!(bytes[count], 1);
+    bytes[count] = 2;
+    bytes.extend([9, 2, 0, 0]);
+    let entry = read(&bytes).expect("an entry");
+    assert_eq!((entry.events, entry.skipped), (vec![frame(None, b"f")], 1));
+}
+
+#[test]
+fn cluster_entry_of_another_format_is_named() {
+    let mut bytes = written(&all_forms());
+    bytes[0] = 2;
+    assert_eq!(read(&bytes), Err(NotAnEntry::Format(2)));
+    assert_eq!(read(&[]), Err(NotAnEntry::Malformed));
+}
+
+#[test]
+fn cluster_entry_that_is_cut_or_longer_is_malformed() {
+    let bytes = written(&all_forms());
+    for end in 1..bytes.len() {
+        assert_eq!(read(&bytes[..end]), Err(NotAnEntry::Malformed), "{end}");
+    }
+    let longer = [&bytes[..], b"x"].concat();
+    assert_eq!(read(&longer), Err(NotAnEntry::Malformed));
+}
+
+#[test]
+fn cluster_entry_numbers_have_at_most_64_bits() {
+    for number in [0, 127, 128, 1 << 32, u64::MAX] {
+        let mut out = Vec::new();
+        push_number(&mut out, number);
+        assert_eq!(take_number(&mut &out[..]), Some(number));
+    }
+    let too_large = [[0xff; 9].as_slice(), &[2]].concat();
+    assert_eq!(take_number(&mut &too_large[..]), None);
+    assert_eq!(take_number(&mut &[0xff; 11][..]), None);
+}
+
+proptest! {
+    #[test]
+    fn cluster_entry_round_trips(
+        app in "[a-z]{0,9}",
+        channel in "\\PC{0,40}",
+        frames in prop::collection::vec(
+            (prop::option::of(any::<[u64; 2]>()), prop::collection::vec(any::<u8>(), 0..300)),
+            0..5,
+        ),
+        node: u64,
+    ) {
+        let events: Vec<_> = frames.iter().map(|(excluded, it)| frame(*excluded, it)).collect();
+        let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
+        let bytes = write(node, &app, &channel, parts.iter().map(|part| &**part));
+        let expected =
+            Entry { node, app: &app, channel: &channel, events: events.clone(), skipped: 0 };
+        prop_assert_eq!(read(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn cluster_entry_of_any_bytes_is_read_or_refused(bytes: Vec<u8>) {
+        let bytes = [&[FORMAT], &bytes[..]].concat();
+        let _ = read(&bytes);
+    }
+}

@@ -1,0 +1,23 @@
+//! Several nodes that serve the same channels: what a node sends to the log of the engine, and what
+//! it does with what comes back. No sockets and no clock: an [`Engine`] stores and orders.
+//!
+//! Every event that a node publishes is a part of an entry of the log ([`entry`]). It takes effect
+//! on all nodes, the publishing one included, when it comes back with its sequence number. So all
+//! nodes deliver the events of a channel in one order, that of the log.
+//!
+//! A [`ClusterNode`] has two halves. The [`queue`] sends entries and waits until they are stored;
+//! what is not answered is sent again, in order, and the engine drops what it has already. The
+//! [`follower`] knows the position up to which this node has applied the log; after any
+//! interruption the delivery begins again behind it, so that nothing is missing or applied twice.
+
+mod engine;
+pub mod entry;
+pub mod follower;
+mod node;
+pub mod queue;
+#[cfg(test)]
+mod sim;
+pub mod subject;
+
+pub use engine::{Append, Engine, EngineEvent, LogInfo};
+pub use node::{Arrival, ClusterNode, NodeSetup, NodeTime};

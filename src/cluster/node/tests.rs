@@ -1,0 +1,334 @@
+//! Nodes on a simulated engine, in virtual time.
+
+use super::super::sim::{SimEngine, SimLog};
+use super::*;
+use crate::config::Config;
+use crate::mem::Slot;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+const KEEP_MS: u64 = 60_000;
+
+fn env() -> Arc<Env> {
+    let cluster = Cluster { engine: vec!["nats://a:1".to_owned()], ..Cluster::default() };
+    let config = Config { cluster: Some(Box::new(cluster)), ..Config::demo() };
+    Arc::new(Env::new(config, 0).expect("an environment"))
+}
+
+/// A node with its connection, and what its cores have got.
+struct World {
+    node: ClusterNode,
+    engine: SimEngine,
+    env: Arc<Env>,
+    counters: Arc<Counters>,
+    applied: Vec<String>,
+    /// The outcome of each event, by its ticket.
+    outcomes: BTreeMap<u32, Option<Unpublished>>,
+    gaps: usize,
+    now: NodeTime,
+}
+
+impl World {
+    fn new(id: u64, log: &Rc<RefCell<SimLog>>) -> World {
+        let env = env();
+        let counters = Arc::new(Counters::default());
+        let setup = NodeSetup { id, hasher: Hasher::new(7), cores: 2, counters: counters.clone() };
+        let cluster = env.config.cluster.as_deref().expect("a cluster");
+        World {
+            node: ClusterNode::new(setup, cluster, 0),
+            engine: SimEngine::new(log),
+            env: env.clone(),
+            counters,
+            applied: Vec::new(),
+            outcomes: BTreeMap::new(),
+            gaps: 0,
+            now: NodeTime { ms: 0, unix_ms: 0 },
+        }
+    }
+
+    fn propose(&mut self, channel: &str, ticket: u32, event: Event) {
+        let slot = Slot { index: 0, generation: 1 };
+        let origin = Some((1, Ack { slot, ticket, part: 0 }));
+        let proposal = Proposal { app: 0, name: channel.into(), event, origin };
+        self.node.propose(proposal, &self.env.clone(), self.now);
+    }
+
+    fn publish(&mut self, channel: &str, ticket: u32, text: &str) {
+        self.propose(channel, ticket, Frozen::new(text.as_bytes()).into());
+    }
+
+    fn turn(&mut self) {
+        self.node.turn(&mut self.engine, &self.env, self.now);
+        while let Some((core, arrival)) = self.node.next_arrival() {
+            match arrival {
+                Arrival::Apply { app, channel, event } => {
+                    assert_eq!((app, core), (0, Hasher::new(7).home(0, &channel, 2)));
+                    let frame = event.frame().map(|frame| frame.to_vec()).unwrap_or_default();
+                    let text = String::from_utf8(frame).expect("text");
+                    self.applied.push(format!("{channel} {text}"));
+                }
+                Arrival::Settled { ack, failed } => {
+                    assert_eq!(core, 1);
+                    let before = self.outcomes.insert(ack.ticket, failed.map(|(_, why)| why));
+                    assert_eq!(before, None, "{} has two outcomes", ack.ticket);
+                }
+                Arrival::Gap => self.gaps += 1,
+            }
+        }
+    }
+
+    fn wait(&mut self, ms: u64) {
+        self.now.ms += ms;
+        self.now.unix_ms += ms;
+        self.turn();
+    }
+
+    fn phase(&self) -> ClusterPhase {
+        self.env.runtime.cluster.phase()
+    }
+
+    /// A node that has joined.
+    fn joined(id: u64, log: &Rc<RefCell<SimLog>>) -> World {
+        let mut world = World::new(id, log);
+        world.turn();
+        assert_eq!(world.phase(), ClusterPhase::Joining);
+        world.engine.attach();
+        world.rest();
+        assert_eq!(world.phase(), ClusterPhase::Joined);
+        world
+    }
+
+    /// Runs without faults until nothing is under way.
+    fn rest(&mut self) {
+        for _ in 0..100_000 {
+            self.turn();
+            self.engine.store(true, self.now.ms);
+            self.engine.deliver(1);
+            if self.node.is_idle() && !self.engine.has_work() {
+                return;
+            }
+            if self.engine.is_up {
+                self.wait(1);
+            }
+            if !self.engine.has_work() {
+                return self.turn();
+            }
+        }
+        panic!("it does not come to rest");
+    }
+}
+
+#[test]
+fn cluster_node_applies_what_it_publishes_when_it_comes_back() {
+    let log = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    first.publish("a", 1, "one");
+    first.turn();
+    assert_eq!((first.applied.len(), first.outcomes.len()), (0, 0), "the engine has not stored it");
+    first.rest();
+    second.rest();
+    assert_eq!(first.outcomes, BTreeMap::from([(1, None)]));
+    assert_eq!((&first.applied, &second.applied), (&vec!["a one".into()], &vec!["a one".into()]));
+}
+
+#[test]
+fn cluster_node_excludes_a_connection_of_its_own_only() {
+    let log = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    // All nodes of this test have the same key of socket ids, so the other one's is another key.
+    let conn = crate::hub::ConnId { core: 1, slot: Slot { index: 3, generation: 9 } };
+    let own = Event { except: Some(conn.into()), ..Frozen::new(b"own").into() };
+    let part = part_of(&own, &first.env).expect("it is carried").0;
+    let bytes = entry::write(1, "1", "a", [&*part].into_iter());
+    let read = |world: &World| {
+        let entry = entry::read(&bytes).expect("an entry");
+        event_of(entry.events[0].clone(), 0, &world.env).except
+    };
+    assert_eq!(read(&first), Some(Excluded::Connection(conn)));
+    let other = crate::dialect::SocketIds::new([9; 16]);
+    Arc::get_mut(&mut second.env).expect("nobody else has it").socket_ids = other;
+    assert_ne!(read(&second), Some(Excluded::Connection(conn)));
+    first.rest();
+}
+
+#[test]
+fn cluster_node_carries_cached_events_and_closes() {
+    let world = World::joined(1, &Rc::default());
+    let there = |event: &Event, age_ms: u64| {
+        let (part, kept_s) = part_of(event, &world.env)?;
+        let bytes = entry::write(1, "1", "a", [&*part].into_iter());
+        let entry = entry::read(&bytes).ok()?;
+        Some((event_of(entry.events[0].clone(), age_ms, &world.env), kept_s))
+    };
+    let entry = CacheEntry { ttl_ms: 1500, event: "e".into(), data: "d".into() };
+    let retain = Retention::Cache(Arc::new(entry));
+    let cached = Event { retain, ..Frozen::new(b"frame").into() };
+    let (event, kept_s) = there(&cached, 500).expect("it is carried");
+    let Retention::Cache(entry) = &event.retain else { panic!("{event:?}") };
+    assert_eq!((kept_s, entry.ttl_ms, &*entry.event, &*entry.data), (2, 1000, "e", "d"));
+    assert_eq!(event.frame().map(|it| it.to_vec()), Some(b"frame".to_vec()));
+    let payload = EventPayload::Close(4009, pusher::DATA.codes.terminated);
+    let close = Event { payload, ..Event::default() };
+    let (event, _) = there(&close, 0).expect("it is carried");
+    assert!(matches!(event.payload, EventPayload::Close(4009, text) if !text.is_empty()));
+    // What a cluster does not carry is refused.
+    assert!(there(&Event::clear(), 0).is_none());
+}
+
+#[test]
+fn cluster_node_tells_what_was_not_stored() {
+    let log = Rc::default();
+    let mut world = World::joined(1, &log);
+    world.engine.detach(false, 0);
+    world.turn();
+    world.publish("a", 1, "never sent");
+    world.wait(7999);
+    assert_eq!((world.phase(), world.outcomes.len()), (ClusterPhase::Joined, 0));
+    world.wait(101);
+    assert_eq!(world.outcomes, BTreeMap::from([(1, Some(Unpublished::Refused))]));
+    assert_eq!(world.phase(), ClusterPhase::Away);
+    world.engine.attach();
+    world.rest();
+    assert_eq!(world.phase(), ClusterPhase::Joined);
+    world.publish("a", 2, "no answer");
+    world.turn();
+    world.wait(8000);
+    assert_eq!(world.outcomes[&2], Some(Unpublished::Unknown));
+    // It arrives after all.
+    world.rest();
+    assert_eq!(world.applied, ["a no answer"]);
+}
+
+#[test]
+fn cluster_node_queue_that_is_full_refuses_at_once() {
+    let mut world = World::joined(1, &Rc::default());
+    world.engine.detach(false, 0);
+    world.turn();
+    let text = "x".repeat(1 << 20);
+    (0..8).for_each(|ticket| world.publish("a", ticket, &text));
+    world.turn();
+    // Seven of them have room in 8 MiB, with what each takes besides its text.
+    assert_eq!(world.outcomes, BTreeMap::from([(7, Some(Unpublished::Refused))]));
+    assert_eq!(world.counters.cluster_refused.get(), 1);
+}
+
+#[test]
+fn cluster_node_skips_what_it_cannot_read() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let mut world = World::joined(1, &log);
+    let foreign = entry::write(2, "no such application", "a", [&b"\0x"[..]].into_iter());
+    for body in [foreign, b"\x02".to_vec(), vec![]] {
+        let mut log = log.borrow_mut();
+        log.last += 1;
+        let last = log.last;
+        log.entries.push((last, 0, body));
+    }
+    world.rest();
+    assert_eq!((world.applied.len(), world.counters.cluster_skipped.get()), (0, 3));
+    assert_eq!(world.node.follower.position(), 3);
+}
+
+#[test]
+fn cluster_node_that_comes_back_after_entries_have_expired_has_a_gap() {
+    // The follower's tests have the exact bound.
+    for (away_ms, gaps) in [(KEEP_MS - 2100, 0), (KEEP_MS - 1900, 2)] {
+        let log: Rc<RefCell<SimLog>> = Rc::default();
+        let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+        first.rest();
+        second.engine.detach(false, 0);
+        second.turn();
+        let since = second.now.ms;
+        first.publish("a", 1, "one");
+        first.rest();
+        second.now.ms = since + away_ms;
+        second.engine.attach();
+        log.borrow_mut().expire(if gaps > 0 { u64::MAX } else { 0 });
+        second.rest();
+        assert_eq!((second.gaps, second.applied.len()), (gaps, 1 - gaps / 2), "{away_ms}");
+    }
+}
+
+/// Any faults between two nodes and the engine: both apply the log, once and in its order, and
+/// outcomes are true.
+#[test]
+fn cluster_sim_nodes_apply_the_log_once_and_in_order() {
+    for seed in 0..100 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let log: Rc<RefCell<SimLog>> = Rc::default();
+        let mut worlds = [World::joined(1, &log), World::joined(2, &log)];
+        let mut published = 0;
+        for _ in 0..rng.usize(50..400) {
+            let at = rng.usize(..2);
+            let world = &mut worlds[at];
+            let now_ms = world.now.ms;
+            match rng.u8(..20) {
+                0..6 => {
+                    published += 1;
+                    let channel = ["a", "b", "c"][rng.usize(..3)];
+                    world.publish(channel, published, &published.to_string());
+                }
+                6..10 => world.engine.store(rng.u8(..10) > 0, now_ms),
+                10 => world.engine.refuse(rng.bool(), now_ms),
+                11..15 => world.engine.deliver(rng.usize(1..3)),
+                15 if world.engine.is_up => world.engine.detach(rng.bool(), now_ms),
+                // After a delivery that was lost the state of the log is asked for again.
+                15 | 16 => world.engine.attach(),
+                _ => world.wait(rng.u64(1..1500)),
+            }
+            world.turn();
+        }
+        for world in &mut worlds {
+            if !world.engine.is_up {
+                world.engine.attach();
+            }
+            world.rest();
+            world.wait(8000);
+            world.rest();
+        }
+        worlds[0].rest();
+        judge(&worlds, &log.borrow(), seed);
+    }
+}
+
+fn judge(worlds: &[World], log: &SimLog, seed: u64) {
+    let mut stored = Vec::new();
+    for (.., body) in &log.entries {
+        let entry = entry::read(body).expect("an entry");
+        for part in &entry.events {
+            let PartContent::Frame { frame, .. } = &part.content else { panic!("a close") };
+            stored.push(format!("{} {}", entry.channel, String::from_utf8_lossy(frame)));
+        }
+    }
+    for world in worlds {
+        assert_eq!(world.applied, stored, "seed {seed}");
+        assert_eq!(world.gaps, 0);
+        for (ticket, outcome) in &world.outcomes {
+            let ends = format!(" {ticket}");
+            let count = stored.iter().filter(|it| it.ends_with(&ends)).count();
+            match outcome {
+                None => assert_eq!(count, 1, "seed {seed}: {ticket} was acknowledged"),
+                Some(Unpublished::Refused) => assert_eq!(count, 0, "seed {seed}: {ticket}"),
+                Some(Unpublished::Unknown) => assert!(count <= 1, "seed {seed}: {ticket}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn cluster_node_goes_on_with_another_log() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let mut world = World::joined(1, &log);
+    for ticket in 1..=3 {
+        world.publish("a", ticket, &ticket.to_string());
+        world.rest();
+    }
+    world.engine.detach(false, 0);
+    log.borrow_mut().lose();
+    world.engine.attach();
+    world.rest();
+    world.publish("a", 4, "4");
+    world.rest();
+    assert_eq!(world.applied, ["a 1", "a 2", "a 3", "a 4"]);
+    assert_eq!((world.counters.cluster_epochs.get(), world.gaps), (1, 0));
+}

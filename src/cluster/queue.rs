@@ -1,0 +1,316 @@
+//! The events of this node that wait for the engine.
+//!
+//! Of each channel one entry is under way at a time, so that no event overtakes an earlier one even
+//! if an entry must be sent again. What comes meanwhile waits, and goes into the next entry
+//! together. An entry that is not answered in time, or whose connection was lost, is sent again
+//! under the same number, until its first event has waited for `hold_ms`. What the engine has
+//! surely not stored is then refused; of the rest it is not known.
+
+use crate::hub::Unpublished;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+/// The estimated bytes of an event in the queue besides its part.
+const EVENT_BYTES: usize = 96;
+/// The maximum number of events of one entry.
+const PACK_EVENTS: usize = 64;
+/// The size of an entry, in bytes, at which no further event is added.
+const PACK_BYTES: usize = 256 * 1024;
+/// How long an entry waits that the engine has refused for now, in milliseconds.
+const AGAIN_MS: u64 = 100;
+
+/// A channel: the application's number and the name.
+pub type ChannelKey = (u32, Arc<str>);
+
+/// The limits of a queue.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// The maximum number of bytes of all events.
+    pub hold_bytes: usize,
+    /// How long an event may wait, in milliseconds.
+    pub hold_ms: u64,
+    /// How long an answer may take, in milliseconds, before an entry is sent again.
+    pub append_ms: u64,
+    /// The maximum number of entries without an answer.
+    pub in_flight: usize,
+}
+
+/// An event that waits, with what is to be answered when it is stored.
+#[derive(Debug)]
+pub struct QueuedEvent<T> {
+    /// The event as a part of an entry.
+    pub part: Vec<u8>,
+    /// How long the log keeps it, in seconds.
+    pub ttl_s: u64,
+    /// Who waits for the answer.
+    pub ack: Option<T>,
+}
+
+/// An entry to be sent.
+#[derive(Debug)]
+pub struct Pack<'q> {
+    /// Its number.
+    pub number: u64,
+    /// Its channel.
+    pub channel: &'q ChannelKey,
+    /// How long the log keeps it, in seconds.
+    pub ttl_s: u64,
+    /// Whether it was sent before.
+    pub again: bool,
+    /// The parts of its events.
+    pub parts: Vec<&'q [u8]>,
+}
+
+/// The outcome of an event: whose it is, the channel, and why it is not in the log.
+pub type Failure<T> = (Option<T>, ChannelKey, Unpublished);
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct AppendQueue<T> {
+    limits: QueueLimits,
+    channels: HashMap<ChannelKey, ChannelEntries<T>>,
+    /// The channels that have an entry to send, or events and none under way.
+    ready: VecDeque<ChannelKey>,
+    /// The channel of each entry that is under way.
+    numbers: HashMap<u64, ChannelKey>,
+    in_flight: usize,
+    bytes: usize,
+    last_number: u64,
+}
+
+#[derive(Debug)]
+struct ChannelEntries<T> {
+    entry: Option<Entry<T>>,
+    waiting: VecDeque<Event<T>>,
+}
+
+#[derive(Debug)]
+struct Event<T> {
+    waiting: QueuedEvent<T>,
+    since_ms: u64,
+}
+
+#[derive(Debug)]
+struct Entry<T> {
+    number: u64,
+    events: Vec<Event<T>>,
+    phase: Phase,
+    /// Whether an earlier attempt was not answered.
+    is_unsure: bool,
+    was_sent: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Ready,
+    Sent { at_ms: u64 },
+    Refused { until_ms: u64 },
+}
+
+impl<T> Event<T> {
+    fn bytes(&self) -> usize {
+        self.waiting.part.len() + EVENT_BYTES
+    }
+}
+
+impl<T> AppendQueue<T> {
+    /// An empty queue.
+    pub fn new(limits: QueueLimits) -> AppendQueue<T> {
+        AppendQueue {
+            limits,
+            channels: HashMap::new(),
+            ready: VecDeque::new(),
+            numbers: HashMap::new(),
+            in_flight: 0,
+            bytes: 0,
+            last_number: 0,
+        }
+    }
+
+    /// The bytes of all events in the queue.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether no event waits.
+    pub fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// Adds an event.
+    ///
+    /// # Errors
+    /// The queue is full; the event is returned.
+    pub fn push(
+        &mut self,
+        channel: ChannelKey,
+        waiting: QueuedEvent<T>,
+        now_ms: u64,
+    ) -> Result<(), QueuedEvent<T>> {
+        let event = Event { waiting, since_ms: now_ms };
+        if self.bytes + event.bytes() > self.limits.hold_bytes {
+            return Err(event.waiting);
+        }
+        self.bytes += event.bytes();
+        let entries = self.channels.entry(channel.clone()).or_insert_with(|| {
+            self.ready.push_back(channel);
+            ChannelEntries { entry: None, waiting: VecDeque::new() }
+        });
+        entries.waiting.push_back(event);
+        Ok(())
+    }
+
+    /// The next entry to send, which counts as sent from now on; `None` if there is none, or too
+    /// many are not answered.
+    pub fn next(&mut self, now_ms: u64) -> Option<Pack<'_>> {
+        if self.in_flight >= self.limits.in_flight {
+            return None;
+        }
+        let channel = self.ready.pop_front()?;
+        let entries = self.channels.get_mut(&channel)?;
+        let entry = entries.entry.get_or_insert_with(|| {
+            self.last_number += 1;
+            self.numbers.insert(self.last_number, channel.clone());
+            let events = take_pack(&mut entries.waiting);
+            let number = self.last_number;
+            Entry { number, events, phase: Phase::Ready, is_unsure: false, was_sent: false }
+        });
+        entry.phase = Phase::Sent { at_ms: now_ms };
+        self.in_flight += 1;
+        let again = std::mem::replace(&mut entry.was_sent, true);
+        let ttl_s = entry.events.iter().map(|it| it.waiting.ttl_s).max().unwrap_or(0);
+        let parts = entry.events.iter().map(|it| &*it.waiting.part).collect();
+        let channel = self.numbers.get(&entry.number)?;
+        Some(Pack { number: entry.number, channel, ttl_s, again, parts })
+    }
+
+    /// Notes that an entry is in the log. Returns who waits for its events; nobody if it was given
+    /// up before.
+    pub fn stored(&mut self, number: u64) -> Vec<T> {
+        let events = self.finish(number).map(|entry| entry.events).unwrap_or_default();
+        events.into_iter().filter_map(|it| it.waiting.ack).collect()
+    }
+
+    /// Notes that an entry was not taken into the log. It is sent again if it may be taken later,
+    /// and fails otherwise.
+    pub fn refused(&mut self, number: u64, again: bool, now_ms: u64) -> Vec<Failure<T>> {
+        let Some(channel) = self.numbers.get(&number).cloned() else { return Vec::new() };
+        let entries = self.channels.get_mut(&channel);
+        let Some(entry) = entries.and_then(|entries| entries.entry.as_mut()) else {
+            return Vec::new();
+        };
+        if !matches!(entry.phase, Phase::Sent { .. }) {
+            // An answer to an attempt that was given up; a later one decides.
+            return Vec::new();
+        }
+        if again {
+            entry.phase = Phase::Refused { until_ms: now_ms + AGAIN_MS };
+            self.in_flight -= 1;
+            return Vec::new();
+        }
+        entry.phase = Phase::Refused { until_ms: now_ms };
+        self.in_flight -= 1;
+        self.finish(number).map(|entry| failures(entry, &channel)).unwrap_or_default()
+    }
+
+    /// Notes that the connection to the engine is lost: answers that are missing will not come.
+    pub fn lost(&mut self) {
+        for (channel, entries) in &mut self.channels {
+            if let Some(entry) = &mut entries.entry
+                && matches!(entry.phase, Phase::Sent { .. })
+            {
+                entry.phase = Phase::Ready;
+                entry.is_unsure = true;
+                self.in_flight -= 1;
+                self.ready.push_back(channel.clone());
+            }
+        }
+    }
+
+    /// Handles what is due: entries that are to be sent again, and events that have waited too
+    /// long, which are returned. Call it every [`AppendQueue::TICK_MS`] while the queue is not
+    /// empty.
+    pub fn tick(&mut self, now_ms: u64) -> Vec<Failure<T>> {
+        let QueueLimits { hold_ms, append_ms, .. } = self.limits;
+        let (mut failed, mut given_up) = (Vec::new(), Vec::new());
+        for (channel, entries) in &mut self.channels {
+            let is_over = |it: &Event<T>| it.since_ms + hold_ms <= now_ms;
+            while entries.waiting.front().is_some_and(is_over)
+                && let Some(event) = entries.waiting.pop_front()
+            {
+                self.bytes -= event.bytes();
+                failed.push((event.waiting.ack, channel.clone(), Unpublished::Refused));
+            }
+            let Some(entry) = &mut entries.entry else { continue };
+            if entry.events.first().is_some_and(is_over) {
+                given_up.push(entry.number);
+                continue;
+            }
+            match entry.phase {
+                Phase::Sent { at_ms } if at_ms + append_ms <= now_ms => {
+                    entry.is_unsure = true;
+                    self.in_flight -= 1;
+                }
+                Phase::Refused { until_ms } if until_ms <= now_ms => {}
+                _ => continue,
+            }
+            entry.phase = Phase::Ready;
+            self.ready.push_back(channel.clone());
+        }
+        for number in given_up {
+            let Some(channel) = self.numbers.get(&number).cloned() else { continue };
+            let entry = self.finish(number);
+            failed.extend(entry.into_iter().flat_map(|entry| failures(entry, &channel)));
+        }
+        let channels = &mut self.channels;
+        channels.retain(|_, entries| entries.entry.is_some() || !entries.waiting.is_empty());
+        self.ready.retain(|channel| channels.contains_key(channel));
+        failed
+    }
+
+    /// The time between two calls of [`AppendQueue::tick`], in milliseconds.
+    pub const TICK_MS: u64 = 100;
+
+    /// Takes an entry out, and lets the channel's next events be sent.
+    fn finish(&mut self, number: u64) -> Option<Entry<T>> {
+        let channel = self.numbers.remove(&number)?;
+        let entries = self.channels.get_mut(&channel)?;
+        let entry = entries.entry.take()?;
+        self.bytes -= entry.events.iter().map(Event::bytes).sum::<usize>();
+        match entry.phase {
+            Phase::Sent { .. } => self.in_flight -= 1,
+            Phase::Ready => self.ready.retain(|it| *it != channel),
+            Phase::Refused { .. } => {}
+        }
+        match entries.waiting.is_empty() {
+            true => drop(self.channels.remove(&channel)),
+            false => self.ready.push_back(channel),
+        }
+        Some(entry)
+    }
+}
+
+/// Takes the events of the next entry.
+fn take_pack<T>(waiting: &mut VecDeque<Event<T>>) -> Vec<Event<T>> {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while events.len() < PACK_EVENTS
+        && let Some(next) = waiting.front()
+        && (events.is_empty() || bytes + next.bytes() <= PACK_BYTES)
+        && let Some(event) = waiting.pop_front()
+    {
+        bytes += event.bytes();
+        events.push(event);
+    }
+    events
+}
+
+/// The failures of an entry that is given up. It may be in the log if some attempt has no answer.
+fn failures<T>(entry: Entry<T>, channel: &ChannelKey) -> Vec<Failure<T>> {
+    // A refusal is the answer to the last attempt, so it says nothing of an earlier one.
+    let is_unsure = entry.is_unsure || matches!(entry.phase, Phase::Sent { .. });
+    let why = if is_unsure { Unpublished::Unknown } else { Unpublished::Refused };
+    entry.events.into_iter().map(|it| (it.waiting.ack, channel.clone(), why)).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+//! The queue by its rows, and against a model of an engine that loses, refuses and is slow.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+
+const LIMITS: QueueLimits =
+    QueueLimits { hold_bytes: 10_000, hold_ms: 8000, append_ms: 2000, in_flight: 2 };
+
+fn channel(name: &str) -> ChannelKey {
+    (0, name.into())
+}
+
+fn waiting(ack: u32) -> QueuedEvent<u32> {
+    QueuedEvent { part: ack.to_le_bytes().to_vec(), ttl_s: 60, ack: Some(ack) }
+}
+
+fn queue(acks: &[(&str, u32)]) -> AppendQueue<u32> {
+    let mut queue = AppendQueue::new(LIMITS);
+    for (name, ack) in acks {
+        queue.push(channel(name), waiting(*ack), 0).expect("there is room");
+    }
+    queue
+}
+
+/// The number of the next entry and the events in it.
+fn next(queue: &mut AppendQueue<u32>, now_ms: u64) -> Option<(u64, Vec<u32>)> {
+    let pack = queue.next(now_ms)?;
+    let ack = |part: &&[u8]| u32::from_le_bytes((*part).try_into().expect("four bytes"));
+    Some((pack.number, pack.parts.iter().map(ack).collect()))
+}
+
+fn outcomes(failed: Vec<Failure<u32>>) -> Vec<(u32, Unpublished)> {
+    failed.into_iter().filter_map(|(ack, _, why)| Some((ack?, why))).collect()
+}
+
+#[test]
+fn cluster_queue_packs_what_waits_for_a_channel() {
+    let mut queue = queue(&[("a", 1)]);
+    assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
+    for ack in [2, 3] {
+        queue.push(channel("a"), waiting(ack), 0).expect("there is room");
+    }
+    assert_eq!(next(&mut queue, 0), None, "one entry of a channel is under way");
+    assert_eq!(queue.stored(1), [1]);
+    assert_eq!(next(&mut queue, 0), Some((2, vec![2, 3])));
+    assert_eq!(queue.stored(2), [2, 3]);
+    assert!(queue.is_empty() && queue.bytes() == 0);
+    assert_eq!(queue.stored(2), [0; 0], "that was answered");
+}
+
+#[test]
+fn cluster_queue_packs_have_bounds() {
+    let mut queue = AppendQueue::new(QueueLimits { hold_bytes: usize::MAX, ..LIMITS });
+    for ack in 0..65 {
+        queue.push(channel("a"), waiting(ack), 0).expect("there is room");
+    }
+    assert_eq!(next(&mut queue, 0).map(|(_, acks)| acks.len()), Some(64));
+    queue.stored(1);
+    assert_eq!(next(&mut queue, 0).map(|(_, acks)| acks.len()), Some(1));
+    queue.stored(2);
+    let large = |ack| QueuedEvent { part: vec![0; PACK_BYTES / 2], ttl_s: 60, ack: Some(ack) };
+    (0..3).for_each(|ack| queue.push(channel("a"), large(ack), 0).expect("there is room"));
+    let sizes: Vec<usize> = (3..6)
+        .map(|number| {
+            let parts = queue.next(0).map_or(0, |pack| pack.parts.len());
+            queue.stored(number);
+            parts
+        })
+        .collect();
+    assert_eq!(sizes, [1, 1, 1], "each has more than half of the bytes");
+}
+
+#[test]
+fn cluster_queue_has_a_bound_in_bytes() {
+    let mut queue = AppendQueue::new(LIMITS);
+    let of = |bytes| QueuedEvent { part: vec![0; bytes - EVENT_BYTES], ttl_s: 60, ack: Some(0) };
+    assert!(queue.push(channel("a"), of(10_001), 0).is_err());
+    assert!(queue.push(channel("a"), of(10_000), 0).is_ok());
+    assert!(queue.push(channel("b"), of(EVENT_BYTES), 0).is_err());
+    assert_eq!((queue.next(0).map(|pack| pack.number), queue.bytes()), (Some(1), 10_000));
+    queue.stored(1);
+    assert!(queue.push(channel("b"), of(EVENT_BYTES), 0).is_ok());
+}
+
+#[test]
+fn cluster_queue_has_a_bound_of_entries_under_way() {
+    let mut queue = queue(&[("a", 1), ("b", 2), ("c", 3)]);
+    assert!(next(&mut queue, 0).is_some() && next(&mut queue, 0).is_some());
+    assert_eq!(next(&mut queue, 0), None);
+    queue.stored(1);
+    assert_eq!(next(&mut queue, 0), Some((3, vec![3])));
+}
+
+#[test]
+fn cluster_queue_sends_again_what_is_not_answered() {
+    let mut queue = queue(&[("a", 1)]);
+    assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
+    assert_eq!((queue.tick(1999).len(), next(&mut queue, 1999)), (0, None));
+    assert_eq!((queue.tick(2000).len(), next(&mut queue, 2000)), (0, Some((1, vec![1]))));
+    queue.lost();
+    assert_eq!(next(&mut queue, 2001), Some((1, vec![1])), "again after a lost connection");
+}
+
+#[test]
+fn cluster_queue_outcome_of_each_fault() {
+    // Never sent.
+    let mut never = queue(&[("a", 1)]);
+    assert_eq!(outcomes(never.tick(7999)), []);
+    assert_eq!(outcomes(never.tick(8000)), [(1, Unpublished::Refused)]);
+    assert!(never.is_empty() && never.bytes() == 0);
+    // Refused each time.
+    let mut refused = queue(&[("a", 1)]);
+    for now_ms in [0, 100, 200] {
+        refused.tick(now_ms);
+        assert!(next(&mut refused, now_ms).is_some());
+        assert_eq!(outcomes(refused.refused(1, true, now_ms)), []);
+        assert_eq!(next(&mut refused, now_ms), None, "not at once");
+    }
+    assert_eq!(outcomes(refused.tick(8000)), [(1, Unpublished::Refused)]);
+    // Refused for good.
+    let mut full = queue(&[("a", 1)]);
+    next(&mut full, 0);
+    assert_eq!(outcomes(full.refused(1, false, 0)), [(1, Unpublished::Refused)]);
+    // Not answered.
+    let mut silent = queue(&[("a", 1)]);
+    next(&mut silent, 0);
+    assert_eq!(outcomes(silent.tick(8000)), [(1, Unpublished::Unknown)]);
+    // Not answered once, and then refused for good.
+    let mut unsure = queue(&[("a", 1)]);
+    next(&mut unsure, 0);
+    unsure.tick(2000);
+    next(&mut unsure, 2000);
+    assert_eq!(outcomes(unsure.refused(1, false, 2001)), [(1, Unpublished::Unknown)]);
+}
+
+/// What can happen between the queue and the engine.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Push(u8),
+    Send,
+    /// The engine takes the oldest entry on its way, and its answer arrives, or is lost.
+    Store(bool),
+    /// The engine refuses it, for now or for good.
+    Refuse(bool),
+    /// The connection is lost, with or without what is on its way.
+    Lose(bool),
+    Wait(u16),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3u8).prop_map(Step::Push),
+        4 => Just(Step::Send),
+        3 => any::<bool>().prop_map(Step::Store),
+        1 => any::<bool>().prop_map(Step::Refuse),
+        1 => any::<bool>().prop_map(Step::Lose),
+        2 => (1..3000u16).prop_map(Step::Wait),
+    ]
+}
+
+/// The engine, and what the publishers have got for an answer.
+#[derive(Default)]
+struct Model {
+    on_the_way: VecDeque<(u64, Vec<u32>)>,
+    stored: BTreeSet<u64>,
+    log: Vec<u32>,
+    pushed: u32,
+    outcomes: BTreeMap<u32, Option<Unpublished>>,
+    now_ms: u64,
+}
+
+impl Model {
+    fn record(&mut self, ack: u32, outcome: Option<Unpublished>) {
+        assert!(self.outcomes.insert(ack, outcome).is_none(), "{ack} has two outcomes");
+    }
+
+    fn run(&mut self, step: Step, queue: &mut AppendQueue<u32>) {
+        match step {
+            Step::Push(name) => {
+                self.pushed += 1;
+                let ack = self.pushed;
+                let pushed = queue.push(channel(&name.to_string()), waiting(ack), self.now_ms);
+                if pushed.is_err() {
+                    self.record(ack, Some(Unpublished::Refused));
+                }
+            }
+            Step::Send => self.on_the_way.extend(next(queue, self.now_ms)),
+            Step::Store(is_answered) => {
+                let Some((number, acks)) = self.on_the_way.pop_front() else { return };
+                if self.stored.insert(number) {
+                    self.log.extend(acks);
+                }
+                if is_answered {
+                    queue.stored(number).into_iter().for_each(|ack| self.record(ack, None));
+                }
+            }
+            Step::Refuse(again) => {
+                let Some((number, _)) = self.on_the_way.pop_front() else { return };
+                if self.stored.contains(&number) {
+                    // The engine knows that it has this one.
+                    return queue.stored(number).into_iter().for_each(|ack| self.record(ack, None));
+                }
+                let failed = outcomes(queue.refused(number, again, self.now_ms));
+                failed.into_iter().for_each(|(ack, why)| self.record(ack, Some(why)));
+            }
+            Step::Lose(with_all) => {
+                if with_all {
+                    self.on_the_way.clear();
+                }
+                queue.lost();
+            }
+            Step::Wait(ms) => {
+                self.now_ms += u64::from(ms);
+                let failed = outcomes(queue.tick(self.now_ms));
+                failed.into_iter().for_each(|(ack, why)| self.record(ack, Some(why)));
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Each event has one outcome, which is true of the log, and those that are acknowledged stand
+    /// in the log in the order in which they were published on their channel.
+    #[test]
+    fn cluster_queue_outcomes_are_true(steps in prop::collection::vec(step(), 1..120)) {
+        let mut queue = AppendQueue::new(QueueLimits { hold_bytes: 2000, ..LIMITS });
+        let (mut model, mut channels) = (Model::default(), BTreeMap::new());
+        for step in steps {
+            model.run(step, &mut queue);
+            if let Step::Push(name) = step {
+                channels.insert(model.pushed, name);
+            }
+            prop_assert!(queue.bytes() <= 2000);
+        }
+        // What is on its way arrives at last, and the rest is given up.
+        while !model.on_the_way.is_empty() {
+            model.run(Step::Store(false), &mut queue);
+        }
+        model.run(Step::Wait(8000), &mut queue);
+        prop_assert!(queue.is_empty() && queue.bytes() == 0);
+        prop_assert_eq!(model.outcomes.len(), model.pushed as usize);
+        let count = |ack: u32| model.log.iter().filter(|it| **it == ack).count();
+        for (ack, outcome) in &model.outcomes {
+            match outcome {
+                None => prop_assert_eq!(count(*ack), 1),
+                Some(Unpublished::Refused) => prop_assert_eq!(count(*ack), 0),
+                Some(Unpublished::Unknown) => prop_assert!(count(*ack) <= 1),
+            }
+        }
+        for name in 0..3 {
+            let is_acknowledged =
+                |ack: &&u32| channels[*ack] == name && model.outcomes[*ack].is_none();
+            prop_assert!(model.log.iter().filter(is_acknowledged).is_sorted());
+        }
+    }
+}

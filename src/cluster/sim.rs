@@ -1,0 +1,142 @@
+//! A simulated engine for tests: a log that several nodes share, and what can happen between it and
+//! each of them, decided by a seed.
+
+use super::engine::{Append, Engine, EngineEvent, LogInfo};
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+/// The log of the simulated engine.
+#[derive(Default)]
+pub(super) struct SimLog {
+    pub(super) epoch: u64,
+    pub(super) last: u64,
+    /// The entries with their sequence numbers and when they were stored.
+    pub(super) entries: Vec<(u64, u64, Vec<u8>)>,
+    ids: HashMap<String, u64>,
+}
+
+impl SimLog {
+    fn store(&mut self, append: &Append, now_ms: u64) -> u64 {
+        if let Some(sequence) = self.ids.get(&append.id) {
+            return *sequence;
+        }
+        self.last += 1;
+        self.ids.insert(append.id.clone(), self.last);
+        self.entries.push((self.last, now_ms, append.body.clone()));
+        self.last
+    }
+
+    /// Loses everything, as an engine does that keeps its log in memory and is restarted.
+    pub(super) fn lose(&mut self) {
+        *self = SimLog { epoch: self.epoch + 1, ..SimLog::default() };
+    }
+
+    /// Forgets the entries that were stored before `ms`.
+    pub(super) fn expire(&mut self, ms: u64) {
+        self.entries.retain(|(_, stored_ms, _)| *stored_ms >= ms);
+    }
+}
+
+/// One node's connection to the log.
+pub(super) struct SimEngine {
+    pub(super) log: Rc<RefCell<SimLog>>,
+    events: Vec<EngineEvent>,
+    pub(super) is_up: bool,
+    /// The position behind which entries are delivered.
+    after: Option<u64>,
+    on_the_way: VecDeque<Append>,
+}
+
+impl SimEngine {
+    pub(super) fn new(log: &Rc<RefCell<SimLog>>) -> SimEngine {
+        SimEngine {
+            log: log.clone(),
+            events: Vec::new(),
+            is_up: false,
+            after: None,
+            on_the_way: VecDeque::new(),
+        }
+    }
+
+    /// The connection begins, or is looked at again after a delivery was lost.
+    pub(super) fn attach(&mut self) {
+        (self.is_up, self.after) = (true, None);
+        let log = self.log.borrow();
+        self.events.push(EngineEvent::Up(LogInfo { epoch: log.epoch, last: log.last }));
+    }
+
+    /// The connection ends. What was on its way arrives nevertheless, or does not.
+    pub(super) fn detach(&mut self, arrives: bool, now_ms: u64) {
+        (self.is_up, self.after) = (false, None);
+        for append in self.on_the_way.drain(..) {
+            if arrives {
+                self.log.borrow_mut().store(&append, now_ms);
+            }
+        }
+        self.events.push(EngineEvent::Down);
+    }
+
+    /// Stores the oldest entry that is on its way, and answers unless the answer is lost.
+    pub(super) fn store(&mut self, is_answered: bool, now_ms: u64) {
+        let Some(append) = self.on_the_way.pop_front() else { return };
+        let sequence = self.log.borrow_mut().store(&append, now_ms);
+        if is_answered {
+            let number = append.number;
+            self.events.push(EngineEvent::Stored { number, sequence, took_ns: 1 });
+        }
+    }
+
+    /// Refuses that entry, unless it is stored already.
+    pub(super) fn refuse(&mut self, again: bool, now_ms: u64) {
+        let Some(append) = self.on_the_way.front() else { return };
+        if self.log.borrow().ids.contains_key(&append.id) {
+            return self.store(true, now_ms);
+        }
+        let number = append.number;
+        self.on_the_way.pop_front();
+        self.events.push(EngineEvent::Refused { number, again });
+    }
+
+    /// Delivers the next entry this many times.
+    pub(super) fn deliver(&mut self, times: usize) {
+        let Some(after) = self.after else { return };
+        let log = self.log.borrow();
+        match log.entries.iter().find(|(sequence, ..)| *sequence > after) {
+            Some((sequence, stored_ms, body)) => {
+                self.after = Some(*sequence);
+                for _ in 0..times {
+                    self.events.push(EngineEvent::Entry {
+                        sequence: *sequence,
+                        stored_ms: *stored_ms,
+                        is_last: *sequence == log.last,
+                        body: body.clone(),
+                    });
+                }
+            }
+            None => self.events.push(EngineEvent::Current),
+        }
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        let last = self.log.borrow().entries.last().map_or(0, |(sequence, ..)| *sequence);
+        !self.on_the_way.is_empty() || !self.events.is_empty() || self.after != Some(last)
+    }
+}
+
+impl Engine for SimEngine {
+    fn append(&mut self, append: Append) {
+        assert!(self.is_up, "an append to an engine that is away");
+        self.on_the_way.push_back(append);
+    }
+
+    fn follow(&mut self, after: u64) {
+        self.after = Some(after);
+    }
+
+    fn take(&mut self) -> Vec<EngineEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    fn pause(&mut self, _is_paused: bool) {}
+}

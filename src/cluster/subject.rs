@@ -1,0 +1,93 @@
+//! Names of channels as tokens of subjects.
+//!
+//! Of two different channels the subjects differ, and a subject has no wildcard and a fixed number
+//! of tokens, whatever bytes the names have.
+
+use crate::crypto::sha256;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// The longest token that is a name; a longer one is replaced by its digest.
+const TOKEN_BYTES: usize = 512;
+/// The first byte of a digest. It is escaped in names.
+const DIGEST: char = '~';
+
+/// The subject to which entries of a channel are sent, for the cluster `name`.
+pub fn of_channel(name: &str, app: &str, channel: &str) -> String {
+    format!("{name}.i.{}.{}", token(app), token(channel))
+}
+
+/// The subjects of all entries.
+pub fn of_all(name: &str) -> String {
+    format!("{name}.i.>")
+}
+
+/// The name as one token of a subject.
+pub fn token(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' => out.push(char::from(byte)),
+            b'-' | b'_' | b'=' | b'@' | b',' | b';' | b'#' | b'!' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    match out.len() {
+        // No name is empty, but an empty token would be an invalid subject.
+        0 => "%".to_owned(),
+        1..=TOKEN_BYTES => out,
+        _ => format!("{DIGEST}{}", URL_SAFE_NO_PAD.encode(sha256(&[name.as_bytes()]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The name of a token that is not a digest.
+    fn name(token: &str) -> Option<String> {
+        let mut bytes = Vec::new();
+        let mut rest = token.as_bytes();
+        while let [first, tail @ ..] = rest {
+            if *first != b'%' {
+                bytes.push(*first);
+                rest = tail;
+                continue;
+            }
+            let digits = tail.get(..2)?;
+            bytes.push(u8::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()?);
+            rest = &tail[2..];
+        }
+        String::from_utf8(bytes).ok()
+    }
+
+    proptest! {
+        #[test]
+        fn cluster_subject_token_leads_back_to_its_name(text in "\\PC{1,40}") {
+            let token = token(&text);
+            prop_assert_eq!(name(&token), Some(text));
+            let is_special = token.contains(['.', '*', '>', ' ', '\t', '\r', '\n', '{', '}', '~']);
+            prop_assert!(!is_special && token.is_ascii());
+        }
+    }
+
+    #[test]
+    fn cluster_subject_token_is_a_digest_above_its_bound() {
+        assert_eq!(token(&"a".repeat(512)), "a".repeat(512));
+        let long = token(&"a".repeat(513));
+        assert!(long.starts_with('~') && long.len() == 44, "{long}");
+        assert_ne!(long, token(&"b".repeat(513)));
+        // Escaping makes it longer.
+        assert_eq!(token(&".".repeat(170)).len(), 510);
+        assert!(token(&".".repeat(171)).starts_with('~'));
+        assert_eq!(token(""), "%");
+    }
+
+    #[test]
+    fn cluster_subject_has_the_tokens_of_its_channel() {
+        assert_eq!(of_channel("p", "1", "private-a.b"), "p.i.1.private-a%2Eb");
+        assert_eq!(of_all("p"), "p.i.>");
+        assert_eq!(token("#server-to-user-a*"), "#server-to-user-a%2A");
+    }
+}

@@ -1,0 +1,226 @@
+//! The section `cluster`: the engine through which several nodes serve the same channels.
+
+use serde::Deserialize;
+
+use super::app::AppConfig;
+use super::link::ChannelLink;
+use super::route::Route;
+use super::size;
+use crate::settings::error::{Error, Problem};
+use crate::settings::range::{DAY_S, GIB, HOUR_MS};
+use crate::settings::secret::Secret;
+use crate::settings::section::{Section, section, words};
+use crate::tls;
+use std::path::Path;
+
+words!(ClusterStorage);
+
+/// Bytes of an entry of the log besides its events.
+const ENTRY_BYTES: u64 = 4096;
+/// How much longer than a publish waits for the engine its connection must wait for the answer, in
+/// milliseconds.
+const ANSWER_MS: u64 = 2000;
+
+section! {
+    /// Several nodes that serve the same channels. Every event goes through the log of an engine,
+    /// NATS JetStream, and is delivered on all nodes in the order of that log; see docs/cluster.md.
+    /// Without this section the process is alone. Changes take effect with a restart. What a
+    /// cluster does not carry yet is refused, with the key that asks for it.
+    pub struct Cluster {
+        /// The servers of the engine, of one NATS cluster: `nats://HOST:PORT`, or `tls://HOST:PORT`
+        /// for TLS. At least one; version 2.11 or newer with JetStream.
+        pub engine: Vec<String> = Vec::new();
+        /// The beginning of the names of all subjects and streams. Nodes with the same name are one
+        /// cluster. 1 to 32 of A-Z, a-z, 0-9, `_` and `-`.
+        pub name: String = "polycast".to_owned();
+        /// The user who logs in at the engine; empty for none.
+        pub user: String = String::new();
+        /// The user's password.
+        pub password: Secret = Secret::new("");
+        /// The token by which the process logs in, in place of a user; empty for none.
+        pub token: Secret = Secret::new("");
+        /// A file with certificate authorities for `tls://`, in place of the system's.
+        pub ca_file: String = String::new();
+        /// Where the engine stores the log: "file", which survives its restart, or "memory".
+        pub storage: ClusterStorage = ClusterStorage::default();
+        /// The number of servers of the engine that store the log.
+        pub replicas: u16 = 1, count(1..=5);
+        /// The maximum size of the log. At 80 % events are refused with 503, so that what is kept
+        /// for cache channels stays.
+        #[serde(deserialize_with = "size::wide")]
+        pub log_bytes: u64 = GIB, bytes(1 << 20..=1 << 44);
+        /// How long the log keeps an event for nodes that were away. The events of cache channels
+        /// are kept as long as their cache.
+        pub keep_s: u64 = 60, seconds(10..=DAY_S);
+        /// How long a publish waits for the engine before it fails: with 503 if it was surely not
+        /// stored, with 504 if that is not known.
+        pub hold_ms: u64 = 8000, milliseconds(1000..=15_000);
+        /// How long the engine may take to acknowledge an event before it is sent again, less than
+        /// hold_ms. The engine drops what it has stored already.
+        pub append_ms: u64 = 2000, milliseconds(100..=14_999);
+        /// The maximum size of the events of this node that wait for the engine; beyond it a
+        /// publish fails with 503 at once.
+        #[serde(deserialize_with = "size::memory")]
+        pub hold_bytes: usize = 8 * 1024 * 1024, bytes(1 << 20..=GIB);
+        /// The maximum number of entries that are sent to the engine and not acknowledged. An entry
+        /// has all events of one channel that have waited.
+        pub in_flight: usize = 1024, count(1..=65_536);
+    }
+    and {
+        /// The certificate authorities of `ca_file`.
+        pub roots: Option<tls::Roots>;
+    }
+}
+
+/// Where the engine stores the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterStorage {
+    /// On disk.
+    #[default]
+    File,
+    /// In the memory of its servers.
+    Memory,
+}
+
+/// Checks the section by itself; the keys in errors are relative to it.
+fn check_section(cluster: &Cluster) -> Result<(), Error> {
+    cluster.check_ranges()?;
+    if cluster.engine.is_empty() {
+        return Err(Error::keyed("engine", Problem::Empty));
+    }
+    for (index, url) in cluster.engine.iter().enumerate() {
+        if !is_server(url) {
+            let accepted = "nats://HOST:PORT or tls://HOST:PORT, without user and path; `user`, \
+                            `password` and `token` are keys of their own";
+            // The text may contain a password.
+            let problem = Problem::Secret { accepted };
+            return Err(Error::keyed(format!("engine[{index}]"), problem));
+        }
+    }
+    let shape = |key: &str, found: &str, accepted| {
+        Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
+    };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !(1..=32).contains(&cluster.name.len()) || !cluster.name.bytes().all(plain) {
+        return shape("name", &cluster.name, "1 to 32 of A-Z, a-z, 0-9, `_` and `-`");
+    }
+    if cluster.replicas.is_multiple_of(2) {
+        return shape("replicas", &cluster.replicas.to_string(), "1, 3 or 5");
+    }
+    if cluster.append_ms >= cluster.hold_ms {
+        let (found, max) = (cluster.append_ms, cluster.hold_ms - 1);
+        let problem = Problem::Relation { found, bound: "less than hold_ms", max };
+        return Err(Error::keyed("append_ms", problem));
+    }
+    check_login(cluster)
+}
+
+fn check_login(cluster: &Cluster) -> Result<(), Error> {
+    let needs = |key: &str, words| Err(Error::keyed(key, Problem::Needed(words)));
+    let has_user = !cluster.user.is_empty();
+    if has_user && !cluster.token.expose().is_empty() {
+        return needs("token", "no value, because `user` is set");
+    }
+    if has_user == cluster.password.expose().is_empty() {
+        return needs("password", "`user` and `password`, or neither of them");
+    }
+    if !cluster.ca_file.is_empty() && !cluster.engine.iter().any(|url| url.starts_with("tls://")) {
+        return needs("ca_file", "no value, because no server of `engine` begins with tls://");
+    }
+    Ok(())
+}
+
+/// Whether a text is the URL of a server: a scheme, a host and a port.
+fn is_server(url: &str) -> bool {
+    let rest = url.strip_prefix("nats://").or_else(|| url.strip_prefix("tls://"));
+    let Some((host, port)) = rest.and_then(|rest| rest.rsplit_once(':')) else { return false };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_v6 = host
+        .strip_prefix('[')
+        .and_then(|it| it.strip_suffix(']'))
+        .is_some_and(|it| it.parse::<std::net::Ipv6Addr>().is_ok());
+    let is_host = is_v6 || !host.is_empty() && host.bytes().all(plain);
+    is_host && port.bytes().all(|it| it.is_ascii_digit()) && port.parse::<u16>().is_ok()
+}
+
+/// What the check of the section needs of others.
+pub(super) struct ClusterContext<'c> {
+    pub(super) routes: &'c [Route],
+    pub(super) apps: &'c [AppConfig],
+    pub(super) links: &'c [ChannelLink],
+    pub(super) has_zenith: bool,
+    /// `timeouts.keep_alive_ms`, after which a connection that waits for its answer is closed.
+    pub(super) keep_alive_ms: u64,
+}
+
+/// Checks the section, and that the configuration has nothing that a cluster does not carry. The
+/// keys in errors are those of the whole configuration.
+pub(super) fn check(cluster: &Cluster, context: &ClusterContext<'_>) -> Result<(), Error> {
+    check_section(cluster).map_err(|error| error.under("cluster"))?;
+    if let Some(key) = not_carried(context).into_iter().next() {
+        let words = "no value, because a cluster (section `cluster`) does not carry this yet";
+        return Err(Error::keyed(key, Problem::Needed(words)));
+    }
+    for (index, app) in context.apps.iter().enumerate() {
+        let (found, max) = (app.limits.event_bytes as u64, entry_max(cluster));
+        if found > max {
+            let bound = "an eighth of cluster.hold_bytes";
+            let problem = Problem::Relation { found, bound, max };
+            return Err(Error::keyed(format!("apps[{index}].limits.event_bytes"), problem));
+        }
+    }
+    let (found, min) = (context.keep_alive_ms, cluster.hold_ms + ANSWER_MS);
+    if found < min {
+        let unit = " milliseconds, because of cluster.hold_ms";
+        let problem = Problem::Range { found, min, max: HOUR_MS, unit };
+        return Err(Error::keyed("timeouts.keep_alive_ms", problem));
+    }
+    Ok(())
+}
+
+/// The largest event, so that a few large ones do not fill the queue to the engine.
+fn entry_max(cluster: &Cluster) -> u64 {
+    cluster.hold_bytes as u64 / 8 - ENTRY_BYTES
+}
+
+/// The keys of what a cluster does not carry, in the order of the sections.
+fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (index, route) in context.routes.iter().enumerate() {
+        if route.endpoint.is_dialect() {
+            keys.push(format!("routes[{index}].endpoint"));
+        }
+    }
+    if context.has_zenith {
+        keys.push("zenith".to_owned());
+    }
+    for (index, app) in context.apps.iter().enumerate() {
+        let asked = [
+            ("counts_in_reads", app.counts_in_reads),
+            ("subscription_count", app.subscription_count),
+            ("watchlist", app.watchlist),
+            ("webhooks", !app.webhooks.is_empty()),
+            ("history", !app.history.is_empty()),
+            ("limits.connections", app.limits.connections > 0),
+        ];
+        let asked = asked.into_iter().filter(|(_, is_asked)| *is_asked);
+        keys.extend(asked.map(|(key, _)| format!("apps[{index}].{key}")));
+    }
+    if !context.links.is_empty() {
+        keys.push("links".to_owned());
+    }
+    keys
+}
+
+/// Reads the file of certificate authorities, relative to `folder`.
+pub(super) fn prepare(cluster: &mut Cluster, folder: &Path) -> Result<(), Error> {
+    if !cluster.ca_file.is_empty() && cluster.roots.is_none() {
+        let wrong = |error: tls::Error| Error::keyed("ca_file", Problem::Other(error.to_string()));
+        cluster.roots = Some(tls::roots(&folder.join(&cluster.ca_file)).map_err(wrong)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The section `cluster`: its values on both sides of their bounds, and what it refuses.
+
+use crate::config::{Config, FileFormat};
+
+const APP: &str = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+
+/// The error for a configuration, or "".
+fn refusal(text: &str) -> String {
+    let parsed = Config::parse_with(text, FileFormat::Toml, "f", &|_| None);
+    parsed.err().map(|error| error.to_string()).unwrap_or_default()
+}
+
+fn of_section(more: &str) -> String {
+    refusal(&format!("{APP}[cluster]\nengine = ['nats://a:4222']\n{more}\n"))
+}
+
+#[test]
+fn cluster_config_ranges() {
+    for (key, min, max) in [
+        ("keep_s", 10_u64, 86_400),
+        ("hold_ms", 2001, 15_000),
+        ("append_ms", 100, 7999),
+        ("hold_bytes", 1 << 20, 1 << 30),
+        ("log_bytes", 1 << 20, 1 << 44),
+        ("in_flight", 1, 65_536),
+    ] {
+        for (value, is_accepted) in [(min - 1, false), (min, true), (max, true), (max + 1, false)] {
+            let error = of_section(&format!("{key} = {value}"));
+            let is_about_key = error.contains(key) || error.contains("append_ms");
+            assert_eq!(error.is_empty(), is_accepted, "{key} {value}: {error}");
+            assert!(is_accepted || is_about_key, "{error}");
+        }
+    }
+    for (replicas, is_accepted) in
+        [(0, false), (1, true), (2, false), (3, true), (4, false), (5, true), (6, false)]
+    {
+        let error = of_section(&format!("replicas = {replicas}"));
+        assert_eq!(error.is_empty(), is_accepted, "{replicas}: {error}");
+    }
+    for (name, is_accepted) in [
+        ("a", true),
+        ("A-Za_09", true),
+        (&*"n".repeat(32), true),
+        (&*"n".repeat(33), false),
+        ("", false),
+        ("a.b", false),
+        ("a*", false),
+    ] {
+        let error = of_section(&format!("name = '{name}'"));
+        assert_eq!(error.is_empty(), is_accepted, "{name}: {error}");
+    }
+}
+
+#[test]
+fn cluster_config_servers() {
+    for (url, is_accepted) in [
+        ("nats://10.0.0.5:4222", true),
+        ("tls://nats.example.com:4222", true),
+        ("nats://[::1]:4222", true),
+        ("nats://a", false),
+        ("nats://:4222", false),
+        ("nats://a:99999", false),
+        ("nats://user:geheim@a:4222", false),
+        ("nats://a:4222/path", false),
+        ("redis://a:6379", false),
+        ("a:4222", false),
+    ] {
+        let error = refusal(&format!("{APP}[cluster]\nengine = ['{url}']\n"));
+        assert_eq!(error.is_empty(), is_accepted, "{url}: {error}");
+        assert!(!error.contains("geheim"), "a password must not be shown: {error}");
+    }
+    assert!(refusal(&format!("{APP}[cluster]\n")).contains("cluster.engine: at least one"));
+}
+
+#[test]
+fn cluster_config_log_in() {
+    for (more, key) in [
+        ("user = 'a'\npassword = 'b'", ""),
+        ("token = 'a'", ""),
+        ("user = 'a'", "cluster.password"),
+        ("password = 'a'", "cluster.password"),
+        ("user = 'a'\npassword = 'b'\ntoken = 'c'", "cluster.token"),
+        ("ca_file = 'a.pem'", "cluster.ca_file"),
+    ] {
+        let error = of_section(more);
+        assert_eq!(error.is_empty(), key.is_empty(), "{more}: {error}");
+        assert!(error.contains(key), "{error}");
+    }
+}
+
+/// Whatever would be one node's own view is refused with its key.
+#[test]
+fn cluster_config_refuses_what_is_not_carried() {
+    let engine = "[cluster]\nengine = ['nats://a:4222']\n";
+    let app = |more: &str| format!("{APP}{more}\n{engine}");
+    let mut cases = vec![
+        (app("subscription_count = true"), "apps[0].subscription_count"),
+        (app("counts_in_reads = true"), "apps[0].counts_in_reads"),
+        (app("watchlist = true"), "apps[0].watchlist"),
+        (app("webhooks = [{ url = 'http://a' }]"), "apps[0].webhooks"),
+        (app("history = [{ channels = ['a'] }]"), "apps[0].history"),
+        (app("limits = { connections = 10 }"), "apps[0].limits.connections"),
+        (app("[[routes]]\nendpoint = 'reflect'"), "routes[0].endpoint"),
+    ];
+    if cfg!(feature = "zenith") {
+        cases.push((app("[[routes]]\nendpoint = 'zenith'"), "routes[0].endpoint"));
+        cases.push((app("[zenith]"), "routes[0].endpoint"));
+    }
+    if cfg!(feature = "zilliqa") {
+        cases.push((app("[[routes]]\nendpoint = 'zilliqa'"), "routes[0].endpoint"));
+    }
+    let link = "[[apps]]\nid = '2'\nkey = 'l'\nsecret = 's'\n[[links]]\n\
+                source = { app = '1', channel = 'a' }\nviews = [{ app = '2', channel = 'b' }]";
+    cases.push((app(link), "links"));
+    for (text, key) in cases {
+        let error = refusal(&text);
+        let wanted = format!("{key}: expected no value, because a cluster");
+        assert!(error.contains(&wanted), "{key}: {error}\n{text}");
+        let alone = text.replace(engine, "");
+        assert_eq!(refusal(&alone), "", "without a cluster: {alone}");
+    }
+    assert_eq!(refusal(&app("client_events = true")), "");
+}
+
+#[test]
+fn cluster_config_bounds_of_other_sections() {
+    let with = |app: &str, more: &str| {
+        refusal(&format!("{APP}{app}\n[cluster]\nengine = ['nats://a:4222']\n{more}"))
+    };
+    let timeouts = |ms: u64| with("", &format!("[timeouts]\nkeep_alive_ms = {ms}"));
+    assert_eq!(timeouts(10_000), "");
+    assert!(timeouts(9999).contains("timeouts.keep_alive_ms"), "{}", timeouts(9999));
+    let max = (8 << 20) / 8 - 4096;
+    let large = "[limits]\nwrite_queue_bytes = '4MiB'\nhttp_body_bytes = '4MiB'";
+    let event = |bytes: u64| with(&format!("limits = {{ event_bytes = {bytes} }}"), large);
+    assert_eq!(event(max), "");
+    assert!(event(max + 1).contains("event_bytes"), "{}", event(max + 1));
+}
+
+#[test]
+fn cluster_config_stays_over_a_reload() {
+    let parse = |text: &str| Config::parse_with(text, FileFormat::Toml, "f", &|_| None);
+    let old = parse(&format!("{APP}[cluster]\nengine = ['nats://a:4222']\n")).expect("valid");
+    let mut new = parse(APP).expect("valid");
+    new.keep_cluster(&old).expect("nothing that is not carried");
+    assert_eq!(new.cluster, old.cluster);
+    let mut hooks = parse(&format!("{APP}webhooks = [{{ url = 'http://a' }}]\n")).expect("valid");
+    assert!(hooks.keep_cluster(&old).is_err());
+}

@@ -1,0 +1,243 @@
+//! The messages of JetStream's API that this server sends and reads, in JSON.
+
+use crate::cluster::subject;
+use crate::config::{Cluster, ClusterStorage};
+use serde::{Deserialize, Serialize};
+
+/// How long the engine knows the ids of entries, in nanoseconds. Longer than `cluster.hold_ms` can
+/// be, in which an entry is sent again.
+const DUPLICATES_NS: u64 = 20_000_000_000;
+
+/// The name of the stream of a cluster.
+pub(super) fn stream_name(cluster: &Cluster) -> String {
+    format!("{}-log", cluster.name)
+}
+
+/// The settings of a stream that this server makes, and compares.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+pub(super) struct StreamConfig {
+    pub(super) name: String,
+    pub(super) subjects: Vec<String>,
+    pub(super) storage: String,
+    pub(super) num_replicas: u16,
+    pub(super) discard: String,
+    pub(super) max_bytes: i64,
+    pub(super) duplicate_window: u64,
+    #[serde(default)]
+    pub(super) allow_msg_ttl: bool,
+    #[serde(default)]
+    pub(super) max_age: u64,
+}
+
+impl StreamConfig {
+    pub(super) fn new(cluster: &Cluster) -> StreamConfig {
+        let storage = match cluster.storage {
+            ClusterStorage::File => "file",
+            ClusterStorage::Memory => "memory",
+        };
+        StreamConfig {
+            name: stream_name(cluster),
+            subjects: vec![subject::of_all(&cluster.name)],
+            storage: storage.to_owned(),
+            num_replicas: cluster.replicas,
+            discard: "new".to_owned(),
+            max_bytes: cluster.log_bytes as i64,
+            duplicate_window: DUPLICATES_NS,
+            allow_msg_ttl: true,
+            max_age: 0,
+        }
+    }
+
+    /// In what an existing stream differs from these settings, in words; `None` if it does not.
+    pub(super) fn difference(&self, existing: &StreamConfig) -> Option<String> {
+        let text = |it: &StreamConfig| serde_json::to_value(it).unwrap_or_default();
+        let (ours, theirs) = (text(self), text(existing));
+        let (ours, theirs) = (ours.as_object()?, theirs.as_object()?);
+        let differ = ours.iter().filter(|(key, value)| theirs.get(*key) != Some(*value));
+        let words: Vec<String> = differ
+            .map(|(key, value)| {
+                let other = theirs.get(key).unwrap_or(&serde_json::Value::Null);
+                format!("{key} is {other} there and {value} by the section `cluster`")
+            })
+            .collect();
+        (!words.is_empty()).then(|| words.join("; "))
+    }
+}
+
+/// The answer to most requests.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reply<T> {
+    pub(super) error: Option<ApiError>,
+    #[serde(flatten)]
+    pub(super) content: Option<T>,
+}
+
+/// An error of the API.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct ApiError {
+    #[serde(default)]
+    pub(super) code: u16,
+    #[serde(default)]
+    pub(super) err_code: u32,
+    #[serde(default)]
+    pub(super) description: String,
+}
+
+impl ApiError {
+    /// No stream has this name.
+    pub(super) const NO_STREAM: u32 = 10_059;
+    /// The stream has its maximum size.
+    const FULL: u32 = 10_077;
+    /// The entry is larger than the stream accepts.
+    const TOO_LARGE: u32 = 10_054;
+
+    /// Whether the same request may succeed a little later.
+    pub(super) fn may_pass(&self) -> bool {
+        ![ApiError::FULL, ApiError::TOO_LARGE].contains(&self.err_code)
+    }
+}
+
+/// What is known of a stream.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamInfo {
+    pub(super) config: StreamConfig,
+    /// The time at which the stream was made.
+    pub(super) created: String,
+    pub(super) state: StreamState,
+}
+
+/// The content of a stream.
+#[derive(Debug, Deserialize)]
+pub(super) struct StreamState {
+    pub(super) bytes: u64,
+    pub(super) last_seq: u64,
+}
+
+/// The acknowledgement of an entry.
+#[derive(Debug, Deserialize)]
+pub(super) struct Acknowledgement {
+    #[serde(default)]
+    pub(super) seq: u64,
+    pub(super) error: Option<ApiError>,
+}
+
+/// The request for a consumer that delivers the stream from a position on, without
+/// acknowledgements, and that ends when nobody has asked it for ten seconds.
+pub(super) fn consumer(stream: &str, name: &str, after: u64) -> serde_json::Value {
+    let mut config = serde_json::json!({
+        "name": name,
+        "ack_policy": "none",
+        "replay_policy": "instant",
+        "deliver_policy": "all",
+        "mem_storage": true,
+        "num_replicas": 1,
+        "inactive_threshold": 10_000_000_000u64,
+        "max_waiting": 8,
+    });
+    if after > 0 {
+        config["deliver_policy"] = "by_start_sequence".into();
+        config["opt_start_seq"] = (after + 1).into();
+    }
+    serde_json::json!({ "stream_name": stream, "config": config, "action": "create" })
+}
+
+/// What a consumer has made known.
+#[derive(Debug, Deserialize)]
+pub(super) struct ConsumerInfo {
+    #[serde(default)]
+    pub(super) num_pending: u64,
+}
+
+/// The place of a delivered entry, from its reply subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Delivered {
+    /// Its sequence number in the stream.
+    pub(super) sequence: u64,
+    /// Its number among the deliveries of the consumer.
+    pub(super) number: u64,
+    /// When it was stored, in milliseconds of Unix time.
+    pub(super) stored_ms: u64,
+    /// The number of entries behind it that were not delivered yet.
+    pub(super) pending: u64,
+}
+
+impl Delivered {
+    /// Reads `$JS.ACK.STREAM.CONSUMER.COUNT.SEQUENCE.NUMBER.TIME.PENDING`; newer servers have a
+    /// domain and an account in front of the stream's name, and one more token at the end.
+    pub(super) fn read(reply: &str) -> Option<Delivered> {
+        let tokens: Vec<&str> = reply.split('.').collect();
+        let from = match (tokens.len(), tokens.first(), tokens.get(1)) {
+            (9, Some(&"$JS"), Some(&"ACK")) => 5,
+            (11.., Some(&"$JS"), Some(&"ACK")) => 7,
+            _ => return None,
+        };
+        let number = |at: usize| tokens.get(from + at)?.parse::<u64>().ok();
+        let (sequence, place, ns) = (number(0)?, number(1)?, number(2)?);
+        Some(Delivered { sequence, number: place, stored_ms: ns / 1_000_000, pending: number(3)? })
+    }
+}
+
+/// Whether a server of this version has all that is needed: time to live of single messages.
+pub(super) fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
+    let (major, minor) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (major, minor) >= (2, 11)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_delivery_is_read_from_both_forms_of_its_reply() {
+        let expected =
+            Some(Delivered { sequence: 7, number: 3, stored_ms: 1_700_000_000_123, pending: 4 });
+        let short = "$JS.ACK.polycast-log.c.1.7.3.1700000000123456789.4";
+        assert_eq!(Delivered::read(short), expected);
+        let long = "$JS.ACK._.hash.polycast-log.c.1.7.3.1700000000123456789.4.random";
+        assert_eq!(Delivered::read(long), expected);
+        for bad in ["", "_INBOX.a", "$JS.ACK.s.c.1.x.3.4.5", "$JS.ACK.s.c.1.7.3"] {
+            assert_eq!(Delivered::read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn cluster_engine_must_have_version_2_11() {
+        for (version, is_enough) in [
+            ("2.11.0", true),
+            ("2.15.1", true),
+            ("3.0.0-RC.1", true),
+            ("2.10.29", false),
+            ("2.9.10", false),
+            ("", false),
+        ] {
+            assert_eq!(is_new_enough(version), is_enough, "{version}");
+        }
+    }
+
+    #[test]
+    fn cluster_stream_with_other_settings_is_named() {
+        let mut cluster = Cluster::default();
+        let ours = StreamConfig::new(&cluster);
+        assert_eq!(ours.difference(&StreamConfig::new(&cluster)), None);
+        cluster.storage = ClusterStorage::Memory;
+        let words = ours.difference(&StreamConfig::new(&cluster));
+        let expected = "storage is \"memory\" there and \"file\" by the section `cluster`";
+        assert_eq!(words.as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn cluster_append_that_is_refused_for_good_is_known() {
+        let of = |err_code| ApiError { err_code, ..ApiError::default() };
+        assert!(!of(10_077).may_pass() && !of(10_054).may_pass());
+        assert!(of(10_008).may_pass());
+    }
+
+    #[test]
+    fn cluster_consumer_begins_behind_a_position() {
+        let first = consumer("s", "n", 0);
+        assert_eq!(first["config"]["deliver_policy"], "all");
+        let later = consumer("s", "n", 41);
+        assert_eq!(later["config"]["opt_start_seq"], 42);
+    }
+}

@@ -1,0 +1,115 @@
+//! The job that runs this process's node of a cluster: between the queues of the cores and the
+//! engine. What a node does is decided in [`crate::cluster`]; the engine is in [`nats`].
+
+mod api;
+mod nats;
+
+pub(crate) use nats::examine;
+
+use super::job::{Job, JobKind, JobSetup, Turn};
+use crate::cluster::{ClusterNode, Engine, NodeSetup, NodeTime};
+use crate::dialect::Env;
+use crate::reactor::CoreLink;
+use crate::uring::sys;
+use nats::NatsEngine;
+use std::io;
+use std::sync::Arc;
+
+pub(crate) const JOB: JobKind = JobKind { is_needed, start };
+
+/// How long after a push into a core's full queue the next attempt is made, in milliseconds.
+const RETRY_MS: u64 = 1;
+/// The maximum number of proposals that are taken from one core in one turn.
+const PROPOSALS: usize = 4096;
+
+fn is_needed(env: &Env) -> bool {
+    env.config.cluster.is_some()
+}
+
+fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
+    let Some(links) = setup.cluster.take() else { return Ok(Box::new(NoCluster)) };
+    let Some(cluster) = &setup.env.config.cluster else { return Ok(Box::new(NoCluster)) };
+    let id = sys::random_u64()?;
+    let node = NodeSetup {
+        id,
+        hasher: links.hasher,
+        cores: links.cores.len() as u16,
+        counters: setup.counters.clone(),
+    };
+    let job: Box<dyn Job> = Box::new(ClusterJob {
+        node: ClusterNode::new(node, cluster, setup.now_ms),
+        engine: NatsEngine::start(cluster, id, &setup.notifier)?,
+        cores: links.cores,
+        env: setup.env.clone(),
+        is_paused: false,
+    });
+    Ok(job)
+}
+
+/// The job of a process that is not a node of a cluster. Only a restart makes it one.
+struct NoCluster;
+
+impl Job for NoCluster {
+    fn turn(&mut self, _turn: &mut Turn<'_>) {}
+
+    fn deadline_ms(&self, _turn: &Turn<'_>) -> u64 {
+        u64::MAX
+    }
+}
+
+/// A node and its engine.
+struct ClusterJob<E> {
+    node: ClusterNode,
+    engine: E,
+    cores: Vec<CoreLink>,
+    env: Arc<Env>,
+    /// Whether a core had no room for what is for it.
+    is_paused: bool,
+}
+
+impl<E: Engine> ClusterJob<E> {
+    /// Sends the cores what is for them. Stops at a full queue, so that no core gets its events in
+    /// another order.
+    fn hand_over(&mut self) {
+        let was_paused = std::mem::replace(&mut self.is_paused, false);
+        while let Some((core, arrival)) = self.node.next_arrival() {
+            let Some(link) = self.cores.get_mut(usize::from(core)) else { continue };
+            if let Err(arrival) = link.push(arrival) {
+                self.node.return_arrival(core, arrival);
+                self.is_paused = true;
+                break;
+            }
+        }
+        self.cores.iter_mut().for_each(CoreLink::wake);
+        if was_paused != self.is_paused {
+            self.engine.pause(self.is_paused);
+        }
+    }
+}
+
+impl<E: Engine> Job for ClusterJob<E> {
+    fn reload(&mut self, env: &Arc<Env>, _now_ms: u64) {
+        self.env = env.clone();
+    }
+
+    fn turn(&mut self, turn: &mut Turn<'_>) {
+        let now = NodeTime { ms: turn.now_ms, unix_ms: turn.unix_ms };
+        for link in &mut self.cores {
+            for _ in 0..PROPOSALS {
+                let Some(proposal) = link.next_proposal() else { break };
+                self.node.propose(proposal, &self.env, now);
+            }
+        }
+        self.node.turn(&mut self.engine, &self.env, now);
+        self.hand_over();
+    }
+
+    fn deadline_ms(&self, turn: &Turn<'_>) -> u64 {
+        let again = if self.is_paused { turn.now_ms + RETRY_MS } else { u64::MAX };
+        self.node.deadline_ms().min(again)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.node.is_idle()
+    }
+}

@@ -1,0 +1,234 @@
+//! The connection to the servers, and the stream.
+
+use super::super::api::{self, ApiError, StreamConfig, StreamInfo};
+use super::shared::{EngineState, Signal, request};
+use crate::cluster::{EngineEvent, LogInfo};
+use crate::config::Cluster;
+use crate::tls::Roots;
+use async_nats::{Client, ConnectOptions, Event};
+use std::fmt::Write;
+use std::hash::{DefaultHasher, Hasher};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::spawn_local;
+use tokio_rustls::rustls::{ClientConfig, crypto};
+
+/// How long one attempt to connect may take: a stopped server accepts and says nothing.
+const CONNECT: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to connect, in milliseconds.
+const RECONNECT_MS: u64 = 2000;
+/// The time between two pings; after three without an answer the connection is lost.
+const PING: Duration = Duration::from_secs(1);
+/// How long a request may take.
+const REQUEST: Duration = Duration::from_secs(2);
+/// The pause before the stream is asked for again.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The settings of the connection.
+///
+/// # Errors
+/// The certificate authorities cannot be used.
+pub(super) fn options(
+    cluster: &Cluster,
+    signals: UnboundedSender<Signal>,
+) -> io::Result<ConnectOptions> {
+    let mut options = login(cluster)?
+        .retry_on_initial_connect()
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempts| {
+            let doubled = 100 << attempts.saturating_sub(1).min(5);
+            let jitter = Instant::now().elapsed().subsec_nanos() as u64 % 50;
+            Duration::from_millis(if attempts == 0 {
+                0
+            } else {
+                doubled.min(RECONNECT_MS) + jitter
+            })
+        })
+        .event_callback(move |event| {
+            let signals = signals.clone();
+            async move {
+                let _ = signals.send(Signal::Client(event));
+            }
+        });
+    options = options.ping_interval(PING);
+    Ok(options)
+}
+
+/// How to log in, and to whom to connect.
+fn login(cluster: &Cluster) -> io::Result<ConnectOptions> {
+    let mut options = ConnectOptions::new()
+        .name(format!("polycast {}", cluster.name))
+        .connection_timeout(CONNECT)
+        .request_timeout(Some(REQUEST));
+    if !cluster.user.is_empty() {
+        let password = cluster.password.expose().to_owned();
+        options = options.user_and_password(cluster.user.clone(), password);
+    }
+    if !cluster.token.expose().is_empty() {
+        options = options.token(cluster.token.expose().to_owned());
+    }
+    if cluster.engine.iter().any(|url| url.starts_with("tls://")) {
+        let roots = cluster.roots.clone().unwrap_or_else(Roots::of_system);
+        let provider = Arc::new(crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(roots.verifier().map_err(io::Error::other)?)
+            .with_no_client_auth();
+        options = options.tls_client_config(config).require_tls(true);
+    }
+    Ok(options)
+}
+
+/// The client, which connects in the background.
+///
+/// # Errors
+/// A URL is malformed.
+pub(super) fn client(options: ConnectOptions, cluster: &Cluster) -> io::Result<Client> {
+    let mut connecting = Box::pin(options.connect(&cluster.engine[..]));
+    // With `retry_on_initial_connect` this is ready at once.
+    let waker = std::task::Waker::noop();
+    match connecting.as_mut().poll(&mut std::task::Context::from_waker(waker)) {
+        std::task::Poll::Ready(client) => client.map_err(io::Error::other),
+        std::task::Poll::Pending => Err(io::Error::other("the client does not start")),
+    }
+}
+
+/// Follows the state of the connection for ever.
+pub(super) async fn watch(shared: Rc<EngineState>, mut signals: UnboundedReceiver<Signal>) {
+    let (mut is_connected, mut is_up) = (false, false);
+    while let Some(signal) = signals.recv().await {
+        match signal {
+            Signal::Client(Event::Connected) => is_connected = true,
+            Signal::Client(Event::Disconnected | Event::Closed) => {
+                is_connected = false;
+                if std::mem::take(&mut is_up) {
+                    shared.events.put(EngineEvent::Down);
+                    shared.log("the connection to the engine is lost");
+                }
+                continue;
+            }
+            Signal::Client(event) => {
+                note(&shared, &event);
+                continue;
+            }
+            Signal::Broken(delivery) if delivery != shared.delivery.get() => continue,
+            Signal::Broken(_) => {}
+            Signal::Again if is_up => continue,
+            Signal::Again => {}
+        }
+        if !is_connected {
+            continue;
+        }
+        match attach(&shared).await {
+            Ok(log) => {
+                is_up = true;
+                shared.events.put(EngineEvent::Up(log));
+                if !std::mem::take(&mut *shared.logged.borrow_mut()).is_empty() {
+                    tracing::info!("cluster: the engine can be used again");
+                }
+            }
+            Err(problem) => {
+                shared.log(&problem);
+                if std::mem::take(&mut is_up) {
+                    shared.events.put(EngineEvent::Down);
+                }
+                let signals = shared.signals.clone();
+                spawn_local(async move {
+                    tokio::time::sleep(AGAIN).await;
+                    let _ = signals.send(Signal::Again);
+                });
+            }
+        }
+    }
+}
+
+/// Logs what the connection reports besides its beginning and its end.
+fn note(shared: &EngineState, event: &Event) {
+    match event {
+        Event::ClientError(error) => shared.log(&format!("the engine cannot be reached: {error}")),
+        Event::ServerError(error) => shared.log(&format!("the engine reports: {error}")),
+        _ => {}
+    }
+}
+
+/// Asks for the stream, and makes it if there is none.
+async fn attach(shared: &EngineState) -> Result<LogInfo, String> {
+    let version = shared.client.server_info().version;
+    if !api::is_new_enough(&version) {
+        return Err(too_old(&version));
+    }
+    let info = find_stream(&shared.client, &shared.cluster).await?;
+    let mut epoch = DefaultHasher::new();
+    epoch.write(info.created.as_bytes());
+    Ok(LogInfo { epoch: epoch.finish(), last: info.state.last_seq })
+}
+
+fn too_old(version: &str) -> String {
+    format!(
+        "the engine has version {version}, but 2.11 or newer is needed, which lets single \
+         messages expire"
+    )
+}
+
+async fn find_stream(client: &Client, cluster: &Cluster) -> Result<StreamInfo, String> {
+    let (name, wanted) = (api::stream_name(cluster), StreamConfig::new(cluster));
+    let info = request::<StreamInfo>(client, &format!("STREAM.INFO.{name}"), String::new()).await;
+    let info = match info {
+        Err(error) if error.err_code == ApiError::NO_STREAM => {
+            let body = serde_json::to_string(&wanted).unwrap_or_default();
+            request::<StreamInfo>(client, &format!("STREAM.CREATE.{name}"), body).await
+        }
+        info => info,
+    };
+    let info = info.map_err(|error| {
+        format!("the stream {name} cannot be used: {} ({})", error.description, error.code)
+    })?;
+    match wanted.difference(&info.config) {
+        Some(words) => Err(format!(
+            "the stream {name} has other settings: {words}; change the section, or remove the \
+             stream while no node runs"
+        )),
+        None => Ok(info),
+    }
+}
+
+/// Logs in at the engine once and reports what it has and what it lacks, in lines of text. The
+/// second value says whether a node could use it.
+pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let examined = match runtime {
+        Ok(runtime) => runtime.block_on(examined(cluster)),
+        Err(error) => Err(error.to_string()),
+    };
+    match examined {
+        Ok(report) => (report, true),
+        Err(problem) => (format!("engine: {problem}\n"), false),
+    }
+}
+
+async fn examined(cluster: &Cluster) -> Result<String, String> {
+    let options = login(cluster).map_err(|error| error.to_string())?;
+    let client = options.connect(&cluster.engine[..]).await;
+    let client = client.map_err(|error| format!("cannot be reached or refuses us: {error}"))?;
+    let server = client.server_info();
+    let mut report = format!("engine: NATS {} at {}\n", server.version, server.host);
+    if !api::is_new_enough(&server.version) {
+        return Err(too_old(&server.version));
+    }
+    let _ = writeln!(report, "engine: entries of up to {} bytes", server.max_payload);
+    let began = Instant::now();
+    let info = find_stream(&client, cluster).await?;
+    let StreamInfo { config, state, .. } = &info;
+    let ms = began.elapsed().as_micros() as f64 / 1000.0;
+    let _ = writeln!(
+        report,
+        "engine: the stream {} has {} of {} bytes, on {} server(s), in {}; asked in {ms} ms",
+        config.name, state.bytes, config.max_bytes, config.num_replicas, config.storage
+    );
+    Ok(report)
+}

@@ -1,0 +1,79 @@
+//! Proposals: the events of a node in a cluster, which take effect only when the log of the cluster
+//! has given them a place.
+//!
+//! Without a cluster the home of a channel orders an event as soon as it arrives. In a cluster the
+//! core that gets the event proposes it, from [`Hub::publish`]; the event comes back to the home of
+//! every node by [`Hub::apply`], in the order of the log.
+
+use super::event::Event;
+use super::mail::{Ack, OutgoingMail};
+use super::{Hub, HubMessage};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// An event that waits to be taken into the log of the cluster.
+#[derive(Clone, Debug)]
+pub struct Proposal<M> {
+    /// The application's number.
+    pub app: u32,
+    /// The channel.
+    pub name: Arc<str>,
+    /// The event.
+    pub event: Event<M>,
+    /// The core and the request that wait until the event is in the log.
+    pub origin: Option<(u16, Ack)>,
+}
+
+impl<M: HubMessage> Hub<M> {
+    /// Proposes events from now on instead of ordering them.
+    pub fn follow_log(&mut self) {
+        self.proposals.get_or_insert_default();
+    }
+
+    /// Adds a proposal, if events are proposed.
+    pub(super) fn propose(
+        &mut self,
+        app: u32,
+        name: &str,
+        event: &Event<M>,
+        ack: Option<Ack>,
+    ) -> bool {
+        let Some(proposals) = &mut self.proposals else { return false };
+        let origin = ack.map(|ack| (self.core, ack));
+        proposals.push_back(Proposal { app, name: name.into(), event: event.clone(), origin });
+        true
+    }
+
+    /// The oldest proposal that was not handed over.
+    pub fn next_proposal(&mut self) -> Option<Proposal<M>> {
+        self.proposals.as_mut()?.pop_front()
+    }
+
+    /// Takes back a proposal for which there is no room yet.
+    pub fn return_proposal(&mut self, proposal: Proposal<M>) {
+        if let Some(proposals) = &mut self.proposals {
+            proposals.push_front(proposal);
+        }
+    }
+
+    /// The number of proposals that were not handed over.
+    pub fn proposal_count(&self) -> usize {
+        self.proposals.as_ref().map_or(0, VecDeque::len)
+    }
+
+    /// Lets an event take effect: it is ordered after all that were applied before, kept, and sent
+    /// to the other cores with subscribers. This core is the channel's home. Returns the channel's
+    /// index if the event is to be delivered to this core's subscribers. If the channel has no
+    /// subscriber, nothing is allocated, unless the event must be kept.
+    pub fn apply(
+        &mut self,
+        app: u32,
+        name: &str,
+        event: &mut Event<M>,
+        now_ms: u64,
+        mail: &mut OutgoingMail<M>,
+    ) -> Option<u32> {
+        let found = self.find(app, name, self.hasher.hash(app, name));
+        self.publish_at_home(found, |hub| hub.hasher.name(app, name), event, now_ms, mail)
+    }
+}

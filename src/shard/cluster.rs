@@ -1,0 +1,70 @@
+//! The two ends of a shard that lead to the log of a cluster: what it proposes, and what has come
+//! back from the log.
+
+use super::Shard;
+use crate::dialect::{Event, Proposal, Why};
+use crate::hub::{Ack, Answer, ChannelInfo, Unpublished};
+use crate::session::SessionEvent;
+use crate::time::Now;
+use std::sync::Arc;
+
+impl Shard {
+    /// Whether nothing more may be read, because too much waits for other cores or for the log.
+    pub(super) fn is_congested(&self) -> bool {
+        self.mail.up_is_full(self.mail_bound) || self.hub.proposal_count() > self.mail_bound
+    }
+
+    /// The oldest event that waits to be taken into the log.
+    pub fn next_proposal(&mut self) -> Option<Proposal> {
+        self.hub.next_proposal()
+    }
+
+    /// Takes back a proposal for which there was no room.
+    pub fn return_proposal(&mut self, proposal: Proposal) {
+        self.hub.return_proposal(proposal);
+    }
+
+    /// Whether proposals wait.
+    pub fn has_proposals(&self) -> bool {
+        self.hub.proposal_count() > 0
+    }
+
+    /// Lets an event of the log take effect. This core is the home of the channel.
+    pub fn apply(&mut self, app: u32, channel: &str, event: &mut Event, now: Now) {
+        if let Some(at) = self.hub.apply(app, channel, event, now.ms, &mut self.mail) {
+            self.deliver_at(at, event, now);
+        }
+    }
+
+    /// Answers a proposal of this core: its event is in the log, or why it is not.
+    pub fn settle(&mut self, ack: Ack, failed: Option<(Arc<str>, Unpublished)>, now: Now) {
+        let answer = match failed {
+            Some((channel, why)) => Answer::Unpublished(channel, why),
+            None => Answer::Channel(ChannelInfo::default()),
+        };
+        self.answered(ack, answer, now);
+    }
+
+    /// Closes the connections with subscriptions, because events for them may be missing from the
+    /// log. They are closed in slices by the next sweeps, so that their clients do not all
+    /// reconnect at the same time.
+    pub fn close_subscribers(&mut self) {
+        self.gap = Some(super::drain::Drain::new(self.sessions.end()));
+    }
+
+    /// Closes the next slice of these connections.
+    pub(super) fn close_slice(&mut self, now: Now) {
+        let end = self.sessions.end();
+        let Some(gap) = &mut self.gap else { return };
+        let slice = gap.next_slice(end);
+        if gap.is_done() {
+            self.gap = None;
+        }
+        for index in slice {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            if self.hub.subscription_count(slot) > 0 {
+                self.on_event(slot, SessionEvent::CloseFor(Why::Draining), now);
+            }
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A shard of a node in a cluster: what it proposes, when it answers, and what comes from the log.
+
+use crate::machine::{Machine, config};
+use crate::peer::{Received, handshake, signed, text};
+use polycast::config::{Cluster, Config};
+use polycast::dialect::{Event, Proposal};
+use polycast::hub::Unpublished;
+use polycast::mem::Frozen;
+
+const EVENTS: &str = "/apps/1/events";
+/// The number of proposals that may wait before a shard of a [`Machine`] reads no more.
+const BOUND: usize = 64;
+
+fn in_cluster() -> Config {
+    let cluster = Cluster { engine: vec!["nats://a:1".to_owned()], ..Cluster::default() };
+    Config { cluster: Some(Box::new(cluster)), ..config("client_events = true\n") }
+}
+
+fn publish(machine: &mut Machine, at: usize, channels: &str, data: &str) {
+    let body = format!(r#"{{"name":"e","channels":[{channels}],"data":"{data}"}}"#);
+    let request = signed("POST", EVENTS, body.as_bytes(), machine.now.unix_s);
+    machine.receive(at, &request);
+}
+
+fn proposals(machine: &mut Machine) -> Vec<Proposal> {
+    std::iter::from_fn(|| machine.shard.next_proposal()).collect()
+}
+
+/// The node's thread answers a proposal.
+fn settle(machine: &mut Machine, proposal: &Proposal, failed: Option<Unpublished>) {
+    let (core, ack) = proposal.origin.expect("somebody waits");
+    assert_eq!(core, 0);
+    let failed = failed.map(|why| (proposal.name.clone(), why));
+    machine.shard.settle(ack, failed, machine.now);
+    machine.settle();
+}
+
+/// The statuses and bodies of the responses that a connection has got.
+fn responses(machine: &mut Machine, at: usize) -> Vec<(u16, String)> {
+    let received = std::mem::take(&mut machine.wire(at).received);
+    let response = |received| match received {
+        Received::Answer { status, body, .. } => (status, body),
+        other => panic!("{other:?}"),
+    };
+    received.into_iter().map(response).collect()
+}
+
+fn subscriber(machine: &mut Machine, channel: &str) -> usize {
+    let at = machine.open();
+    machine.receive(at, &handshake("/app/app-key", ""));
+    let message = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#);
+    machine.receive(at, &text(&message));
+    assert_eq!(std::mem::take(&mut machine.wire(at).received).len(), 3);
+    at
+}
+
+#[test]
+fn cluster_shard_answers_when_the_event_is_in_the_log() {
+    let mut machine = Machine::new(in_cluster());
+    let (hears, api) = (subscriber(&mut machine, "a"), machine.open());
+    publish(&mut machine, api, r#""a""#, "1");
+    let [proposal] = &proposals(&mut machine)[..] else { panic!("one proposal") };
+    assert_eq!((&*proposal.name, proposal.app), ("a", 0));
+    assert!(responses(&mut machine, api).is_empty() && machine.wire(hears).received.is_empty());
+    settle(&mut machine, proposal, None);
+    assert_eq!(responses(&mut machine, api), [(200, "{}".to_owned())]);
+    assert!(machine.wire(hears).received.is_empty(), "it is delivered when the log has it");
+    let mut event = proposal.event.clone();
+    machine.shard.apply(0, "a", &mut event, machine.now);
+    machine.settle();
+    let heard = r#"{"event":"e","channel":"a","data":"1"}"#.to_owned();
+    assert_eq!(machine.wire(hears).received, [Received::Text(heard)]);
+    machine.end();
+}
+
+#[test]
+fn cluster_shard_names_the_channels_that_were_not_published() {
+    let mut machine = Machine::new(in_cluster());
+    let api = machine.open();
+    let (refused, unknown) = (Some(Unpublished::Refused), Some(Unpublished::Unknown));
+    for (outcomes, status, names) in [
+        ([None, None], 200, ""),
+        ([None, refused], 503, r#""channels":["b"]"#),
+        ([refused, refused], 503, r#""channels":["a","b"]"#),
+        ([unknown, None], 504, r#""channels":["a"]"#),
+        ([refused, unknown], 504, r#""channels":["a","b"]"#),
+    ] {
+        publish(&mut machine, api, r#""a","b""#, "1");
+        let proposals = proposals(&mut machine);
+        assert_eq!(proposals.len(), 2);
+        for (proposal, failed) in proposals.iter().zip(outcomes) {
+            assert!(responses(&mut machine, api).is_empty(), "one of two is missing");
+            settle(&mut machine, proposal, failed);
+        }
+        let [(answered, body)] = &responses(&mut machine, api)[..] else { panic!("{outcomes:?}") };
+        assert_eq!(*answered, status, "{outcomes:?}");
+        assert!(body.contains(names), "{body}");
+    }
+    machine.end();
+}
+
+#[test]
+fn cluster_shard_reads_no_more_while_many_proposals_wait() {
+    let mut machine = Machine::new(in_cluster());
+    let apis = [(); 3].map(|()| machine.open());
+    for _ in 0..BOUND {
+        publish(&mut machine, apis[0], r#""a""#, "1");
+    }
+    assert_eq!(responses(&mut machine, apis[0]).len(), 0);
+    // One more is read; what comes after it waits.
+    for _ in 0..5 {
+        publish(&mut machine, apis[1], r#""a""#, "1");
+    }
+    let waiting = proposals(&mut machine);
+    assert_eq!(waiting.len(), BOUND + 1);
+    machine.settle();
+    waiting.iter().for_each(|it| settle(&mut machine, it, None));
+    let rest = proposals(&mut machine);
+    assert_eq!(rest.len(), 4);
+    rest.iter().for_each(|it| settle(&mut machine, it, None));
+    assert_eq!(responses(&mut machine, apis[0]).len(), BOUND);
+    assert_eq!(responses(&mut machine, apis[1]).len(), 5);
+    machine.end();
+}
+
+#[test]
+fn cluster_shard_keeps_cached_events_of_the_log() {
+    let mut machine = Machine::new(in_cluster());
+    let api = machine.open();
+    publish(&mut machine, api, r#""cache-a""#, "1");
+    let [proposal] = &proposals(&mut machine)[..] else { panic!("one proposal") };
+    settle(&mut machine, proposal, None);
+    let mut event = proposal.event.clone();
+    machine.shard.apply(0, "cache-a", &mut event, machine.now);
+    let at = machine.open();
+    machine.receive(at, &handshake("/app/app-key", ""));
+    let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"cache-a"}}"#;
+    machine.receive(at, &text(subscribe));
+    let last = machine.wire(at).received.last().cloned();
+    let heard = r#"{"event":"e","channel":"cache-a","data":"1"}"#.to_owned();
+    assert_eq!(last, Some(Received::Text(heard)));
+    machine.end();
+}
+
+/// After a gap the connections that have subscriptions are closed, and no others.
+#[test]
+fn cluster_shard_closes_subscribers_after_a_gap() {
+    let mut machine = Machine::new(in_cluster());
+    let hears = subscriber(&mut machine, "a");
+    let idle = machine.open();
+    machine.receive(idle, &handshake("/app/app-key", ""));
+    machine.wire(idle).received.clear();
+    machine.shard.close_subscribers();
+    machine.wait(500);
+    let closed = machine.wire(hears).received.clone();
+    assert!(matches!(closed[..], [Received::Close(Some(4200), _)]), "{closed:?}");
+    assert!(machine.wire(idle).received.is_empty());
+    // Once: who comes later stays.
+    let later = subscriber(&mut machine, "a");
+    machine.wait(500);
+    assert!(machine.wire(later).received.is_empty());
+    let mut event: Event = Frozen::new(b"\x81\x02{}").into();
+    machine.shard.apply(0, "a", &mut event, machine.now);
+    machine.settle();
+    assert_eq!(machine.wire(later).received, [Received::Text("{}".to_owned())]);
+    machine.end();
+}

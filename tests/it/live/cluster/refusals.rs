@@ -1,0 +1,176 @@
+//! What a cluster refuses: log-ins, streams that differ, and what it does not carry yet.
+
+use super::engine::{Nats, QUIET, cluster_of};
+use super::{joined, nodes, ready};
+use crate::certs::Authority;
+use crate::net::*;
+use polycast::config::Secret;
+use polycast::server::Server;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+/// Asserts that a node does not serve anybody.
+fn serves_nobody(node: &Server) {
+    thread::sleep(QUIET);
+    assert_eq!(ready(node), 503);
+    let mut api = Client::connect(node.addresses()[0]);
+    api.send(&publish("a", "1"));
+    let refused = api.response();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("has not joined its cluster"), "{refused:?}");
+    let mut client = Client::open(node.addresses()[0], APP_PATH);
+    let text = client.text();
+    assert!(text.contains("pusher:error"), "{text}");
+    assert_eq!(client.close().0, 4100);
+}
+
+#[test]
+fn cluster_wrong_password_keeps_a_node_out() {
+    let login = ["--user", "ada", "--pass", "right"];
+    let Some(nats) = Nats::start_with("password", &login) else { return };
+    for password in ["", "wrong", "right"] {
+        let mut config = cluster_of(&nats);
+        let cluster = config.cluster.as_mut().unwrap();
+        if !password.is_empty() {
+            (cluster.user, cluster.password) = ("ada".to_owned(), Secret::new(password));
+        }
+        let Some(node) = start(config) else { return };
+        match password {
+            "right" => {
+                joined(&node);
+                Client::connect(node.addresses()[0]).publish("a", "1");
+            }
+            _ => serves_nobody(&node),
+        }
+    }
+}
+
+#[test]
+fn cluster_stream_with_other_settings_keeps_a_node_out() {
+    let Some(nats) = Nats::start("settings") else { return };
+    let Some([node]) = nodes(&nats) else { return };
+    let mut config = cluster_of(&nats);
+    config.cluster.as_mut().unwrap().log_bytes /= 2;
+    let Some(other) = start(config) else { return };
+    serves_nobody(&other);
+    Client::connect(node.addresses()[0]).publish("a", "1");
+}
+
+#[test]
+fn cluster_refuses_what_it_does_not_carry() {
+    let Some(nats) = Nats::start("refusals") else { return };
+    let Some([node]) = nodes(&nats) else { return };
+    let address = node.addresses()[0];
+    let mut api = Client::connect(address);
+    for path in ["/apps/1/channels", "/apps/1/channels/a", "/apps/1/channels/presence-a/users"] {
+        api.send(&DEMO.request("GET", path, ""));
+        let refused = api.response();
+        assert_eq!(refused.status, 501, "{refused:?}");
+        assert!(refused.body.contains("a node knows only its own"), "{refused:?}");
+    }
+    let with_info = r#"{"name":"e","channel":"a","data":"1","info":"subscription_count"}"#;
+    api.send(&DEMO.request("POST", EVENTS, with_info));
+    assert_eq!(api.response().status, 501);
+    let with_key = r#"{"name":"e","channel":"a","data":"1","idempotency_key":"k"}"#;
+    api.send(&DEMO.request("POST", EVENTS, with_key));
+    assert_eq!(api.response().status, 501);
+    let (mut client, id) = Client::app(address);
+    let member = r#"{\"user_id\":\"ada\"}"#;
+    let auth = DEMO.auth(&format!(r#"{id}:presence-a:{{"user_id":"ada"}}"#));
+    let data = format!(r#"{{"channel":"presence-a","auth":"{auth}","channel_data":"{member}"}}"#);
+    client.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{data}}}"#));
+    let text = client.text();
+    assert!(text.contains("pusher:subscription_error"), "{text}");
+    assert!(text.contains("Presence channels are not available in a cluster yet"), "{text}");
+    // Nothing was published.
+    assert_eq!(node.count("cluster_appends"), 0);
+}
+
+#[test]
+fn cluster_token_logs_in() {
+    let Some(nats) = Nats::start_with("token", &["--auth", "the token"]) else { return };
+    for token in ["another", "the token"] {
+        let mut config = cluster_of(&nats);
+        config.cluster.as_mut().unwrap().token = Secret::new(token);
+        let Some(node) = start(config) else { return };
+        match token {
+            "another" => serves_nobody(&node),
+            _ => joined(&node),
+        }
+    }
+}
+
+/// The engine's certificate is verified by `ca_file`, or by the system's authorities, which do not
+/// know it.
+#[test]
+fn cluster_tls_verifies_the_engine() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats-tls");
+    fs::create_dir_all(&folder).unwrap();
+    let authority = Authority::new();
+    let leaf = authority.leaf(&["127.0.0.1"]);
+    let file = |name: &str, text: String| {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (cert, key) =
+        (file("cert.pem", leaf.cert.pem()), file("key.pem", leaf.key.serialize_pem()));
+    let ca = file("ca.pem", authority.pem());
+    let arguments = ["--tls", "--tlscert", &cert, "--tlskey", &key];
+    let Some(nats) = Nats::start_with("tls", &arguments) else { return };
+    for ca_file in ["", &ca] {
+        let mut config = cluster_of(&nats);
+        let cluster = config.cluster.as_mut().unwrap();
+        cluster.engine = vec![nats.url().replace("nats://", "tls://")];
+        cluster.ca_file = ca_file.to_owned();
+        let Some(node) = start(config) else { return };
+        match ca_file {
+            "" => serves_nobody(&node),
+            _ => {
+                joined(&node);
+                Client::connect(node.addresses()[0]).publish("a", "1");
+            }
+        }
+    }
+}
+
+/// The output of `polycast doctor --config` and its exit code.
+fn doctor(name: &str, section: &str) -> (String, Option<i32>) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats-doctor");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join(name);
+    let app = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+    fs::write(&file, format!("{app}{section}")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+    let output = command.args(["doctor", "--io", io(), "--config"]).arg(&file).output().unwrap();
+    (String::from_utf8(output.stdout).unwrap(), output.status.code())
+}
+
+#[test]
+fn cluster_doctor_examines_the_engine() {
+    if !has_uring() {
+        return;
+    }
+    let (report, code) = doctor("none.toml", "");
+    assert!(report.contains("no section `cluster`") && code == Some(0), "{report}");
+    let (report, code) = doctor("away.toml", "[cluster]\nengine = ['nats://127.0.0.1:1']\n");
+    assert!(report.contains("cannot be reached") && code == Some(1), "{report}");
+    let Some(nats) = Nats::start_with("doctor", &["--user", "ada", "--pass", "right"]) else {
+        return;
+    };
+    let section = |more: &str| format!("[cluster]\nengine = ['{}']\n{more}", nats.url());
+    let (report, code) = doctor("refused.toml", &section("user = 'ada'\npassword = 'wrong'\n"));
+    assert!(report.contains("refuses us") && code == Some(1), "{report}");
+    let login = "user = 'ada'\npassword = 'right'\n";
+    let (report, code) = doctor("good.toml", &section(login));
+    for line in
+        ["engine: NATS 2.", "entries of up to 1048576 bytes", "stream polycast-log has 0 of"]
+    {
+        assert!(report.contains(line) && code == Some(0), "{report}");
+    }
+    let other = section(&format!("{login}storage = 'memory'\n"));
+    let (report, code) = doctor("other.toml", &other);
+    assert!(report.contains("storage is \"file\" there") && code == Some(1), "{report}");
+}
