@@ -4,43 +4,34 @@
 //! This file decides the order and the form of the sections. Names, documentation, ranges, kinds
 //! and defaults come from the sections.
 
+mod examples;
 mod headers;
 mod prose;
 
 use std::fmt::Write;
-use std::sync::Arc;
 
-use super::acme::Acme;
-use super::app::{AppConfig, KeyPair};
+use super::app::AppConfig;
 use super::app_history::AppHistory;
-use super::cluster::Cluster;
-use super::guard::{GuardConfig, GuardKey};
+use super::guard::GuardKey;
 use super::link::{ChannelLink, LinkEnd};
-use super::listener::Listener;
-use super::proxy::{Proxy, Upstream};
 use super::root::Config;
-use super::route::{Condition, EndpointKind, Route};
+use super::route::{Condition, Route};
 use super::tls::Certificate;
 use super::webhook::Webhook;
-use super::zenith::Zenith;
 use super::{catalog, model};
 use crate::settings::pattern::Pattern;
 use crate::settings::range::size_text;
-use crate::settings::secret::Secret;
 use crate::settings::section::{Key, Section, inline_all};
+pub(super) use examples::sample;
+use examples::{
+    acme_example, cluster_example, example_app, example_guard, example_pair, proxy_example,
+    zenith_example,
+};
 use headers::{HEADER, PAGE_HEADER};
 use prose::{comment, commented_out, flow, paragraphs, plain};
 
 /// The size from which the example file writes a number of bytes with a unit.
 const UNIT_BYTES: u64 = 16 * 1024;
-
-/// The tokens, back ends, feeds and topics of the example of the Zenith section.
-const ZENITH: &str = r#"
-tokens = [{ token = "change-this-token", user = "ada" }]
-services = [{ token = "change-this-token-too" }]
-feeds = [{ name = "XYZ", class = "Market" }]
-topics = [{ controller = "Market", kind = "Security" }]
-"#;
 
 /// One table of the reference.
 struct Table {
@@ -238,43 +229,11 @@ fn plain_tables(config: &Config) -> Vec<Table> {
     ]
 }
 
-fn example_app() -> AppConfig {
-    AppConfig::new("1", "change-this-key", "change-this-secret")
-}
-
-fn example_pair() -> KeyPair {
-    KeyPair { key: "old-key".to_owned(), secret: Secret::new("old-secret") }
-}
-
-fn example_guard() -> GuardConfig {
-    let url = "https://auth.example.com/.well-known/jwks.json".to_owned();
-    GuardConfig { keys_url: url, ..GuardConfig::new("my_jwt") }
-}
-
-fn proxy_example() -> Proxy {
-    let urls = ["wss://a.example.com", "ws://10.0.0.2:8080/chat"];
-    let upstreams = urls.into_iter().filter_map(Upstream::new).collect();
-    Proxy { upstreams, ..Proxy::default() }
-}
-
-fn zenith_example() -> Zenith {
-    toml::from_str(ZENITH).expect("the example of the Zenith section is valid")
-}
-
-fn cluster_example() -> Cluster {
-    Cluster { engine: vec!["nats://10.0.0.5:4222".to_owned()], ..Cluster::default() }
-}
-
 fn listener_tls(config: &Config) -> Table {
     let (cert, key) = ("server.pem".to_owned(), "server.key".to_owned());
     let pair = Certificate { cert, key, ..Certificate::default() };
     let table = Table::of("listeners.tls", &config.listeners[0].tls);
     table.sample("certificates", &format!("[{}]", inline_all(&pair)))
-}
-
-fn acme_example() -> Acme {
-    let (domains, store) = (vec!["chat.example.com".to_owned()], "/var/lib/polycast/acme");
-    Acme { accept_terms: true, domains, store: store.to_owned(), ..Acme::default() }
 }
 
 /// The ACME section of a listener as a comment.
@@ -444,38 +403,6 @@ fn has_bytes(name: &str) -> bool {
 pub(super) fn is_size(key: &Key) -> bool {
     let in_bytes = has_bytes(key.name) && key.kind == "integer";
     in_bytes && key.range.is_none_or(|range| range.is_size())
-}
-
-/// A configuration in which each list of tables has an entry and each optional table exists, with
-/// every key at its default, for the JSON Schema. It does not pass the check.
-pub(super) fn sample() -> Config {
-    let app = AppConfig {
-        keys: vec![example_pair()],
-        webhooks: vec![Webhook::new("")],
-        history: vec![AppHistory::new(&[])],
-        ..AppConfig::new("", "", "")
-    };
-    let guard = GuardConfig { keys: vec![GuardKey::default()], ..GuardConfig::new("") };
-    let mut route = Route::of(&[""], EndpointKind::Echo);
-    route.proxy = Some(Arc::default());
-    for direction in [&mut route.model.received, &mut route.model.sent] {
-        direction.text = Some(model::example_model());
-        direction.binary = Some(model::example_model());
-    }
-    let link = ChannelLink { views: vec![LinkEnd::default()], ..ChannelLink::default() };
-    let mut listener = Listener::default();
-    listener.tls.certificates = vec![Certificate::default()];
-    listener.tls.acme = Some(Box::default());
-    Config {
-        listeners: vec![listener],
-        guards: vec![guard],
-        catalogs: vec![catalog::example_catalog()],
-        routes: vec![route],
-        apps: vec![app],
-        links: vec![link],
-        zenith: Some(Box::new(zenith_example())),
-        ..Config::default()
-    }
 }
 
 /// The value of a key. A large size has its unit.

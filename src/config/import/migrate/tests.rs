@@ -238,7 +238,8 @@ fn import_sockudo_file_converts_its_policies() {
 
 #[test]
 fn import_sockudo_toml_and_variables() {
-    let toml = "host = '::1'\npath_prefix = 'ws'\n[ssl]\nenabled = false\ncert_path = '/c'\nkey_path = '/k'\n\
+    let toml = "host = '::1'\npath_prefix = 'ws'\n\
+                [ssl]\nenabled = false\ncert_path = '/c'\nkey_path = '/k'\n\
                 [[app_manager.array.apps]]\nid = 'a'\nkey = 'k'\nsecret = 's'\n";
     let paths = [
         file("sockudo.toml", toml),

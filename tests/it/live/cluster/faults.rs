@@ -120,7 +120,7 @@ fn cluster_p8_engine_that_is_stopped_loses_nothing() {
     }
     let first_heard = heard.iter().filter(|it| **it == event("a", "1")).count();
     assert!(first_heard <= 1 && heard.len() <= 1 + first_heard + 20, "{heard:?}");
-    assert_eq!(first.count("cluster_unknown") > 0, true);
+    assert!(first.count("cluster_unknown") > 0);
 }
 
 /// With storage in memory a restart of the engine begins another log.
