@@ -238,7 +238,8 @@ fn import_sockudo_file_converts_its_policies() {
 
 #[test]
 fn import_sockudo_toml_and_variables() {
-    let toml = "host = '::1'\n[ssl]\nenabled = false\ncert_path = '/c'\nkey_path = '/k'\n\
+    let toml = "host = '::1'\npath_prefix = 'ws'\n\
+                [ssl]\nenabled = false\ncert_path = '/c'\nkey_path = '/k'\n\
                 [[app_manager.array.apps]]\nid = 'a'\nkey = 'k'\nsecret = 's'\n";
     let paths = [
         file("sockudo.toml", toml),
@@ -247,7 +248,7 @@ fn import_sockudo_toml_and_variables() {
     let made = import(ForeignServer::Sockudo, &paths, &Environment::default()).expect("sound");
     let config = Config::parse(&made.toml, FileFormat::Toml, "f").expect("valid");
     assert_eq!((address(&config), config.apps[0].secret.expose()), ("[::1]:7".to_owned(), "t"));
-    assert_eq!(config.apps[0].activity_timeout_s, 120);
+    assert_eq!((config.apps[0].activity_timeout_s, &*config.pusher.path_prefix), (120, "/ws"));
     assert!(!config.listeners[0].tls.is_on());
     assert_about(&made.notes, &["REDIS_URL", "UNRELATED"]);
     // Variables of other programs in the environment of the process are not named.
