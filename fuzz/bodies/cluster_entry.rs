@@ -7,7 +7,7 @@ pub(crate) fn run(data: &[u8]) {
     let parts: Vec<Vec<u8>> = entry.events.iter().map(part).collect();
     assert!(parts.iter().map(Vec::len).sum::<usize>() <= data.len() + 4 * parts.len());
     let parts = parts.iter().map(|part| &**part);
-    let written = write(entry.node, entry.app, entry.channel, parts);
+    let written = write((entry.node, entry.number), entry.app, entry.channel, parts);
     let again = read(&written).expect("an entry");
     assert_eq!((again.events, again.skipped), (entry.events, 0));
 }

@@ -1,7 +1,7 @@
 //! The bytes of an entry of the log, format 1. Golden entries are in `tests/fixtures/cluster/`.
 //!
 //! ```text
-//! entry   = format(1) node(8) text(application's id) text(channel) number(of parts) part*
+//! entry   = format(1) node(8) number text(application's id) text(channel) number(of parts) part*
 //! part    = kind(1) number(of bytes) bytes
 //! event   = flags(1) [excluded(16)] [number(ttl in ms) text(event) text(data)] frame
 //!         | flags(1) [excluded(16)] code(2) reason
@@ -76,6 +76,8 @@ pub struct CachedPart<'e> {
 pub struct Entry<'e> {
     /// The node that has written it.
     pub node: u64,
+    /// Its number among the entries of that node.
+    pub number: u64,
     /// The application's id.
     pub app: &'e str,
     /// The channel.
@@ -113,15 +115,16 @@ pub fn part(event: &EventPart<'_>) -> Vec<u8> {
     out
 }
 
-/// Writes an entry of these events, each as [`part`] has written it.
+/// Writes the entry with this number of a node, of these events, each as [`part`] has written it.
 pub fn write<'p>(
-    node: u64,
+    (node, number): (u64, u64),
     app: &str,
     channel: &str,
     parts: impl ExactSizeIterator<Item = &'p [u8]>,
 ) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&node.to_le_bytes());
+    push_number(&mut out, number);
     push_text(&mut out, app);
     push_text(&mut out, channel);
     push_number(&mut out, parts.len() as u64);
@@ -147,6 +150,7 @@ pub fn read(bytes: &[u8]) -> Result<Entry<'_>, NotAnEntry> {
 
 fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let node = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
+    let number = take_number(&mut rest)?;
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
     let (mut events, mut skipped) = (Vec::new(), 0);
     for _ in 0..take_number(&mut rest)? {
@@ -157,7 +161,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             _ => skipped += 1,
         }
     }
-    rest.is_empty().then_some(Entry { node, app, channel, events, skipped })
+    rest.is_empty().then_some(Entry { node, number, app, channel, events, skipped })
 }
 
 fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {

@@ -15,6 +15,7 @@ pub mod entry;
 pub mod follower;
 mod node;
 pub mod queue;
+mod repeats;
 #[cfg(test)]
 mod sim;
 pub mod subject;

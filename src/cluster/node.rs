@@ -4,6 +4,7 @@ use super::engine::{Append, Engine, EngineEvent};
 use super::entry::{self, CachedPart, EventPart, PartContent};
 use super::follower::Follower;
 use super::queue::{AppendQueue, Failure, QueueLimits, QueuedEvent};
+use super::repeats::AppliedNumbers;
 use super::subject;
 use crate::config::Cluster;
 use crate::dialect::{Env, Event, EventPayload, Proposal, broadcastt, pusher};
@@ -66,6 +67,7 @@ pub struct ClusterNode {
     keep_s: u64,
     queue: AppendQueue<(u16, Ack)>,
     follower: Follower,
+    applied: AppliedNumbers,
     is_up: bool,
     was_up: bool,
     /// When the engine was last lost, in milliseconds.
@@ -90,6 +92,7 @@ impl ClusterNode {
             keep_s: cluster.keep_s,
             queue: AppendQueue::new(limits),
             follower: Follower::new(cluster.keep_s * 1000),
+            applied: AppliedNumbers::default(),
             is_up: false,
             was_up: false,
             down_ms: now_ms,
@@ -218,7 +221,12 @@ impl ClusterNode {
         while let Some(pack) = self.queue.next(now_ms) {
             let (app, channel) = pack.channel;
             let app = &env.apps.get(*app).config.id;
-            let body = entry::write(self.setup.id, app, channel, pack.parts.iter().copied());
+            let body = entry::write(
+                (self.setup.id, pack.number),
+                app,
+                channel,
+                pack.parts.iter().copied(),
+            );
             counters.cluster_appends.add(1);
             counters.cluster_resent.add(pack.again.into());
             engine.append(Append {
@@ -258,6 +266,9 @@ impl ClusterNode {
                 return tracing::warn!(%error, "the cluster's log has something unreadable");
             }
         };
+        if !self.applied.takes(entry.node, entry.number) {
+            return counters.cluster_repeated.add(1);
+        }
         counters.cluster_skipped.add(entry.skipped as u64);
         let Some(app) = env.apps.by_id(entry.app) else {
             return counters.cluster_skipped.add(1);

@@ -82,7 +82,8 @@ fn zenith_block(front: &str) -> String {
 /// The example has the section of a cluster as a comment, since without it the process is alone.
 #[test]
 fn config_example_cluster_has_every_default() {
-    let it = *toml(&commented_block("# [cluster]", "")).cluster.expect("a section");
+    let it = toml(&format!("{APP}{}", commented_block("# [cluster]", "")));
+    let it = *it.cluster.expect("a section");
     let engine = it.engine.clone();
     assert_eq!(it, Cluster { engine, ..Cluster::default() });
 }

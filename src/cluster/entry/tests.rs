@@ -9,7 +9,7 @@ fn frame(excluded: Option<[u64; 2]>, frame: &[u8]) -> EventPart<'_> {
 
 fn written(events: &[EventPart<'_>]) -> Vec<u8> {
     let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
-    write(0x0123_4567_89ab_cdef, "app", "private-a", parts.iter().map(|part| &**part))
+    write((0x0123_4567_89ab_cdef, 300), "app", "private-a", parts.iter().map(|part| &**part))
 }
 
 /// One event of each form.
@@ -35,7 +35,8 @@ fn cluster_entry_of_format_1_stays_as_it_is() {
     let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(digits, golden.trim());
     let entry = read(&written).expect("an entry");
-    assert_eq!((entry.node, entry.app, entry.channel), (0x0123_4567_89ab_cdef, "app", "private-a"));
+    assert_eq!((entry.node, entry.number), (0x0123_4567_89ab_cdef, 300));
+    assert_eq!((entry.app, entry.channel), ("app", "private-a"));
     assert_eq!((entry.events, entry.skipped), (all_forms(), 0));
 }
 
@@ -91,12 +92,13 @@ proptest! {
             0..5,
         ),
         node: u64,
+        number: u64,
     ) {
         let events: Vec<_> = frames.iter().map(|(excluded, it)| frame(*excluded, it)).collect();
         let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
-        let bytes = write(node, &app, &channel, parts.iter().map(|part| &**part));
+        let bytes = write((node, number), &app, &channel, parts.iter().map(|part| &**part));
         let expected =
-            Entry { node, app: &app, channel: &channel, events: events.clone(), skipped: 0 };
+            Entry { node, number, app: &app, channel: &channel, events: events.clone(), skipped: 0 };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 

@@ -140,7 +140,7 @@ fn cluster_node_excludes_a_connection_of_its_own_only() {
     let conn = crate::hub::ConnId { core: 1, slot: Slot { index: 3, generation: 9 } };
     let own = Event { except: Some(conn.into()), ..Frozen::new(b"own").into() };
     let part = part_of(&own, &first.env).expect("it is carried").0;
-    let bytes = entry::write(1, "1", "a", [&*part].into_iter());
+    let bytes = entry::write((1, 1), "1", "a", [&*part].into_iter());
     let read = |world: &World| {
         let entry = entry::read(&bytes).expect("an entry");
         event_of(entry.events[0].clone(), 0, &world.env).except
@@ -157,7 +157,7 @@ fn cluster_node_carries_cached_events_and_closes() {
     let world = World::joined(1, &Rc::default());
     let there = |event: &Event, age_ms: u64| {
         let (part, kept_s) = part_of(event, &world.env)?;
-        let bytes = entry::write(1, "1", "a", [&*part].into_iter());
+        let bytes = entry::write((1, 1), "1", "a", [&*part].into_iter());
         let entry = entry::read(&bytes).ok()?;
         Some((event_of(entry.events[0].clone(), age_ms, &world.env), kept_s))
     };
@@ -217,7 +217,7 @@ fn cluster_node_queue_that_is_full_refuses_at_once() {
 fn cluster_node_skips_what_it_cannot_read() {
     let log: Rc<RefCell<SimLog>> = Rc::default();
     let mut world = World::joined(1, &log);
-    let foreign = entry::write(2, "no such application", "a", [&b"\0x"[..]].into_iter());
+    let foreign = entry::write((2, 1), "no such application", "a", [&b"\0x"[..]].into_iter());
     for body in [foreign, b"\x02".to_vec(), vec![]] {
         let mut log = log.borrow_mut();
         log.last += 1;
@@ -227,6 +227,30 @@ fn cluster_node_skips_what_it_cannot_read() {
     world.rest();
     assert_eq!((world.applied.len(), world.counters.cluster_skipped.get()), (0, 3));
     assert_eq!(world.node.follower.position(), 3);
+}
+
+/// An engine that has lost a server may store an entry again that is sent again.
+#[test]
+fn cluster_node_applies_an_entry_once_that_the_log_has_twice() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    for ticket in 1..=2 {
+        first.publish("a", ticket, &ticket.to_string());
+        first.rest();
+    }
+    {
+        let mut log = log.borrow_mut();
+        let (.., body) = log.entries[0].clone();
+        log.last += 1;
+        let last = log.last;
+        log.entries.push((last, 0, body));
+    }
+    for world in [&mut first, &mut second] {
+        world.rest();
+        assert_eq!(world.applied, ["a 1", "a 2"]);
+        assert_eq!(world.counters.cluster_repeated.get(), 1);
+        assert_eq!(world.node.follower.position(), 3);
+    }
 }
 
 #[test]
