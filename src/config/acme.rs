@@ -298,5 +298,6 @@ fn decoded(base64url: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(base64url).ok().or_else(padded)
 }
 
+#[cfg(feature = "acme")]
 #[cfg(test)]
 mod tests;

@@ -222,5 +222,6 @@ pub(super) fn prepare(cluster: &mut Cluster, folder: &Path) -> Result<(), Error>
     Ok(())
 }
 
+#[cfg(feature = "cluster-nats")]
 #[cfg(test)]
 mod tests;

@@ -264,6 +264,7 @@ mod tests {
         Config::parse(&text, FileFormat::Toml, "test").unwrap()
     }
 
+    #[cfg(feature = "acme")]
     #[test]
     fn check_warns_of_acme_challenges_that_cannot_reach_a_listener() {
         let at = |port: u16, tls: &str| format!("{{ address = '127.0.0.1:{port}'{tls} }}");
