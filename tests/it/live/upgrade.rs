@@ -287,12 +287,17 @@ fn upgrade_changes_reactors_listeners_and_driver() {
     );
     let mut installed = Installed::start_with("upgrade-config", &first, |_| ());
     let address = installed.process.address;
-    let other = |installed: &Installed| {
+    let logged = |installed: &Installed| {
         let log = installed.process.logged();
         let found = log.lines().filter_map(|line| line.split("listening address=").nth(1));
         let mut found: Vec<String> = found.map(|it| it.trim().to_owned()).collect();
         found.retain(|it| it.starts_with("127.") && *it != address.to_string());
-        found.last().unwrap().parse::<std::net::SocketAddr>().unwrap()
+        found.last().and_then(|it| it.parse::<std::net::SocketAddr>().ok())
+    };
+    let other = |installed: &Installed| {
+        // A thread writes the log.
+        wait("the other address is logged", || logged(installed).is_some());
+        logged(installed).expect("an address")
     };
     let second = other(&installed);
     // More connections than queues, so that every queue has some.

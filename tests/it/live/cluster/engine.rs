@@ -75,6 +75,20 @@ impl Nats {
         child.wait().unwrap();
     }
 
+    /// Stops the server, and waits until all its threads stand still.
+    pub fn stop(&self) {
+        self.signal(libc::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("it runs").id());
+        let stands = |task: fs::DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat"));
+            // A thread that has ended meanwhile has no state.
+            stat.map_or(true, |stat| stat.rsplit(") ").next().is_some_and(|it| it.starts_with('T')))
+        };
+        wait("the server stands still", || {
+            fs::read_dir(&tasks).expect("it runs").flatten().all(stands)
+        });
+    }
+
     /// Sends the server a signal.
     pub fn signal(&self, signal: i32) {
         crate::live::child::signal_to(self.child.as_ref().expect("it runs").id(), signal);

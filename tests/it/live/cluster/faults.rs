@@ -103,7 +103,7 @@ fn cluster_p8_engine_that_is_stopped_loses_nothing() {
     let Some(nats) = Nats::start("stopped") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let mut hears = Client::subscriber(second.addresses()[0], "a");
-    nats.signal(libc::SIGSTOP);
+    nats.stop();
     let mut api = Client::connect(first.addresses()[0]);
     api.send(&publish("a", "1"));
     let answer = api.response();
