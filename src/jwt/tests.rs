@@ -595,14 +595,18 @@ fn jwt_refused_token_is_not_verified_again_until_keys_change() {
     let flaw = |token: &str, at_s| guard.check(token, at_s).err();
     let signature = Some(Unverified::Flaw(Flaw::Signature));
     assert_eq!(flaw(&forged, NOW_S), signature);
-    let (mut again, begun) = (0, std::time::Instant::now());
-    while begun.elapsed().as_millis() < 20 {
-        assert_eq!(flaw(&forged, NOW_S), signature);
-        again += 1;
-    }
+    let again = || {
+        let (mut count, begun) = (0, std::time::Instant::now());
+        while begun.elapsed().as_millis() < 20 {
+            assert_eq!(flaw(&forged, NOW_S), signature);
+            count += 1;
+        }
+        count
+    };
     // ES384 is too slow for more than 200 verifications in 20 ms, so the refusals came from the
-    // table.
-    assert!(again > 200, "{again}");
+    // table. On a busy machine the test may stand still for such a time.
+    let most = (0..50).map(|_| again()).find(|count| *count > 200);
+    assert!(most.is_some());
     let good = signed(&header, &good(), Algorithm::ES384);
     assert_eq!(flaw(&good, NOW_S), None, "one that is right is no other's victim");
     // A token whose key is fetched later.

@@ -19,6 +19,8 @@ pub(super) struct PidFile {
     /// Another file in the same folder, which is renamed to be this one, so that no reader finds
     /// it incomplete.
     beside: PathBuf,
+    /// Whether the file is another process's now.
+    is_left: bool,
 }
 
 impl PidFile {
@@ -29,7 +31,7 @@ impl PidFile {
     pub(super) fn prepare(path: &Path) -> io::Result<PidFile> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".{}", std::process::id()));
-        let file = PidFile { path: path.to_owned(), beside: beside.into() };
+        let file = PidFile { path: path.to_owned(), beside: beside.into(), is_left: false };
         file.write_beside()?;
         Ok(file)
     }
@@ -55,13 +57,16 @@ impl PidFile {
     }
 
     /// Leaves the file to the process that has taken over.
-    pub(super) fn leave(self) {
-        std::mem::forget(self);
+    pub(super) fn leave(mut self) {
+        self.is_left = true;
     }
 }
 
 impl Drop for PidFile {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         // It is there if it was never renamed.
         let _ = fs::remove_file(&self.beside);
         if pid_in(&self.path).is_ok_and(|pid| pid == std::process::id())
