@@ -605,8 +605,7 @@ fn jwt_refused_token_is_not_verified_again_until_keys_change() {
     };
     // ES384 is too slow for more than 200 verifications in 20 ms, so the refusals came from the
     // table. On a busy machine the test may stand still for such a time.
-    let most = (0..50).map(|_| again()).find(|count| *count > 200);
-    assert!(most.is_some());
+    assert!((0..50).any(|_| again() > 200));
     let good = signed(&header, &good(), Algorithm::ES384);
     assert_eq!(flaw(&good, NOW_S), None, "one that is right is no other's victim");
     // A token whose key is fetched later.

@@ -97,8 +97,8 @@ proptest! {
         let events: Vec<_> = frames.iter().map(|(excluded, it)| frame(*excluded, it)).collect();
         let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
         let bytes = write((node, number), &app, &channel, parts.iter().map(|part| &**part));
-        let expected =
-            Entry { node, number, app: &app, channel: &channel, events: events.clone(), skipped: 0 };
+        let (app, channel) = (&*app, &*channel);
+        let expected = Entry { node, number, app, channel, events: events.clone(), skipped: 0 };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 
