@@ -51,7 +51,7 @@ impl NodeNumbers {
     fn takes(&mut self, number: u64) -> bool {
         if number > self.newest {
             // Numbers that were skipped have not been applied.
-            let first = (self.newest + 1).max((number + 1).saturating_sub(WINDOW));
+            let first = (self.newest + 1).max(number.saturating_sub(WINDOW - 1));
             for skipped in first..=number {
                 let (word, bit) = self.word(skipped);
                 *word &= !bit;
@@ -101,6 +101,8 @@ mod tests {
         // A jump over the whole window forgets all.
         assert!(applied.takes(1, 10 * WINDOW + 2));
         assert!(applied.takes(1, 9 * WINDOW + 3) && !applied.takes(1, 9 * WINDOW + 3));
+        assert!(applied.takes(1, u64::MAX) && !applied.takes(1, u64::MAX));
+        assert!(applied.takes(1, 0));
     }
 
     #[test]
