@@ -7,6 +7,10 @@ pub trait Engine {
     /// not stored again.
     fn append(&mut self, append: Append);
 
+    /// Removes the entries of all subjects that begin with these tokens, at any time after this
+    /// call, or not at all if the engine cannot be used. There is no outcome.
+    fn purge(&mut self, tokens: &str);
+
     /// Delivers the entries behind a position, in order, the stored ones first, in place of an
     /// earlier delivery.
     fn follow(&mut self, after: u64);
@@ -28,8 +32,13 @@ pub struct Append {
     pub subject: String,
     /// The id by which the engine knows an entry that is sent twice.
     pub id: String,
-    /// How long the log keeps the entry, in seconds.
-    pub ttl_s: u64,
+    /// How long the log keeps the entry, in seconds; `None` until another one replaces it.
+    pub ttl_s: Option<u64>,
+    /// Whether the earlier entries of the subject are removed when this one is stored.
+    pub replaces: bool,
+    /// The sequence number that the last entry of the subject must have, 0 for none; otherwise the
+    /// entry is refused.
+    pub expected: Option<u64>,
     /// The entry.
     pub body: Vec<u8>,
 }
@@ -41,6 +50,17 @@ pub struct LogInfo {
     pub epoch: u64,
     /// The sequence number of the last entry, which may have expired; 0 if there was none.
     pub last: u64,
+}
+
+/// Why an engine does not take an entry into its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It cannot store it now. The same entry may be taken a little later.
+    Later,
+    /// It has no room for the entry, or the entry is too large.
+    Never,
+    /// The last entry of the subject is another one than was expected.
+    Conflict,
 }
 
 /// What an engine reports.
@@ -64,8 +84,8 @@ pub enum EngineEvent {
     Refused {
         /// Its number.
         number: u64,
-        /// Whether the same entry may be taken a little later.
-        again: bool,
+        /// Why.
+        refusal: Refusal,
     },
     /// An entry of the log.
     Entry {

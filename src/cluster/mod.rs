@@ -20,5 +20,5 @@ mod repeats;
 mod sim;
 pub mod subject;
 
-pub use engine::{Append, Engine, EngineEvent, LogInfo};
+pub use engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 pub use node::{Arrival, ClusterNode, NodeSetup, NodeTime};

@@ -1,6 +1,6 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
-use super::engine::{Append, Engine, EngineEvent};
+use super::engine::{Append, Engine, EngineEvent, Refusal};
 use super::entry::{self, CachedPart, EventPart, PartContent};
 use super::follower::Follower;
 use super::queue::{AppendQueue, Failure, QueueLimits, QueuedEvent};
@@ -198,7 +198,8 @@ impl ClusterNode {
                 counters.cluster_append_ns.observe(took_ns);
                 self.stored(number);
             }
-            EngineEvent::Refused { number, again } => {
+            EngineEvent::Refused { number, refusal } => {
+                let again = refusal == Refusal::Later;
                 let failed = self.queue.refused(number, again, now.ms);
                 failed.into_iter().for_each(|failure| self.fail(failure));
             }
@@ -233,7 +234,9 @@ impl ClusterNode {
                 number: pack.number,
                 subject: subject::of_channel(&self.name, app, channel),
                 id: format!("{:016x}-{}", self.setup.id, pack.number),
-                ttl_s: pack.ttl_s,
+                ttl_s: Some(pack.ttl_s),
+                replaces: false,
+                expected: None,
                 body,
             });
         }

@@ -1,7 +1,7 @@
 //! A simulated engine for tests: a log that several nodes share, and what can happen between it and
 //! each of them, decided by a seed.
 
-use super::engine::{Append, Engine, EngineEvent, LogInfo};
+use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -13,18 +13,39 @@ pub(super) struct SimLog {
     pub(super) last: u64,
     /// The entries with their sequence numbers and when they were stored.
     pub(super) entries: Vec<(u64, u64, Vec<u8>)>,
+    /// The subject of each stored entry, by its sequence number.
+    subjects: HashMap<u64, String>,
     ids: HashMap<String, u64>,
 }
 
 impl SimLog {
-    fn store(&mut self, append: &Append, now_ms: u64) -> u64 {
+    /// Returns the sequence number of the entry; `None` if it has another predecessor than it
+    /// expects.
+    fn store(&mut self, append: &Append, now_ms: u64) -> Option<u64> {
         if let Some(sequence) = self.ids.get(&append.id) {
-            return *sequence;
+            return Some(*sequence);
+        }
+        let has_subject = |(sequence, ..): &&(u64, u64, Vec<u8>)| {
+            self.subjects.get(sequence) == Some(&append.subject)
+        };
+        let last = self.entries.iter().rev().find(has_subject).map_or(0, |entry| entry.0);
+        if append.expected.is_some_and(|expected| expected != last) {
+            return None;
+        }
+        if append.replaces {
+            self.remove(|subject| subject == append.subject);
         }
         self.last += 1;
+        self.subjects.insert(self.last, append.subject.clone());
         self.ids.insert(append.id.clone(), self.last);
         self.entries.push((self.last, now_ms, append.body.clone()));
-        self.last
+        Some(self.last)
+    }
+
+    /// Removes the entries of these subjects.
+    fn remove(&mut self, is_meant: impl Fn(&str) -> bool) {
+        let SimLog { entries, subjects, .. } = self;
+        entries.retain(|(sequence, ..)| !subjects.get(sequence).is_some_and(|it| is_meant(it)));
     }
 
     /// Loses everything, as an engine does that keeps its log in memory and is restarted.
@@ -80,10 +101,13 @@ impl SimEngine {
     /// Stores the oldest entry that is on its way, and answers unless the answer is lost.
     pub(super) fn store(&mut self, is_answered: bool, now_ms: u64) {
         let Some(append) = self.on_the_way.pop_front() else { return };
-        let sequence = self.log.borrow_mut().store(&append, now_ms);
+        let number = append.number;
+        let event = match self.log.borrow_mut().store(&append, now_ms) {
+            Some(sequence) => EngineEvent::Stored { number, sequence, took_ns: 1 },
+            None => EngineEvent::Refused { number, refusal: Refusal::Conflict },
+        };
         if is_answered {
-            let number = append.number;
-            self.events.push(EngineEvent::Stored { number, sequence, took_ns: 1 });
+            self.events.push(event);
         }
     }
 
@@ -95,7 +119,8 @@ impl SimEngine {
         }
         let number = append.number;
         self.on_the_way.pop_front();
-        self.events.push(EngineEvent::Refused { number, again });
+        let refusal = if again { Refusal::Later } else { Refusal::Never };
+        self.events.push(EngineEvent::Refused { number, refusal });
     }
 
     /// Delivers the next entry this many times.
@@ -128,6 +153,11 @@ impl Engine for SimEngine {
     fn append(&mut self, append: Append) {
         assert!(self.is_up, "an append to an engine that is away");
         self.on_the_way.push_back(append);
+    }
+
+    fn purge(&mut self, tokens: &str) {
+        let below = format!("{tokens}.");
+        self.log.borrow_mut().remove(|subject| subject.starts_with(&below));
     }
 
     fn follow(&mut self, after: u64) {

@@ -1,6 +1,6 @@
 //! The messages of JetStream's API that this server sends and reads, in JSON.
 
-use crate::cluster::subject;
+use crate::cluster::{Refusal, subject};
 use crate::config::{Cluster, ClusterStorage};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,8 @@ pub(super) struct StreamConfig {
     #[serde(default)]
     pub(super) allow_msg_ttl: bool,
     #[serde(default)]
+    pub(super) allow_rollup_hdrs: bool,
+    #[serde(default)]
     pub(super) max_age: u64,
 }
 
@@ -44,6 +46,7 @@ impl StreamConfig {
             max_bytes: cluster.log_bytes as i64,
             duplicate_window: DUPLICATES_NS,
             allow_msg_ttl: true,
+            allow_rollup_hdrs: true,
             max_age: 0,
         }
     }
@@ -91,9 +94,16 @@ impl ApiError {
     /// The entry is larger than the stream accepts.
     const TOO_LARGE: u32 = 10_054;
 
-    /// Whether the same request may succeed a little later.
-    pub(super) fn may_pass(&self) -> bool {
-        ![ApiError::FULL, ApiError::TOO_LARGE].contains(&self.err_code)
+    /// The last entry of the subject is not the expected one.
+    const WRONG_LAST: u32 = 10_071;
+
+    /// What the error says of the entry that it answers.
+    pub(super) fn refusal(&self) -> Refusal {
+        match self.err_code {
+            ApiError::FULL | ApiError::TOO_LARGE => Refusal::Never,
+            ApiError::WRONG_LAST => Refusal::Conflict,
+            _ => Refusal::Later,
+        }
     }
 }
 
@@ -229,8 +239,8 @@ mod tests {
     #[test]
     fn cluster_append_that_is_refused_for_good_is_known() {
         let of = |err_code| ApiError { err_code, ..ApiError::default() };
-        assert!(!of(10_077).may_pass() && !of(10_054).may_pass());
-        assert!(of(10_008).may_pass());
+        let refusals = [10_077, 10_054, 10_071, 10_008].map(|code| of(code).refusal());
+        assert_eq!(refusals, [Refusal::Never, Refusal::Never, Refusal::Conflict, Refusal::Later]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod shared;
 pub(crate) use connect::examine;
 
 use super::api::{Acknowledgement, ApiError};
-use crate::cluster::{Append, Engine, EngineEvent};
+use crate::cluster::{Append, Engine, EngineEvent, Refusal};
 use crate::config::Cluster;
 use crate::control::results::Results;
 use crate::mem::Notifier;
@@ -71,6 +71,12 @@ impl Engine for NatsEngine {
         let _ = self.appends.send(append);
     }
 
+    fn purge(&mut self, tokens: &str) {
+        let shared = self.shared.clone();
+        let filter = format!("{tokens}.>");
+        spawn_local(async move { shared.purge(&filter).await });
+    }
+
     fn follow(&mut self, after: u64) {
         if let Some(delivery) = self.delivery.take() {
             delivery.abort();
@@ -107,10 +113,18 @@ async fn send(shared: Rc<EngineState>, mut appends: UnboundedReceiver<Append>) {
         }
     });
     while let Some(append) = appends.recv().await {
-        let Append { number, subject, id, ttl_s, body } = append;
+        let Append { number, subject, id, ttl_s, replaces, expected, body } = append;
         let mut headers = HeaderMap::new();
         headers.insert("Nats-Msg-Id", id);
-        headers.insert("Nats-TTL", format!("{ttl_s}s"));
+        if let Some(ttl_s) = ttl_s {
+            headers.insert("Nats-TTL", format!("{ttl_s}s"));
+        }
+        if replaces {
+            headers.insert("Nats-Rollup", "sub");
+        }
+        if let Some(expected) = expected {
+            headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+        }
         shared.note_sent(number);
         let reply = format!("{inbox}.{number}");
         let client = &shared.client;
@@ -118,7 +132,7 @@ async fn send(shared: Rc<EngineState>, mut appends: UnboundedReceiver<Append>) {
         if let Err(error) = sent.await {
             // It is larger than the engine's max_payload, so it was not sent.
             shared.log(&format!("an entry cannot be sent: {error}"));
-            shared.events.put(EngineEvent::Refused { number, again: false });
+            shared.events.put(EngineEvent::Refused { number, refusal: Refusal::Never });
         }
     }
 }
@@ -136,10 +150,11 @@ fn answered(shared: &EngineState, number: u64, payload: Option<&[u8]>) {
             shared.events.put(EngineEvent::Stored { number, sequence: seq, took_ns });
         }
         Some(Acknowledgement { error: Some(error), .. }) => {
-            if !error.description.is_empty() {
+            let refusal = error.refusal();
+            if !error.description.is_empty() && refusal != Refusal::Conflict {
                 shared.log(&format!("an entry was refused: {}", error.description));
             }
-            shared.events.put(EngineEvent::Refused { number, again: error.may_pass() });
+            shared.events.put(EngineEvent::Refused { number, refusal });
         }
         // An answer that says nothing is none.
         _ => {}

@@ -78,6 +78,16 @@ impl EngineState {
         sent.insert(number, Instant::now());
     }
 
+    /// Removes the entries of the subjects that a filter matches.
+    pub(super) async fn purge(&self, filter: &str) {
+        let what = format!("STREAM.PURGE.{}", self.stream);
+        let body = serde_json::json!({ "filter": filter }).to_string();
+        let done: Result<serde_json::Value, ApiError> = request(&self.client, &what, body).await;
+        if let Err(error) = done {
+            self.log(&format!("entries cannot be removed: {}", error.description));
+        }
+    }
+
     /// Logs a failure, unless it was the last one that was logged.
     pub(super) fn log(&self, text: &str) {
         if *self.logged.borrow() != text {
