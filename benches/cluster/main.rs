@@ -1,0 +1,110 @@
+//! Measures several nodes on one engine: `cargo bench --bench cluster -- [publishes a second ...]`.
+//!
+//! Two nodes of polycast and a NATS server with JetStream are child processes. A publisher on the
+//! first node sends at a fixed rate, whether or not answers come; a subscriber of the second node
+//! notes when each event arrives. A latency counts from the moment at which an event was due to be
+//! sent, so a stall counts for every event that it has delayed. The baseline in the same run is the
+//! engine with a bare client: a connection that appends the same bytes to a stream at the same
+//! rate, and a consumer of that stream.
+//!
+//! `NATS_SERVER` names the server's program; without it `nats-server` is searched in `PATH`. The
+//! CPU time of each process is given for each publish. All processes share the cores, and all
+//! connections are on 127.0.0.1. The program ends by itself.
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod bare;
+mod clock;
+mod engine;
+mod node;
+mod table;
+
+use engine::Nats;
+use node::Node;
+use std::process::ExitCode;
+use std::time::Duration;
+use table::Row;
+
+/// The publishes a second of the rows.
+const RATES: [u32; 4] = [100, 1000, 5000, 10_000];
+/// The number of channels that are published on in turn.
+pub const CHANNELS: usize = 100;
+/// The bytes of each event's data.
+pub const DATA_BYTES: usize = 300;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The publishes a second.
+    pub rate: u32,
+    /// How long the rate is kept up.
+    pub time: Duration,
+}
+
+impl Plan {
+    /// The number of all publishes.
+    pub fn count(&self) -> usize {
+        (f64::from(self.rate) * self.time.as_secs_f64()) as usize
+    }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == node::FLAG) {
+        return match node::serve(&words[1..]) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        };
+    }
+    let has = |flag: &str| words.iter().any(|word| word == flag);
+    if !has("--bench") || has("--test") || has("--list") {
+        println!("cluster: measures under `cargo bench` only");
+        return ExitCode::SUCCESS;
+    }
+    let Some(program) = engine::program() else {
+        println!("cluster: skipped; NATS_SERVER is not set and `nats-server` is not in PATH");
+        return ExitCode::SUCCESS;
+    };
+    let numbers = words.iter().filter(|word| !word.starts_with("--"));
+    let rates: Result<Vec<u32>, _> = numbers.map(|word| word.parse::<u32>()).collect();
+    let rates = match rates {
+        Ok(rates) if rates.is_empty() => RATES.to_vec(),
+        Ok(rates) if rates.iter().all(|rate| (1..=1_000_000).contains(rate)) => rates,
+        _ => return fail(&"the arguments are publishes a second, from 1 to 1000000".to_owned()),
+    };
+    let seconds = if has("--quick") { 1 } else { 5 };
+    let rounds = if has("--quick") { 1 } else { 3 };
+    match measure(&program, &rates, Duration::from_secs(seconds), rounds) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("cluster: {error}");
+    ExitCode::FAILURE
+}
+
+fn measure(
+    program: &std::path::Path,
+    rates: &[u32],
+    time: Duration,
+    rounds: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let nats = Nats::start(program)?;
+    let (first, second) = (Node::start(&nats.url())?, Node::start(&nats.url())?);
+    println!("{} channels, {DATA_BYTES} bytes of data, {rounds} rounds of {time:?}", CHANNELS);
+    table::head();
+    for rate in rates {
+        let plan = Plan { rate: *rate, time };
+        let (mut ours, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            ours.push(node::run(&plan, &nats, [&first, &second])?);
+            bare.push(bare::run(&plan, &nats)?);
+        }
+        table::print(*rate, &Row::middle("polycast", ours));
+        table::print(*rate, &Row::middle("bare client", bare));
+    }
+    Ok(())
+}
