@@ -77,6 +77,9 @@ enum Command {
         /// The configuration file: .toml, .yaml or .yml. Without it, only the environment variables
         /// POLYCAST_* are checked, which otherwise set keys over those of the file
         file: Option<PathBuf>,
+        /// Also log in at the engine of the configuration's cluster, and report what it lacks
+        #[arg(long)]
+        engine: bool,
     },
     /// Print what a configuration file may contain
     Config {
@@ -182,7 +185,7 @@ fn main() -> ExitCode {
     match cli.command {
         None => serve(cli.serve),
         Some(Command::Serve(arguments)) => serve(arguments),
-        Some(Command::Check { file }) => check(file),
+        Some(Command::Check { file, engine }) => check(file, engine),
         Some(Command::Config { what }) => {
             print_line(&if what == "example" { config::example() } else { config::reference() });
             ExitCode::SUCCESS
@@ -261,7 +264,7 @@ fn serve(arguments: Serve) -> ExitCode {
     }
 }
 
-fn check(file: Option<PathBuf>) -> ExitCode {
+fn check(file: Option<PathBuf>, engine: bool) -> ExitCode {
     let input = ConfigInput::of(file);
     match input.load(&Environment::of_process()) {
         Ok(config) => {
@@ -269,7 +272,7 @@ fn check(file: Option<PathBuf>) -> ExitCode {
                 let _ = writeln!(std::io::stderr(), "polycast: warning: {warning}");
             }
             print_line(&format!("{}: ok: {}", input.name(), summary(&config)));
-            ExitCode::SUCCESS
+            if engine { examine_engine(&config) } else { ExitCode::SUCCESS }
         }
         Err(error) => fail(&error, EXIT_USAGE),
     }
@@ -349,7 +352,12 @@ fn doctor(restrictions: bool, io: IoDriver, file: Option<&Path>) -> ExitCode {
         Ok(config) => config,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
-    match server::examine_cluster(&config) {
+    examine_engine(&config)
+}
+
+/// Reports whether the engine of the configuration's cluster can be used.
+fn examine_engine(config: &Config) -> ExitCode {
+    match server::examine_cluster(config) {
         Some((report, usable)) => {
             print_line(&report);
             if usable { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -65,6 +65,42 @@ fn packaging_container_has_time_to_stop_and_a_valid_configuration() {
     assert!(dockerfile.lines().any(|line| line.starts_with("USER 65532")), "root");
 }
 
+#[test]
+fn packaging_cluster_has_two_nodes_with_the_same_valid_configuration() {
+    let services = &yaml("docker/cluster.compose.yaml")[0]["services"];
+    let single = &yaml("docker/compose.yaml")[0]["services"]["polycast"];
+    for node in ["first", "second"] {
+        let node = &services[node];
+        let variable = |name: &str| node["environment"][name].as_str().unwrap().to_owned();
+        let engine = variable("POLYCAST_CLUSTER__ENGINE");
+        assert_eq!(engine, r#"["nats://nats:4222"]"#, "the host is the service `nats`");
+        let mut all = vec![("POLYCAST_CLUSTER__ENGINE", &*engine)];
+        all.extend(APP);
+        let output = check(None, &all);
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        for key in ["stop_grace_period", "security_opt", "cap_drop", "read_only", "ulimits"] {
+            assert_eq!(node[key], single[key], "{key}");
+        }
+    }
+    assert!(services["nats"]["command"].as_array().unwrap().contains(&"-js".into()));
+    // The variables of the manifest's head belong to the same configuration.
+    let manifest = text("kubernetes/nats.yaml");
+    let variables: Vec<Value> = manifest
+        .lines()
+        .filter_map(|line| line.strip_prefix("#   - "))
+        .map(|line| serde_saphyr::from_str(line).unwrap())
+        .collect();
+    let field = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
+    let variables: Vec<(String, String)> =
+        variables.iter().map(|it| (field(it, "name"), field(it, "value"))).collect();
+    assert_eq!(variables.len(), 2, "{manifest}");
+    let mut all: Vec<(&str, &str)> =
+        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    all.extend(APP);
+    let output = check(None, &all);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
 /// Gives a profile to the script that allows io_uring. `None` if Python is not installed.
 fn with_io_uring(profile: &str) -> Option<Output> {
     let mut script = Command::new("python3");

@@ -205,6 +205,21 @@ class ChartTest(unittest.TestCase):
         kinds = sorted(document["kind"] for document in documents)
         self.assertEqual(kinds, ["Deployment", "PodDisruptionBudget", "Service"])
 
+    def test_manifests_of_the_engine_are_valid(self):
+        file = ROOT / "packaging/kubernetes/nats.yaml"
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        for document in documents:
+            kubernetes_validate.validate(document, "1.34", strict=True)
+        found = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+        servers = found["StatefulSet", "nats"]["spec"]
+        self.assertEqual(servers["serviceName"], found["Service", "nats-servers"]["metadata"]["name"])
+        labels = servers["template"]["metadata"]["labels"]
+        for name in ("nats", "nats-servers"):
+            self.assertEqual(found["Service", name]["spec"]["selector"], labels)
+        config = found["ConfigMap", "nats"]["data"]["nats.conf"]
+        for number in range(servers["replicas"]):
+            self.assertIn(f"nats://nats-{number}.nats-servers:6222", config)
+
     def test_a_change_of_the_configuration_replaces_the_pods(self):
         def checksums(values):
             template = render(values)["Deployment"]["spec"]["template"]

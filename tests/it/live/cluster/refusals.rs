@@ -149,6 +149,28 @@ fn doctor(name: &str, section: &str) -> (String, Option<i32>) {
 }
 
 #[test]
+fn cluster_check_examines_the_engine_on_demand() {
+    let Some(nats) = Nats::start("check") else { return };
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats-check");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join("polycast.toml");
+    let check = |url: &str, more: &[&str]| {
+        let app = "[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n";
+        fs::write(&file, format!("{app}[cluster]\nengine = ['{url}']\n")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_polycast"));
+        let output = command.arg("check").arg(&file).args(more).output().unwrap();
+        (String::from_utf8(output.stdout).unwrap(), output.status.code())
+    };
+    let away = "nats://127.0.0.1:1";
+    let (report, code) = check(away, &[]);
+    assert!(report.contains(": ok: ") && code == Some(0), "{report}");
+    let (report, code) = check(away, &["--engine"]);
+    assert!(report.contains("cannot be reached") && code == Some(1), "{report}");
+    let (report, code) = check(&nats.url(), &["--engine"]);
+    assert!(report.contains("engine: NATS 2.") && code == Some(0), "{report}");
+}
+
+#[test]
 fn cluster_doctor_examines_the_engine() {
     if !has_uring() {
         return;
