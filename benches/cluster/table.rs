@@ -62,8 +62,7 @@ pub fn print(rate: u32, row: &Row) {
         Some([first, second]) => format!("{first:>7.1} {second:>7.1}"),
         None => String::new(),
     };
-    println!(
-        "{rate:>9}  {:<12} {p50:>6.2} {p99:>7.2} {p999:>7.2}  {a50:>7.2} {a99:>7.2}  {:>8.1} {nodes}",
-        row.name, row.engine_us
-    );
+    let delivered = format!("{p50:>6.2} {p99:>7.2} {p999:>7.2}");
+    let (name, engine) = (row.name, row.engine_us);
+    println!("{rate:>9}  {name:<12} {delivered}  {a50:>7.2} {a99:>7.2}  {engine:>8.1} {nodes}");
 }
