@@ -554,6 +554,18 @@ counters! {
     cluster_gaps,
     /// Times the engine came back with another log.
     cluster_epochs,
+    /// Nodes of the cluster that are not dead, this one included, as far as this node has read.
+    cluster_nodes,
+    /// Nodes whose end this node has read: they were declared dead, or had left.
+    cluster_removed_nodes,
+    /// Renewals of this node's entry that the engine has stored.
+    cluster_node_renewals,
+    /// Times this node stopped publishing, because its renewals were not answered and other nodes
+    /// could soon declare it dead.
+    cluster_fenced,
+    /// Times this node went on under another id, because the log had its death, or had lost its
+    /// entry.
+    cluster_new_ids,
     /// Channels with a subscriber on this core.
     channels,
     /// Subscriptions of connections of this core.

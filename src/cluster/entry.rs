@@ -5,17 +5,28 @@
 //! part    = kind(1) number(of bytes) bytes
 //! event   = flags(1) [excluded(16)] [number(ttl in ms) text(event) text(data)] frame
 //!         | flags(1) [excluded(16)] code(2) reason
+//! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
+//!           number(of connections) text(release) [more]
 //! text    = number(of bytes) bytes
 //! ```
 //!
 //! A number is a varint: seven bits a byte, the low ones first. Other integers are little-endian.
 //! A reader skips kinds of parts that it does not know. Nothing that an entry says is trusted: a
 //! length beyond the end of the entry makes it malformed.
+//!
+//! An entry of a node has no application and no channel, and always has format 1, so that nodes of
+//! all releases know of each other. What later releases add to it stands behind the rest.
+
+mod node;
+
+pub use node::{NodePart, NodeState};
 
 /// The format that this release writes and reads.
 pub const FORMAT: u8 = 1;
 /// The kind of a part that is an event.
 const EVENT: u8 = 1;
+/// The kind of a part that is about the life of a node.
+const NODE: u8 = 4;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -84,6 +95,8 @@ pub struct Entry<'e> {
     pub channel: &'e str,
     /// The events.
     pub events: Vec<EventPart<'e>>,
+    /// What it says of nodes.
+    pub nodes: Vec<NodePart<'e>>,
     /// The number of parts of unknown kinds, which were skipped.
     pub skipped: usize,
 }
@@ -136,6 +149,26 @@ pub fn write<'p>(
     out
 }
 
+/// Writes the entry with this number of a node about itself, or about another node.
+pub fn write_node((node, number): (u64, u64), part: &NodePart<'_>) -> Vec<u8> {
+    let mut bytes = vec![part.state.byte()];
+    bytes.extend_from_slice(&part.node.to_le_bytes());
+    push_number(&mut bytes, part.renewal);
+    bytes.extend_from_slice(&[part.formats.0, part.formats.1]);
+    bytes.extend_from_slice(&part.apps.to_le_bytes());
+    push_number(&mut bytes, part.connections);
+    push_text(&mut bytes, part.release);
+    let mut out = vec![1];
+    out.extend_from_slice(&node.to_le_bytes());
+    push_number(&mut out, number);
+    push_text(&mut out, "");
+    push_text(&mut out, "");
+    out.extend_from_slice(&[1, NODE]);
+    push_number(&mut out, bytes.len() as u64);
+    out.extend_from_slice(&bytes);
+    out
+}
+
 /// Reads an entry.
 ///
 /// # Errors
@@ -152,16 +185,17 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let node = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
     let number = take_number(&mut rest)?;
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
-    let (mut events, mut skipped) = (Vec::new(), 0);
+    let (mut events, mut nodes, mut skipped) = (Vec::new(), Vec::new(), 0);
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
         let bytes = take_counted(&mut rest)?;
         match kind {
             EVENT => events.push(read_event(bytes)?),
+            NODE => nodes.push(read_node(bytes)?),
             _ => skipped += 1,
         }
     }
-    rest.is_empty().then_some(Entry { node, number, app, channel, events, skipped })
+    rest.is_empty().then_some(Entry { node, number, app, channel, events, nodes, skipped })
 }
 
 fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
@@ -188,6 +222,18 @@ fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
     Some(EventPart { excluded, content: PartContent::Frame { cached, frame: rest } })
 }
 
+fn read_node(mut rest: &[u8]) -> Option<NodePart<'_>> {
+    let state = NodeState::of(take_byte(&mut rest)?)?;
+    let node = take_u64(&mut rest)?;
+    let renewal = take_number(&mut rest)?;
+    let formats = (take_byte(&mut rest)?, take_byte(&mut rest)?);
+    let apps = take_u64(&mut rest)?;
+    let connections = take_number(&mut rest)?;
+    let release = take_text(&mut rest)?;
+    let is_sound = formats.0 <= formats.1;
+    is_sound.then_some(NodePart { node, state, renewal, formats, apps, connections, release })
+}
+
 fn push_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
@@ -205,6 +251,14 @@ fn take<'e>(rest: &mut &'e [u8], count: usize) -> Option<&'e [u8]> {
     let (taken, behind) = rest.split_at_checked(count)?;
     *rest = behind;
     Some(taken)
+}
+
+fn take_byte(rest: &mut &[u8]) -> Option<u8> {
+    take(rest, 1)?.first().copied()
+}
+
+fn take_u64(rest: &mut &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(take(rest, 8)?.try_into().ok()?))
 }
 
 fn take_number(rest: &mut &[u8]) -> Option<u64> {

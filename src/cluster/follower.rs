@@ -15,8 +15,30 @@ pub struct Follower {
     /// The position at which the node has read everything that was stored when it came.
     target: u64,
     has_joined: bool,
-    /// When everything that was stored had been delivered, in milliseconds.
+    /// When everything that was stored had been delivered, in milliseconds; before that, when the
+    /// log was first reached.
     current_ms: u64,
+    /// The highest sequence number that an entry of this node has got.
+    stored: u64,
+    rereading: Option<Rereading>,
+}
+
+/// The log is read from its beginning once more, because state may be missing here.
+#[derive(Debug)]
+struct Rereading {
+    position: u64,
+    target: u64,
+}
+
+/// What is to be done with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// All of it takes effect.
+    Apply,
+    /// Its events have taken effect before; the state in it is noted again.
+    Fold,
+    /// Nothing: all of it was applied.
+    Repeated,
 }
 
 /// How a node goes on when the engine can be used.
@@ -30,13 +52,28 @@ pub struct Attached {
     pub is_new: bool,
     /// The number of entries that were stored meanwhile, some of which may have expired.
     pub missed: u64,
+    /// Whether the log is read from its beginning, because state may have changed unseen.
+    pub rereads: bool,
 }
 
 impl Follower {
     /// A follower that has applied nothing.
     pub fn new(keep_ms: u64) -> Follower {
-        let (position, target) = (0, 0);
-        Follower { keep_ms, epoch: None, position, target, has_joined: false, current_ms: 0 }
+        Follower {
+            keep_ms,
+            epoch: None,
+            position: 0,
+            target: 0,
+            has_joined: false,
+            current_ms: 0,
+            stored: 0,
+            rereading: None,
+        }
+    }
+
+    /// Notes that an entry of this node has got this sequence number.
+    pub fn stored(&mut self, sequence: u64) {
+        self.stored = self.stored.max(sequence);
     }
 
     /// The sequence number of the last entry that was applied.
@@ -54,39 +91,72 @@ impl Follower {
         let before = self.epoch.replace(log.epoch);
         let is_same = before == Some(log.epoch);
         // A log that ends before our position has lost its end, and uses those numbers again.
-        let has_shrunk = is_same && log.last < self.position;
+        let has_shrunk = is_same && log.last < self.position.max(self.stored);
         self.position = if is_same { self.position.min(log.last) } else { 0 };
         if before.is_none() {
-            self.target = log.last;
+            (self.target, self.current_ms) = (log.last, now_ms);
+        }
+        if !is_same || has_shrunk {
+            self.stored = 0;
         }
         let missed = if before.is_some() { log.last - self.position } else { 0 };
         let was_long =
             now_ms.saturating_sub(self.current_ms).saturating_add(MARGIN_MS) >= self.keep_ms;
-        let is_gap = before.is_some() && self.has_joined && missed > 0 && is_same && was_long;
-        if self.position == log.last {
-            self.current(now_ms);
-        }
+        let is_long_gap = before.is_some() && missed > 0 && is_same && was_long;
         let is_new = before.is_some() && !is_same || has_shrunk;
-        Attached { after: self.position, is_gap, is_new, missed }
+        let rereads = is_new || is_long_gap;
+        if rereads {
+            self.rereading = Some(Rereading { position: 0, target: log.last });
+        }
+        if self.position == log.last {
+            self.has_joined = true;
+            self.current_ms = now_ms;
+        }
+        let is_gap = is_long_gap && self.has_joined;
+        let after = self.rereading.as_ref().map_or(self.position, |it| it.position);
+        Attached { after, is_gap, is_new, missed, rereads }
     }
 
-    /// Whether an entry is to be applied: it was not before.
-    pub fn takes(&mut self, sequence: u64, is_last: bool, now_ms: u64) -> bool {
-        let is_fresh = sequence > self.position;
-        if is_fresh {
+    /// Notes an entry, and says what is to be done with it.
+    pub fn takes(&mut self, sequence: u64, is_last: bool, now_ms: u64) -> Taken {
+        let mut taken = Taken::Repeated;
+        if let Some(rereading) = &mut self.rereading
+            && sequence > rereading.position
+        {
+            rereading.position = sequence;
+            taken = Taken::Fold;
+        }
+        if sequence > self.position {
             self.position = sequence;
+            taken = Taken::Apply;
         }
         self.has_joined |= self.position >= self.target;
         if is_last {
             self.current(now_ms);
         }
-        is_fresh
+        taken
     }
 
     /// Notes that everything that is stored has been delivered.
     pub fn current(&mut self, now_ms: u64) {
         self.has_joined = true;
         self.current_ms = now_ms;
+        if let Some(rereading) = &mut self.rereading {
+            rereading.position = rereading.position.max(rereading.target);
+        }
+    }
+
+    /// Whether the log has been read from its beginning to the end that it had, true once.
+    pub fn has_reread(&mut self) -> bool {
+        self.rereading.take_if(|it| it.position >= it.target).is_some()
+    }
+}
+
+#[cfg(test)]
+impl Follower {
+    /// The position behind which entries are still to come.
+    pub(super) fn attached_position(&self) -> u64 {
+        self.rereading.as_ref().map_or(self.position, |it| it.position)
     }
 }
 
@@ -104,11 +174,14 @@ mod tests {
     fn joined() -> Follower {
         let mut follower = Follower::new(KEEP_MS);
         let attached = follower.attached(log(1, 5), 0);
-        assert_eq!(attached, Attached { after: 0, is_gap: false, is_new: false, missed: 0 });
+        assert_eq!(
+            attached,
+            Attached { after: 0, is_gap: false, is_new: false, missed: 0, rereads: false }
+        );
         assert!(!follower.has_joined());
-        assert!(follower.takes(4, false, 500), "entries before it have expired");
+        assert_eq!(follower.takes(4, false, 500), Taken::Apply, "entries before it have expired");
         assert!(!follower.has_joined());
-        assert!(follower.takes(5, true, 1000));
+        assert_eq!(follower.takes(5, true, 1000), Taken::Apply);
         assert!(follower.has_joined());
         follower
     }
@@ -129,8 +202,10 @@ mod tests {
     #[test]
     fn cluster_follower_applies_an_entry_once() {
         let mut follower = joined();
-        assert!(!follower.takes(5, true, 1001) && !follower.takes(3, true, 1001));
-        assert!(follower.takes(7, true, 1002), "6 has expired or was removed");
+        for sequence in [5, 3] {
+            assert_eq!(follower.takes(sequence, true, 1001), Taken::Repeated);
+        }
+        assert_eq!(follower.takes(7, true, 1002), Taken::Apply, "6 has expired or was removed");
         assert_eq!(follower.position(), 7);
     }
 
@@ -138,30 +213,94 @@ mod tests {
     fn cluster_follower_goes_on_behind_its_position() {
         let mut follower = joined();
         let attached = follower.attached(log(1, 8), 5000);
-        assert_eq!(attached, Attached { after: 5, is_gap: false, is_new: false, missed: 3 });
+        assert_eq!(
+            attached,
+            Attached { after: 5, is_gap: false, is_new: false, missed: 3, rereads: false }
+        );
         let mut follower = joined();
         let attached = follower.attached(log(1, 5), u64::MAX);
-        assert_eq!(attached, Attached { after: 5, is_gap: false, is_new: false, missed: 0 });
+        assert_eq!(
+            attached,
+            Attached { after: 5, is_gap: false, is_new: false, missed: 0, rereads: false }
+        );
     }
 
     #[test]
     fn cluster_follower_has_a_gap_when_it_was_away_as_long_as_the_log_keeps() {
         let late = 1000 + KEEP_MS - MARGIN_MS;
         for (now_ms, last, is_gap) in [(late - 1, 6, false), (late, 6, true), (late, 5, false)] {
-            let attached = joined().attached(log(1, last), now_ms);
-            assert_eq!((attached.is_gap, attached.after), (is_gap, 5), "{now_ms} {last}");
+            let mut follower = joined();
+            let attached = follower.attached(log(1, last), now_ms);
+            // The log is read from its beginning then, for the state in it.
+            let after = if is_gap { 0 } else { 5 };
+            assert_eq!((attached.is_gap, attached.after), (is_gap, after), "{now_ms} {last}");
+            assert_eq!(attached.rereads, is_gap);
+            assert!(!follower.has_reread());
+            if !is_gap {
+                continue;
+            }
+            let taken = [3, 5, 6].map(|at| follower.takes(at, false, now_ms));
+            assert_eq!(taken, [Taken::Fold, Taken::Fold, Taken::Apply]);
+            assert!(follower.has_reread() && !follower.has_reread(), "it has its target");
+        }
+    }
+
+    #[test]
+    fn cluster_follower_goes_on_reading_again_after_an_interruption() {
+        let late = 1000 + KEEP_MS;
+        let mut follower = joined();
+        follower.attached(log(1, 9), late);
+        assert_eq!(follower.takes(3, false, late), Taken::Fold);
+        let attached = follower.attached(log(1, 9), late + 1);
+        assert_eq!((attached.after, attached.rereads), (0, true), "5 to 9 may have expired");
+        assert_eq!(follower.takes(4, false, late), Taken::Fold);
+        assert_eq!(follower.takes(9, true, late), Taken::Apply);
+        assert_eq!(follower.takes(8, true, late), Taken::Repeated);
+        // An interruption that loses nothing.
+        let attached = follower.attached(log(1, 10), late + 2);
+        assert_eq!((attached.after, attached.rereads), (9, false));
+        // Nothing of the log is stored any more.
+        let mut follower = joined();
+        follower.attached(log(1, 9), late);
+        follower.current(late);
+        assert!(follower.has_reread());
+    }
+
+    /// The first reading begins again if it was interrupted for long, since state may have been
+    /// removed meanwhile.
+    #[test]
+    fn cluster_follower_that_reads_the_log_first_may_begin_again() {
+        let late = 100 + KEEP_MS - MARGIN_MS;
+        for (now_ms, rereads) in [(late - 1, false), (late, true)] {
+            let mut follower = Follower::new(KEEP_MS);
+            follower.attached(log(1, 9), 100);
+            follower.takes(4, false, 200);
+            let attached = follower.attached(log(1, 9), now_ms);
+            assert_eq!((attached.rereads, attached.is_gap), (rereads, false), "{now_ms}");
+            assert_eq!(attached.after, if rereads { 0 } else { 4 });
+        }
+    }
+
+    #[test]
+    fn cluster_follower_knows_a_log_that_has_lost_its_end() {
+        for (stored, is_new) in [(8, false), (9, true)] {
+            let mut follower = joined();
+            follower.stored(stored);
+            assert_eq!(follower.attached(log(1, 8), 2000).is_new, is_new, "{stored}");
+            assert!(!follower.attached(log(1, 8), 2001).is_new, "only once");
         }
     }
 
     #[test]
     fn cluster_follower_begins_again_with_another_log() {
-        for (other, after) in [(log(2, 9), 0), (log(1, 4), 4)] {
+        for (other, position) in [(log(2, 9), 0), (log(1, 4), 4)] {
             let mut follower = joined();
             let attached = follower.attached(other, 5000);
-            assert_eq!((attached.after, attached.is_gap, attached.is_new), (after, false, true));
+            assert_eq!((attached.after, attached.is_gap, attached.is_new), (0, false, true));
             assert!(follower.has_joined(), "clients stay connected");
-            assert!(follower.takes(after + 1, false, 5001));
-            assert!(!follower.takes(after, false, 5001), "that was applied before");
+            assert_eq!(follower.takes(position + 1, false, 5001), Taken::Apply);
+            let taken = if position > 0 { Taken::Repeated } else { Taken::Apply };
+            assert_eq!(follower.takes(position.max(2), false, 5001), taken);
         }
     }
 }

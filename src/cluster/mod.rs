@@ -9,11 +9,13 @@
 //! what is not answered is sent again, in order, and the engine drops what it has already. The
 //! [`follower`] knows the position up to which this node has applied the log; after any
 //! interruption the delivery begins again behind it, so that nothing is missing or applied twice.
+//! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too.
 
 mod engine;
 pub mod entry;
 pub mod follower;
 mod node;
+pub mod nodes;
 pub mod queue;
 mod repeats;
 #[cfg(test)]

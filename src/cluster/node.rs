@@ -1,12 +1,14 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
 use super::engine::{Append, Engine, EngineEvent, Refusal};
-use super::entry::{self, CachedPart, EventPart, PartContent};
-use super::follower::Follower;
+use super::entry::{self, CachedPart, Entry, EventPart, PartContent};
+use super::follower::{Follower, Taken};
+use super::nodes::{NodeEffect, NodeFacts, NodeTiming, Nodes, NodesSetup};
 use super::queue::{AppendQueue, Failure, QueueLimits, QueuedEvent};
 use super::repeats::AppliedNumbers;
 use super::subject;
 use crate::config::Cluster;
+use crate::crypto::sha256;
 use crate::dialect::{Env, Event, EventPayload, Proposal, broadcastt, pusher};
 use crate::hub::{Ack, CacheEntry, Excluded, Hasher, Retention, SharedFrame, Unpublished};
 use crate::mem::Frozen;
@@ -68,6 +70,9 @@ pub struct ClusterNode {
     queue: AppendQueue<(u16, Ack)>,
     follower: Follower,
     applied: AppliedNumbers,
+    nodes: Nodes,
+    /// The version of the configuration whose applications other nodes know.
+    facts: Option<(u32, NodeFacts)>,
     is_up: bool,
     was_up: bool,
     /// When the engine was last lost, in milliseconds.
@@ -85,7 +90,15 @@ impl ClusterNode {
             append_ms: cluster.append_ms,
             in_flight: cluster.in_flight,
         };
+        let nodes = NodesSetup {
+            process: setup.id,
+            name: cluster.name.clone(),
+            timing: NodeTiming::new(cluster),
+            formats: (entry::FORMAT, entry::FORMAT),
+        };
         ClusterNode {
+            nodes: Nodes::new(nodes, setup.counters.clone()),
+            facts: None,
             setup,
             name: cluster.name.clone(),
             hold_ms: cluster.hold_ms,
@@ -119,15 +132,26 @@ impl ClusterNode {
 
     /// Handles what the engine reports, and sends what can be sent.
     pub fn turn(&mut self, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
+        let mut is_stale = false;
         for event in engine.take() {
+            // What was delivered before it is delivered again behind the position.
+            match event {
+                EngineEvent::Up(_) => is_stale = true,
+                EngineEvent::Entry { .. } | EngineEvent::Current if is_stale => continue,
+                _ => {}
+            }
             self.on_event(event, engine, env, now);
         }
         if now.ms >= self.tick_ms {
             self.tick_ms = now.ms + AppendQueue::<()>::TICK_MS;
             let failed = self.queue.tick(now.ms);
             failed.into_iter().for_each(|failure| self.fail(failure));
+            self.note_facts(env);
+            self.show_nodes(env, now.ms);
         }
-        if self.is_up {
+        self.nodes.tick(self.follower.has_joined(), now.ms);
+        self.take_effects(engine);
+        if self.is_up && self.nodes.may_append(now.ms) {
             self.send(engine, env, now.ms);
         }
         let counters = &self.setup.counters;
@@ -137,8 +161,22 @@ impl ClusterNode {
         env.runtime.cluster.set(self.phase(now.ms));
     }
 
+    /// Lets other threads know of the nodes.
+    fn show_nodes(&self, env: &Env, now_ms: u64) {
+        let (status, nodes) = (&env.runtime.cluster, self.nodes.statuses(now_ms));
+        self.setup.counters.cluster_nodes.set(nodes.len() as u64);
+        status.set_leader(self.nodes.is_leader(now_ms));
+        status.set_nodes(nodes);
+    }
+
+    /// Notes that the process is about to end.
+    pub fn leave(&mut self) {
+        self.nodes.leave();
+    }
+
     fn phase(&self, now_ms: u64) -> ClusterPhase {
-        match (self.follower.has_joined(), self.is_up) {
+        let has_joined = self.follower.has_joined() && self.nodes.has_joined();
+        match (has_joined, self.is_up) {
             (false, _) => ClusterPhase::Joining,
             (true, false) if self.down_ms + self.hold_ms <= now_ms => ClusterPhase::Away,
             (true, _) => ClusterPhase::Joined,
@@ -147,16 +185,17 @@ impl ClusterNode {
 
     /// When [`ClusterNode::turn`] is due again, if no event comes, in milliseconds.
     pub fn deadline_ms(&self) -> u64 {
-        match (self.queue.is_empty(), self.is_up) {
+        let of_queue = match (self.queue.is_empty(), self.is_up) {
             (true, true) => u64::MAX,
             (true, false) => self.down_ms + self.hold_ms,
             (false, _) => self.tick_ms,
-        }
+        };
+        of_queue.min(self.nodes.deadline_ms())
     }
 
     /// Whether nothing waits for the engine.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.arrivals.is_empty()
+        self.queue.is_empty() && self.arrivals.is_empty() && self.nodes.may_end()
     }
 
     /// What a core is to be sent next.
@@ -184,6 +223,8 @@ impl ClusterNode {
                     let cores = 0..self.setup.cores;
                     self.arrivals.extend(cores.map(|core| (core, Arrival::Gap)));
                 }
+                self.nodes.attached(&attached, now.ms);
+                self.take_effects(engine);
                 (self.is_up, self.was_up) = (true, true);
                 engine.follow(attached.after);
             }
@@ -193,28 +234,77 @@ impl ClusterNode {
                     counters.cluster_lost.add(1);
                 }
                 self.queue.lost();
+                self.nodes.lost();
             }
-            EngineEvent::Stored { number, took_ns, .. } => {
+            EngineEvent::Stored { number, sequence, took_ns } => {
                 counters.cluster_append_ns.observe(took_ns);
-                self.stored(number);
+                self.follower.stored(sequence);
+                if !self.nodes.stored(number, sequence) {
+                    self.stored(number);
+                }
             }
             EngineEvent::Refused { number, refusal } => {
-                let again = refusal == Refusal::Later;
-                let failed = self.queue.refused(number, again, now.ms);
-                failed.into_iter().for_each(|failure| self.fail(failure));
+                if !self.nodes.refused(number, refusal, now.ms) {
+                    let again = refusal == Refusal::Later;
+                    let failed = self.queue.refused(number, again, now.ms);
+                    failed.into_iter().for_each(|failure| self.fail(failure));
+                }
             }
             EngineEvent::Entry { sequence, stored_ms, is_last, body } => {
                 let age_ms = now.unix_ms.saturating_sub(stored_ms);
-                match self.follower.takes(sequence, is_last, now.ms) {
-                    true => {
-                        counters.cluster_lag_ms.set(age_ms);
-                        self.apply(&body, age_ms, env);
-                    }
-                    false => counters.cluster_repeated.add(1),
+                let taken = self.follower.takes(sequence, is_last, now.ms);
+                match taken {
+                    Taken::Apply => counters.cluster_lag_ms.set(age_ms),
+                    Taken::Fold => {}
+                    Taken::Repeated => counters.cluster_repeated.add(1),
                 }
+                if taken != Taken::Repeated {
+                    self.take_entry(&body, (sequence, age_ms), taken, env, now.ms);
+                    self.take_effects(engine);
+                }
+                self.end_reading(engine, now.ms);
             }
-            EngineEvent::Current => self.follower.current(now.ms),
+            EngineEvent::Current => {
+                self.follower.current(now.ms);
+                self.end_reading(engine, now.ms);
+            }
         }
+    }
+
+    /// Notes that the log was read from its beginning, if that has come to its end.
+    fn end_reading(&mut self, engine: &mut dyn Engine, now_ms: u64) {
+        if self.follower.has_reread() {
+            self.nodes.reread(now_ms);
+            self.take_effects(engine);
+        }
+    }
+
+    /// Does what follows from the entries about nodes.
+    fn take_effects(&mut self, engine: &mut dyn Engine) {
+        while let Some(effect) = self.nodes.next_effect() {
+            match effect {
+                NodeEffect::Append(append) => engine.append(append),
+                NodeEffect::Purge(tokens) => engine.purge(&tokens),
+                // No member and no count is in the log yet.
+                NodeEffect::Died { .. }
+                | NodeEffect::Restate
+                | NodeEffect::RefreshBegin
+                | NodeEffect::RefreshEnd { .. } => {}
+            }
+        }
+    }
+
+    /// Notes what this node says of itself.
+    fn note_facts(&mut self, env: &Env) {
+        let version = env.runtime.version;
+        let apps = match self.facts {
+            Some((known, facts)) if known == version => facts.apps,
+            _ => digest(env),
+        };
+        let connections = env.runtime.counters.iter().map(|core| core.connections.get()).sum();
+        let facts = NodeFacts { apps, connections };
+        self.facts = Some((version, facts));
+        self.nodes.set_facts(facts);
     }
 
     fn send(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
@@ -258,10 +348,16 @@ impl ClusterNode {
         }
     }
 
-    /// Sends the events of an entry to the home of their channel.
-    fn apply(&mut self, body: &[u8], age_ms: u64, env: &Env) {
+    /// Notes the state that an entry has, and applies its events if they are to be.
+    fn take_entry(
+        &mut self,
+        body: &[u8],
+        (sequence, age_ms): (u64, u64),
+        taken: Taken,
+        env: &Env,
+        now_ms: u64,
+    ) {
         let counters = &self.setup.counters;
-        counters.cluster_entries.add(1);
         let entry = match entry::read(body) {
             Ok(entry) => entry,
             Err(error) => {
@@ -269,6 +365,20 @@ impl ClusterNode {
                 return tracing::warn!(%error, "the cluster's log has something unreadable");
             }
         };
+        for part in &entry.nodes {
+            if !self.nodes.on_part(entry.node, part, sequence, now_ms) {
+                counters.cluster_skipped.add(1);
+            }
+        }
+        if taken == Taken::Apply && entry.nodes.is_empty() {
+            self.apply(entry, age_ms, env);
+        }
+    }
+
+    /// Sends the events of an entry to the home of their channel.
+    fn apply(&mut self, entry: Entry<'_>, age_ms: u64, env: &Env) {
+        let counters = &self.setup.counters;
+        counters.cluster_entries.add(1);
         if !self.applied.takes(entry.node, entry.number) {
             return counters.cluster_repeated.add(1);
         }
@@ -285,6 +395,15 @@ impl ClusterNode {
                 .push_back((core, Arrival::Apply { app, channel: channel.clone(), event }));
         }
     }
+}
+
+/// A digest of the ids and keys of the applications, which all nodes should have the same.
+fn digest(env: &Env) -> u64 {
+    let mut apps: Vec<_> = env.config.apps.iter().map(|app| (&app.id, &app.key)).collect();
+    apps.sort();
+    let parts = apps.iter().flat_map(|(id, key)| [id.as_bytes(), b"\0", key.as_bytes(), b"\0"]);
+    let digest = sha256(&parts.collect::<Vec<_>>());
+    digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
 /// An event as a part of an entry, and how long it is cached, in seconds; `None` if a cluster does

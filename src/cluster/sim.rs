@@ -13,8 +13,10 @@ pub(super) struct SimLog {
     pub(super) last: u64,
     /// The entries with their sequence numbers and when they were stored.
     pub(super) entries: Vec<(u64, u64, Vec<u8>)>,
-    /// The subject of each stored entry, by its sequence number.
-    subjects: HashMap<u64, String>,
+    /// Whatever was stored, since the log began.
+    pub(super) history: Vec<(u64, u64, Vec<u8>)>,
+    /// The subject of each stored entry, and how long it is kept, by its sequence number.
+    subjects: HashMap<u64, (String, Option<u64>)>,
     ids: HashMap<String, u64>,
 }
 
@@ -26,7 +28,7 @@ impl SimLog {
             return Some(*sequence);
         }
         let has_subject = |(sequence, ..): &&(u64, u64, Vec<u8>)| {
-            self.subjects.get(sequence) == Some(&append.subject)
+            self.subjects.get(sequence).is_some_and(|(subject, _)| *subject == append.subject)
         };
         let last = self.entries.iter().rev().find(has_subject).map_or(0, |entry| entry.0);
         if append.expected.is_some_and(|expected| expected != last) {
@@ -36,16 +38,17 @@ impl SimLog {
             self.remove(|subject| subject == append.subject);
         }
         self.last += 1;
-        self.subjects.insert(self.last, append.subject.clone());
+        self.subjects.insert(self.last, (append.subject.clone(), append.ttl_s));
         self.ids.insert(append.id.clone(), self.last);
         self.entries.push((self.last, now_ms, append.body.clone()));
+        self.history.push((self.last, now_ms, append.body.clone()));
         Some(self.last)
     }
 
     /// Removes the entries of these subjects.
     fn remove(&mut self, is_meant: impl Fn(&str) -> bool) {
         let SimLog { entries, subjects, .. } = self;
-        entries.retain(|(sequence, ..)| !subjects.get(sequence).is_some_and(|it| is_meant(it)));
+        entries.retain(|(sequence, ..)| !subjects.get(sequence).is_some_and(|it| is_meant(&it.0)));
     }
 
     /// Loses everything, as an engine does that keeps its log in memory and is restarted.
@@ -53,9 +56,13 @@ impl SimLog {
         *self = SimLog { epoch: self.epoch + 1, ..SimLog::default() };
     }
 
-    /// Forgets the entries that were stored before `ms`.
+    /// Forgets the entries that were stored before `ms`, besides those that are kept until another
+    /// replaces them.
     pub(super) fn expire(&mut self, ms: u64) {
-        self.entries.retain(|(_, stored_ms, _)| *stored_ms >= ms);
+        let SimLog { entries, subjects, .. } = self;
+        let stays =
+            |sequence: &u64| subjects.get(sequence).is_some_and(|(_, ttl_s)| ttl_s.is_none());
+        entries.retain(|(sequence, stored_ms, _)| *stored_ms >= ms || stays(sequence));
     }
 }
 

@@ -17,6 +17,16 @@ pub fn of_channel(name: &str, app: &str, channel: &str) -> String {
     format!("{name}.i.{}.{}", token(app), token(channel))
 }
 
+/// The subject of the entries about a node.
+pub fn of_node(name: &str, node: u64) -> String {
+    format!("{name}.i.+n.{node:016x}")
+}
+
+/// The first tokens of the subjects of a node's state.
+pub fn of_state(name: &str, node: u64) -> String {
+    format!("{name}.i.+s.{node:016x}")
+}
+
 /// The subjects of all entries.
 pub fn of_all(name: &str) -> String {
     format!("{name}.i.>")
@@ -87,6 +97,9 @@ mod tests {
     #[test]
     fn cluster_subject_has_the_tokens_of_its_channel() {
         assert_eq!(of_channel("p", "1", "private-a.b"), "p.i.1.private-a%2Eb");
+        assert_eq!(of_node("p", 0xab), "p.i.+n.00000000000000ab");
+        assert_eq!(of_state("p", u64::MAX), "p.i.+s.ffffffffffffffff");
+        assert_eq!(token("+n"), "%2Bn", "no application has the subjects of nodes");
         assert_eq!(of_all("p"), "p.i.>");
         assert_eq!(token("#server-to-user-a*"), "#server-to-user-a%2A");
     }

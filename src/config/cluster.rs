@@ -65,6 +65,18 @@ section! {
         /// The maximum number of entries that are sent to the engine and not acknowledged. An entry
         /// has all events of one channel that have waited.
         pub in_flight: usize = 1024, count(1..=65_536);
+        /// How often a node renews its entry in the log, by which the others know that it lives.
+        pub beat_ms: u64 = 1000, milliseconds(100..=15_000);
+        /// How long a node may be silent before the others remove it and what it had; at least four
+        /// times beat_ms. A node whose renewals are not answered for three fifths of it publishes
+        /// nothing until they are. The same for all nodes.
+        pub dead_ms: u64 = 5000, milliseconds(1000..=HOUR_MS);
+        /// How long nobody is removed after the engine has come back, so that all nodes can
+        /// reconnect.
+        pub rejoin_ms: u64 = 5000, milliseconds(1000..=HOUR_MS);
+        /// How long the members of a node that was drained stay, so that clients that reconnect to
+        /// another node have never left; at least dead_ms.
+        pub drain_linger_ms: u64 = 10_000, milliseconds(1000..=HOUR_MS);
     }
     and {
         /// The certificate authorities of `ca_file`.
@@ -113,7 +125,22 @@ fn check_section(cluster: &Cluster) -> Result<(), Error> {
         let problem = Problem::Relation { found, bound: "less than hold_ms", max };
         return Err(Error::keyed("append_ms", problem));
     }
+    check_nodes(cluster)?;
     check_login(cluster)
+}
+
+/// Checks the times of nodes against each other.
+fn check_nodes(cluster: &Cluster) -> Result<(), Error> {
+    let Cluster { beat_ms, dead_ms, drain_linger_ms, .. } = *cluster;
+    for (key, found, min, unit) in [
+        ("dead_ms", dead_ms, 4 * beat_ms, " milliseconds, because of beat_ms"),
+        ("drain_linger_ms", drain_linger_ms, dead_ms, " milliseconds, because of dead_ms"),
+    ] {
+        if found < min {
+            return Err(Error::keyed(key, Problem::Range { found, min, max: HOUR_MS, unit }));
+        }
+    }
+    Ok(())
 }
 
 fn check_login(cluster: &Cluster) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! Whether this node of a cluster has joined it. The control thread writes it, and cores read it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The phase of a process in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,20 +17,64 @@ pub enum ClusterPhase {
     Away,
 }
 
-/// The phase, for all threads.
+/// A node of the cluster, for pages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeStatus {
+    /// The id.
+    pub id: u64,
+    /// Whether it is this process.
+    pub is_own: bool,
+    /// The word for its state.
+    pub state: &'static str,
+    /// The version of its release.
+    pub release: Box<str>,
+    /// Whether it has the same applications as this process, by their ids and keys.
+    pub has_same_apps: bool,
+    /// The number of its open connections.
+    pub connections: u64,
+    /// How long ago its last renewal was read, in milliseconds.
+    pub age_ms: u64,
+}
+
+/// What this process knows of its cluster, for all threads.
 #[derive(Debug, Default)]
-pub struct ClusterStatus(AtomicU8);
+pub struct ClusterStatus {
+    phase: AtomicU8,
+    is_leader: AtomicBool,
+    nodes: Mutex<Arc<[NodeStatus]>>,
+}
 
 impl ClusterStatus {
     /// Changes the phase.
     pub fn set(&self, phase: ClusterPhase) {
-        self.0.store(phase as u8, Ordering::Release);
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Changes whether this node leads.
+    pub fn set_leader(&self, is_leader: bool) {
+        self.is_leader.store(is_leader, Ordering::Release);
+    }
+
+    /// Whether this process does what only one node of a cluster is to do: it serves and has the
+    /// lowest id, or it is alone. Two nodes may lead for a moment, or none.
+    pub fn is_leader(&self) -> bool {
+        self.phase() == ClusterPhase::Alone || self.is_leader.load(Ordering::Acquire)
+    }
+
+    /// Changes the list of the nodes.
+    pub fn set_nodes(&self, nodes: Vec<NodeStatus>) {
+        *self.nodes.lock().unwrap_or_else(PoisonError::into_inner) = nodes.into();
+    }
+
+    /// The nodes that are not dead, by their ids, as they were known within the last second.
+    pub fn nodes(&self) -> Arc<[NodeStatus]> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The present phase.
     pub fn phase(&self) -> ClusterPhase {
         let phases = [ClusterPhase::Joining, ClusterPhase::Joined, ClusterPhase::Away];
-        let now = self.0.load(Ordering::Acquire);
+        let now = self.phase.load(Ordering::Acquire);
         phases.into_iter().find(|phase| *phase as u8 == now).unwrap_or(ClusterPhase::Alone)
     }
 
@@ -55,6 +100,7 @@ mod tests {
             (status.phase(), status.serves(), status.is_ready()),
             (ClusterPhase::Alone, true, true)
         );
+        assert!(status.is_leader(), "nobody else is there");
         for (phase, serves, is_ready) in [
             (ClusterPhase::Joining, false, false),
             (ClusterPhase::Joined, true, true),
@@ -65,6 +111,10 @@ mod tests {
                 (status.phase(), status.serves(), status.is_ready()),
                 (phase, serves, is_ready)
             );
+            for is_leader in [true, false] {
+                status.set_leader(is_leader);
+                assert_eq!(status.is_leader(), is_leader);
+            }
         }
     }
 }

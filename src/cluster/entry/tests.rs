@@ -40,6 +40,55 @@ fn cluster_entry_of_format_1_stays_as_it_is() {
     assert_eq!((entry.events, entry.skipped), (all_forms(), 0));
 }
 
+fn node_part() -> NodePart<'static> {
+    NodePart {
+        node: 0xfedc_ba98_7654_3210,
+        state: NodeState::Up,
+        renewal: 300,
+        formats: (1, 2),
+        apps: 0x0102_0304_0506_0708,
+        connections: 12_345,
+        release: "0.9.1",
+    }
+}
+
+/// As the file of events: nodes of all releases must read each other's entries.
+#[test]
+fn cluster_entry_of_a_node_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-node.hex");
+    let written = write_node((0x0123_4567_89ab_cdef, 7), &node_part());
+    let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, golden.trim());
+    let entry = read(&written).expect("an entry");
+    assert_eq!((entry.node, entry.number), (0x0123_4567_89ab_cdef, 7));
+    assert_eq!((entry.app, entry.channel, entry.events.len()), ("", "", 0));
+    assert_eq!((entry.nodes, entry.skipped), (vec![node_part()], 0));
+}
+
+#[test]
+fn cluster_entry_of_a_node_has_each_state_and_may_be_longer() {
+    for state in [NodeState::Joining, NodeState::Up, NodeState::Leaving, NodeState::Dead] {
+        let part = NodePart { state, ..node_part() };
+        let written = write_node((1, 1), &part);
+        assert_eq!(read(&written).expect("an entry").nodes, [part]);
+    }
+    let written = write_node((1, 1), &node_part());
+    for end in 1..written.len() {
+        assert_eq!(read(&written[..end]), Err(NotAnEntry::Malformed), "{end}");
+    }
+    // The part's kind, length and first byte, which is the state.
+    let at = 1 + 8 + 1 + 2 + 1;
+    assert_eq!(written[at], 4);
+    let mut longer = [&written[..], &[1, 2, 3]].concat();
+    longer[at + 1] += 3;
+    assert_eq!(read(&longer).expect("an entry").nodes, [node_part()], "of a later release");
+    let mut unknown = written.clone();
+    unknown[at + 2] = 4;
+    assert_eq!(read(&unknown), Err(NotAnEntry::Malformed), "an unknown state");
+    let upside_down = NodePart { formats: (2, 1), ..node_part() };
+    assert_eq!(read(&write_node((1, 1), &upside_down)), Err(NotAnEntry::Malformed));
+}
+
 #[test]
 fn cluster_entry_skips_kinds_that_it_does_not_know() {
     let mut bytes = written(&[frame(None, b"f")]);
@@ -98,7 +147,7 @@ proptest! {
         let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
         let bytes = write((node, number), &app, &channel, parts.iter().map(|part| &**part));
         let (app, channel) = (&*app, &*channel);
-        let expected = Entry { node, number, app, channel, events: events.clone(), skipped: 0 };
+        let expected = Entry { node, number, app, channel, events: events.clone(), nodes: vec![], skipped: 0 };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 

@@ -23,10 +23,15 @@ fn cluster_config_ranges() {
         ("hold_bytes", 1 << 20, 1 << 30),
         ("log_bytes", 1 << 20, 1 << 44),
         ("in_flight", 1, 65_536),
+        ("beat_ms", 100, 1250),
+        ("dead_ms", 4000, 10_000),
+        ("rejoin_ms", 1000, 3_600_000),
+        ("drain_linger_ms", 5000, 3_600_000),
     ] {
         for (value, is_accepted) in [(min - 1, false), (min, true), (max, true), (max + 1, false)] {
             let error = of_section(&format!("{key} = {value}"));
-            let is_about_key = error.contains(key) || error.contains("append_ms");
+            let others = ["append_ms", "dead_ms", "drain_linger_ms"];
+            let is_about_key = error.contains(key) || others.iter().any(|it| error.contains(it));
             assert_eq!(error.is_empty(), is_accepted, "{key} {value}: {error}");
             assert!(is_accepted || is_about_key, "{error}");
         }
@@ -86,6 +91,21 @@ fn cluster_config_log_in() {
         assert_eq!(error.is_empty(), key.is_empty(), "{more}: {error}");
         assert!(error.contains(key), "{error}");
     }
+}
+
+#[test]
+fn cluster_config_times_of_nodes_fit_each_other() {
+    let times = |beat_ms: u64, dead_ms: u64, linger_ms: u64| {
+        let keys = format!("beat_ms = {beat_ms}\ndead_ms = {dead_ms}");
+        of_section(&format!("{keys}\ndrain_linger_ms = {linger_ms}"))
+    };
+    assert_eq!(times(1000, 4000, 4000), "");
+    assert!(times(1001, 4000, 4000).contains("cluster.dead_ms"), "four times beat_ms");
+    assert!(times(1000, 4000, 3999).contains("cluster.drain_linger_ms"), "dead_ms");
+    assert_eq!(times(100, 1000, 1000), "");
+    assert!(times(100, 999, 1000).contains("cluster.dead_ms"), "its range");
+    assert_eq!(times(15_000, 3_600_000, 3_600_000), "");
+    assert!(times(15_001, 3_600_000, 3_600_000).contains("cluster.beat_ms"), "its range");
 }
 
 /// Whatever would be one node's own view is refused with its key.

@@ -100,6 +100,9 @@ impl<E: Engine> Job for ClusterJob<E> {
                 self.node.propose(proposal, &self.env, now);
             }
         }
+        if turn.draining || self.env.runtime.departure.is_leaving() {
+            self.node.leave();
+        }
         self.node.turn(&mut self.engine, &self.env, now);
         self.hand_over();
     }

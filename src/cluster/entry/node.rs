@@ -1,0 +1,58 @@
+//! The content of a part that says something of the life of a node.
+
+/// The state of a node, as its entry has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeState {
+    /// It has read the log and does not serve yet.
+    Joining,
+    /// It serves.
+    Up,
+    /// It is about to end, or has ended: its members stay a while.
+    Leaving,
+    /// Another node has declared it dead, for ever.
+    Dead,
+}
+
+const STATES: [NodeState; 4] =
+    [NodeState::Joining, NodeState::Up, NodeState::Leaving, NodeState::Dead];
+
+impl NodeState {
+    /// The byte of the state.
+    pub(super) fn byte(self) -> u8 {
+        self as u8
+    }
+
+    /// The state of a byte; `None` of a byte that this release does not know.
+    pub(super) fn of(byte: u8) -> Option<NodeState> {
+        STATES.get(usize::from(byte)).copied()
+    }
+
+    /// The word for logs and pages.
+    pub fn word(self) -> &'static str {
+        match self {
+            NodeState::Joining => "joining",
+            NodeState::Up => "up",
+            NodeState::Leaving => "leaving",
+            NodeState::Dead => "dead",
+        }
+    }
+}
+
+/// What an entry says of a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePart<'e> {
+    /// The node, which need not be the one that has written the entry.
+    pub node: u64,
+    /// Its state.
+    pub state: NodeState,
+    /// The number of the renewal, among those of the process; 0 of a death.
+    pub renewal: u64,
+    /// The lowest and the highest format of entries that it reads and writes.
+    pub formats: (u8, u8),
+    /// A digest of the ids and keys of its applications.
+    pub apps: u64,
+    /// The number of its open connections.
+    pub connections: u64,
+    /// The version of its release.
+    pub release: &'e str,
+}

@@ -1,0 +1,131 @@
+//! What a node does by its clock: renewals, and the deaths of others.
+
+use super::{Nodes, Refresh};
+use crate::cluster::entry::{NodePart, NodeState};
+
+impl Nodes {
+    /// Does what is due. `has_read` says whether the log was read to the end that it had when this
+    /// process began.
+    pub fn tick(&mut self, has_read: bool, now_ms: u64) {
+        let is_fenced = self.own.is_fenced(now_ms);
+        if is_fenced && !self.was_fenced {
+            self.counters.cluster_fenced.add(1);
+            if self.is_up {
+                tracing::warn!(
+                    "cluster: no answer to this node's renewals, so it publishes nothing"
+                );
+            }
+        }
+        self.was_fenced = is_fenced;
+        let is_reading = matches!(self.refresh, Some(Refresh::Reading { .. }));
+        self.due_ms = u64::MAX;
+        if !self.is_up || !has_read || is_reading {
+            return;
+        }
+        if self.own.is_stuck(now_ms) {
+            self.change_id();
+        }
+        if self.takes_part() {
+            let state = self.own_state();
+            if let Some(renewal) = self.own.next(state, &mut self.number, now_ms) {
+                self.renew(renewal);
+            }
+            self.due_ms = self.own.deadline_ms().max(now_ms + 1);
+        }
+        if now_ms >= self.check_ms {
+            self.check_ms = now_ms + self.setup.timing.renew_ms / 4;
+            self.check(now_ms);
+        }
+    }
+
+    /// The state that the next renewal has.
+    fn own_state(&self) -> NodeState {
+        let is_known = || self.table.living().any(|(id, _)| id == self.own.id());
+        match () {
+            () if self.is_leaving => NodeState::Leaving,
+            () if self.has_served || is_known() => NodeState::Up,
+            () => NodeState::Joining,
+        }
+    }
+
+    /// Whether this node may join: it speaks the format that is in use. Logs when that changes.
+    fn takes_part(&mut self) -> bool {
+        if self.has_served {
+            return true;
+        }
+        if self.is_leaving {
+            return false;
+        }
+        let (lowest, highest) = self.setup.formats;
+        let in_use = self.format_in_use();
+        let speaks = in_use.is_none_or(|format| (lowest..=highest).contains(&format));
+        if speaks == self.is_excluded {
+            self.is_excluded = !speaks;
+            match in_use.filter(|_| !speaks) {
+                Some(format) => tracing::error!(
+                    format,
+                    lowest,
+                    highest,
+                    "cluster: the nodes write a format of entries that this release does not \
+                     speak, so it does not join; it joins when all of them speak one that it does"
+                ),
+                None => tracing::info!("cluster: this release speaks the format in use now"),
+            }
+        }
+        speaks
+    }
+
+    /// The format in which the nodes write that were there before this one.
+    fn format_in_use(&self) -> Option<u8> {
+        let own = self.table.living().find(|(id, _)| *id == self.own.id());
+        let first = own.map_or(u64::MAX, |(_, node)| node.first);
+        let before = self.table.living().filter(|(id, node)| {
+            let is_joining = node.state == Some(NodeState::Joining);
+            *id != self.own.id() && (!is_joining || node.first < first)
+        });
+        before.map(|(_, node)| node.formats.1).min()
+    }
+
+    /// Ends a refresh, declares nodes dead, and removes what they have left.
+    fn check(&mut self, now_ms: u64) {
+        let timing = self.setup.timing;
+        if let Some(Refresh::Waiting { until_ms }) = self.refresh
+            && until_ms <= now_ms
+        {
+            self.end_refresh(self.is_leader(now_ms));
+        }
+        let may_judge = self.has_served
+            && self.refresh.is_none()
+            && self.own.can_judge(now_ms)
+            && self.returned_ms + timing.rejoin_ms <= now_ms;
+        if may_judge {
+            for node in self.table.silent(self.own.id(), &timing, now_ms) {
+                self.declare_dead(node, now_ms);
+            }
+        }
+        if self.is_leader(now_ms) {
+            for node in self.table.to_purge(now_ms) {
+                self.purge(node);
+            }
+        }
+        self.table.forget(&timing, now_ms);
+    }
+
+    fn declare_dead(&mut self, id: u64, now_ms: u64) {
+        let Some(node) = self.table.get_mut(id) else { return };
+        self.number += 1;
+        let number = self.number;
+        node.attempt = Some((number, now_ms + 2 * self.setup.timing.renew_ms));
+        let part = NodePart {
+            node: id,
+            state: NodeState::Dead,
+            renewal: 0,
+            formats: self.setup.formats,
+            apps: 0,
+            connections: 0,
+            release: "",
+        };
+        let expected = node.sequence;
+        self.append(id, number, expected, &part);
+    }
+}
