@@ -67,6 +67,9 @@ pub const COUNT_SMALL: u64 = 100;
 /// The capacity of the queue of proposals from one core to the thread that follows the cluster's
 /// log, and of the queue back.
 pub const CLUSTER_QUEUE: usize = 4096;
+/// The maximum bytes of events that wait on one core for the process that it replaces. Beyond it
+/// that process gets no more events, and closes its subscribers.
+pub const RELAY_BYTES: u64 = 16 * 1024 * 1024;
 /// The minimum time between two subscriber count events of a channel with more subscribers than
 /// [`COUNT_SMALL`], in milliseconds.
 pub const COUNT_EVERY_MS: u64 = 5_000;

@@ -12,6 +12,7 @@ mod manager;
 mod pid_file;
 mod process;
 mod reactor_thread;
+mod relay;
 mod reload;
 mod sizing;
 mod socket_file;
@@ -44,6 +45,7 @@ use inherited::{Inherited, InheritedSocket};
 use io_driver::RunningDriver;
 use listen::{BoundSocket, Listening, listen_all};
 use reactor_thread::{ReactorSetup, ReactorThread, run_reactor_thread};
+use relay::EventRelay;
 use std::io;
 use std::iter::repeat_with;
 use std::net::SocketAddr;
@@ -78,6 +80,9 @@ pub struct Server {
     env: Arc<Env>,
     driver: RunningDriver,
     control: Option<Control>,
+    /// The exchange of events with the process that this one replaces.
+    relay: Option<EventRelay>,
+    hasher: Hasher,
     clock: Clock,
     drain_ms: u64,
     /// When the drain began, in milliseconds on the control thread's clock.
@@ -147,6 +152,8 @@ impl Server {
             env: setup.common.env.clone(),
             driver: RunningDriver::default(),
             control: None,
+            relay: None,
+            hasher: setup.common.hasher.clone(),
             clock: setup.clock,
             drain_ms: setup.common.env.config.drain_s * 1000,
             stopped_ms: OnceLock::new(),

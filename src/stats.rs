@@ -566,6 +566,20 @@ counters! {
     /// Times this node went on under another id, because the log had its death, or had lost its
     /// entry.
     cluster_new_ids,
+    /// Events that were sent to the other process of an upgrade: by the replaced one to be ordered,
+    /// by the new one to be delivered.
+    upgrade_sent,
+    /// Events that the other process of an upgrade has sent.
+    upgrade_received,
+    /// Channels whose cached event or history was taken over from the replaced process.
+    upgrade_adopted,
+    /// Channels whose cached event or history was not handed over to the new process in time.
+    upgrade_left,
+    /// Events that a replaced process has refused, because it does not reach the new one any more.
+    upgrade_refused,
+    /// Times that the replaced process was sent no more events, because too many bytes waited for
+    /// it; it has closed its subscribers.
+    upgrade_overflows,
     /// Channels with a subscriber on this core.
     channels,
     /// Subscriptions of connections of this core.

@@ -198,7 +198,8 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     rest.is_empty().then_some(Entry { node, number, app, channel, events, nodes, skipped })
 }
 
-fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
+/// Reads an event as [`part`] has written it; `None` if it is malformed.
+pub fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
     let flags = *take(&mut rest, 1)?.first()?;
     if flags & !(EXCLUDES | IS_CACHED | CLOSES) != 0 {
         return None;

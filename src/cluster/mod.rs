@@ -23,4 +23,4 @@ mod sim;
 pub mod subject;
 
 pub use engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
-pub use node::{Arrival, ClusterNode, NodeSetup, NodeTime};
+pub use node::{Arrival, ClusterNode, NodeSetup, NodeTime, event_of, part_of};

@@ -408,7 +408,7 @@ fn digest(env: &Env) -> u64 {
 
 /// An event as a part of an entry, and how long it is cached, in seconds; `None` if a cluster does
 /// not carry it.
-fn part_of(event: &Event, env: &Env) -> Option<(Vec<u8>, u64)> {
+pub fn part_of(event: &Event, env: &Env) -> Option<(Vec<u8>, u64)> {
     let excluded = event.except.map(|except| match except {
         Excluded::Connection(conn) => env.socket_ids.numbers_of(conn),
         Excluded::Elsewhere(numbers) => numbers,
@@ -432,7 +432,7 @@ fn part_of(event: &Event, env: &Env) -> Option<(Vec<u8>, u64)> {
 }
 
 /// The event of a part that was stored `age_ms` ago.
-fn event_of(part: EventPart<'_>, age_ms: u64, env: &Env) -> Event {
+pub fn event_of(part: EventPart<'_>, age_ms: u64, env: &Env) -> Event {
     let found = part.excluded.and_then(|numbers| env.socket_ids.find(numbers));
     let except = found.map(Excluded::from);
     match part.content {

@@ -46,6 +46,8 @@ pub type Event = hub::Event<DialectMessage>;
 pub type EventPayload = hub::EventPayload<DialectMessage>;
 /// An event that waits to be taken into the log of the cluster.
 pub type Proposal = hub::Proposal<DialectMessage>;
+/// What a core sends to the other process of an upgrade.
+pub type RelayDeparture = hub::RelayDeparture<DialectMessage>;
 /// A connection that joins a channel.
 pub type Join<'n> = hub::Join<'n, DialectMessage>;
 /// What a joining connection requests from the home.

@@ -40,8 +40,8 @@ pub struct Event<M> {
 pub enum Excluded {
     /// A connection of this process.
     Connection(ConnId),
-    /// The connection with this socket id, which is of another node of the cluster: the two numbers
-    /// of the id.
+    /// The connection with this socket id, which is not of this process: the two numbers of the
+    /// id.
     Elsewhere([u64; 2]),
 }
 

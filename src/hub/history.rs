@@ -9,6 +9,7 @@
 use super::event::HistoryLimit;
 use super::forms::{EventForms, StreamPosition};
 use super::frames::{CompressedFrames, SharedFrame};
+use crate::mem::Frozen;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -98,6 +99,12 @@ impl History {
         }
     }
 
+    /// The history with its first event after this serial number.
+    pub(super) fn after_serial(mut self, serial: u64) -> History {
+        self.position.serial = serial;
+        self
+    }
+
     /// Counts a request to resume.
     pub(super) fn count_resume(&mut self, is_recovered: bool) {
         let count = if is_recovered { &mut self.recovered } else { &mut self.not_recovered };
@@ -151,14 +158,25 @@ impl History {
         limit: HistoryLimit,
         now_ms: u64,
     ) -> u64 {
-        self.position.serial += 1;
-        self.ttl_ms = limit.ttl_ms();
-        let until_ms = match self.ttl_ms {
+        let until_ms = match limit.ttl_ms() {
             0 => u64::MAX,
             ttl_ms => now_ms.saturating_add(ttl_ms),
         };
         // Two, so that a channel drops expired events faster than new ones are added.
         self.expire(now_ms, 2);
+        self.push_until(shared, forms, limit, until_ms)
+    }
+
+    /// Appends an event that expires at `until_ms`, in milliseconds; see [`History::push`].
+    pub(super) fn push_until(
+        &mut self,
+        shared: SharedFrame,
+        forms: Option<Arc<EventForms>>,
+        limit: HistoryLimit,
+        until_ms: u64,
+    ) -> u64 {
+        self.position.serial += 1;
+        self.ttl_ms = limit.ttl_ms();
         if self.events.len() == self.events.capacity() {
             // A queue that doubled its capacity would be half empty, at worst.
             self.events.reserve_exact(self.events.len() / SPARE_PART + 1);
@@ -224,6 +242,13 @@ impl History {
     /// The events, the oldest first.
     pub(super) fn events(&self) -> Vec<SharedFrame> {
         self.events.iter().map(|entry| entry.shared.clone()).collect()
+    }
+
+    /// The frames of the events that have not expired, the oldest first, each with the milliseconds
+    /// that are left of its lifetime.
+    pub(super) fn left(&self, now_ms: u64) -> Vec<(Frozen, u64)> {
+        let alive = self.events.iter().filter(|entry| entry.until_ms > now_ms);
+        alive.map(|entry| (entry.shared.frame.clone(), entry.until_ms - now_ms)).collect()
     }
 
     /// Whether every event after the one with this serial number is kept, because that event is

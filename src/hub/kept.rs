@@ -1,6 +1,7 @@
 //! What the homes on one core keep for later subscribers: the indexes by which it is found and
 //! dropped, and its bytes. The events themselves stay in their channels.
 
+use super::forms::StreamPosition;
 use super::name::ChannelName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
@@ -25,6 +26,8 @@ pub(super) struct KeptStore {
     pub(super) examined: u64,
     /// Draws the numbers of streams, at random.
     streams: RandomState,
+    /// The position after which the next history begins, if it does not begin a new stream.
+    pub(super) begin_at: Option<StreamPosition>,
     /// The last number that was given to a cached event, a picture or a history.
     pub(super) began: u64,
     /// Bytes that cached events, pictures and histories hold, and the maximum.

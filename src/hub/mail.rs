@@ -285,6 +285,11 @@ impl<M> OutgoingMail<M> {
         }
     }
 
+    /// Answers a request of core `to`.
+    pub fn answer(&mut self, to: u16, ack: Ack, answer: Answer) {
+        self.down(to, Down::Answer { ack, answer });
+    }
+
     /// The mail to core `to`.
     pub fn to(&mut self, to: u16) -> &mut OutgoingQueues<M> {
         &mut self.queues[to as usize]

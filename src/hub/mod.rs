@@ -26,6 +26,7 @@ mod name;
 mod occupancy;
 mod picture;
 mod propose;
+mod relay;
 mod replay;
 mod reports;
 mod resume;
@@ -52,6 +53,9 @@ pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 pub use propose::Proposal;
+pub use relay::{
+    HubRelay, KeptChannel, KeptHistory, OrderedEvent, RelayDeparture, RelayRole, RelayedEvent,
+};
 pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeReply, ResumeRequest};
 pub use rooms::Claim;
 pub use subscriptions::{Join, Joined};
@@ -95,6 +99,8 @@ pub struct Hub<M> {
     bounds: Box<[usize]>,
     /// The events that wait to be taken into the log of a cluster; `None` without a cluster.
     proposals: Option<VecDeque<Proposal<M>>>,
+    /// What is exchanged with another process while one replaces the other.
+    relay: Option<Box<HubRelay<M>>>,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -117,6 +123,7 @@ impl<M: HubMessage> Hub<M> {
             rooms: HashMap::new(),
             bounds: Box::default(),
             proposals: None,
+            relay: None,
         }
     }
 
@@ -143,7 +150,8 @@ impl<M: HubMessage> Hub<M> {
     /// answers `ack`, if there is one, with [`Down::Answer`]. If this core is the home and the
     /// channel has no subscriber, nothing is allocated, unless the event must be kept. `event` gets
     /// its position if this core is the home and a subscriber may need it. In a cluster the event
-    /// is only proposed, on any core; see [`Proposal`].
+    /// is only proposed, on any core; see [`Proposal`]. The same is true in a process that is being
+    /// replaced.
     pub fn publish(
         &mut self,
         app: u32,
@@ -154,6 +162,9 @@ impl<M: HubMessage> Hub<M> {
         mail: &mut OutgoingMail<M>,
     ) -> Published {
         if self.proposals.is_some() && self.propose(app, name, event, ack) {
+            return Published::Sent;
+        }
+        if self.relay.is_some() && self.propose_to_replacement(app, name, event, ack) {
             return Published::Sent;
         }
         let hash = self.hasher.hash(app, name);

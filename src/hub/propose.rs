@@ -56,9 +56,10 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// The number of proposals that were not handed over.
+    /// The number of proposals that were not handed over, to the log or to the process that
+    /// replaces this one.
     pub fn proposal_count(&self) -> usize {
-        self.proposals.as_ref().map_or(0, VecDeque::len)
+        self.proposals.as_ref().map_or(0, VecDeque::len) + self.waiting_for_replacement()
     }
 
     /// Lets an event take effect: it is ordered after all that were applied before, kept, and sent

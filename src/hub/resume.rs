@@ -72,7 +72,7 @@ impl<M: HubMessage> Hub<M> {
     /// updates the totals of all histories and the time of this history's next examination. The
     /// second argument of `change` says whether subscribers need positions; its result is the
     /// number of events that were removed because the history had too many bytes.
-    fn change_history(
+    pub(super) fn change_history(
         &mut self,
         at: u32,
         limit: HistoryLimit,
@@ -88,7 +88,11 @@ impl<M: HubMessage> Hub<M> {
             kept.began += 1;
             kept.pictures.insert(kept.began, channel.name.clone());
             let overhead = if limit.ttl_s > 0 { cache::overhead::<M>(&channel.name) } else { 0 };
-            History::new(kept.began, kept.stream(), limit.ttl_ms(), overhead)
+            let begin = kept.begin_at.take();
+            let begin =
+                begin.unwrap_or_else(|| StreamPosition { stream: kept.stream(), serial: 0 });
+            History::new(kept.began, begin.stream, limit.ttl_ms(), overhead)
+                .after_serial(begin.serial)
         });
         history.idle_ms = is_idle.then_some(now_ms);
         kept.losses.elements += change(history, home.positioned);

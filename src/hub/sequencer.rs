@@ -124,6 +124,15 @@ impl<M: HubMessage> Hub<M> {
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
     ) -> Option<u32> {
+        if self.is_replacement() {
+            let name = name(self);
+            let at = found.or_else(|| event.is_kept().then(|| self.insert(name.clone())));
+            if let Some(at) = at {
+                self.order(at, event, now_ms, mail);
+            }
+            self.relay_ordered(name, at, event);
+            return at.filter(|_| event.has_recipients());
+        }
         let at = match found {
             Some(at) => at,
             None if event.is_kept() => self.insert(name(self)),
@@ -339,7 +348,7 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    fn find_or_insert(&mut self, name: &ChannelName) -> u32 {
+    pub(super) fn find_or_insert(&mut self, name: &ChannelName) -> u32 {
         let found = self.find(name.app(), name.text(), name.hash());
         found.unwrap_or_else(|| self.insert(name.clone()))
     }

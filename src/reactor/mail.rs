@@ -1,6 +1,7 @@
 //! Mail between cores: two mailboxes for each ordered pair of cores, and the waking of cores that
 //! sleep.
 
+use super::relay_link::RelayOffer;
 use super::{Accepting, Inbox, Outbox, Reactor};
 use crate::dialect::Env;
 use crate::dialect::{Down, Up};
@@ -40,6 +41,8 @@ pub struct Peer {
     pub full: AtomicBool,
     /// Whether the core accepts connections, or is to pause.
     pub accepting: Accepting,
+    /// Queues to and from the other process of an upgrade that the core does not use yet.
+    pub relay: RelayOffer,
     /// Whether the core has finished its drain, or has ended for another reason.
     idle: AtomicBool,
 }
@@ -74,6 +77,7 @@ impl Peers {
             control: Mutex::new(None),
             full: AtomicBool::new(false),
             accepting: Accepting::default(),
+            relay: RelayOffer::default(),
             idle: AtomicBool::new(false),
         };
         Peers { cores: (0..count).map(peer).collect(), busy: AtomicUsize::new(count.into()) }
@@ -149,6 +153,11 @@ impl Mail {
         self.core
     }
 
+    /// The number of cores.
+    pub(super) fn count(&self) -> usize {
+        self.peers.cores.len()
+    }
+
     /// The state of a core that all threads can access.
     pub(super) fn peer(&self, core: u16) -> &Peer {
         self.peers.core(core)
@@ -220,6 +229,7 @@ impl<D: Driver> Reactor<D> {
         }
         self.take_commands(now);
         self.take_arrivals(now);
+        self.take_relayed(now);
     }
 
     /// Puts outgoing mail into the mailboxes of the other cores, and wakes each receiver that

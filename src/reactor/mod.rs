@@ -15,6 +15,8 @@ mod inbox;
 mod mail;
 mod outbox;
 mod pause;
+mod relay;
+mod relay_link;
 mod relief;
 mod timing;
 
@@ -25,6 +27,8 @@ pub use inbox::{Inbox, ReactorCommand};
 pub use mail::{Mail, PeerLinks, Peers, wire};
 pub use outbox::Outbox;
 pub use pause::Accepting;
+pub use relay::{CoreRelay, relay_link};
+pub use relay_link::{RelayLink, RelayProgress};
 
 use crate::driver::{Completion, Driver};
 use crate::mem::{self, FreeList, Slot};
@@ -119,6 +123,8 @@ pub struct Reactor<D> {
     outbox: Option<Outbox>,
     inbox: Option<Inbox>,
     cluster: Option<ClusterLink>,
+    /// The queues to and from the other process of an upgrade.
+    relay: Option<RelayLink>,
     /// The maximum number of connections since memory was last returned to the system.
     connections_peak: usize,
     relief: Relief,
@@ -145,6 +151,7 @@ impl<D: Driver> Reactor<D> {
             outbox: parts.outbox,
             inbox: parts.inbox,
             cluster: parts.cluster,
+            relay: None,
             connections_peak: 0,
             relief: Relief::default(),
             next_sweep: Deadline(0),
@@ -184,6 +191,7 @@ impl<D: Driver> Reactor<D> {
             self.hand_over_mail(now);
             self.hand_over_channel_events(now);
             self.hand_over_proposals();
+            self.hand_over_departures(now);
             self.flush(now);
             if self.shard.is_memory_scarce()
                 && self.relief.is_due_while_scarce(self.shard.freed_bytes(), now)
@@ -226,14 +234,17 @@ impl<D: Driver> Reactor<D> {
         let retry = !self.shard.mail().is_empty()
             || !self.shard.takes_requests()
             || self.shard.has_channel_events()
-            || self.shard.has_proposals();
+            || self.shard.has_proposals()
+            || self.is_relay_busy();
         self.mail.me().parking.announce();
         let stop_requested = self.stopping.is_none() && self.mail.me().stop.load(Ordering::SeqCst);
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
         let ordered = ordered && self.shard.takes_commands();
         let arrived = self.cluster.as_mut().is_some_and(ClusterLink::is_waiting);
+        let arrived = arrived || self.relay.as_mut().is_some_and(RelayLink::is_waiting);
         let ordered = ordered || arrived && self.shard.takes_requests();
-        let requested = stop_requested || self.is_pause_changed();
+        let is_offered = self.mail.me().relay.is_offered();
+        let requested = stop_requested || self.is_pause_changed() || is_offered;
         if requested || ordered || self.mail.is_waiting(self.shard.takes_requests()) {
             self.mail.me().parking.retract();
             return Duration::ZERO;
@@ -304,7 +315,7 @@ impl<D: Driver> Reactor<D> {
             // number.
             self.accepts.close();
         }
-        let channel_events_sent = !self.shard.has_channel_events();
+        let channel_events_sent = !self.shard.has_channel_events() && !self.shard.has_proposals();
         let is_gone = self.shard.is_empty() && self.open_conns() == 0;
         let idle = is_gone && channel_events_sent && self.accepts.are_closed();
         if self.mail.all_idle(idle) {

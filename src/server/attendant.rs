@@ -3,6 +3,7 @@
 
 use super::manager::ServiceManager;
 use super::pid_file::PidFile;
+use super::relay::EventRelay;
 use super::upgrade::{Program, RunningUpgrade, UpgradeStep, obstacle};
 use super::watch::Watch;
 use super::{ConfigSource, Error, Server};
@@ -49,6 +50,8 @@ pub(super) enum EndReason {
 pub(super) struct Upgrades {
     pub(super) program: io::Result<Program>,
     pub(super) running: Option<RunningUpgrade>,
+    /// The exchange of events with the server that has taken over.
+    pub(super) relay: Option<EventRelay>,
     /// Where the outcome is sent.
     pub(super) report: mpsc::Sender<ServerEvent>,
 }
@@ -214,15 +217,16 @@ impl Attendant {
 
     /// Hands over to the new server if it is ready. Returns whether it has taken over.
     fn finish_upgrade(&mut self, step: UpgradeStep) -> bool {
-        let Some(upgrade) = self.upgrades.running.take() else { return false };
+        let Some(mut upgrade) = self.upgrades.running.take() else { return false };
         let handed = match step {
-            UpgradeStep::Ready => upgrade.hand_over(&mut self.server),
+            UpgradeStep::Ready(version) => upgrade.hand_over(&mut self.server, version),
             UpgradeStep::Failed(error) => Err(error),
         };
         let Err(error) = handed else {
             self.pid_file.take().into_iter().for_each(PidFile::leave);
             self.manager.hand_over(upgrade.pid());
             upgrade.release();
+            self.upgrades.relay = upgrade.into_relay();
             return true;
         };
         let why = describe(&error);

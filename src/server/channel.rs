@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | old | `sockets`, one or more | the listening sockets |
 //! | new | `ready` | everything is set up; it does not accept yet |
-//! | old | `accept` | the old one has stopped to accept |
+//! | old | `accept` | the old one has stopped to accept; with a socket, if they exchange events |
 //! | new | `serving` | the new one accepts |
 //! | old | `released` | the service manager knows the new one; the old one drains |
 //!
@@ -45,7 +45,11 @@ pub(super) enum UpgradeMessage {
         more: bool,
     },
     /// The new server is set up, and accepts as soon as it may.
-    Ready,
+    Ready {
+        /// The version of the records in which it can exchange events; 0 if it cannot.
+        #[serde(default)]
+        relay: u32,
+    },
     /// The old server does not accept any more.
     Accept,
     /// The new server accepts.

@@ -4,10 +4,13 @@
 use super::Server;
 use super::channel::SocketEntry;
 use super::listen::BoundSocket;
+use super::relay::EventRelay;
 use crate::driver::Driver;
 use crate::epoll::Epoll;
+use crate::hub::RelayRole;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 /// The time between two looks at the reactors.
@@ -51,6 +54,21 @@ impl Server {
             self.peers.core(core).accepting.ask_pause(pause);
         }
         self.wake_all();
+    }
+
+    /// Begins to exchange events with another process over `socket`.
+    ///
+    /// # Errors
+    /// As for [`EventRelay::start`].
+    pub(super) fn begin_relay(
+        &self,
+        role: RelayRole,
+        socket: UnixStream,
+    ) -> io::Result<EventRelay> {
+        let cores = (&self.peers, self.threads.len() as u16);
+        let relay = EventRelay::start(role, socket, (&self.env, &self.hasher), cores)?;
+        self.wake_all();
+        Ok(relay)
     }
 
     /// The listening sockets, for another process.

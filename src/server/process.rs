@@ -14,6 +14,10 @@ use signal_hook::iterator::Signals;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
+
+/// How long the last events may take to the process that replaces this one.
+const RELAY_END: Duration = Duration::from_secs(2);
 
 /// Serves until SIGTERM or SIGINT. Then the readiness page answers 503 while connections are
 /// accepted for `lame_duck_s` more; then it drains. A second such signal ends the process at once
@@ -56,7 +60,7 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
     if let Some(Err(error)) = pid_file.as_ref().map(PidFile::publish) {
         tracing::error!(%error, "pid_file cannot be written");
     }
-    let upgrades = Upgrades { program, running: None, report };
+    let upgrades = Upgrades { program, running: None, relay: None, report };
     let (manager, watch) = (ServiceManager::from_environment(), Watch::new());
     let mut attendant =
         Attendant { server, source, events: received, watch, manager, pid_file, upgrades };
@@ -67,12 +71,13 @@ pub fn run(config: Config, source: Option<ConfigSource>) -> Result<(), Error> {
         tracing::error!(%error, "draining");
         attendant.manager.stopping();
     }
-    let Attendant { mut server, events, pid_file, .. } = attendant;
+    let Attendant { mut server, events, pid_file, upgrades, .. } = attendant;
     server.stop();
     let is_replaced = matches!(ended, Ok(EndReason::Replaced));
     std::thread::spawn(move || end_by_signal(&events, is_replaced));
     // The error of the reactor itself is more specific than the message that one has ended.
     let outcome = server.join();
+    upgrades.relay.into_iter().for_each(|relay| relay.finish(RELAY_END));
     handle.close();
     drop(pid_file);
     server.log_counts("stopped");

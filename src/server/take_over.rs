@@ -2,9 +2,11 @@
 
 use super::channel::{SocketEntry, UpgradeChannel, UpgradeMessage};
 use super::inherited::{Inherited, SocketOrigin};
+use super::relay::RELAY_VERSION;
 use super::socket_file::SocketFile;
 use super::{Error, Server};
 use crate::config::ListenAddress;
+use crate::hub::RelayRole;
 use rustix::net::sockopt::socket_acceptconn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +17,9 @@ use std::time::{Duration, Instant};
 pub(super) const VARIABLE: &str = "UPGRADE_POLYCAST_PID";
 /// How long the running server has for each step that does not depend on the new one.
 const STEP: Duration = Duration::from_secs(10);
+/// How long the cached events and histories of the running server may take, which gives up a part
+/// of them before.
+const ADOPTION: Duration = Duration::from_secs(8);
 /// How long a new server waits for the message that it may accept. The running one ends it earlier
 /// if it does not want it any more.
 const LONGEST: Duration = Duration::from_secs(86_400);
@@ -60,11 +65,25 @@ impl Predecessor {
     /// The running server has ended, or does not want to be replaced any more.
     pub(super) fn replace(self, server: &mut Server) -> Result<(), Error> {
         let begin = Instant::now();
-        let report = |message| self.channel.send(message, &[], STEP);
+        let report = |message: &UpgradeMessage| self.channel.send(message, &[], STEP);
         let wait = |message, limit| self.channel.expect(message, Instant::now() + limit);
-        let accepted =
-            report(&UpgradeMessage::Ready).and_then(|()| wait(&UpgradeMessage::Accept, LONGEST));
-        accepted.map_err(Error::NotHandedOver)?;
+        // Nodes of a cluster get each other's events from its log.
+        let relay = if server.env.config.cluster.is_some() { 0 } else { RELAY_VERSION };
+        let accepted = report(&UpgradeMessage::Ready { relay })
+            .and_then(|()| self.channel.receive(Instant::now() + LONGEST));
+        let (message, descriptors) = accepted.map_err(Error::NotHandedOver)?;
+        if message != UpgradeMessage::Accept {
+            let text = format!("unexpected message: {message:?}");
+            return Err(Error::NotHandedOver(io::Error::other(text)));
+        }
+        if let Some(socket) = descriptors.into_iter().next() {
+            let relay = server.begin_relay(RelayRole::Replacement, socket.into());
+            let relay = relay.map_err(Error::NotHandedOver)?;
+            if !relay.await_adoption(server.threads.len(), ADOPTION) {
+                tracing::warn!("not everything that the replaced server keeps was handed over");
+            }
+            server.relay = Some(relay);
+        }
         server.own_files();
         server.accept_connections();
         tracing::info!(from = self.pid, waited_ms = begin.elapsed().as_millis(), "has taken over");

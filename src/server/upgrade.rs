@@ -3,10 +3,13 @@
 
 use super::Server;
 use super::channel::{UpgradeChannel, UpgradeMessage};
+use super::relay::{EventRelay, RELAY_VERSION};
 use super::take_over::VARIABLE;
+use crate::hub::RelayRole;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -15,8 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How long the reactors may take to stop accepting.
 const PAUSE: Duration = Duration::from_secs(2);
-/// How long the new server may take to accept once nobody else does.
-const TAKE_OVER: Duration = Duration::from_secs(5);
+/// How long the new server may take to accept once nobody else does, with what it is handed over.
+const TAKE_OVER: Duration = Duration::from_secs(10);
 /// How long a process that has closed its end of the channel may take to end.
 const EXIT: Duration = Duration::from_secs(1);
 /// Variables that are meant for this process only.
@@ -64,8 +67,8 @@ fn path_of(called: &Path, current: &Path) -> PathBuf {
 /// What the waiting thread reports of an upgrade.
 #[derive(Debug)]
 pub(super) enum UpgradeStep {
-    /// The new server is set up.
-    Ready,
+    /// The new server is set up; it can exchange events in records of this version.
+    Ready(u32),
     /// It is not, for this reason.
     Failed(io::Error),
 }
@@ -74,6 +77,8 @@ pub(super) enum UpgradeStep {
 pub(super) struct RunningUpgrade {
     child: Child,
     channel: UpgradeChannel,
+    /// The exchange of events with the new server.
+    relay: Option<EventRelay>,
 }
 
 impl RunningUpgrade {
@@ -91,14 +96,16 @@ impl RunningUpgrade {
         let (channel, theirs) = UpgradeChannel::pair()?;
         let ours = channel.try_clone()?;
         let child = spawn(program, theirs)?;
-        let upgrade = RunningUpgrade { child, channel };
+        let upgrade = RunningUpgrade { child, channel, relay: None };
         tracing::info!(new = upgrade.pid(), program = %program.path.display(), "upgrade begun");
         let end = Instant::now() + limit;
         std::thread::spawn(move || {
-            let ready = ours
-                .send_sockets(&sockets, limit)
-                .and_then(|()| ours.expect(&UpgradeMessage::Ready, end));
-            let step = ready.map_or_else(UpgradeStep::Failed, |()| UpgradeStep::Ready);
+            let sent = ours.send_sockets(&sockets, limit);
+            let step = match sent.and_then(|()| ours.receive(end)) {
+                Ok((UpgradeMessage::Ready { relay }, _)) => UpgradeStep::Ready(relay),
+                Ok((other, _)) => UpgradeStep::Failed(unexpected(&other)),
+                Err(error) => UpgradeStep::Failed(error),
+            };
             let _ = report.send(step.into());
         });
         Ok(upgrade)
@@ -109,24 +116,45 @@ impl RunningUpgrade {
         self.child.id()
     }
 
-    /// Stops accepting and lets the new server accept. If it does not, this one continues.
+    /// Stops accepting and lets the new server accept, which orders the events of both from then
+    /// on if it knows records of this `version`. If it does not accept, this one continues.
     ///
     /// # Errors
     /// A reactor does not stop accepting, or the new server does not accept in time.
-    pub(super) fn hand_over(&self, server: &mut Server) -> io::Result<()> {
+    pub(super) fn hand_over(&mut self, server: &mut Server, version: u32) -> io::Result<()> {
         let begin = Instant::now();
+        // The process that this one has replaced would get no events of the new one.
+        if let Some(relay) = server.relay.take() {
+            relay.close();
+        }
         let handed = match server.pause_accepting(PAUSE) {
             false => Err(io::Error::other("a reactor does not stop accepting")),
-            true => self.channel.send(&UpgradeMessage::Accept, &[], TAKE_OVER).and_then(|()| {
+            true => self.let_accept(server, version).and_then(|()| {
                 self.channel.expect(&UpgradeMessage::Serving, Instant::now() + TAKE_OVER)
             }),
         };
         if handed.is_ok() {
+            self.relay.iter().for_each(EventRelay::commit);
             server.disown_files();
             let paused_us = begin.elapsed().as_micros();
             tracing::info!(new = self.pid(), paused_us, "the new server accepts connections");
         }
         handed
+    }
+
+    /// Tells the new server that it may accept, and begins to exchange events with it.
+    fn let_accept(&mut self, server: &Server, version: u32) -> io::Result<()> {
+        if version != RELAY_VERSION || server.env.config.cluster.is_some() {
+            return self.channel.send(&UpgradeMessage::Accept, &[], TAKE_OVER);
+        }
+        let (ours, theirs) = UnixStream::pair()?;
+        self.relay = Some(server.begin_relay(RelayRole::Replaced, ours)?);
+        self.channel.send(&UpgradeMessage::Accept, &[theirs.as_fd()], TAKE_OVER)
+    }
+
+    /// The exchange of events with the new server.
+    pub(super) fn into_relay(self) -> Option<EventRelay> {
+        self.relay
     }
 
     /// Tells the new server that the service manager knows it.
@@ -150,8 +178,14 @@ impl RunningUpgrade {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+        // The new server was the only other holder of the relay's socket.
+        self.relay.take().into_iter().for_each(EventRelay::revert);
         ended.map(|status| status.to_string())
     }
+}
+
+fn unexpected(message: &UpgradeMessage) -> io::Error {
+    io::Error::other(format!("unexpected message: {message:?}"))
 }
 
 /// Starts the program with its end of the channel as standard input.

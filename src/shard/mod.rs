@@ -18,10 +18,13 @@ mod handshakes;
 mod mail;
 mod memory;
 mod proxy;
+mod relay;
 mod sweep;
 mod turn;
 mod waiting;
 mod warnings;
+
+pub use relay::{RelayArrival, RelayEnd};
 
 use crate::codec::json::Scratch;
 use crate::dialect::{CoreState, EffectList, Env};

@@ -131,7 +131,8 @@ fn event_name<'t, V: Vendor>(
     }
 }
 
-/// The connection that the member `socket_id` excludes. In a cluster it may be one of another node.
+/// The connection that the member `socket_id` excludes. It may be one of another node of a cluster,
+/// or of the process that this one replaces.
 fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<Excluded>, ApiRefusal> {
     let Some(given) = body.get("socket_id").filter(|given| !given.is_null()) else {
         return Ok(None);
@@ -141,7 +142,7 @@ fn excluded(env: &Env, body: JsonText<'_, '_>) -> Result<Option<Excluded>, ApiRe
         Some(Ok(None)) => Ok(None),
         Some(Ok(Some(numbers))) => match env.socket_ids.find(numbers) {
             Some(conn) => Ok(Some(conn.into())),
-            None => Ok(env.config.cluster.is_some().then_some(Excluded::Elsewhere(numbers))),
+            None => Ok(Some(Excluded::Elsewhere(numbers))),
         },
         _ => Err((400, "socket_id must be two numbers with a dot between them".into())),
     }

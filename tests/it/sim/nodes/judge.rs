@@ -1,0 +1,172 @@
+//! Compares what all clients were answered and have received with the log.
+
+use polycast::cluster::entry::{self, PartContent};
+use polycast::cluster::sim::SimLog;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+/// The answer to a publish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Stored,
+    Refused,
+    Unknown,
+}
+
+/// The numbers of the events that a subscriber has received.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// The life of the log in which the subscription was confirmed.
+    epoch: usize,
+    numbers: Vec<u64>,
+}
+
+impl Heard {
+    pub(super) fn push(&mut self, number: u64) {
+        self.numbers.push(number);
+    }
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(super) struct Judge {
+    published: u64,
+    answers: BTreeMap<u64, Outcome>,
+    /// The events of each channel in the order of the log, for each life of the log.
+    logs: Vec<BTreeMap<String, Vec<u64>>>,
+    /// The entries that were seen: their nodes and numbers, and the last sequence number.
+    seen: HashSet<(u64, u64)>,
+    last: u64,
+    heard: Vec<(&'static str, Heard, bool)>,
+    pub(super) received: u64,
+    pub(super) stored: u64,
+    pub(super) refused: u64,
+    pub(super) unknown: u64,
+}
+
+impl Judge {
+    /// The number of a new event.
+    pub(super) fn publishes(&mut self) -> u64 {
+        self.published += 1;
+        self.published
+    }
+
+    pub(super) fn answers(&mut self, number: u64, outcome: Outcome) {
+        assert_eq!(self.answers.insert(number, outcome), None, "{number} is answered twice");
+    }
+
+    /// A subscription is confirmed.
+    pub(super) fn begins(&self) -> Heard {
+        Heard { epoch: self.logs.len().saturating_sub(1), numbers: Vec::new() }
+    }
+
+    /// What a subscriber has received until its end, or until the end of the simulation.
+    pub(super) fn hears(&mut self, channel: &'static str, heard: Heard, is_open: bool) {
+        self.heard.push((channel, heard, is_open));
+    }
+
+    /// Reads the entries that were stored since the last call.
+    pub(super) fn observe(&mut self, log: &SimLog) {
+        if self.logs.is_empty() {
+            self.logs.push(BTreeMap::new());
+        }
+        let events = self.logs.last_mut().expect("one is there");
+        for (sequence, _, body) in &log.entries {
+            if *sequence <= self.last {
+                continue;
+            }
+            self.last = *sequence;
+            let entry = entry::read(body).expect("an entry");
+            if !self.seen.insert((entry.node, entry.number)) {
+                continue;
+            }
+            for part in entry.events {
+                let PartContent::Frame { frame, .. } = part.content else { continue };
+                let text = String::from_utf8_lossy(frame);
+                let data = text.split(r#""data":""#).nth(1).expect("data");
+                let number = data.split('"').next().and_then(|it| it.parse().ok());
+                let list = events.entry(entry.channel.to_owned()).or_default();
+                list.push(number.expect("a number"));
+            }
+        }
+    }
+
+    /// The engine has lost its log.
+    pub(super) fn lost(&mut self) {
+        self.logs.push(BTreeMap::new());
+        self.seen.clear();
+        self.last = 0;
+    }
+
+    /// Checks everything that was noted.
+    pub(super) fn check(&mut self) {
+        let mut stored = BTreeSet::new();
+        let mut again = BTreeSet::new();
+        for log in &self.logs {
+            let mut own = BTreeSet::new();
+            for number in log.values().flatten() {
+                assert!(own.insert(*number), "{number} is in one log twice");
+                again.extend((!stored.insert(*number)).then_some(*number));
+            }
+        }
+        // An event whose answer was lost with the log is sent again. Who has it already does not
+        // receive it from the new log.
+        for log in self.logs.iter_mut().flat_map(BTreeMap::values_mut) {
+            log.retain(|number| !again.contains(number));
+        }
+        for (_, heard, _) in &mut self.heard {
+            let mut own = BTreeSet::new();
+            assert!(heard.numbers.iter().all(|it| own.insert(*it)), "one twice: {heard:?}");
+            heard.numbers.retain(|number| !again.contains(number));
+        }
+        for (number, outcome) in &self.answers {
+            let is_stored = stored.contains(number);
+            match outcome {
+                Outcome::Stored => {
+                    self.stored += 1;
+                    assert!(is_stored, "{number} was acknowledged and is not in the log");
+                }
+                Outcome::Refused => {
+                    self.refused += 1;
+                    assert!(!is_stored, "{number} was refused and is in the log");
+                }
+                Outcome::Unknown => self.unknown += 1,
+            }
+        }
+        for (channel, heard, is_open) in &self.heard {
+            self.received += heard.numbers.len() as u64;
+            self.check_subscriber(channel, heard, *is_open);
+        }
+    }
+
+    /// A subscriber has received the log from some place on without a hole, and to its end if it
+    /// is still there. When the engine loses its log, what a node had not received is lost; of the
+    /// next log the subscriber receives everything.
+    fn check_subscriber(&self, channel: &str, heard: &Heard, is_open: bool) {
+        let empty = Vec::new();
+        let log = |epoch: usize| self.logs.get(epoch).and_then(|it| it.get(channel));
+        let mut rest = &heard.numbers[..];
+        let last = self.logs.len().saturating_sub(1);
+        // A node may have had a rest of the log before, when the subscription was confirmed.
+        for epoch in heard.epoch.saturating_sub(1)..=last {
+            let log = log(epoch).unwrap_or(&empty);
+            let own = rest.iter().take_while(|number| log.contains(number)).count();
+            let (part, behind) = rest.split_at(own);
+            rest = behind;
+            let begin = match part.first() {
+                Some(first) => log.iter().position(|it| it == first).expect("it is in the log"),
+                None => log.len(),
+            };
+            assert_eq!(log.get(begin..begin + own), Some(part), "{channel} of epoch {epoch}: {log:?} of {heard:?}");
+            if epoch > heard.epoch && own > 0 {
+                assert_eq!(begin, 0, "the new log's beginning is missing: {part:?} of {log:?}");
+            }
+            if epoch == last && is_open && own > 0 {
+                assert_eq!(begin + own, log.len(), "the end is missing: {part:?} of {log:?}");
+            }
+            if epoch == last && is_open && epoch > heard.epoch {
+                assert_eq!(own, log.len(), "{part:?} of the new log {log:?}");
+            }
+        }
+        assert!(rest.is_empty(), "{rest:?} of {heard:?} are out of order or not in the log");
+    }
+}

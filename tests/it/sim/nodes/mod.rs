@@ -1,0 +1,228 @@
+//! A simulation of several nodes of a cluster in one thread: their shards and clients, the mail
+//! between the cores, a simulated engine with one log, and a clock, all driven by one seed.
+//!
+//! The simulator delays, refuses and loses what is between a node and the log, cuts nodes off,
+//! stops, kills and starts them, lets entries expire and lets the engine lose its log. [`site`] is
+//! one node, [`client`] what a client does, [`judge`] what all clients together may have seen.
+//!
+//! `SIM_SEED`, `SIM_SEEDS`, `SIM_FROM` and `SIM_STEPS` are as for the simulation of one process.
+
+mod client;
+mod judge;
+mod site;
+
+use super::number;
+use fastrand::Rng;
+use judge::Judge;
+use polycast::cluster::sim::SimLog;
+use site::Site;
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// The number of seeds of a normal run, and the number of steps for each seed.
+const SEEDS: u64 = 200;
+const STEPS: u64 = 400;
+/// The maximum number of nodes.
+const SITES: usize = 3;
+/// How long the log keeps an event, in milliseconds. A cluster's `keep_s` is the same time.
+const KEEP_MS: u64 = 10_000;
+/// The maximum number of rounds until all work is done once nothing is disturbed.
+const REST_ROUNDS: usize = 2000;
+/// How much time passes in one of these rounds, in milliseconds.
+const REST_MS: u64 = 50;
+
+#[test]
+fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
+    let steps = number("SIM_STEPS").unwrap_or(STEPS);
+    let one = number("SIM_SEED");
+    let seeds = match one {
+        Some(seed) => seed..seed + 1,
+        None => {
+            let first = number("SIM_FROM").unwrap_or(0);
+            first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
+        }
+    };
+    let mut totals = Totals::default();
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| World::new(seed).run(steps));
+        match run {
+            Ok(run) => totals.add(&run),
+            Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
+        }
+    }
+    println!("{totals:?}");
+    if one.is_none() {
+        let Totals { received, stored, refused, unknown, killed, gaps, epochs } = totals;
+        for (count, what) in [
+            (received, "received event"),
+            (stored, "acknowledged publish"),
+            (refused, "refused publish"),
+            (unknown, "publish of unknown outcome"),
+            (killed, "killed node"),
+            (gaps, "gap"),
+            (epochs, "lost log"),
+        ] {
+            assert!(count > 0, "no {what}");
+        }
+    }
+}
+
+/// What has happened in all runs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Totals {
+    received: u64,
+    stored: u64,
+    refused: u64,
+    unknown: u64,
+    killed: u64,
+    gaps: u64,
+    epochs: u64,
+}
+
+impl Totals {
+    fn add(&mut self, run: &Totals) {
+        self.received += run.received;
+        self.stored += run.stored;
+        self.refused += run.refused;
+        self.unknown += run.unknown;
+        self.killed += run.killed;
+        self.gaps += run.gaps;
+        self.epochs += run.epochs;
+    }
+}
+
+/// All nodes and their engine.
+struct World {
+    rng: Rng,
+    log: Rc<RefCell<SimLog>>,
+    judge: Judge,
+    sites: Vec<Site>,
+    ms: u64,
+    /// Whether the simulator disturbs.
+    rough: bool,
+    /// The number of nodes and clients that were started.
+    started: u64,
+    totals: Totals,
+}
+
+impl World {
+    fn new(seed: u64) -> World {
+        let mut rng = Rng::with_seed(seed);
+        let log = Rc::default();
+        let sites = rng.usize(2..=SITES);
+        let mut world = World {
+            rng,
+            log,
+            judge: Judge::default(),
+            sites: Vec::new(),
+            ms: 1_000_000,
+            rough: true,
+            started: 0,
+            totals: Totals::default(),
+        };
+        (0..sites).for_each(|_| world.start());
+        world
+    }
+
+    /// Starts a node.
+    fn start(&mut self) {
+        self.started += 1;
+        let site = Site::start(self.started, &self.log, &mut self.rng, self.ms);
+        self.sites.push(site);
+    }
+
+    fn run(mut self, steps: u64) -> Totals {
+        for _ in 0..steps {
+            self.step();
+        }
+        self.rest();
+        for site in &mut self.sites {
+            site.end(&mut self.judge);
+        }
+        self.judge.check();
+        let judge = &self.judge;
+        Totals {
+            received: judge.received,
+            stored: judge.stored,
+            refused: judge.refused,
+            unknown: judge.unknown,
+            ..self.totals
+        }
+    }
+
+    fn step(&mut self) {
+        let at = self.rng.usize(0..self.sites.len());
+        match self.rng.u32(0..1000) {
+            0..600 => self.sites[at].act(&mut self.rng, &mut self.judge, self.ms),
+            600..610 => self.kill(at),
+            610..640 => self.cut(at),
+            640..650 => self.sites[at].is_stopped = true,
+            650..654 => self.lose(),
+            654..700 => self.pass(1000),
+            700..704 => self.pass(KEEP_MS),
+            _ => self.pass(20),
+        }
+        self.round();
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.ms += ms;
+        let oldest = self.ms.saturating_sub(KEEP_MS);
+        if std::env::var("NOEXP").is_err() { self.log.borrow_mut().expire(oldest); }
+    }
+
+    /// Each node has a turn, with a random part of what is on its way.
+    fn round(&mut self) {
+        for site in &mut self.sites {
+            if site.is_stopped {
+                site.is_stopped = self.rough && self.rng.u32(0..20) > 0;
+                continue;
+            }
+            site.disturb(&mut self.rng, self.rough, self.ms, &mut self.judge);
+            site.turn(&mut self.rng, self.rough, self.ms, &mut self.judge);
+        }
+    }
+
+    /// A node ends at once, with its clients, and another one starts.
+    fn kill(&mut self, at: usize) {
+        let site = self.sites.swap_remove(at);
+        self.totals.killed += 1;
+        self.totals.gaps += site.gaps();
+        site.vanish(&mut self.judge);
+        self.start();
+    }
+
+    /// A node loses its connection to the engine, which it finds again some time later.
+    fn cut(&mut self, at: usize) {
+        let arrives = self.rng.bool();
+        self.sites[at].cut(arrives, self.ms, &mut self.judge);
+    }
+
+    /// The engine loses its log: all nodes lose their connection.
+    fn lose(&mut self) {
+        for site in &mut self.sites {
+            site.cut(false, self.ms, &mut self.judge);
+        }
+        self.log.borrow_mut().lose();
+        self.judge.lost();
+        self.totals.epochs += 1;
+    }
+
+    /// Lets all that is on its way arrive, without a disturbance.
+    fn rest(&mut self) {
+        self.rough = false;
+        let mut quiet = 0;
+        for _ in 0..REST_ROUNDS {
+            // Nothing expires any more, so that every node can be compared with the log.
+            self.ms += REST_MS;
+            self.round();
+            let is_quiet = self.sites.iter_mut().all(|site| site.is_quiet());
+            quiet = if is_quiet { quiet + 1 } else { 0 };
+            if quiet > 3 {
+                self.totals.gaps += self.sites.iter().map(Site::gaps).sum::<u64>();
+                return;
+            }
+        }
+        panic!("no rest: {:?}", self.sites.iter_mut().map(|it| it.busy()).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,269 @@
+//! One node: its cores, its end of the log, and its clients.
+
+use super::KEEP_MS;
+use super::client::Client;
+use super::judge::Judge;
+use crate::cores::Cores;
+use crate::machine::{SWEEP_MS, UNIX_S, common, config};
+use fastrand::Rng;
+use polycast::cluster::sim::{SimEngine, SimLog};
+use polycast::cluster::{Arrival, ClusterNode, NodeSetup, NodeTime};
+use polycast::config::{Cluster, Config};
+use polycast::mem::FreeList;
+use polycast::runtime::ClusterPhase;
+use polycast::session::Ending;
+use polycast::shard::Common;
+use polycast::stats::Counters;
+use polycast::time::Now;
+use std::cell::RefCell;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The maximum number of concurrent clients of a node.
+const CLIENTS: usize = 6;
+
+/// See the module's documentation.
+pub(super) struct Site {
+    node: ClusterNode,
+    engine: SimEngine,
+    common: Common,
+    counters: Arc<Counters>,
+    cores: Cores,
+    free: Vec<FreeList>,
+    clients: Vec<Client>,
+    next_sweep_ms: u64,
+    /// Whether its process stands still.
+    pub(super) is_stopped: bool,
+}
+
+fn in_cluster() -> Config {
+    let cluster = Cluster {
+        engine: vec!["nats://a:1".to_owned()],
+        keep_s: KEEP_MS / 1000,
+        hold_ms: 2000,
+        append_ms: 500,
+        ..Cluster::default()
+    };
+    Config { cluster: Some(Box::new(cluster)), ..config("client_events = true\n") }
+}
+
+impl Site {
+    /// Starts a node with this id.
+    pub(super) fn start(id: u64, log: &Rc<RefCell<SimLog>>, rng: &mut Rng, ms: u64) -> Site {
+        let cores = rng.u16(1..=3);
+        let common = common(in_cluster(), cores, rng.u64(..), rng.usize(1..20));
+        let counters = Arc::new(Counters::default());
+        let (hasher, env) = (common.hasher.clone(), common.env.clone());
+        let setup = NodeSetup { id, hasher, cores, counters: counters.clone() };
+        let cluster = env.config.cluster.as_deref().expect("a cluster");
+        Site {
+            node: ClusterNode::new(setup, cluster, ms),
+            engine: SimEngine::new(log),
+            cores: Cores::of(&common, rng.usize(1..40)),
+            common,
+            counters,
+            free: (0..cores).map(|_| FreeList::new(CLIENTS as u32)).collect(),
+            clients: Vec::new(),
+            next_sweep_ms: ms,
+            is_stopped: false,
+        }
+    }
+
+    /// The number of gaps that the node has noticed.
+    pub(super) fn gaps(&self) -> u64 {
+        self.counters.cluster_gaps.get()
+    }
+
+    /// A client comes, does something, or leaves.
+    pub(super) fn act(&mut self, rng: &mut Rng, judge: &mut Judge, ms: u64) {
+        let now = now(ms);
+        if self.clients.is_empty() || self.clients.len() < CLIENTS && rng.u32(0..4) == 0 {
+            let core = rng.usize(0..self.cores.len());
+            let Some(index) = self.free[core].take() else { return };
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            let slot = self.cores[core].shard.open(index, peer, now);
+            let mut client = Client::new(core, slot, rng);
+            let hello = client.begins();
+            self.clients.push(client);
+            return self.send(self.clients.len() - 1, &hello, now);
+        }
+        let at = rng.usize(0..self.clients.len());
+        if rng.u32(0..30) == 0 {
+            let (core, slot) = self.clients[at].place;
+            self.cores[core].shard.lost(slot);
+            return self.gone(at, judge, now);
+        }
+        let bytes = self.clients[at].acts(rng, judge, now.unix_s);
+        self.send(at, &bytes, now);
+    }
+
+    /// A client sends, as soon as its core reads from it.
+    fn send(&mut self, at: usize, bytes: &[u8], now: Now) {
+        let client = &mut self.clients[at];
+        client.unread.extend_from_slice(bytes);
+        let (core, slot) = client.place;
+        let shard = &mut self.cores[core].shard;
+        if !client.unread.is_empty() && shard.wants(slot).is_some_and(|wants| wants.read) {
+            shard.receive(slot, &mut std::mem::take(&mut client.unread), now);
+        }
+    }
+
+    /// Removes a client whose connection has ended.
+    fn gone(&mut self, at: usize, judge: &mut Judge, now: Now) {
+        let mut client = self.clients.swap_remove(at);
+        let (core, slot) = client.place;
+        client.leaves(judge);
+        self.cores[core].shard.close(slot);
+        self.cores[core].shard.run_closing_effects(now);
+        self.free[core].give(slot.index);
+    }
+
+    /// What happens between the node and the engine.
+    pub(super) fn disturb(&mut self, rng: &mut Rng, rough: bool, ms: u64, judge: &mut Judge) {
+        if !self.engine.is_up {
+            if !rough || rng.u32(0..10) == 0 {
+                self.engine.attach();
+            }
+            return;
+        }
+        let most = if rough { rng.usize(0..4) } else { 50 };
+        for _ in 0..most {
+            match rng.u32(0..40) {
+                0 if rough => self.engine.refuse(rng.bool(), ms),
+                1 if rough => self.engine.store(false, ms),
+                _ => self.engine.store(true, ms),
+            }
+            judge.observe(&self.engine.log.borrow());
+        }
+        let most = if rough { rng.usize(0..4) } else { 50 };
+        for _ in 0..most {
+            self.engine.deliver(if rough && rng.u32(0..20) == 0 { 2 } else { 1 });
+        }
+        // A delivery was lost, which the connection notices.
+        if rough && rng.u32(0..60) == 0 {
+            self.engine.attach();
+        }
+    }
+
+    /// Loses the connection to the engine; what was on its way arrives nevertheless, or does not.
+    pub(super) fn cut(&mut self, arrives: bool, ms: u64, judge: &mut Judge) {
+        if self.engine.is_up {
+            self.engine.detach(arrives, ms);
+            judge.observe(&self.engine.log.borrow());
+        }
+    }
+
+    /// One turn of the node's thread and of its cores.
+    pub(super) fn turn(&mut self, rng: &mut Rng, rough: bool, ms: u64, judge: &mut Judge) {
+        let now = now(ms);
+        let luck = |rng: &mut Rng| match rough {
+            true if rng.bool() => 0,
+            true => rng.usize(0..8),
+            false => usize::MAX,
+        };
+        let time = NodeTime { ms, unix_ms: UNIX_S * 1000 + ms };
+        for at in 0..self.cores.len() {
+            for _ in 0..luck(rng) {
+                let Some(proposal) = self.cores[at].shard.next_proposal() else { break };
+                self.node.propose(proposal, &self.common.env, time);
+            }
+        }
+        self.node.turn(&mut self.engine, &self.common.env, time);
+        for _ in 0..luck(rng) {
+            let Some((core, arrival)) = self.node.next_arrival() else { break };
+            self.arrive(usize::from(core), arrival, now);
+        }
+        let sweeps = ms >= self.next_sweep_ms;
+        if sweeps {
+            self.next_sweep_ms = ms + SWEEP_MS;
+        }
+        let cores = self.cores.len();
+        for at in 0..cores {
+            for from in 0..cores {
+                for _ in 0..luck(rng) {
+                    if !self.cores[at].receive_answer(from, now) {
+                        break;
+                    }
+                }
+                for _ in 0..luck(rng) {
+                    let core = &mut self.cores[at];
+                    if !core.shard.takes_requests() || !core.receive_request(from, now) {
+                        break;
+                    }
+                }
+            }
+            if sweeps {
+                self.cores[at].shard.sweep(now);
+            }
+            self.cores.send_mail(at);
+            self.cores[at].shard.next_turn(now);
+            while self.cores[at].shard.next_channel_event(now).is_some() {}
+        }
+        self.read(judge, now);
+    }
+
+    /// Gives a core what has come from the log.
+    fn arrive(&mut self, core: usize, arrival: Arrival, now: Now) {
+        let shard = &mut self.cores[core].shard;
+        match arrival {
+            Arrival::Apply { app, channel, mut event } => {
+                shard.apply(app, &channel, &mut event, now);
+            }
+            Arrival::Settled { ack, failed } => shard.settle(ack, failed, now),
+            Arrival::Gap => shard.close_subscribers(),
+        }
+    }
+
+    /// The clients read what was sent to them.
+    fn read(&mut self, judge: &mut Judge, now: Now) {
+        for core in self.cores.iter_mut() {
+            while core.shard.next_listed().is_some() {}
+        }
+        for at in (0..self.clients.len()).rev() {
+            let client = &mut self.clients[at];
+            let (core, slot) = client.place;
+            let core = &mut self.cores[core];
+            let received = core.read(slot, &mut client.reader, now);
+            let is_closed = client.reads(received, judge);
+            match core.shard.wants(slot) {
+                Some(wants) if wants.ending == Ending::Open && !is_closed => self.send(at, &[], now),
+                _ => self.gone(at, judge, now),
+            }
+        }
+    }
+
+    /// Whether nothing is on its way.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let cores = self.cores.iter_mut();
+        let mut idle = cores.map(|core| {
+            core.has_no_mail() && core.shard.mail().is_empty() && !core.shard.has_proposals()
+        });
+        let joined = self.common.env.runtime.cluster.phase() == ClusterPhase::Joined;
+        let unread = self.clients.iter().any(|client| !client.unread.is_empty());
+        idle.all(|it| it) && !unread && joined && self.node.is_idle() && !self.engine.has_work()
+    }
+
+    /// A description of what is on its way.
+    pub(super) fn busy(&mut self) -> String {
+        let (node, engine) = (self.node.is_idle(), self.engine.has_work());
+        let phase = self.common.env.runtime.cluster.phase();
+        format!("node idle {node}, engine has work {engine}, {phase:?}")
+    }
+
+    /// The node's process ends at once.
+    pub(super) fn vanish(mut self, judge: &mut Judge) {
+        self.clients.iter_mut().for_each(|client| client.leaves(judge));
+    }
+
+    /// The simulation ends: every subscriber must have heard the log to its end.
+    pub(super) fn end(&mut self, judge: &mut Judge) {
+        let position = self.counters.cluster_position.get();
+        assert_eq!(position, self.engine.log.borrow().last, "the node has read the log to its end");
+        self.clients.iter_mut().for_each(|client| client.stays(judge));
+    }
+}
+
+fn now(ms: u64) -> Now {
+    Now { ms, unix_s: UNIX_S + ms / 1000 }
+}
