@@ -18,8 +18,7 @@ mod node;
 pub mod nodes;
 pub mod queue;
 mod repeats;
-#[cfg(test)]
-mod sim;
+pub mod sim;
 pub mod subject;
 
 pub use engine::{Append, Engine, EngineEvent, LogInfo, Refusal};

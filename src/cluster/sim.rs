@@ -8,13 +8,15 @@ use std::rc::Rc;
 
 /// The log of the simulated engine.
 #[derive(Default)]
-pub(super) struct SimLog {
-    pub(super) epoch: u64,
-    pub(super) last: u64,
+pub struct SimLog {
+    /// The life of the log.
+    pub epoch: u64,
+    /// The sequence number of the last entry that was stored.
+    pub last: u64,
     /// The entries with their sequence numbers and when they were stored.
-    pub(super) entries: Vec<(u64, u64, Vec<u8>)>,
+    pub entries: Vec<(u64, u64, Vec<u8>)>,
     /// Whatever was stored, since the log began.
-    pub(super) history: Vec<(u64, u64, Vec<u8>)>,
+    pub history: Vec<(u64, u64, Vec<u8>)>,
     /// The subject of each stored entry, and how long it is kept, by its sequence number.
     subjects: HashMap<u64, (String, Option<u64>)>,
     ids: HashMap<String, u64>,
@@ -52,13 +54,13 @@ impl SimLog {
     }
 
     /// Loses everything, as an engine does that keeps its log in memory and is restarted.
-    pub(super) fn lose(&mut self) {
+    pub fn lose(&mut self) {
         *self = SimLog { epoch: self.epoch + 1, ..SimLog::default() };
     }
 
     /// Forgets the entries that were stored before `ms`, besides those that are kept until another
     /// replaces them.
-    pub(super) fn expire(&mut self, ms: u64) {
+    pub fn expire(&mut self, ms: u64) {
         let SimLog { entries, subjects, .. } = self;
         let stays =
             |sequence: &u64| subjects.get(sequence).is_some_and(|(_, ttl_s)| ttl_s.is_none());
@@ -67,17 +69,20 @@ impl SimLog {
 }
 
 /// One node's connection to the log.
-pub(super) struct SimEngine {
-    pub(super) log: Rc<RefCell<SimLog>>,
+pub struct SimEngine {
+    /// The log.
+    pub log: Rc<RefCell<SimLog>>,
     events: Vec<EngineEvent>,
-    pub(super) is_up: bool,
+    /// Whether the node is connected.
+    pub is_up: bool,
     /// The position behind which entries are delivered.
     after: Option<u64>,
     on_the_way: VecDeque<Append>,
 }
 
 impl SimEngine {
-    pub(super) fn new(log: &Rc<RefCell<SimLog>>) -> SimEngine {
+    /// A connection that has not begun.
+    pub fn new(log: &Rc<RefCell<SimLog>>) -> SimEngine {
         SimEngine {
             log: log.clone(),
             events: Vec::new(),
@@ -88,14 +93,14 @@ impl SimEngine {
     }
 
     /// The connection begins, or is looked at again after a delivery was lost.
-    pub(super) fn attach(&mut self) {
+    pub fn attach(&mut self) {
         (self.is_up, self.after) = (true, None);
         let log = self.log.borrow();
         self.events.push(EngineEvent::Up(LogInfo { epoch: log.epoch, last: log.last }));
     }
 
     /// The connection ends. What was on its way arrives nevertheless, or does not.
-    pub(super) fn detach(&mut self, arrives: bool, now_ms: u64) {
+    pub fn detach(&mut self, arrives: bool, now_ms: u64) {
         (self.is_up, self.after) = (false, None);
         for append in self.on_the_way.drain(..) {
             if arrives {
@@ -106,7 +111,7 @@ impl SimEngine {
     }
 
     /// Stores the oldest entry that is on its way, and answers unless the answer is lost.
-    pub(super) fn store(&mut self, is_answered: bool, now_ms: u64) {
+    pub fn store(&mut self, is_answered: bool, now_ms: u64) {
         let Some(append) = self.on_the_way.pop_front() else { return };
         let number = append.number;
         let event = match self.log.borrow_mut().store(&append, now_ms) {
@@ -119,7 +124,7 @@ impl SimEngine {
     }
 
     /// Refuses that entry, unless it is stored already.
-    pub(super) fn refuse(&mut self, again: bool, now_ms: u64) {
+    pub fn refuse(&mut self, again: bool, now_ms: u64) {
         let Some(append) = self.on_the_way.front() else { return };
         if self.log.borrow().ids.contains_key(&append.id) {
             return self.store(true, now_ms);
@@ -131,7 +136,7 @@ impl SimEngine {
     }
 
     /// Delivers the next entry this many times.
-    pub(super) fn deliver(&mut self, times: usize) {
+    pub fn deliver(&mut self, times: usize) {
         let Some(after) = self.after else { return };
         let log = self.log.borrow();
         match log.entries.iter().find(|(sequence, ..)| *sequence > after) {
@@ -150,7 +155,8 @@ impl SimEngine {
         }
     }
 
-    pub(super) fn has_work(&self) -> bool {
+    /// Whether something is on its way to or from the log.
+    pub fn has_work(&self) -> bool {
         let last = self.log.borrow().entries.last().map_or(0, |(sequence, ..)| *sequence);
         !self.on_the_way.is_empty() || !self.events.is_empty() || self.after != Some(last)
     }

@@ -99,8 +99,12 @@ impl Cores {
         mail_bound: usize,
         capacity: usize,
     ) -> Cores {
-        let common = common(config, cores, seed, mail_bound);
-        let list = (0..cores).map(|number| Core::new(number, &common)).collect();
+        Cores::of(&common(config, cores, seed, mail_bound), capacity)
+    }
+
+    /// The cores of a process that share this.
+    pub(crate) fn of(common: &Common, capacity: usize) -> Cores {
+        let list = (0..common.cores).map(|number| Core::new(number, common)).collect();
         Cores { list, capacity }
     }
 

@@ -14,6 +14,7 @@ mod client;
 mod history;
 mod hostile;
 mod links;
+mod nodes;
 mod positions;
 
 use crate::cores::Cores;
@@ -41,7 +42,6 @@ const REST_MS: u64 = 100_000;
 
 #[test]
 fn simulation_delivers_every_event_exactly_once() {
-    let number = |name| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let steps = number("SIM_STEPS").unwrap_or(STEPS);
     let one = number("SIM_SEED");
     let seeds = match one {
@@ -70,6 +70,11 @@ fn simulation_delivers_every_event_exactly_once() {
         assert!(totals.recovered_of_view > 0, "no missed event was published through a view");
         assert!(totals.refused > 0, "no publish through a view was refused");
     }
+}
+
+/// The number in a variable of the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 /// What has happened in all runs.

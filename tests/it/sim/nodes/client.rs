@@ -1,13 +1,16 @@
 //! A client of the simulation: it subscribes and publishes, and notes what it gets.
 
 use super::judge::{Heard, Judge, Outcome};
-use crate::peer::{ClientReader, Received, handshake, signed, text};
+use crate::peer::{ClientReader, Received, auth, handshake, signed, text};
 use fastrand::Rng;
 use polycast::mem::Slot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// The channels.
-pub(super) const CHANNELS: [&str; 3] = ["one", "two", "three"];
+/// The channels. The last one has members.
+const CHANNELS: [&str; 4] = ["one", "two", "three", MEMBERS];
+const MEMBERS: &str = "presence-four";
+/// The number of users.
+const USERS: u32 = 4;
 const EVENTS: &str = "/apps/1/events";
 
 /// See the module's documentation.
@@ -19,6 +22,11 @@ pub(super) struct Client {
     pub(super) unread: Vec<u8>,
     /// Whether it publishes by HTTP and does not subscribe.
     publishes: bool,
+    socket_id: String,
+    /// The user that it is in the channel with members.
+    user: String,
+    /// The members of that channel as it knows them, while it is one.
+    members: Option<BTreeSet<String>>,
     /// The publishes that are not answered, the oldest first.
     asked: VecDeque<u64>,
     /// The channels whose subscriptions are not confirmed.
@@ -36,6 +44,9 @@ impl Client {
             reader: ClientReader::default(),
             unread: Vec::new(),
             publishes: rng.u32(0..3) == 0,
+            socket_id: String::new(),
+            user: format!("u{}", rng.u32(0..USERS)),
+            members: None,
             asked: VecDeque::new(),
             joining: BTreeSet::new(),
             leaving: VecDeque::new(),
@@ -60,18 +71,22 @@ impl Client {
             let body = format!(r#"{{"name":"e","channel":"{channel}","data":"{number}"}}"#);
             return signed("POST", EVENTS, body.as_bytes(), unix_s);
         }
-        if self.joining.contains(channel) || self.leaving.contains(&channel) {
+        if self.socket_id.is_empty()
+            || self.joining.contains(channel)
+            || self.leaving.contains(&channel)
+        {
             return Vec::new();
         }
         let data = format!(r#""data":{{"channel":"{channel}"}}"#);
         match self.heard.remove(channel) {
             None => {
                 self.joining.insert(channel);
-                text(&format!(r#"{{"event":"pusher:subscribe",{data}}}"#))
+                self.subscribe(channel)
             }
             Some(heard) if rng.u32(0..4) == 0 => {
                 // What comes from now on is not counted.
                 judge.hears(channel, heard, false);
+                self.members.take_if(|_| channel == MEMBERS);
                 self.leaving.push_back(channel);
                 let end = text(&format!(r#"{{"event":"pusher:unsubscribe",{data}}}"#));
                 // The answer to the ping comes behind all that was sent before.
@@ -82,6 +97,16 @@ impl Client {
                 Vec::new()
             }
         }
+    }
+
+    fn subscribe(&self, channel: &str) -> Vec<u8> {
+        let mut data = serde_json::json!({ "channel": channel });
+        if channel == MEMBERS {
+            let user = serde_json::json!({ "user_id": self.user }).to_string();
+            data["auth"] = auth(&self.socket_id, channel, Some(&user)).into();
+            data["channel_data"] = user.into();
+        }
+        text(&serde_json::json!({ "event": "pusher:subscribe", "data": data }).to_string())
     }
 
     /// Notes what it has received. Returns whether the server has closed the connection.
@@ -117,6 +142,25 @@ impl Client {
             ("pusher_internal:subscription_succeeded", Some(channel)) => {
                 assert!(self.joining.remove(channel), "{text}");
                 self.heard.insert(channel, judge.begins());
+                if channel == MEMBERS {
+                    let ids = data(&message)["presence"]["ids"].clone();
+                    let members: BTreeSet<String> = serde_json::from_value(ids).expect("ids");
+                    assert!(members.contains(&self.user), "{text}");
+                    self.members = Some(members);
+                }
+            }
+            ("pusher:subscription_error", Some(channel)) => {
+                assert!(self.joining.remove(channel), "{text}");
+            }
+            ("pusher_internal:member_added", Some(_)) => {
+                let Some(members) = &mut self.members else { return self.is_leaving(text) };
+                let id = data(&message)["user_id"].as_str().expect("a user").to_owned();
+                assert!(members.insert(id), "present already: {text} {members:?}");
+            }
+            ("pusher_internal:member_removed", Some(_)) => {
+                let Some(members) = &mut self.members else { return self.is_leaving(text) };
+                let id = data(&message)["user_id"].as_str().expect("a user").to_owned();
+                assert!(members.remove(&id), "not present: {text} {members:?}");
             }
             ("e", Some(channel)) => {
                 let number = message["data"].as_str().and_then(|it| it.parse().ok());
@@ -129,9 +173,19 @@ impl Client {
             ("pusher:pong", _) => {
                 self.leaving.pop_front().expect("it has left a channel");
             }
-            ("pusher:connection_established" | "pusher:error", _) => {}
+            ("pusher:connection_established", _) => {
+                let id = data(&message)["socket_id"].as_str().expect("an id").to_owned();
+                self.socket_id = id;
+            }
+            ("pusher:error", _) => {}
             other => panic!("{other:?}: {text}"),
         }
+    }
+
+    /// Asserts that it has left the channel with members, and that more may come until the answer
+    /// to its ping.
+    fn is_leaving(&self, text: &str) {
+        assert!(self.leaving.contains(&MEMBERS), "{text}");
     }
 
     /// Its connection has ended.
@@ -144,8 +198,18 @@ impl Client {
     /// The simulation has ended, and everything was delivered.
     pub(super) fn stays(&mut self, judge: &mut Judge) {
         assert!(self.asked.is_empty(), "a publish is not answered: {:?}", self.asked);
+        assert!(self.joining.is_empty(), "subscriptions are not answered: {:?}", self.joining);
+        if let Some(members) = self.members.take() {
+            judge.is_member(&self.user, members);
+        }
         for (channel, heard) in std::mem::take(&mut self.heard) {
             judge.hears(channel, heard, true);
         }
     }
+}
+
+/// The data of a message, which is JSON in a text.
+fn data(message: &serde_json::Value) -> serde_json::Value {
+    let text = message["data"].as_str().expect("a text");
+    serde_json::from_str(text).expect("JSON")
 }

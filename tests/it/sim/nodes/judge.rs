@@ -37,6 +37,9 @@ pub(super) struct Judge {
     seen: HashSet<(u64, u64)>,
     last: u64,
     heard: Vec<(&'static str, Heard, bool)>,
+    /// The users who are members at the end, and the members as each of them knows them.
+    members: BTreeSet<String>,
+    known: Vec<BTreeSet<String>>,
     pub(super) received: u64,
     pub(super) stored: u64,
     pub(super) refused: u64,
@@ -64,13 +67,19 @@ impl Judge {
         self.heard.push((channel, heard, is_open));
     }
 
+    /// A user is a member at the end of the simulation, and knows these members.
+    pub(super) fn is_member(&mut self, user: &str, known: BTreeSet<String>) {
+        self.members.insert(user.to_owned());
+        self.known.push(known);
+    }
+
     /// Reads the entries that were stored since the last call.
     pub(super) fn observe(&mut self, log: &SimLog) {
         if self.logs.is_empty() {
             self.logs.push(BTreeMap::new());
         }
         let events = self.logs.last_mut().expect("one is there");
-        for (sequence, _, body) in &log.entries {
+        for (sequence, _, body) in &log.history {
             if *sequence <= self.last {
                 continue;
             }
@@ -132,6 +141,9 @@ impl Judge {
                 Outcome::Unknown => self.unknown += 1,
             }
         }
+        for known in &self.known {
+            assert_eq!(*known, self.members, "the members at the end");
+        }
         for (channel, heard, is_open) in &self.heard {
             self.received += heard.numbers.len() as u64;
             self.check_subscriber(channel, heard, *is_open);
@@ -156,7 +168,11 @@ impl Judge {
                 Some(first) => log.iter().position(|it| it == first).expect("it is in the log"),
                 None => log.len(),
             };
-            assert_eq!(log.get(begin..begin + own), Some(part), "{channel} of epoch {epoch}: {log:?} of {heard:?}");
+            assert_eq!(
+                log.get(begin..begin + own),
+                Some(part),
+                "{channel} of epoch {epoch}: {log:?} of {heard:?}"
+            );
             if epoch > heard.epoch && own > 0 {
                 assert_eq!(begin, 0, "the new log's beginning is missing: {part:?} of {log:?}");
             }

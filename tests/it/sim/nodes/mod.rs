@@ -168,7 +168,9 @@ impl World {
     fn pass(&mut self, ms: u64) {
         self.ms += ms;
         let oldest = self.ms.saturating_sub(KEEP_MS);
-        if std::env::var("NOEXP").is_err() { self.log.borrow_mut().expire(oldest); }
+        if std::env::var("NOEXP").is_err() {
+            self.log.borrow_mut().expire(oldest);
+        }
     }
 
     /// Each node has a turn, with a random part of what is on its way.

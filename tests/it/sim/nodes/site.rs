@@ -227,7 +227,9 @@ impl Site {
             let received = core.read(slot, &mut client.reader, now);
             let is_closed = client.reads(received, judge);
             match core.shard.wants(slot) {
-                Some(wants) if wants.ending == Ending::Open && !is_closed => self.send(at, &[], now),
+                Some(wants) if wants.ending == Ending::Open && !is_closed => {
+                    self.send(at, &[], now)
+                }
                 _ => self.gone(at, judge, now),
             }
         }
