@@ -9,8 +9,10 @@ use super::repeats::AppliedNumbers;
 use super::subject;
 use crate::config::Cluster;
 use crate::crypto::sha256;
-use crate::dialect::{Env, Event, EventPayload, Proposal, broadcastt, pusher};
-use crate::hub::{Ack, CacheEntry, Excluded, Hasher, Retention, SharedFrame, Unpublished};
+use crate::dialect::{Env, Event, EventPayload, Member, Proposal, broadcastt, pusher};
+use crate::hub::{
+    Ack, CacheEntry, Excluded, Hasher, Retention, SharedFrame, StateAuthor, Unpublished,
+};
 use crate::mem::Frozen;
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
@@ -38,6 +40,55 @@ pub enum Arrival {
     },
     /// Events that subscribers should have got may be missing from the log.
     Gap,
+    /// A user is on a node, or no longer there. This core is the home of the channel.
+    Member {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The node.
+        author: StateAuthor,
+        /// The user's id.
+        user: Arc<str>,
+        /// The user; `None` if it is no longer there.
+        member: Option<Box<Member>>,
+    },
+    /// A node has so many subscribers in a channel. This core is the home of the channel.
+    Count {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The node.
+        author: StateAuthor,
+        /// The number, which may be 0.
+        count: u32,
+    },
+    /// A state of this node was not taken into the log. This core is the home of the channel.
+    Unstated {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The user; `None` for the number of subscribers.
+        user: Option<Arc<str>>,
+        /// Why it is not in the log.
+        why: Unpublished,
+    },
+    /// A node has ended: all that it has stated is void. `is_ours` means that this node has written
+    /// so, and reports what changes.
+    NodeGone(StateAuthor),
+    /// Everything that is true on this node is to be stated again, because the node has another id,
+    /// or the log is another one.
+    Restate,
+    /// What nodes have stated before counts as not confirmed, because everything is stated or read
+    /// again from here on.
+    RefreshBegin,
+    /// What was not confirmed since [`Arrival::RefreshBegin`] is void.
+    RefreshEnd {
+        /// Whether this node reports what changes.
+        is_ours: bool,
+    },
 }
 
 /// What a node is made from.

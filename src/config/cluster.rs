@@ -77,6 +77,13 @@ section! {
         /// How long the members of a node that was drained stay, so that clients that reconnect to
         /// another node have never left; at least dead_ms.
         pub drain_linger_ms: u64 = 10_000, milliseconds(1000..=HOUR_MS);
+        /// How long a channel has no subscriber on a node before the other nodes learn of it, so
+        /// that a page that is loaded again changes nothing.
+        pub linger_ms: u64 = 3000, milliseconds(0..=60_000);
+        /// The time between two statements of a node of how many subscribers a channel has there,
+        /// for applications that report or read these numbers. The first and the last subscriber
+        /// are stated always.
+        pub count_every_ms: u64 = 1000, milliseconds(100..=60_000);
     }
     and {
         /// The certificate authorities of `ca_file`.

@@ -142,6 +142,8 @@ pub enum JoinOutcome {
     ChannelFull,
     /// The channel has no subscriber, and the application has its maximum number of channels.
     NoRoom,
+    /// The log of the cluster has not taken the member in time. The client may try again.
+    NotStored,
 }
 
 /// The effects that were requested and have not run yet, the oldest first, each with the slot of

@@ -70,7 +70,10 @@ impl Dialect for Connection {
             DialectEvent::Joined { outcome: JoinOutcome::NoRoom, .. } => {
                 context.close(Closing::new(close::TRY_AGAIN, "the server has too many channels"));
             }
-            DialectEvent::Joined { outcome: JoinOutcome::ChannelFull, .. } => {
+            DialectEvent::Joined {
+                outcome: JoinOutcome::ChannelFull | JoinOutcome::NotStored,
+                ..
+            } => {
                 context.close(Closing::new(close::TRY_AGAIN, "the channel is full"));
             }
             DialectEvent::Joined { outcome: JoinOutcome::Joined(Some(reply)), .. } => {

@@ -68,6 +68,10 @@ impl EventMask {
     pub const COUNTS: EventMask = EventMask(8);
     /// [`ChannelEventKind::ClientEvent`].
     pub const CLIENT_EVENTS: EventMask = EventMask(16);
+    /// No event: reads need the number of subscriptions of all nodes of a cluster.
+    pub const READS: EventMask = EventMask(32);
+    /// The kinds for which all nodes of a cluster must know the number of subscriptions.
+    pub(super) const TOTALS: EventMask = EventMask(8 | 32);
 
     /// Whether the sets have a kind in common.
     pub fn has(self, others: EventMask) -> bool {

@@ -9,10 +9,12 @@
 
 use super::event::Event;
 use super::forms::StreamPosition;
-use super::home::{ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Users};
+use super::home::ChannelInfo;
+use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::name::{ChannelName, ConnId};
 use super::replay::HistoryPage;
 use super::rooms::Claim;
+use super::roster::Users;
 use super::usage::ChannelUsage;
 use crate::mem::Slot;
 use std::collections::VecDeque;

@@ -19,11 +19,15 @@ mod frames;
 mod history;
 mod home;
 mod invariants;
+mod join;
 mod kept;
 mod mail;
 mod members;
 mod name;
+mod node_states;
+mod nodes;
 mod occupancy;
+mod own_states;
 mod picture;
 mod propose;
 mod relay;
@@ -31,6 +35,7 @@ mod replay;
 mod reports;
 mod resume;
 mod rooms;
+mod roster;
 mod sequencer;
 mod slab;
 mod subscriptions;
@@ -45,19 +50,21 @@ pub use event::{
 pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};
 pub use history::HistoryUsage;
-pub use home::{
-    ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest, Member, MemberChange, Users,
-};
+pub use home::ChannelInfo;
+pub use join::{JoinRefusal, JoinReply, JoinRequest};
 pub use kept::Losses;
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
+pub use nodes::StateAuthor;
+pub use own_states::{StateProposal, StateTimes, Statement};
 pub use propose::Proposal;
 pub use relay::{
     HubRelay, KeptChannel, KeptHistory, OrderedEvent, RelayDeparture, RelayRole, RelayedEvent,
 };
 pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeReply, ResumeRequest};
 pub use rooms::Claim;
+pub use roster::{ChannelFull, Member, MemberChange, Users};
 pub use subscriptions::{Join, Joined};
 pub use usage::ChannelUsage;
 
@@ -68,6 +75,7 @@ use hashbrown::HashTable;
 use kept::KeptStore;
 use members::Members;
 use name::home_among;
+use own_states::OwnStates;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
@@ -101,6 +109,8 @@ pub struct Hub<M> {
     proposals: Option<VecDeque<Proposal<M>>>,
     /// What is exchanged with another process while one replaces the other.
     relay: Option<Box<HubRelay<M>>>,
+    /// What this node states in the log of its cluster; `None` without a cluster.
+    own_states: Option<Box<OwnStates<M>>>,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -124,6 +134,7 @@ impl<M: HubMessage> Hub<M> {
             bounds: Box::default(),
             proposals: None,
             relay: None,
+            own_states: None,
         }
     }
 

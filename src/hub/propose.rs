@@ -7,6 +7,7 @@
 
 use super::event::Event;
 use super::mail::{Ack, OutgoingMail};
+use super::own_states::{OwnStates, StateTimes};
 use super::{Hub, HubMessage};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,9 +26,10 @@ pub struct Proposal<M> {
 }
 
 impl<M: HubMessage> Hub<M> {
-    /// Proposes events from now on instead of ordering them.
-    pub fn follow_log(&mut self) {
+    /// Proposes events from now on instead of ordering them, and states what is true here.
+    pub fn follow_log(&mut self, times: StateTimes) {
         self.proposals.get_or_insert_default();
+        self.own_states.get_or_insert_with(|| Box::new(OwnStates::new(times)));
     }
 
     /// Adds a proposal, if events are proposed.

@@ -26,7 +26,8 @@ impl<M: HubMessage> Hub<M> {
         let before = |app: usize| before.get(app).copied().unwrap_or_default();
         let wanted = self.channel_events.wanted.iter().enumerate();
         let added: Vec<EventMask> = wanted.map(|(app, mask)| mask.without(before(app))).collect();
-        if added.iter().any(|mask| mask.has(EventMask::OCCUPANCY | EventMask::COUNTS)) {
+        let is_alone = self.own_states.is_none();
+        if is_alone && added.iter().any(|it| it.has(EventMask::OCCUPANCY | EventMask::COUNTS)) {
             self.catch_up(&added);
         }
     }
@@ -90,8 +91,11 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Reports occupancy and count of a channel whose subscribers may have changed, if this core is
-    /// its home.
+    /// its home. In a cluster they are reported when the log has them.
     pub(super) fn look(&mut self, at: u32) {
+        if self.own_states.is_some() {
+            return self.list_count(at);
+        }
         let Some(channel) = &self.channels[at as usize] else { return };
         let wanted = self.channel_events.wanted(&channel.name);
         if wanted == EventMask::NONE || self.home_of(channel.name.hash()) != self.core {
@@ -123,8 +127,12 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// Reports that a channel of this home is occupied, unless it was before.
+    /// Reports that a channel of this home is occupied, unless it was before. In a cluster that is
+    /// reported when the log has it.
     pub(super) fn note_occupied(&mut self, at: u32) {
+        if self.own_states.is_some() {
+            return;
+        }
         self.note(at, EventMask::OCCUPANCY, |reported| {
             let first = !std::mem::replace(&mut reported.occupied, true);
             first.then_some(ChannelEventKind::Occupied)
@@ -156,7 +164,7 @@ impl<M: HubMessage> Hub<M> {
         });
     }
 
-    fn note(
+    pub(super) fn note(
         &mut self,
         at: u32,
         kind: EventMask,

@@ -4,38 +4,70 @@
 use super::encodings::Encodings;
 use super::event::{Event, EventPayload, PictureChange, Retention};
 use super::history::History;
-use super::home::{ChannelFull, ChannelInfo, JoinRefusal, JoinReply, JoinRequest};
+use super::home::ChannelInfo;
+use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::kept::Losses;
 use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::replay::HistoryPage;
 use super::rooms::Claim;
+use super::roster::ChannelFull;
 use super::{Hub, HubMessage};
 use std::sync::Arc;
 
 impl<M: HubMessage> Hub<M> {
-    /// Carries out the request of a joining connection. This core is the channel's home.
+    /// Carries out the request of a joining connection. This core is the channel's home. Returns
+    /// `None` if the answer, which repeats the number of the request, comes when the log of the
+    /// cluster has the member.
     pub(super) fn grant(
+        &mut self,
+        (conn, request_id): (ConnId, u32),
+        at: u32,
+        mut request: JoinRequest<M>,
+        now_ms: u64,
+        mail: &mut OutgoingMail<M>,
+    ) -> Result<Option<JoinReply>, ChannelFull> {
+        let has_member = request.member.is_some();
+        if has_member && self.own_states.is_some() {
+            match self.enter_by_log((conn, request_id), at, request)? {
+                Some(granted) => request = granted,
+                None => return Ok(None),
+            }
+        }
+        let Some(channel) = &mut self.channels[at as usize] else { return Err(ChannelFull) };
+        let home = channel.home.get_or_insert_default();
+        let mut joined = None;
+        if let Some(member) = request.member.take()
+            && home.enter(conn, &member, member.max)?
+        {
+            let event = Event { except: Some(conn.into()), ..member.added.into() };
+            joined = Some((member.id, event));
+        }
+        let reply = self.reply(conn, at, request, has_member, now_ms);
+        if let Some((user, event)) = joined {
+            self.note_member_added(at, &user);
+            self.announce(at, event, mail);
+        }
+        if matches!(reply.cached, Some(None)) {
+            self.note_cache_miss(at);
+        }
+        Ok(Some(reply))
+    }
+
+    /// The answer to the request of a joining connection, which is a member or not.
+    pub(super) fn reply(
         &mut self,
         conn: ConnId,
         at: u32,
         request: JoinRequest<M>,
+        is_member: bool,
         now_ms: u64,
-        mail: &mut OutgoingMail<M>,
-    ) -> Result<JoinReply, ChannelFull> {
-        let Some(channel) = &mut self.channels[at as usize] else { return Err(ChannelFull) };
-        let home = channel.home.get_or_insert_default();
+    ) -> JoinReply {
         let mut reply = JoinReply::default();
-        let mut change = None;
-        let mut joined = None;
-        if let Some(member) = request.member {
-            if home.enter(conn, &member)? {
-                joined = Some(member.id.clone());
-                change = Some(Event { except: Some(conn.into()), ..member.added.clone().into() });
-            }
-            reply.users = Some(Arc::new(home.users()));
-        } else if home.user_count() > 0 {
+        let Some(channel) = &mut self.channels[at as usize] else { return reply };
+        let home = channel.home.get_or_insert_default();
+        if is_member || home.user_count() > 0 {
             reply.users = Some(Arc::new(home.users()));
         }
         if request.cached {
@@ -56,20 +88,11 @@ impl<M: HubMessage> Hub<M> {
         reply.resumed = request.resume.and_then(|request| self.resume(at, request, now_ms));
         self.note_maker(at, conn);
         self.note_occupied(at);
-        if let Some(user) = joined {
-            self.note_member_added(at, &user);
-        }
-        if matches!(reply.cached, Some(None)) {
-            self.note_cache_miss(at);
-        }
-        if let Some(event) = change {
-            self.announce(at, event, mail);
-        }
-        Ok(reply)
+        reply
     }
 
     /// Orders an event that the hub itself made, for subscribers on all cores.
-    fn announce(&mut self, at: u32, event: Event<M>, mail: &mut OutgoingMail<M>) {
+    pub(super) fn announce(&mut self, at: u32, event: Event<M>, mail: &mut OutgoingMail<M>) {
         self.fan_out(at, &event, mail);
         if let Some(channel) = &self.channels[at as usize]
             && !channel.subscribers.is_empty()
@@ -80,6 +103,9 @@ impl<M: HubMessage> Hub<M> {
 
     /// Removes a member's connection. This core is the channel's home.
     pub(super) fn exit(&mut self, conn: ConnId, at: u32, mail: &mut OutgoingMail<M>) {
+        if self.own_states.is_some() {
+            return self.exit_by_log(conn, at);
+        }
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let removed = channel.home.as_mut().and_then(|home| home.exit(conn));
         if let Some((user, change)) = removed {
@@ -231,6 +257,7 @@ impl<M: HubMessage> Hub<M> {
         // Encoded pictures have been added for subscribers since the last call.
         self.make_room();
         self.sweep_counts(now_ms);
+        self.sweep_states(now_ms);
         self.pack();
     }
 
@@ -257,8 +284,11 @@ impl<M: HubMessage> Hub<M> {
             }
             Up::Join { request_id, slot, name, request, claim } => {
                 let conn = ConnId { core: from, slot };
-                let reply = self.admit(conn, &name, request, claim, now_ms, mail);
-                mail.down(from, Down::JoinReply { request_id, slot, name, reply });
+                let claimed = (request, claim);
+                let reply = self.admit((conn, request_id), &name, claimed, now_ms, mail);
+                if let Some(reply) = reply.transpose() {
+                    mail.down(from, Down::JoinReply { request_id, slot, name, reply });
+                }
             }
             Up::Leave { slot, name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
@@ -322,21 +352,21 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Handles the join request of a connection of another core. This core is the channel's home.
+    /// Returns `None` if the answer comes later.
     fn admit(
         &mut self,
-        conn: ConnId,
+        (conn, request_id): (ConnId, u32),
         name: &ChannelName,
-        request: JoinRequest<M>,
-        claim: Claim,
+        (request, claim): (JoinRequest<M>, Claim),
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
-    ) -> Result<JoinReply, JoinRefusal> {
+    ) -> Result<Option<JoinReply>, JoinRefusal> {
         let found = self.find(name.app(), name.text(), name.hash());
         if !self.has_room(name.app(), found, claim) {
             return Err(JoinRefusal::NoRoom);
         }
         let at = self.find_or_insert(name);
-        match self.grant(conn, at, request, now_ms, mail) {
+        match self.grant((conn, request_id), at, request, now_ms, mail) {
             Ok(reply) => {
                 self.note_interest(conn.core, name);
                 Ok(reply)
@@ -405,7 +435,8 @@ impl<M: HubMessage> Hub<M> {
                 let mut found = Vec::new();
                 for (at, channel) in self.rooms_of(*app) {
                     let name = &channel.name;
-                    if !channel.occupied || !name.text().starts_with(&**prefix) {
+                    let is_alone = self.own_states.is_none();
+                    if is_alone && !channel.occupied || !name.text().starts_with(&**prefix) {
                         continue;
                     }
                     let channel_info = self.channel_info_at(Some(at), now_ms);
@@ -447,9 +478,15 @@ impl<M: HubMessage> Hub<M> {
             return ChannelInfo::default();
         };
         let home = channel.home.as_ref();
+        let subscriptions = match &self.own_states {
+            None => channel.subscribers.len() as u64 + home.map_or(0, |it| it.remote_count()),
+            Some(_) => {
+                let nodes = home.and_then(|home| home.nodes.as_ref());
+                nodes.map_or(0, |nodes| nodes.subscriptions())
+            }
+        };
         ChannelInfo {
-            subscriptions: channel.subscribers.len() as u64
-                + home.map_or(0, |home| home.remote_count()),
+            subscriptions,
             users: home.map_or(0, |home| home.user_count() as u64),
             kept: home.and_then(|home| home.cache_info(now_ms)),
             position: home

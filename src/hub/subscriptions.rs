@@ -2,11 +2,12 @@
 //! them active, and how they end.
 
 use super::channel::HomeLink;
-use super::home::{ChannelFull, JoinReply, JoinRequest};
+use super::join::{JoinReply, JoinRequest};
 use super::mail::{OutgoingMail, Up};
 use super::members::{Start, Subscriber};
 use super::name::{ChannelName, ConnId, home_among};
 use super::rooms::Claim;
+use super::roster::ChannelFull;
 use super::{Form, Hub, HubMessage};
 use crate::mem::Slot;
 
@@ -83,23 +84,30 @@ impl<M: HubMessage> Hub<M> {
     ) -> Joined {
         let conn = ConnId { core: self.core, slot };
         let member = request.as_ref().is_some_and(|request| request.member.is_some());
-        let reply =
-            match request.map(|request| self.grant(conn, at, request, now_ms, mail)).transpose() {
-                Ok(reply) => reply,
+        let mut request_id = if self.own_states.is_some() { self.next_question() } else { 0 };
+        let reply = match request {
+            Some(request) => match self.grant((conn, request_id), at, request, now_ms, mail) {
+                Ok(reply) => Some(reply),
                 Err(ChannelFull) => {
                     self.release_if_empty(at);
                     return Joined::ChannelFull;
                 }
-            };
+            },
+            None => None,
+        };
+        let waits = matches!(reply, Some(None));
+        if !waits {
+            request_id = 0;
+        }
         if let Some(channel) = &mut self.channels[at as usize] {
-            let start = Start { request_id: 0, member, form };
+            let start = Start { request_id, member, form };
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.home_link = HomeLink::Known;
         }
         self.note_maker(at, conn);
         self.look(at);
         self.tally(at);
-        Joined::Now(reply)
+        if waits { Joined::Later } else { Joined::Now(reply.flatten()) }
     }
 
     fn join_there(

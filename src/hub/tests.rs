@@ -9,6 +9,7 @@ mod channel_events;
 mod cores;
 mod history;
 mod kept;
+mod nodes;
 #[cfg(feature = "zenith")]
 mod pictures;
 mod resume;

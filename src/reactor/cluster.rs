@@ -107,11 +107,7 @@ impl<D: Driver> Reactor<D> {
                 return;
             }
             match link.arrivals.pop() {
-                Some(Arrival::Apply { app, channel, mut event }) => {
-                    self.shard.apply(app, &channel, &mut event, now);
-                }
-                Some(Arrival::Settled { ack, failed }) => self.shard.settle(ack, failed, now),
-                Some(Arrival::Gap) => self.shard.close_subscribers(),
+                Some(arrival) => self.shard.arrive(arrival, now),
                 None => return,
             }
         }

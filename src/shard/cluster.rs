@@ -2,10 +2,12 @@
 //! back from the log.
 
 use super::Shard;
+use crate::cluster::Arrival;
 use crate::dialect::{Event, Proposal, Why};
 use crate::hub::{Ack, Answer, ChannelInfo, Unpublished};
 use crate::session::SessionEvent;
 use crate::time::Now;
+use crate::work;
 use std::sync::Arc;
 
 impl Shard {
@@ -27,6 +29,38 @@ impl Shard {
     /// Whether proposals wait.
     pub fn has_proposals(&self) -> bool {
         self.hub.proposal_count() > 0
+    }
+
+    /// Lets something that has come from the log take effect.
+    pub fn arrive(&mut self, arrival: Arrival, now: Now) {
+        self.work.add(work::STEP);
+        let Shard { hub, mail, .. } = self;
+        match arrival {
+            Arrival::Apply { app, channel, mut event } => {
+                return self.apply(app, &channel, &mut event, now);
+            }
+            Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
+            Arrival::Gap => return self.close_subscribers(),
+            Arrival::Member { app, channel, author, user, member } => {
+                let change = (&user, member.as_deref());
+                hub.apply_member((app, &channel), author, change, now.ms, mail);
+            }
+            Arrival::Count { app, channel, author, count } => {
+                hub.apply_count((app, &channel), author, count);
+            }
+            Arrival::Unstated { app, channel, user, why } => {
+                hub.state_failed(app, &channel, user.as_ref(), why, mail);
+            }
+            Arrival::NodeGone(author) => hub.remove_node(author, mail),
+            Arrival::Restate => hub.restate(),
+            Arrival::RefreshBegin => hub.begin_refresh(),
+            Arrival::RefreshEnd { is_ours } => hub.end_refresh(is_ours, mail),
+        }
+        // Those who were there before learn of a new member before it learns of them.
+        self.deliver_local(now);
+        while let Some(reply) = self.hub.next_reply() {
+            self.answer(reply, now);
+        }
     }
 
     /// Lets an event of the log take effect. This core is the home of the channel.

@@ -106,6 +106,7 @@ impl Shard {
         self.counters.subscriptions.sub(1);
         match why {
             JoinRefusal::ChannelFull => JoinOutcome::ChannelFull,
+            JoinRefusal::NotStored => JoinOutcome::NotStored,
             JoinRefusal::NoRoom => {
                 self.counters.refused_channels.add(1);
                 JoinOutcome::NoRoom

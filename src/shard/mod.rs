@@ -27,9 +27,10 @@ mod warnings;
 pub use relay::{RelayArrival, RelayEnd};
 
 use crate::codec::json::Scratch;
+use crate::config::Cluster;
 use crate::dialect::{CoreState, EffectList, Env};
 use crate::dialect::{Hub, OutgoingMail};
-use crate::hub::{ChannelEvent, ConnId, Form, Hasher};
+use crate::hub::{ChannelEvent, ConnId, Form, Hasher, StateTimes};
 use crate::mem::{Handle, Segment, Slot, Table};
 use crate::session::{Context, Ending, MaskKeys, Session};
 use crate::stats::Counters;
@@ -118,8 +119,9 @@ impl Shard {
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
         hub.watch(common.env.watched.clone(), common.env.runtime.version);
         hub.bound_channels(common.env.apps.channel_bounds());
-        if common.env.config.cluster.is_some() {
-            hub.follow_log();
+        if let Some(cluster) = &common.env.config.cluster {
+            let Cluster { linger_ms, count_every_ms, .. } = **cluster;
+            hub.follow_log(StateTimes { linger_ms, count_every_ms });
         }
         Shard {
             core,

@@ -91,6 +91,7 @@ impl Shard {
     pub fn drain(&mut self) {
         let end = self.sessions.end();
         self.drain.get_or_insert_with(|| Drain::new(end));
+        self.hub.leave_log();
     }
 
     fn drain_slice(&mut self, now: Now) {

@@ -76,6 +76,7 @@ impl World {
                     assert_eq!(before, None, "{} has two outcomes", ack.ticket);
                 }
                 Arrival::Gap => self.gaps += 1,
+                other => panic!("{other:?}"),
             }
         }
     }

@@ -65,6 +65,7 @@ pub static DATA: VendorData = VendorData {
         large: (AUTH, 400),
         too_many: (LIMIT, 403),
         limit: (LIMIT, 403),
+        unavailable: (LIMIT, 503),
     },
     signing: SigningRules { lower_names: false, lenient: false, always_md5: true },
     quirks: Quirks {

@@ -163,6 +163,8 @@ pub struct Refusals {
     pub too_many: (&'static str, u16),
     /// A limit on subscriptions, members or channels is reached.
     pub limit: (&'static str, u16),
+    /// The servers cannot do it now; the client may try again.
+    pub unavailable: (&'static str, u16),
 }
 
 /// Protocol details in which a vendor differs from others.

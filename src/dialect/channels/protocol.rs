@@ -259,6 +259,10 @@ impl<V: Vendor> Connection<V> {
                 self.absent(name);
                 self.refuse(context, name, SubscribeRefusal::ChannelFull(max));
             }
+            JoinOutcome::NotStored => {
+                self.absent(name);
+                self.refuse(context, name, SubscribeRefusal::NotStored);
+            }
         }
     }
 

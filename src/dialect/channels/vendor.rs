@@ -198,6 +198,8 @@ pub enum SubscribeRefusal<'r> {
     /// The application has reached its limit of this many channels, and the channel would be a new
     /// one.
     NoRoom(usize),
+    /// The cluster has not taken the member in time.
+    NotStored,
 }
 
 impl SubscribeRefusal<'_> {
@@ -210,6 +212,7 @@ impl SubscribeRefusal<'_> {
             SubscribeRefusal::Member(_) => refusals.member,
             SubscribeRefusal::Large(_) => refusals.large,
             SubscribeRefusal::TooMany(_) => refusals.too_many,
+            SubscribeRefusal::NotStored => refusals.unavailable,
             SubscribeRefusal::NotInCluster
             | SubscribeRefusal::SubscriptionLimit(_)
             | SubscribeRefusal::ChannelFull(_)
@@ -227,6 +230,9 @@ impl SubscribeRefusal<'_> {
             SubscribeRefusal::Signature => format!("Invalid signature for {name}").into(),
             SubscribeRefusal::NotInCluster => {
                 "Presence channels are not available in a cluster yet".into()
+            }
+            SubscribeRefusal::NotStored => {
+                "The servers cannot agree on the members now, please try again".into()
             }
             SubscribeRefusal::TooMany(max) => {
                 format!("A connection may begin {max} subscriptions in a second").into()

@@ -75,6 +75,7 @@ pub static DATA: VendorData = VendorData {
         large: (LIMIT, 4301),
         too_many: (LIMIT, 4301),
         limit: (LIMIT, 4100),
+        unavailable: (LIMIT, 4100),
     },
     signing: signature::LENIENT,
     quirks: Quirks {

@@ -221,8 +221,10 @@ impl Client {
             JoinOutcome::SubscriptionLimit | JoinOutcome::NoRoom => {
                 return self.refused(context, channel, &Value::text(codes::LIMITED));
             }
-            // The join request has no member, so the home cannot answer this.
-            JoinOutcome::ChannelFull => return context.close(closings::INTERNAL),
+            // The join request has no member, so the home cannot answer one of these.
+            JoinOutcome::ChannelFull | JoinOutcome::NotStored => {
+                return context.close(closings::INTERNAL);
+            }
         };
         if topic.strict && reply.picture.is_none() {
             context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });

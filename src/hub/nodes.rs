@@ -1,0 +1,160 @@
+//! What the entries of the log of a cluster change in the channels of this home: who is present,
+//! and how many subscribers there are.
+//!
+//! Every node applies the same entries in the same order, so that they make the same changes. Only
+//! the node whose entry has made a change reports it to webhooks.
+
+use super::mail::OutgoingMail;
+use super::node_states::{NodeStates, RemovedStates, RosterChange};
+use super::roster::Member;
+use super::{ChannelEventKind, EventMask, Hub, HubMessage};
+use std::sync::Arc;
+
+/// The node that has stated something, or that has made a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateAuthor {
+    /// The node's id.
+    pub node: u64,
+    /// Whether it is this node.
+    pub is_ours: bool,
+}
+
+impl<M: HubMessage> Hub<M> {
+    /// Lets take effect that a user is on a node or, without `member`, that it is no longer there.
+    /// This core is the channel's home. Further events may be in [`Hub::next_local`], and answers
+    /// in [`Hub::next_reply`].
+    pub fn apply_member(
+        &mut self,
+        (app, name): (u32, &str),
+        author: StateAuthor,
+        (user, member): (&Arc<str>, Option<&Member<M>>),
+        now_ms: u64,
+        mail: &mut OutgoingMail<M>,
+    ) {
+        let found = self.find(app, name, self.hasher.hash(app, name));
+        let at = match found {
+            Some(at) => at,
+            None if member.is_some() => self.insert(self.hasher.name(app, name)),
+            None => return,
+        };
+        let Some(channel) = &mut self.channels[at as usize] else { return };
+        let nodes = channel.home.get_or_insert_default().nodes.get_or_insert_default();
+        let change = match member {
+            Some(member) => nodes.add(author.node, member),
+            None => nodes.remove(author.node, user),
+        };
+        let is_full = matches!(change, RosterChange::Full);
+        match change {
+            RosterChange::Added(change) => {
+                if author.is_ours {
+                    self.note_member_added(at, user);
+                }
+                self.announce(at, change.into(), mail);
+            }
+            RosterChange::Removed(change) => {
+                if author.is_ours {
+                    self.note_member_removed(at, user);
+                }
+                self.announce(at, change.into(), mail);
+            }
+            RosterChange::Nothing | RosterChange::Full => {}
+        }
+        if author.is_ours {
+            self.note_member_logged(at, user, (member.is_some(), is_full), now_ms, mail);
+        }
+        self.release_if_empty(at);
+    }
+
+    /// Lets take effect how many subscribers a node has. This core is the channel's home.
+    pub fn apply_count(&mut self, (app, name): (u32, &str), author: StateAuthor, count: u32) {
+        let found = self.find(app, name, self.hasher.hash(app, name));
+        let at = match found {
+            Some(at) => at,
+            None if count > 0 => self.insert(self.hasher.name(app, name)),
+            None => return,
+        };
+        let Hub { channels, own_states, .. } = self;
+        let Some(channel) = &mut channels[at as usize] else { return };
+        let nodes = channel.home.get_or_insert_default().nodes.get_or_insert_default();
+        let before = nodes.subscriptions();
+        nodes.set_count(author.node, count);
+        let own = &mut nodes.own_count;
+        if let Some(own_states) = own_states
+            && author.is_ours
+        {
+            own_states.note_settled(&mut own.is_proposed);
+            (own.logged, own.is_unsure) = (count, false);
+        }
+        if author.is_ours {
+            self.report_total(at, before);
+            self.list_count(at);
+        }
+        self.release_if_empty(at);
+    }
+
+    /// Reports that the number of subscribers of all nodes has changed, which was `before`.
+    fn report_total(&mut self, at: u32, before: u64) {
+        let channel = self.channels[at as usize].as_ref();
+        let home = channel.and_then(|channel| channel.home.as_ref());
+        let Some(nodes) = home.and_then(|home| home.nodes.as_ref()) else { return };
+        let total = nodes.subscriptions();
+        if total == before {
+            return;
+        }
+        match (before, total) {
+            (0, _) => self.note(at, EventMask::OCCUPANCY, |_| Some(ChannelEventKind::Occupied)),
+            (_, 0) => self.note(at, EventMask::OCCUPANCY, |_| Some(ChannelEventKind::Vacated)),
+            _ => {}
+        }
+        self.note(at, EventMask::COUNTS, |_| Some(ChannelEventKind::Count(total)));
+    }
+
+    /// Removes all states of a node, which has ended. `author` says whether this node reports what
+    /// changes.
+    pub fn remove_node(&mut self, author: StateAuthor, mail: &mut OutgoingMail<M>) {
+        self.remove_states(author.is_ours, mail, |nodes| {
+            nodes.has_node(author.node).then(|| nodes.remove_node(author.node))
+        });
+    }
+
+    /// Marks all states as not confirmed, because everything is stated again from now on.
+    pub fn begin_refresh(&mut self) {
+        for channel in self.channels.iter_mut().flatten() {
+            if let Some(nodes) = channel.home.as_mut().and_then(|home| home.nodes.as_mut()) {
+                nodes.begin_refresh();
+            }
+        }
+    }
+
+    /// Removes the states that were not confirmed since [`Hub::begin_refresh`]. `is_ours` says
+    /// whether this node reports what changes.
+    pub fn end_refresh(&mut self, is_ours: bool, mail: &mut OutgoingMail<M>) {
+        self.remove_states(is_ours, mail, |nodes| nodes.end_refresh());
+    }
+
+    fn remove_states(
+        &mut self,
+        is_ours: bool,
+        mail: &mut OutgoingMail<M>,
+        mut remove: impl FnMut(&mut NodeStates<M>) -> Option<RemovedStates<M>>,
+    ) {
+        let mut changed = Vec::new();
+        for (at, channel) in (0..).zip(self.channels.iter_mut()) {
+            let home = channel.as_mut().and_then(|channel| channel.home.as_mut());
+            let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { continue };
+            changed.extend(remove(nodes).map(|removed| (at, removed)));
+        }
+        for (at, removed) in changed {
+            for (user, change) in removed.members {
+                if is_ours {
+                    self.note_member_removed(at, &user);
+                }
+                self.announce(at, change.into(), mail);
+            }
+            if is_ours {
+                self.report_total(at, removed.before);
+            }
+            self.release_if_empty(at);
+        }
+    }
+}
