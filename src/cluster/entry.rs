@@ -19,7 +19,7 @@
 
 mod node;
 
-pub use node::{NodePart, NodeState};
+pub use node::{NodePart, NodePhase};
 
 /// The format that this release writes and reads.
 pub const FORMAT: u8 = 1;
@@ -224,7 +224,7 @@ pub fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
 }
 
 fn read_node(mut rest: &[u8]) -> Option<NodePart<'_>> {
-    let state = NodeState::of(take_byte(&mut rest)?)?;
+    let state = NodePhase::of(take_byte(&mut rest)?)?;
     let node = take_u64(&mut rest)?;
     let renewal = take_number(&mut rest)?;
     let formats = (take_byte(&mut rest)?, take_byte(&mut rest)?);

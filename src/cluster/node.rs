@@ -214,7 +214,7 @@ impl ClusterNode {
 
     /// Lets other threads know of the nodes.
     fn show_nodes(&self, env: &Env, now_ms: u64) {
-        let (status, nodes) = (&env.runtime.cluster, self.nodes.statuses(now_ms));
+        let (status, nodes) = (&env.runtime.cluster, self.nodes.statuses());
         self.setup.counters.cluster_nodes.set(nodes.len() as u64);
         status.set_leader(self.nodes.is_leader(now_ms));
         status.set_nodes(nodes);

@@ -18,7 +18,7 @@ mod timing;
 pub use timing::NodeTiming;
 
 use super::engine::{Append, Refusal};
-use super::entry::{self, NodePart, NodeState};
+use super::entry::{self, NodePart, NodePhase};
 use super::follower::Attached;
 use super::subject;
 use crate::runtime::NodeStatus;
@@ -172,16 +172,16 @@ impl Nodes {
         self.table.living().map(|(_, node)| node.formats.1).fold(highest, u8::min).max(lowest)
     }
 
-    /// The nodes that are not dead, with the age of their last entries, for pages.
-    pub fn statuses(&self, now_ms: u64) -> Vec<NodeStatus> {
+    /// The nodes that are not dead, for pages.
+    pub fn statuses(&self) -> Vec<NodeStatus> {
         let status = |(id, node): (u64, &table::KnownNode)| NodeStatus {
             id,
             is_own: id == self.own.id(),
-            state: node.state.map_or("", NodeState::word),
+            state: node.state.map_or("", NodePhase::word),
             release: node.release.clone(),
             has_same_apps: node.apps == self.facts.apps,
             connections: node.connections,
-            age_ms: now_ms.saturating_sub(node.read_ms),
+            read_ms: node.read_ms,
         };
         self.table.living().map(status).collect()
     }
@@ -279,7 +279,7 @@ impl Nodes {
         }
         if let Some(state) = self.own.stored(number, sequence) {
             self.counters.cluster_node_renewals.add(1);
-            self.has_left |= state == NodeState::Leaving;
+            self.has_left |= state == NodePhase::Leaving;
         }
         true
     }
@@ -319,7 +319,7 @@ impl Nodes {
         let is_own = *node == self.own.id();
         let was = self.table.get(*node).and_then(|it| it.state);
         let change = self.table.note(part, sequence, now_ms);
-        if is_own && *state != NodeState::Dead {
+        if is_own && *state != NodePhase::Dead {
             self.own.read(part.renewal, sequence, now_ms);
             self.on_own(change);
         }
@@ -341,7 +341,7 @@ impl Nodes {
     }
 
     fn on_own(&mut self, change: TableChange) {
-        let is_up = self.table.get(self.own.id()).is_some_and(|it| it.state == Some(NodeState::Up));
+        let is_up = self.table.get(self.own.id()).is_some_and(|it| it.state == Some(NodePhase::Up));
         self.has_served |= is_up;
         if change == TableChange::Appeared && !is_up {
             // Others know this node now, so it can serve.
@@ -358,10 +358,10 @@ impl Nodes {
         }
     }
 
-    fn on_death(&mut self, node: u64, was: Option<NodeState>, is_ours: bool) {
+    fn on_death(&mut self, node: u64, was: Option<NodePhase>, is_ours: bool) {
         let id = format!("{node:016x}");
         match was {
-            Some(NodeState::Leaving) => tracing::info!(id, "cluster: a node has left"),
+            Some(NodePhase::Leaving) => tracing::info!(id, "cluster: a node has left"),
             None => tracing::info!(id, "cluster: what a node has left in the log is removed"),
             Some(_) => tracing::warn!(id, is_ours, "cluster: a node is dead"),
         }
@@ -393,7 +393,7 @@ impl Nodes {
     }
 
     fn append(&mut self, node: u64, number: u64, expected: u64, part: &NodePart<'_>) {
-        let is_dead = part.state == NodeState::Dead;
+        let is_dead = part.state == NodePhase::Dead;
         let process = self.setup.process;
         self.effects.push_back(NodeEffect::Append(Append {
             number,

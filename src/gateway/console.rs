@@ -1,9 +1,11 @@
-//! The console page: static files of this folder, and `settings`, the data that the page needs from
-//! the server.
+//! The console page: static files of this folder, and the data that the page needs from the server:
+//! `settings`, and the `nodes` of its cluster.
 //!
 //! The page is an ordinary client. It signs its own requests: in the demo with the demo's public
 //! secret, elsewhere with a secret that its user types in. So the console grants no access that an
 //! application's own API does not.
+
+mod nodes;
 
 use super::{Page, Visit, access};
 use crate::codec::json::push_string;
@@ -23,16 +25,17 @@ pub(super) fn answer(request: &Request<'_>, visit: &Visit<'_>) -> Option<Page> {
         return Some(page(content_type, text.as_bytes().into()));
     }
     let is_page = matches!(name, "" | "console");
-    if !is_page && name != "settings" {
+    if !is_page && !matches!(name, "settings" | "nodes") {
         return None;
     }
     if !is_open && !access::presents(request, token) {
         let words = "this page needs the token of the console: /?token=...\n";
         return Some(Page { fields: CHALLENGE, ..Page::text(401, words) });
     }
-    Some(match is_page {
-        true => page("text/html; charset=utf-8", PAGE.as_bytes().into()),
-        false => page("application/json", settings(config).into()),
+    Some(match name {
+        "settings" => page("application/json", settings(config).into()),
+        "nodes" => page("application/json", nodes::nodes(visit.cluster, visit.now_ms).into()),
+        _ => page("text/html; charset=utf-8", PAGE.as_bytes().into()),
     })
 }
 
@@ -45,6 +48,7 @@ fn page(content_type: &'static str, body: std::borrow::Cow<'static, [u8]>) -> Pa
 fn settings(config: &Config) -> Vec<u8> {
     let mut out = format!(r#"{{"demo":{},"version":"#, config.is_demo).into_bytes();
     push_string(&mut out, env!("CARGO_PKG_VERSION"));
+    out.extend_from_slice(format!(r#","cluster":{}"#, config.cluster.is_some()).as_bytes());
     out.extend_from_slice(br#","prefix":"#);
     push_string(&mut out, &config.pusher.path_prefix);
     out.extend_from_slice(br#","zenith":"#);
@@ -91,11 +95,12 @@ fn zenith_path(config: &Config) -> Option<&str> {
 
 const PAGE: &str = include_str!("console/page.html");
 /// The static files: name, media type, text.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("page.css", "text/css; charset=utf-8", include_str!("console/page.css")),
     ("page.js", JAVASCRIPT, include_str!("console/page.js")),
     ("details.js", JAVASCRIPT, include_str!("console/details.js")),
     ("client.js", JAVASCRIPT, include_str!("console/client.js")),
+    ("nodes.js", JAVASCRIPT, include_str!("console/nodes.js")),
     ("sign.js", JAVASCRIPT, include_str!("console/sign.js")),
     ("zenith.js", JAVASCRIPT, include_str!("console/zenith.js")),
     ("formats.js", JAVASCRIPT, include_str!("console/formats.js")),
@@ -132,6 +137,7 @@ mod tests {
             format!(r#"[{{"id":"1","key":"app-key","name":"demo","secret":"{secret}"}}]}}"#)
         };
         assert!(text(&config).starts_with(r#"{"demo":true,"version":"#));
+        assert!(text(&config).contains(r#","cluster":false,"prefix":"#));
         assert!(text(&config).ends_with(&app("app-secret")), "{}", text(&config));
         config.is_demo = false;
         config.apps[0].secret = Secret::new("hush");

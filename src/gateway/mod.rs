@@ -82,6 +82,7 @@ const ALLOW: &[(&str, &str)] = &[("Allow", "GET, HEAD")];
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::runtime::ClusterStatus;
     use crate::tls::IssuedCertificates;
     use std::sync::Arc;
 
@@ -101,6 +102,7 @@ mod tests {
             connections: &|_| 0,
             dropped_hooks: &|_| 0,
             issued: &IssuedCertificates::default(),
+            cluster: &ClusterStatus::default(),
             leaving,
             now_ms: 100_000,
         };

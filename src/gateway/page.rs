@@ -1,6 +1,7 @@
 //! The pages of endpoints without a dialect: what they are made from, and what they are.
 
 use crate::config::Config;
+use crate::runtime::ClusterStatus;
 use crate::stats::Counters;
 use crate::tls::IssuedCertificates;
 use std::borrow::Cow;
@@ -27,6 +28,8 @@ pub struct Visit<'a> {
     pub dropped_hooks: &'a dyn Fn(usize) -> u64,
     /// The certificates that are ordered by ACME.
     pub issued: &'a IssuedCertificates,
+    /// What the process knows of its cluster.
+    pub cluster: &'a ClusterStatus,
     /// Whether the server is about to drain, or drains already.
     pub leaving: bool,
     /// The time in milliseconds, on the monotonic clock that all threads share.

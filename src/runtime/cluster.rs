@@ -32,8 +32,8 @@ pub struct NodeStatus {
     pub has_same_apps: bool,
     /// The number of its open connections.
     pub connections: u64,
-    /// How long ago its last renewal was read, in milliseconds.
-    pub age_ms: u64,
+    /// When its last renewal was read, in milliseconds.
+    pub read_ms: u64,
 }
 
 /// What this process knows of its cluster, for all threads.

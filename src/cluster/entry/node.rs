@@ -2,7 +2,7 @@
 
 /// The state of a node, as its entry has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum NodeState {
+pub enum NodePhase {
     /// It has read the log and does not serve yet.
     Joining,
     /// It serves.
@@ -13,27 +13,27 @@ pub enum NodeState {
     Dead,
 }
 
-const STATES: [NodeState; 4] =
-    [NodeState::Joining, NodeState::Up, NodeState::Leaving, NodeState::Dead];
+const STATES: [NodePhase; 4] =
+    [NodePhase::Joining, NodePhase::Up, NodePhase::Leaving, NodePhase::Dead];
 
-impl NodeState {
+impl NodePhase {
     /// The byte of the state.
     pub(super) fn byte(self) -> u8 {
         self as u8
     }
 
     /// The state of a byte; `None` of a byte that this release does not know.
-    pub(super) fn of(byte: u8) -> Option<NodeState> {
+    pub(super) fn of(byte: u8) -> Option<NodePhase> {
         STATES.get(usize::from(byte)).copied()
     }
 
     /// The word for logs and pages.
     pub fn word(self) -> &'static str {
         match self {
-            NodeState::Joining => "joining",
-            NodeState::Up => "up",
-            NodeState::Leaving => "leaving",
-            NodeState::Dead => "dead",
+            NodePhase::Joining => "joining",
+            NodePhase::Up => "up",
+            NodePhase::Leaving => "leaving",
+            NodePhase::Dead => "dead",
         }
     }
 }
@@ -44,7 +44,7 @@ pub struct NodePart<'e> {
     /// The node, which need not be the one that has written the entry.
     pub node: u64,
     /// Its state.
-    pub state: NodeState,
+    pub state: NodePhase,
     /// The number of the renewal, among those of the process; 0 of a death.
     pub renewal: u64,
     /// The lowest and the highest format of entries that it reads and writes.

@@ -43,7 +43,7 @@ fn cluster_entry_of_format_1_stays_as_it_is() {
 fn node_part() -> NodePart<'static> {
     NodePart {
         node: 0xfedc_ba98_7654_3210,
-        state: NodeState::Up,
+        state: NodePhase::Up,
         renewal: 300,
         formats: (1, 2),
         apps: 0x0102_0304_0506_0708,
@@ -67,7 +67,7 @@ fn cluster_entry_of_a_node_stays_as_it_is() {
 
 #[test]
 fn cluster_entry_of_a_node_has_each_state_and_may_be_longer() {
-    for state in [NodeState::Joining, NodeState::Up, NodeState::Leaving, NodeState::Dead] {
+    for state in [NodePhase::Joining, NodePhase::Up, NodePhase::Leaving, NodePhase::Dead] {
         let part = NodePart { state, ..node_part() };
         let written = write_node((1, 1), &part);
         assert_eq!(read(&written).expect("an entry").nodes, [part]);

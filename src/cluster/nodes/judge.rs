@@ -1,7 +1,7 @@
 //! What a node does by its clock: renewals, and the deaths of others.
 
 use super::{Nodes, Refresh};
-use crate::cluster::entry::{NodePart, NodeState};
+use crate::cluster::entry::{NodePart, NodePhase};
 
 impl Nodes {
     /// Does what is due. `has_read` says whether the log was read to the end that it had when this
@@ -39,12 +39,12 @@ impl Nodes {
     }
 
     /// The state that the next renewal has.
-    fn own_state(&self) -> NodeState {
+    fn own_state(&self) -> NodePhase {
         let is_known = || self.table.living().any(|(id, _)| id == self.own.id());
         match () {
-            () if self.is_leaving => NodeState::Leaving,
-            () if self.has_served || is_known() => NodeState::Up,
-            () => NodeState::Joining,
+            () if self.is_leaving => NodePhase::Leaving,
+            () if self.has_served || is_known() => NodePhase::Up,
+            () => NodePhase::Joining,
         }
     }
 
@@ -80,7 +80,7 @@ impl Nodes {
         let own = self.table.living().find(|(id, _)| *id == self.own.id());
         let first = own.map_or(u64::MAX, |(_, node)| node.first);
         let before = self.table.living().filter(|(id, node)| {
-            let is_joining = node.state == Some(NodeState::Joining);
+            let is_joining = node.state == Some(NodePhase::Joining);
             *id != self.own.id() && (!is_joining || node.first < first)
         });
         before.map(|(_, node)| node.formats.1).min()
@@ -118,7 +118,7 @@ impl Nodes {
         node.attempt = Some((number, now_ms + 2 * self.setup.timing.renew_ms));
         let part = NodePart {
             node: id,
-            state: NodeState::Dead,
+            state: NodePhase::Dead,
             renewal: 0,
             formats: self.setup.formats,
             apps: 0,

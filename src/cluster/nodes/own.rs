@@ -5,7 +5,7 @@
 //! come is asked for by sending the same renewal again; the engine stores it once.
 
 use super::timing::NodeTiming;
-use crate::cluster::entry::NodeState;
+use crate::cluster::entry::NodePhase;
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct OwnNode {
 pub(super) struct Renewal {
     /// Its number among the entries about nodes.
     pub(super) number: u64,
-    pub(super) state: NodeState,
+    pub(super) state: NodePhase,
     /// The sequence number that it expects.
     pub(super) expected: u64,
     begun_ms: u64,
@@ -112,7 +112,7 @@ impl OwnNode {
     /// `numbers`.
     pub(super) fn next(
         &mut self,
-        state: NodeState,
+        state: NodePhase,
         numbers: &mut u64,
         now_ms: u64,
     ) -> Option<Renewal> {
@@ -143,7 +143,7 @@ impl OwnNode {
     }
 
     /// Notes that an entry is stored. Returns the state that it has if it is the renewal under way.
-    pub(super) fn stored(&mut self, number: u64, sequence: u64) -> Option<NodeState> {
+    pub(super) fn stored(&mut self, number: u64, sequence: u64) -> Option<NodePhase> {
         let renewal = self.under_way.take_if(|it| it.number == number)?;
         self.sequence = self.sequence.max(sequence);
         self.acked_ms = Some(renewal.begun_ms);
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::cluster::nodes::tests::TIMING;
 
-    const UP: NodeState = NodeState::Up;
+    const UP: NodePhase = NodePhase::Up;
 
     /// A node whose first renewal, number 1, was sent at 0 and has sequence number 10.
     fn stored() -> OwnNode {
@@ -207,14 +207,14 @@ mod tests {
     fn cluster_own_node_renews_its_entry_in_time() {
         let mut own = stored();
         assert_eq!((own.deadline_ms(), own.next(UP, &mut 1, 999)), (1000, None));
-        let renewal = own.next(NodeState::Leaving, &mut 1, 1000).expect("it is due");
+        let renewal = own.next(NodePhase::Leaving, &mut 1, 1000).expect("it is due");
         assert_eq!((renewal.number, renewal.expected), (2, 10));
         // No answer: the same one is sent again, with the state that it had.
         assert_eq!((own.deadline_ms(), own.next(UP, &mut 2, 1999)), (2000, None));
         let again = own.next(UP, &mut 2, 2000).expect("it is due");
-        assert_eq!((again.number, again.state), (2, NodeState::Leaving));
+        assert_eq!((again.number, again.state), (2, NodePhase::Leaving));
         assert_eq!(own.stored(1, 11), None, "another one");
-        assert_eq!(own.stored(2, 11), Some(NodeState::Leaving));
+        assert_eq!(own.stored(2, 11), Some(NodePhase::Leaving));
         // The answer came late, so the next one is due since a second after the first attempt.
         assert_eq!(own.deadline_ms(), 2000);
         own.lost();

@@ -1,7 +1,7 @@
 //! All nodes, as the log has them.
 
 use super::timing::NodeTiming;
-use crate::cluster::entry::{NodePart, NodeState};
+use crate::cluster::entry::{NodePart, NodePhase};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
@@ -21,7 +21,7 @@ pub(super) struct NodeTable {
 #[derive(Clone, Debug)]
 pub(super) struct KnownNode {
     /// The state; `None` of a node of which the log has no entry of its own, only state.
-    pub(super) state: Option<NodeState>,
+    pub(super) state: Option<NodePhase>,
     /// The sequence number of its first entry, in the order of which nodes join.
     pub(super) first: u64,
     /// The sequence number of its last entry; 0 if there is none.
@@ -43,18 +43,18 @@ pub(super) struct KnownNode {
 
 impl KnownNode {
     pub(super) fn is_dead(&self) -> bool {
-        self.state == Some(NodeState::Dead)
+        self.state == Some(NodePhase::Dead)
     }
 
     /// Whether it is one of the cluster: it has an entry and is not dead.
     fn is_living(&self) -> bool {
-        self.is_confirmed && self.state.is_some_and(|state| state != NodeState::Dead)
+        self.is_confirmed && self.state.is_some_and(|state| state != NodePhase::Dead)
     }
 
     /// When it counts as dead if nothing more is read of it, in milliseconds.
     fn dead_ms(&self, timing: &NodeTiming) -> u64 {
         let silence_ms = match self.state {
-            Some(NodeState::Leaving) => timing.linger_ms,
+            Some(NodePhase::Leaving) => timing.linger_ms,
             _ => timing.dead_ms,
         };
         self.read_ms.saturating_add(silence_ms)
@@ -67,7 +67,7 @@ pub(super) enum TableChange {
     /// The node was not known, or only by its state.
     Appeared,
     /// It has another state than before, which this was; and it is not dead.
-    Became(NodeState),
+    Became(NodePhase),
     /// It is dead now.
     Died,
     /// Only its values.
@@ -87,11 +87,11 @@ impl NodeTable {
         };
         let was = node.state;
         node.is_confirmed = true;
-        if was == Some(NodeState::Dead) {
+        if was == Some(NodePhase::Dead) {
             return TableChange::Skipped;
         }
-        if part.state == NodeState::Dead {
-            (node.state, node.sequence) = (Some(NodeState::Dead), sequence);
+        if part.state == NodePhase::Dead {
+            (node.state, node.sequence) = (Some(NodePhase::Dead), sequence);
             (node.read_ms, node.attempt) = (now_ms, None);
             return TableChange::Died;
         }
@@ -147,7 +147,7 @@ impl NodeTable {
 
     /// The lowest id of those that serve; of those that are leaving if nobody serves.
     pub(super) fn leader(&self) -> Option<u64> {
-        let mut states = [NodeState::Up, NodeState::Leaving].into_iter();
+        let mut states = [NodePhase::Up, NodePhase::Leaving].into_iter();
         states.find_map(|state| {
             self.living().find(|(_, node)| node.state == Some(state)).map(|(id, _)| id)
         })
@@ -231,7 +231,7 @@ fn unknown(now_ms: u64) -> KnownNode {
 mod tests {
     use super::*;
     use crate::cluster::nodes::tests::{TIMING, part};
-    use NodeState::{Dead, Joining, Leaving, Up};
+    use NodePhase::{Dead, Joining, Leaving, Up};
 
     #[test]
     fn cluster_table_notes_what_entries_change() {

@@ -10,7 +10,7 @@ pub(super) const TIMING: NodeTiming =
 /// The time of a step.
 const STEP_MS: u64 = 50;
 
-pub(super) fn part(node: u64, state: NodeState) -> NodePart<'static> {
+pub(super) fn part(node: u64, state: NodePhase) -> NodePart<'static> {
     let (formats, apps) = ((1, 1), 0);
     NodePart { node, state, renewal: 0, formats, apps, connections: 0, release: "1.0.0" }
 }
@@ -37,7 +37,7 @@ impl Log {
         self.last += 1;
         let entry = entry::read(&append.body).expect("an entry");
         let [part] = &entry.nodes[..] else { panic!("{entry:?}") };
-        let is_dead = part.state == NodeState::Dead;
+        let is_dead = part.state == NodePhase::Dead;
         assert_eq!(append.ttl_s, is_dead.then_some(60));
         assert_eq!(append.subject, subject::of_node("test", part.node));
         self.deaths.extend(is_dead.then_some(part.node));
@@ -80,8 +80,8 @@ impl Peer {
         self.effects.iter().filter_map(of).collect()
     }
 
-    fn living(&self, now_ms: u64) -> Vec<u64> {
-        self.nodes.statuses(now_ms).iter().map(|it| it.id).collect()
+    fn living(&self) -> Vec<u64> {
+        self.nodes.statuses().iter().map(|it| it.id).collect()
     }
 }
 
@@ -170,7 +170,7 @@ fn cluster_nodes_join_and_know_each_other() {
     let mut world = World::new(&[3, 1, 2]);
     for at in 0..3 {
         assert!(world.peers[at].nodes.has_joined() && world.peers[at].nodes.may_append(100));
-        assert_eq!(world.peers[at].living(100), [1, 2, 3]);
+        assert_eq!(world.peers[at].living(), [1, 2, 3]);
         assert_eq!(world.peers[at].nodes.is_leader(100), at == 1);
         assert_eq!(world.peers[at].nodes.format(), 1);
     }
@@ -178,9 +178,9 @@ fn cluster_nodes_join_and_know_each_other() {
     world.run(60_000);
     assert_eq!(world.log.last, stored + 3 * 60, "each renews once a second");
     assert!(world.log.deaths.is_empty());
-    let status = &world.peers[0].nodes.statuses(world.now_ms)[0];
+    let status = &world.peers[0].nodes.statuses()[0];
     assert_eq!((status.id, status.state, &*status.release), (1, "up", RELEASE));
-    assert!(status.age_ms <= 1000 && !status.is_own && status.has_same_apps);
+    assert!(world.now_ms - status.read_ms <= 1000 && !status.is_own && status.has_same_apps);
     assert_eq!(world.peers[0].counters.cluster_node_renewals.get(), 62);
 }
 
@@ -195,14 +195,14 @@ fn cluster_nodes_serve_when_the_log_was_read() {
     peer.nodes.tick(true, 1);
     let Some(NodeEffect::Append(append)) = peer.nodes.next_effect() else { panic!("none") };
     let entry = entry::read(&append.body).expect("an entry");
-    assert_eq!((entry.nodes[0].state, append.expected), (NodeState::Joining, Some(0)));
+    assert_eq!((entry.nodes[0].state, append.expected), (NodePhase::Joining, Some(0)));
     assert!(peer.nodes.stored(append.number, 10) && !peer.nodes.stored(5, 11));
     assert!(!peer.nodes.has_joined(), "others may not know it");
     assert!(peer.nodes.on_part(1, &entry.nodes[0], 10, 2) && !peer.nodes.has_joined());
     peer.nodes.tick(true, 2);
     let Some(NodeEffect::Append(append)) = peer.nodes.next_effect() else { panic!("none") };
     let entry = entry::read(&append.body).expect("an entry");
-    assert_eq!((entry.nodes[0].state, append.expected), (NodeState::Up, Some(10)));
+    assert_eq!((entry.nodes[0].state, append.expected), (NodePhase::Up, Some(10)));
     assert!(peer.nodes.on_part(1, &entry.nodes[0], 11, 3) && peer.nodes.has_joined());
 }
 
@@ -210,14 +210,14 @@ fn cluster_nodes_serve_when_the_log_was_read() {
 fn cluster_nodes_declare_a_silent_one_dead_once() {
     let mut world = World::new(&[1, 2, 3]);
     world.run(10_000);
-    let renewed_ms = world.now_ms - world.peers[1].nodes.statuses(world.now_ms)[0].age_ms;
+    let renewed_ms = world.peers[1].nodes.statuses()[0].read_ms;
     world.run_only(&[1, 2], renewed_ms + 4999 - world.now_ms);
     assert!(world.log.deaths.is_empty(), "not before dead_ms");
     world.run_only(&[1, 2], 351);
     assert_eq!(world.log.deaths, [1], "one death, of two that saw the silence");
     world.run_only(&[1, 2], 1000);
     for at in [1, 2] {
-        assert_eq!(world.peers[at].living(world.now_ms), [2, 3]);
+        assert_eq!(world.peers[at].living(), [2, 3]);
         assert_eq!(world.peers[at].counters.cluster_removed_nodes.get(), 1);
         assert_eq!(world.peers[at].nodes.is_leader(world.now_ms), at == 1);
     }
@@ -280,7 +280,7 @@ fn cluster_nodes_read_their_own_death_and_go_on_under_another_id() {
     assert!(effects.windows(2).any(|it| it == ends), "{effects:?}");
     assert_eq!(world.peers[0].counters.cluster_new_ids.get(), 1);
     for peer in &world.peers {
-        assert_eq!(peer.living(world.now_ms), [2, id]);
+        assert_eq!(peer.living(), [2, id]);
     }
     // And once more, under yet another one.
     world.run(10_000);
@@ -317,7 +317,7 @@ fn cluster_nodes_that_were_drained_stay_for_a_while() {
     world.run(STEP_MS);
     assert!(world.peers[0].nodes.may_end(), "the other one knows");
     let left_ms = world.now_ms;
-    assert_eq!(world.peers[1].nodes.statuses(left_ms)[0].state, "leaving");
+    assert_eq!(world.peers[1].nodes.statuses()[0].state, "leaving");
     assert!(world.peers[1].nodes.is_leader(left_ms) && !world.peers[0].nodes.is_leader(left_ms));
     world.run_only(&[1], 9950);
     assert!(world.log.deaths.is_empty());
@@ -335,11 +335,11 @@ fn cluster_nodes_of_which_only_state_is_left_are_removed() {
     let mut world = World::new(&[1]);
     assert!(world.peers[0].nodes.note_state(77, world.now_ms));
     assert!(world.peers[0].nodes.note_state(78, world.now_ms));
-    assert_eq!(world.peers[0].living(world.now_ms), [1], "they are not of the cluster");
+    assert_eq!(world.peers[0].living(), [1], "they are not of the cluster");
     world.run(3000);
     // Of this one an entry comes after all.
     let name = subject::of_node("test", 78);
-    let body = entry::write_node((78, 1), &part(78, NodeState::Up));
+    let body = entry::write_node((78, 1), &part(78, NodePhase::Up));
     let (number, id, ttl_s) = (1, "78".to_owned(), None);
     let (replaces, expected) = (true, Some(0));
     let append = Append { number, subject: name, id, ttl_s, replaces, expected, body };
@@ -360,11 +360,11 @@ fn cluster_nodes_that_begin_declare_those_dead_that_the_log_has() {
     world.peers = vec![Peer::new(3, (1, 1))];
     world.attach(0);
     world.run(5000);
-    assert_eq!(world.peers[0].living(world.now_ms), [1, 2, 3]);
+    assert_eq!(world.peers[0].living(), [1, 2, 3]);
     assert!(world.log.deaths.is_empty());
     world.run(400);
     assert_eq!(world.log.deaths, [1, 2]);
-    assert_eq!(world.peers[0].living(world.now_ms), [3]);
+    assert_eq!(world.peers[0].living(), [3]);
     // A death that is old when it is read is applied, too, and is not this node's.
     world.peers.push(Peer::new(4, (1, 1)));
     world.attach(1);
@@ -386,7 +386,7 @@ fn cluster_nodes_write_the_highest_format_that_all_speak() {
     world.attach(2);
     world.run(3000);
     assert!(!world.peers[2].nodes.has_joined());
-    assert_eq!(world.peers[0].living(world.now_ms), [1, 2], "it has written nothing");
+    assert_eq!(world.peers[0].living(), [1, 2], "it has written nothing");
     // The old release is gone.
     world.run_only(&[1, 2], 8000);
     assert_eq!(world.log.deaths, [1]);
@@ -397,7 +397,7 @@ fn cluster_nodes_write_the_highest_format_that_all_speak() {
     world.attach(0);
     world.run(20_000);
     assert!(!world.peers[0].nodes.has_joined());
-    assert_eq!(world.peers[1].living(world.now_ms), [2, 3]);
+    assert_eq!(world.peers[1].living(), [2, 3]);
 }
 
 /// Of two that begin at once and do not understand each other, one serves.
@@ -421,7 +421,7 @@ fn cluster_nodes_with_other_formats_that_begin_at_once() {
     world.run(20_000);
     let joined = world.peers.iter().map(|peer| peer.nodes.has_joined()).collect::<Vec<_>>();
     assert_eq!(joined, [true, false]);
-    assert_eq!(world.peers[0].living(world.now_ms), [1]);
+    assert_eq!(world.peers[0].living(), [1]);
     assert_eq!(world.peers[0].nodes.format(), 1);
 }
 
@@ -449,7 +449,7 @@ fn cluster_nodes_state_everything_again_in_another_log() {
     for at in 0..2 {
         let end = NodeEffect::RefreshEnd { is_ours: Some(at) == leader };
         assert_eq!(without_appends(&world.peers[at]).last(), Some(&end));
-        assert_eq!(world.peers[at].living(world.now_ms).len(), 2);
+        assert_eq!(world.peers[at].living().len(), 2);
     }
     assert!(leader.is_some() && world.log.deaths.is_empty());
     world.run_only(&[0, 1], 20_000);
@@ -487,10 +487,10 @@ fn cluster_nodes_read_the_log_again_after_a_gap() {
         if is_dead {
             assert_eq!(effects, [&NodeEffect::RefreshBegin, &NodeEffect::Restate, end]);
             assert_ne!(peer.nodes.id(), 1);
-            assert_eq!(peer.living(world.now_ms), [2, peer.nodes.id()]);
+            assert_eq!(peer.living(), [2, peer.nodes.id()]);
         } else {
             assert_eq!(effects, [&NodeEffect::RefreshBegin, end]);
-            assert_eq!((peer.nodes.id(), peer.living(world.now_ms).len()), (1, 3));
+            assert_eq!((peer.nodes.id(), peer.living().len()), (1, 3));
         }
         assert!(peer.nodes.may_append(world.now_ms));
     }

@@ -3,6 +3,7 @@
 
 import { Client, kindOf } from "./client.js"
 import { detailLines } from "./details.js"
+import { showNodes } from "./nodes.js"
 import { canSign } from "./sign.js"
 import { ZenithClient } from "./zenith.js"
 
@@ -430,15 +431,34 @@ $("publish-data").onkeydown = (event) => {
   }
 }
 
-// --- start ---
+// --- the server ---
 
-async function start() {
+/** Loads data of the page from the server. */
+async function load(name) {
   // The token stays in the page's URL, so that the page can be reloaded.
   const token = new URLSearchParams(location.search).get("token")
   const headers = token === null ? {} : { Authorization: `Bearer ${token}` }
-  const response = await fetch(new URL("settings", import.meta.url), { headers })
+  const response = await fetch(new URL(name, import.meta.url), { headers })
   if (!response.ok) throw new Error(`${(await response.text()).trim()} (${response.status})`)
-  settings = await response.json()
+  return response.json()
+}
+
+async function loadNodes() {
+  if (document.hidden) return
+  try {
+    const { nodes } = await load("nodes")
+    showNodes($("nodes-list"), nodes)
+    $("nodes-count").textContent = String(nodes.length)
+    $("nodes").hidden = false
+  } catch (error) {
+    fail(`Nodes: ${error.message}`)
+  }
+}
+
+// --- start ---
+
+async function start() {
+  settings = await load("settings")
   $("version").textContent = settings.version
   $("demo").hidden = !settings.demo
   for (const { id, name } of settings.apps) {
@@ -453,6 +473,10 @@ async function start() {
   showProtocol()
   $("publish-data").value = '{"hello": "world"}'
   setInterval(poll, POLL_MS)
+  if (settings.cluster) {
+    loadNodes()
+    setInterval(loadNodes, POLL_MS)
+  }
   document.onvisibilitychange = poll
   if (settings.demo) {
     connect()

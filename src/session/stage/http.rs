@@ -440,6 +440,7 @@ fn page(
         connections: &|app| env.apps.get(app as u32).connections(),
         dropped_hooks: &|app| env.apps.get(app as u32).dropped_hooks(),
         issued: &env.runtime.issued,
+        cluster: &env.runtime.cluster,
         leaving: !departure.is_replaced() && (cx.draining || departure.is_leaving())
             || !env.runtime.cluster.is_ready(),
         now_ms: cx.now.ms,

@@ -2,7 +2,7 @@
 //! known to all, and nobody is declared dead whose renewals pass.
 
 use super::*;
-use crate::cluster::entry::NodeState;
+use crate::cluster::entry::NodePhase;
 use std::collections::{BTreeSet, HashMap};
 
 /// A process, and what holds it back.
@@ -102,7 +102,7 @@ impl Lives {
         assert_eq!(ids.len(), self.running.len());
         for life in &self.running {
             let node = &life.world.node;
-            let known = node.nodes.statuses(self.now_ms).iter().map(|it| it.id).collect();
+            let known = node.nodes.statuses().iter().map(|it| it.id).collect();
             assert_eq!(ids, known, "seed {seed}");
             assert_eq!(life.world.phase(), ClusterPhase::Joined);
             assert!(node.nodes.may_append(self.now_ms), "seed {seed}");
@@ -118,14 +118,14 @@ impl Lives {
         for (_, stored_ms, body) in &self.log.borrow().history {
             let entry = entry::read(body).expect("an entry");
             for part in entry.nodes {
-                if part.state != NodeState::Dead {
+                if part.state != NodePhase::Dead {
                     assert!(!dead.contains(&part.node), "seed {seed}: it lives again");
                     last.insert(part.node, (*stored_ms, part.state));
                     continue;
                 }
                 assert!(dead.insert(part.node), "seed {seed}: two deaths of one node");
                 let (renewed_ms, state) = last[&part.node];
-                let is_leaving = state == NodeState::Leaving;
+                let is_leaving = state == NodePhase::Leaving;
                 let silence_ms = if is_leaving { 10_000 } else { 5000 };
                 assert!(renewed_ms + silence_ms <= *stored_ms, "seed {seed}: it renewed in time");
             }

@@ -4,6 +4,7 @@
 mod checker;
 mod engine;
 mod faults;
+mod lives;
 mod refusals;
 
 use crate::net::*;
