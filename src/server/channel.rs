@@ -218,6 +218,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     const LIMIT: Duration = Duration::from_secs(10);
+    const READY: UpgradeMessage = UpgradeMessage::Ready { relay: 1 };
 
     fn soon() -> Instant {
         Instant::now() + LIMIT
@@ -270,20 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn upgrade_channel_knows_that_an_earlier_release_exchanges_no_events() {
+        let read = |text: &str| serde_json::from_str::<UpgradeMessage>(text).unwrap();
+        assert_eq!(read(r#"{"kind":"ready"}"#), UpgradeMessage::Ready { relay: 0 });
+        assert_eq!(read(r#"{"kind":"ready","relay":1}"#), READY);
+        // As an earlier release reads it.
+        assert_eq!(read(r#"{"kind":"accept","relay":1}"#), UpgradeMessage::Accept);
+    }
+
+    #[test]
     fn upgrade_channel_reports_an_end_a_silence_and_other_messages() {
         let (old, new) = pair();
-        old.send(&UpgradeMessage::Ready, &[], LIMIT).unwrap();
-        assert!(new.expect(&UpgradeMessage::Ready, soon()).is_ok());
+        old.send(&READY, &[], LIMIT).unwrap();
+        assert!(new.expect(&READY, soon()).is_ok());
         let end = Instant::now() + Duration::from_millis(50);
-        let error = new.expect(&UpgradeMessage::Ready, end).unwrap_err();
+        let error = new.expect(&READY, end).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         old.send(&UpgradeMessage::Accept, &[], LIMIT).unwrap();
-        assert!(new.expect(&UpgradeMessage::Ready, soon()).is_err());
+        assert!(new.expect(&READY, soon()).is_err());
         net::send(&old.0, b"{}", SendFlags::NOSIGNAL).unwrap();
         assert!(new.receive(soon()).is_err());
         drop(old);
-        let error = new.expect(&UpgradeMessage::Ready, soon()).unwrap_err();
+        let error = new.expect(&READY, soon()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(new.send(&UpgradeMessage::Ready, &[], LIMIT).is_err());
+        assert!(new.send(&READY, &[], LIMIT).is_err());
     }
 }

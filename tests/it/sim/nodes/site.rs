@@ -7,7 +7,7 @@ use crate::cores::Cores;
 use crate::machine::{SWEEP_MS, UNIX_S, common, config};
 use fastrand::Rng;
 use polycast::cluster::sim::{SimEngine, SimLog};
-use polycast::cluster::{Arrival, ClusterNode, NodeSetup, NodeTime};
+use polycast::cluster::{ClusterNode, NodeSetup, NodeTime};
 use polycast::config::{Cluster, Config};
 use polycast::mem::FreeList;
 use polycast::runtime::ClusterPhase;
@@ -172,7 +172,7 @@ impl Site {
         self.node.turn(&mut self.engine, &self.common.env, time);
         for _ in 0..luck(rng) {
             let Some((core, arrival)) = self.node.next_arrival() else { break };
-            self.arrive(usize::from(core), arrival, now);
+            self.cores[usize::from(core)].shard.arrive(arrival, now);
         }
         let sweeps = ms >= self.next_sweep_ms;
         if sweeps {
@@ -201,18 +201,6 @@ impl Site {
             while self.cores[at].shard.next_channel_event(now).is_some() {}
         }
         self.read(judge, now);
-    }
-
-    /// Gives a core what has come from the log.
-    fn arrive(&mut self, core: usize, arrival: Arrival, now: Now) {
-        let shard = &mut self.cores[core].shard;
-        match arrival {
-            Arrival::Apply { app, channel, mut event } => {
-                shard.apply(app, &channel, &mut event, now);
-            }
-            Arrival::Settled { ack, failed } => shard.settle(ack, failed, now),
-            Arrival::Gap => shard.close_subscribers(),
-        }
     }
 
     /// The clients read what was sent to them.
