@@ -271,8 +271,7 @@ impl ClusterNode {
                 counters.cluster_epochs.add(attached.is_new.into());
                 if attached.is_gap {
                     counters.cluster_gaps.add(1);
-                    let cores = 0..self.setup.cores;
-                    self.arrivals.extend(cores.map(|core| (core, Arrival::Gap)));
+                    self.send_to_all(&Arrival::Gap);
                 }
                 self.nodes.attached(&attached, now.ms);
                 self.take_effects(engine);
@@ -336,13 +335,21 @@ impl ClusterNode {
             match effect {
                 NodeEffect::Append(append) => engine.append(append),
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
-                // No member and no count is in the log yet.
-                NodeEffect::Died { .. }
-                | NodeEffect::Restate
-                | NodeEffect::RefreshBegin
-                | NodeEffect::RefreshEnd { .. } => {}
+                NodeEffect::Died { node, is_ours } => {
+                    self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
+                }
+                NodeEffect::Restate => self.send_to_all(&Arrival::Restate),
+                NodeEffect::RefreshBegin => self.send_to_all(&Arrival::RefreshBegin),
+                NodeEffect::RefreshEnd { is_ours } => {
+                    self.send_to_all(&Arrival::RefreshEnd { is_ours });
+                }
             }
         }
+    }
+
+    fn send_to_all(&mut self, arrival: &Arrival) {
+        let cores = 0..self.setup.cores;
+        self.arrivals.extend(cores.map(|core| (core, arrival.clone())));
     }
 
     /// Notes what this node says of itself.

@@ -28,6 +28,8 @@ struct World {
     /// The outcome of each event, by its ticket.
     outcomes: BTreeMap<u32, Option<Unpublished>>,
     gaps: usize,
+    /// What all cores have got about nodes.
+    notes: Vec<(u16, String)>,
     now: NodeTime,
 }
 
@@ -45,6 +47,7 @@ impl World {
             applied: Vec::new(),
             outcomes: BTreeMap::new(),
             gaps: 0,
+            notes: Vec::new(),
             now: NodeTime { ms: 0, unix_ms: 0 },
         }
     }
@@ -76,7 +79,7 @@ impl World {
                     assert_eq!(before, None, "{} has two outcomes", ack.ticket);
                 }
                 Arrival::Gap => self.gaps += 1,
-                other => panic!("{other:?}"),
+                other => self.notes.push((core, format!("{other:?}"))),
             }
         }
     }
@@ -278,6 +281,63 @@ fn cluster_node_that_comes_back_after_entries_have_expired_has_a_gap() {
         log.borrow_mut().expire(if gaps > 0 { u64::MAX } else { 0 });
         second.rest();
         assert_eq!((second.gaps, second.applied.len()), (gaps, 1 - gaps / 2), "{away_ms}");
+    }
+}
+
+/// A node that is declared dead, and one whose log was lost: all cores learn of it in order.
+#[test]
+fn cluster_node_lets_its_cores_know_of_deaths_and_other_logs() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    let run = |world: &mut World, ms: u64| {
+        for _ in 0..ms / 100 {
+            world.wait(100);
+            (0..5).for_each(|_| world.engine.store(true, world.now.ms));
+            (0..20).for_each(|_| world.engine.deliver(1));
+            world.turn();
+        }
+    };
+    for world in [&mut first, &mut second] {
+        run(world, 1000);
+        assert_eq!(world.notes, []);
+    }
+    second.engine.detach(false, second.now.ms);
+    second.turn();
+    second.publish("a", 1, "before it knows");
+    run(&mut first, 10_000);
+    let on_both = |text: &str| [0, 1].map(|core| (core, text.to_owned()));
+    let died = |is_ours| format!("NodeGone(StateAuthor {{ node: 2, is_ours: {is_ours} }})");
+    assert_eq!(first.notes, on_both(&died(true)));
+    let ended = second.now.ms + 10_000;
+    second.now = NodeTime { ms: ended, unix_ms: ended };
+    second.engine.attach();
+    run(&mut second, 100);
+    assert_eq!(second.notes, [on_both(&died(false)), on_both("Restate")].concat());
+    assert_eq!(second.outcomes, BTreeMap::from([(1, Some(Unpublished::Refused))]));
+    assert_eq!(second.env.runtime.cluster.nodes().len(), 2);
+    // Whoever has the lower id leads, and reports what the other log does not have.
+    first.notes.clear();
+    second.notes.clear();
+    for world in [&mut first, &mut second] {
+        world.engine.detach(false, world.now.ms);
+        world.turn();
+    }
+    log.borrow_mut().lose();
+    first.now = second.now;
+    for world in [&mut first, &mut second] {
+        world.engine.attach();
+        run(world, 100);
+        assert_eq!(world.notes, [on_both("RefreshBegin"), on_both("Restate")].concat());
+        world.notes.clear();
+    }
+    for _ in 0..70 {
+        run(&mut first, 100);
+        run(&mut second, 100);
+    }
+    let now_leads = second.env.runtime.cluster.is_leader();
+    assert_ne!(first.env.runtime.cluster.is_leader(), now_leads);
+    for (world, is_ours) in [(&first, !now_leads), (&second, now_leads)] {
+        assert_eq!(world.notes, on_both(&format!("RefreshEnd {{ is_ours: {is_ours} }}")));
     }
 }
 

@@ -106,6 +106,14 @@ impl Lives {
             assert_eq!(ids, known, "seed {seed}");
             assert_eq!(life.world.phase(), ClusterPhase::Joined);
             assert!(node.nodes.may_append(self.now_ms), "seed {seed}");
+            // Each core has got each death that the node has read, once.
+            let notes = &life.world.notes;
+            let died = notes.iter().filter(|(_, note)| note.starts_with("NodeGone"));
+            let once: BTreeSet<_> = died.clone().collect();
+            assert_eq!(once.len(), died.clone().count(), "seed {seed}: {notes:?}");
+            let count = life.world.counters.cluster_removed_nodes.get() as usize;
+            assert_eq!(once.len(), 2 * count, "seed {seed}");
+            assert!(notes.iter().all(|(_, note)| !note.starts_with("Refresh")), "no gap");
         }
         let leads = self.running.iter().filter(|it| it.world.node.nodes.is_leader(self.now_ms));
         assert_eq!(leads.count(), 1, "seed {seed}");
