@@ -287,9 +287,9 @@ impl ClusterNode {
                 self.nodes.lost();
             }
             EngineEvent::Stored { number, sequence, took_ns } => {
-                counters.cluster_append_ns.observe(took_ns);
                 self.follower.stored(sequence);
                 if !self.nodes.stored(number, sequence) {
+                    counters.cluster_append_ns.observe(took_ns);
                     self.stored(number);
                 }
             }
