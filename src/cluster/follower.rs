@@ -100,9 +100,7 @@ impl Follower {
             self.stored = 0;
         }
         let missed = if before.is_some() { log.last - self.position } else { 0 };
-        let was_long =
-            now_ms.saturating_sub(self.current_ms).saturating_add(MARGIN_MS) >= self.keep_ms;
-        let is_long_gap = before.is_some() && missed > 0 && is_same && was_long;
+        let is_long_gap = before.is_some() && missed > 0 && self.was_long(now_ms);
         let is_new = before.is_some() && !is_same || has_shrunk;
         let rereads = is_new || is_long_gap;
         if rereads {
@@ -115,6 +113,27 @@ impl Follower {
         let is_gap = is_long_gap && self.has_joined;
         let after = self.rereading.as_ref().map_or(self.position, |it| it.position);
         Attached { after, is_gap, is_new, missed, rereads }
+    }
+
+    /// Whether something may have expired that was stored since everything had been delivered.
+    fn was_long(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.current_ms).saturating_add(MARGIN_MS) >= self.keep_ms
+    }
+
+    /// Whether entries may have expired before they were delivered, although the delivery was not
+    /// interrupted: it was slower than they expire. `next` is the entry that is delivered now,
+    /// `None` if there is no further one. Returns the log behind whose beginning this node has to
+    /// go on.
+    pub fn lags(&self, next: Option<u64>, now_ms: u64) -> Option<LogInfo> {
+        let epoch = self.epoch.filter(|_| self.has_joined && self.was_long(now_ms))?;
+        let successor = self.position + 1;
+        let is_hole = next.is_none_or(|it| it > successor);
+        is_hole.then_some(LogInfo { epoch, last: next.unwrap_or(successor) })
+    }
+
+    /// Whether the log is read from its beginning.
+    pub fn is_rereading(&self) -> bool {
+        self.rereading.is_some()
     }
 
     /// Notes an entry, and says what is to be done with it.
@@ -184,6 +203,22 @@ mod tests {
         assert_eq!(follower.takes(5, true, 1000), Taken::Apply);
         assert!(follower.has_joined());
         follower
+    }
+
+    #[test]
+    fn cluster_follower_notices_that_it_is_slower_than_entries_expire() {
+        let follower = joined();
+        let late = 1000 + KEEP_MS - MARGIN_MS;
+        // The next entry is the successor, so nothing was between them.
+        assert_eq!(follower.lags(Some(6), late), None);
+        assert_eq!(follower.lags(Some(7), late - 1), None);
+        assert_eq!(follower.lags(Some(7), late), Some(log(1, 7)));
+        assert_eq!(follower.lags(None, late - 1), None);
+        assert_eq!(follower.lags(None, late), Some(log(1, 6)));
+        // Before it has joined, nobody relies on it.
+        let mut follower = Follower::new(KEEP_MS);
+        follower.attached(log(1, 5), 0);
+        assert_eq!(follower.lags(Some(7), late), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
-use super::engine::{Append, Engine, EngineEvent, Refusal};
+use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry::{self, CachedPart, Entry, EventPart, PartContent};
 use super::follower::{Follower, Taken};
 use super::nodes::{NodeEffect, NodeFacts, NodeTiming, Nodes, NodesSetup};
@@ -185,13 +185,11 @@ impl ClusterNode {
     pub fn turn(&mut self, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
         let mut is_stale = false;
         for event in engine.take() {
-            // What was delivered before it is delivered again behind the position.
-            match event {
-                EngineEvent::Up(_) => is_stale = true,
-                EngineEvent::Entry { .. } | EngineEvent::Current if is_stale => continue,
-                _ => {}
+            let is_delivery = matches!(event, EngineEvent::Entry { .. } | EngineEvent::Current);
+            // What was delivered before a new delivery begins is delivered by that again.
+            if !(is_stale && is_delivery) {
+                is_stale |= self.on_event(event, engine, env, now);
             }
-            self.on_event(event, engine, env, now);
         }
         if now.ms >= self.tick_ms {
             self.tick_ms = now.ms + AppendQueue::<()>::TICK_MS;
@@ -259,24 +257,24 @@ impl ClusterNode {
         self.arrivals.push_front((core, arrival));
     }
 
-    fn on_event(&mut self, event: EngineEvent, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
+    /// Returns whether a new delivery of the log begins.
+    fn on_event(
+        &mut self,
+        event: EngineEvent,
+        engine: &mut dyn Engine,
+        env: &Env,
+        now: NodeTime,
+    ) -> bool {
         let counters = self.setup.counters.clone();
         match event {
             EngineEvent::Up(log) => {
-                let attached = self.follower.attached(log, now.ms);
+                let missed = self.attach(log, engine, now.ms);
                 if self.was_up {
                     counters.cluster_fillings.add(1);
-                    counters.cluster_filled.add(attached.missed);
+                    counters.cluster_filled.add(missed);
                 }
-                counters.cluster_epochs.add(attached.is_new.into());
-                if attached.is_gap {
-                    counters.cluster_gaps.add(1);
-                    self.send_to_all(&Arrival::Gap);
-                }
-                self.nodes.attached(&attached, now.ms);
-                self.take_effects(engine);
                 (self.is_up, self.was_up) = (true, true);
-                engine.follow(attached.after);
+                return true;
             }
             EngineEvent::Down => {
                 if std::mem::take(&mut self.is_up) {
@@ -301,6 +299,9 @@ impl ClusterNode {
                 }
             }
             EngineEvent::Entry { sequence, stored_ms, is_last, body } => {
+                if self.notes_lag(Some(sequence), engine, now.ms) {
+                    return true;
+                }
                 let age_ms = now.unix_ms.saturating_sub(stored_ms);
                 let taken = self.follower.takes(sequence, is_last, now.ms);
                 match taken {
@@ -315,10 +316,45 @@ impl ClusterNode {
                 self.end_reading(engine, now.ms);
             }
             EngineEvent::Current => {
+                if self.notes_lag(None, engine, now.ms) {
+                    return true;
+                }
                 self.follower.current(now.ms);
                 self.end_reading(engine, now.ms);
             }
         }
+        false
+    }
+
+    /// Follows the log on from where this node is. Returns the number of entries that were stored
+    /// meanwhile.
+    fn attach(&mut self, log: LogInfo, engine: &mut dyn Engine, now_ms: u64) -> u64 {
+        let attached = self.follower.attached(log, now_ms);
+        self.setup.counters.cluster_epochs.add(attached.is_new.into());
+        if attached.is_gap {
+            self.close_subscribers();
+        }
+        self.nodes.attached(&attached, now_ms);
+        self.take_effects(engine);
+        engine.follow(attached.after);
+        attached.missed
+    }
+
+    /// Handles that entries may have expired before they were delivered. Returns whether the log is
+    /// delivered anew.
+    fn notes_lag(&mut self, next: Option<u64>, engine: &mut dyn Engine, now_ms: u64) -> bool {
+        let Some(log) = self.follower.lags(next, now_ms) else { return false };
+        if self.follower.is_rereading() {
+            self.close_subscribers();
+            return false;
+        }
+        self.attach(log, engine, now_ms);
+        true
+    }
+
+    fn close_subscribers(&mut self) {
+        self.setup.counters.cluster_gaps.add(1);
+        self.send_to_all(&Arrival::Gap);
     }
 
     /// Notes that the log was read from its beginning, if that has come to its end.
