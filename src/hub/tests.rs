@@ -12,6 +12,7 @@ mod kept;
 mod nodes;
 #[cfg(feature = "zenith")]
 mod pictures;
+mod relay;
 mod resume;
 mod rooms;
 

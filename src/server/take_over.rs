@@ -83,6 +83,8 @@ impl Predecessor {
                 tracing::warn!("not everything that the replaced server keeps was handed over");
             }
             server.relay = Some(relay);
+        } else if relay != 0 {
+            tracing::warn!("no events are exchanged with the replaced server");
         }
         server.own_files();
         server.accept_connections();

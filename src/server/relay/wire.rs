@@ -245,3 +245,84 @@ fn take_position(rest: &mut &[u8]) -> Option<Option<StreamPosition>> {
     let (stream, serial) = (take_number(rest)?, take_number(rest)?);
     Some(((stream, serial) != (0, 0)).then_some(StreamPosition { stream, serial }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::entry::PartContent;
+
+    const POSITION: Option<StreamPosition> = Some(StreamPosition { stream: 7, serial: u64::MAX });
+
+    fn part() -> Vec<u8> {
+        let content = PartContent::Frame { cached: None, frame: b"frame" };
+        entry::part(&EventPart { excluded: Some([1, 2]), content })
+    }
+
+    fn kept() -> KeptChannel {
+        let entry = CacheEntry { ttl_ms: 9, event: "e".into(), data: "d".into() };
+        let frame = Frozen::new;
+        KeptChannel {
+            app: 3,
+            name: "c".into(),
+            cached: Some((frame(b"cached"), entry)),
+            history: Some(KeptHistory {
+                position: StreamPosition { stream: 1, serial: 2 },
+                events: vec![(frame(b"one"), 5), (frame(b""), 6)],
+            }),
+        }
+    }
+
+    /// One record of each kind, and a kept channel with each half.
+    fn all(part: &[u8]) -> Vec<Record<'_>> {
+        let event = || ChannelPart { app: "1", channel: "c", part };
+        vec![
+            Record::Kept("1", kept()),
+            Record::Kept("1", KeptChannel { cached: None, ..kept() }),
+            Record::Kept("1", KeptChannel { history: None, ..kept() }),
+            Record::KeptEnd,
+            Record::Proposed { number: 1, in_history: true, event: event() },
+            Record::Proposed { number: u64::MAX, in_history: false, event: event() },
+            Record::Ordered { position: POSITION, event: event() },
+            Record::Ordered { position: None, event: event() },
+            Record::Own { number: 3, position: POSITION },
+            Record::Refused { number: 4 },
+        ]
+    }
+
+    #[test]
+    fn relay_records_are_read_as_they_were_written() {
+        let part = part();
+        let mut out = Vec::new();
+        all(&part).iter().for_each(|record| write(&mut out, record).unwrap());
+        let (mut rest, mut read_back) = (&out[..], Vec::new());
+        while let Ok(Some(length)) = length(rest) {
+            // The number of a kept channel's application is that of the reader.
+            let text = format!("{:?}", read(&rest[4..length]).unwrap());
+            read_back.push(text.replace("app: 0,", "app: 3,"));
+            rest = &rest[length..];
+        }
+        let written: Vec<String> = all(&part).iter().map(|it| format!("{it:?}")).collect();
+        assert_eq!(read_back, written);
+        assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn relay_records_that_are_cut_or_too_long_are_malformed() {
+        let part = part();
+        for record in all(&part) {
+            let mut out = Vec::new();
+            write(&mut out, &record).unwrap();
+            let body = &out[4..];
+            for cut in 0..body.len() {
+                assert!(read(&body[..cut]).is_none(), "{record:?} at {cut}");
+            }
+            let longer = [body, b"x"].concat();
+            assert!(read(&longer).is_none(), "{record:?}");
+        }
+        assert!(read(&[99]).is_none(), "an unknown kind");
+        let head = |length: usize| (length as u32).to_le_bytes();
+        assert_eq!(length(&head(RECORD_MAX)), Ok(Some(RECORD_MAX + 4)));
+        assert_eq!(length(&head(RECORD_MAX + 1)), Err(()));
+        assert_eq!(length(&head(1)[..3]), Ok(None));
+    }
+}

@@ -29,6 +29,7 @@ mod stream;
 mod survival;
 mod tls;
 mod upgrade;
+mod upgrade_events;
 mod upgrade_load;
 mod webhooks;
 mod zenith;

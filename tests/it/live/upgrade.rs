@@ -60,7 +60,7 @@ impl Installed {
     }
 
     /// Installs a script with this text.
-    fn install_script(&self, text: &str) -> bool {
+    pub fn install_script(&self, text: &str) -> bool {
         let script = self.link.with_extension("script");
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
@@ -111,7 +111,7 @@ impl Installed {
     }
 
     /// Waits for the text in the log, this many times.
-    fn logs(&self, text: &str, count: usize) {
+    pub fn logs(&self, text: &str, count: usize) {
         let begin = Instant::now();
         while self.process.logged().matches(text).count() < count {
             assert!(begin.elapsed() < 3 * PATIENCE, "no {text}: {}", self.process.logged());

@@ -51,6 +51,13 @@ impl Draft {
         }
     }
 
+    /// Sets the key at a path to a boolean. Returns false if it has that value already.
+    pub(super) fn set_once(&mut self, path: &str, value: bool) -> bool {
+        let before = self.document.clone();
+        self.set(path, value);
+        self.document != before
+    }
+
     /// Sets a number from the option `name`, within the range of our key.
     pub(super) fn set_number(&mut self, path: &str, name: &str, number: u64) {
         let parts = path.split('.').filter(|part| part.parse::<usize>().is_err());
@@ -79,12 +86,17 @@ impl Draft {
         u64::try_from(at.as_integer()?).ok()
     }
 
+    /// Removes a section.
+    pub(super) fn take_section(&mut self, name: &str) -> Option<Value> {
+        self.document.remove(name)
+    }
+
     /// The text of the document, and the notes.
-    pub(super) fn finish(self, server: ForeignServer) -> Result<Imported, Error> {
+    pub(super) fn finish(&self, server: ForeignServer) -> Result<Imported, Error> {
         let text = toml::to_string(&self.document)
             .map_err(|error| Error::new(Problem::Other(error.to_string())))?;
         let toml = format!("# Made by `polycast import {server}`. It contains secrets.\n\n{text}");
-        Ok(Imported { toml, notes: self.notes })
+        Ok(Imported { toml, notes: self.notes.clone() })
     }
 }
 

@@ -7,6 +7,7 @@
 //! An option is either converted or named in a note, so that nothing is lost in silence. What is
 //! made passes the check of this server.
 
+mod cluster;
 mod draft;
 mod hooks;
 mod laravel;
@@ -137,11 +138,38 @@ fn convert(options: Options) -> Result<Imported, Error> {
         ForeignServer::Pusher => laravel::pusher(options, &mut draft),
     };
     made.map_err(|error| error.named(&name))?;
-    let imported = draft.finish(server).map_err(|error| error.named(&name))?;
-    // The check says which of our keys is wrong, which is named after the option that it is from.
-    Config::parse_with(&imported.toml, FileFormat::Toml, &name, &|_| None).map_err(|error| {
+    let finish = |draft: &Draft| draft.finish(server).map_err(|error| error.named(&name));
+    let imported = finish(&draft)?;
+    let Err(mut error) = check(&imported, &name) else { return Ok(imported) };
+    // A cluster does not carry everything that one server does, such as a part of the profile.
+    while let Some(app) = error.key.strip_suffix(".counts_in_reads")
+        && draft.set_once(&path_of(&error.key), false)
+    {
+        draft.note(app, "a cluster does not count in reads, so counts_in_reads is false");
+        let imported = finish(&draft)?;
+        let Err(other) = check(&imported, &name) else { return Ok(imported) };
+        error = other;
+    }
+    let Some(section) = draft.take_section("cluster") else { return Err(error) };
+    let servers = section.get("engine").map(ToString::to_string).unwrap_or_default();
+    let text = format!("not converted, because of {}: {}", error.key, error.problem);
+    draft.note(&format!("[cluster] with engine = {servers}"), &text);
+    let alone = finish(&draft)?;
+    check(&alone, &name)?;
+    Ok(alone)
+}
+
+/// The path of a draft's value with this key, such as `apps.0.id` of `apps[0].id`.
+fn path_of(key: &str) -> String {
+    key.replace('[', ".").replace(']', "")
+}
+
+/// Checks what is made as a server that reads it does. An error says which of our keys is wrong,
+/// which is named after the option that it is from.
+fn check(imported: &Imported, name: &str) -> Result<(), Error> {
+    let read = Config::parse_with(&imported.toml, FileFormat::Toml, name, &|_| None);
+    read.map(drop).map_err(|error| {
         let problem = Problem::Other(error.problem.to_string());
-        Error::keyed(error.key, problem).named(&name)
-    })?;
-    Ok(imported)
+        Error::keyed(error.key, problem).named(name)
+    })
 }

@@ -15,7 +15,8 @@ pub(super) enum Meaning {
 /// Names of variables, or their beginnings, each with a path or a reason.
 type Names = [(&'static str, &'static str)];
 
-const CLUSTER: &str = "what connects servers to each other is not converted";
+pub(super) const CLUSTER: &str =
+    "servers are connected by [cluster] here, in another way: see docs/cluster.md";
 const STORE: &str = "applications are in this server's configuration, not in a database";
 const QUEUE: &str = "webhooks are sent by the server itself, without a queue";
 const CACHE: &str = "cached events are in the memory of the server";
@@ -28,8 +29,12 @@ const CLIENTS: &str =
     "says where clients and the application find the server; set it there to this server";
 
 /// soketi: names without `SOKETI_`, and the paths of their options.
-const SOKETI: [(&str, &str); 32] = [
+const SOKETI: [(&str, &str); 36] = [
     ("ADAPTER_DRIVER", "adapter.driver"),
+    ("ADAPTER_NATS_PASSWORD", "adapter.nats.pass"),
+    ("ADAPTER_NATS_SERVERS", "adapter.nats.servers"),
+    ("ADAPTER_NATS_TOKEN", "adapter.nats.token"),
+    ("ADAPTER_NATS_USER", "adapter.nats.user"),
     ("APP_MANAGER_DRIVER", "app_manager.driver"),
     ("CHANNEL_LIMITS_MAX_NAME_LENGTH", "channel_limits.max_name_length"),
     ("CHANNEL_CACHE_TTL", "channel_limits.cache_ttl"),
@@ -90,7 +95,7 @@ const SOKETI_HOOKS: [(&str, &str); 2] = [
 ];
 
 /// sockudo: its variables and the paths of their options.
-const SOCKUDO: [(&str, &str); 39] = [
+const SOCKUDO: [(&str, &str); 43] = [
     ("ACTIVITY_TIMEOUT", "activity_timeout"),
     ("ADAPTER_DRIVER", "adapter.driver"),
     ("APP_MANAGER_DRIVER", "app_manager.driver"),
@@ -98,6 +103,10 @@ const SOCKUDO: [(&str, &str); 39] = [
     ("DEBUG", "debug"),
     ("DEBUG_MODE", "debug"),
     ("HOST", "host"),
+    ("NATS_PASSWORD", "adapter.nats.password"),
+    ("NATS_SERVERS", "adapter.nats.servers"),
+    ("NATS_TOKEN", "adapter.nats.token"),
+    ("NATS_USERNAME", "adapter.nats.username"),
     ("PORT", "port"),
     ("SHUTDOWN_GRACE_PERIOD", "shutdown_grace_period"),
     ("SOCKUDO_DEFAULT_APP_ALLOWED_ORIGINS", "app_manager.array.apps.0.allowed_origins"),

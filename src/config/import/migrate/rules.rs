@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::ForeignServer;
+use super::cluster;
 use super::draft::Draft;
 use super::hooks::{self, Batching};
+use super::names::CLUSTER;
 use super::options::{Options, Setting};
 use crate::settings::error::{Error, Problem};
 
@@ -72,9 +74,9 @@ const POLICY: [&str; 4] = ["policy.limits.", "policy.features.", "policy.channel
 
 /// Options without a counterpart, by the beginnings of their paths, and why.
 const WITHOUT: [(&str, &str); 13] = [
-    ("adapter.", "what connects servers to each other is not converted"),
-    ("cluster", "what connects servers to each other is not converted"),
-    ("instance.", "what connects servers to each other is not converted"),
+    ("adapter.", CLUSTER),
+    ("cluster", CLUSTER),
+    ("instance.", CLUSTER),
     ("app_manager.", "applications are in this server's configuration, not in a database"),
     ("database", "applications are in this server's configuration, not in a database"),
     ("cache.", "cached events are in the memory of the server"),
@@ -206,11 +208,7 @@ fn top(options: &mut Options, draft: &mut Draft) -> Result<(), Error> {
 
 /// Notes drivers that keep state elsewhere.
 fn drivers(options: &mut Options, draft: &mut Draft) -> Result<(), Error> {
-    if let Some(driver) = options.take("adapter.driver")
-        && driver.value != "local"
-    {
-        draft.note(&driver.name, "what connects servers to each other is not converted");
-    }
+    cluster::convert(options, draft)?;
     if let Some(driver) = options.take("app_manager.driver")
         && !["array", "memory"].contains(&driver.text()?.as_str())
     {

@@ -382,3 +382,60 @@ fn import_server_names() {
     }
     assert_eq!("other".parse::<ForeignServer>(), Err(UnknownServer));
 }
+
+#[test]
+fn import_nats_becomes_a_cluster() {
+    let soketi = "SOKETI_ADAPTER_DRIVER=nats\nSOKETI_ADAPTER_NATS_SERVERS='[\"n1:4222\",\"n2\"]'\n\
+                  SOKETI_ADAPTER_NATS_USER=u\nSOKETI_ADAPTER_NATS_PASSWORD='pa$word'\n\
+                  SOKETI_ADAPTER_NATS_PREFIX=old\n";
+    let sockudo = r#"{"adapter": {"driver": "nats", "nats": {"servers": ["nats://n1:4222", "n2"],
+        "username": "u", "password": "pa$word", "token": null, "prefix": "old"}}}"#;
+    for (server, name, text, prefix) in [
+        (ForeignServer::Soketi, "soketi-nats.env", soketi, "SOKETI_ADAPTER_NATS_PREFIX"),
+        (ForeignServer::Sockudo, "sockudo-nats.json", sockudo, "adapter.nats.prefix"),
+    ] {
+        let made = import(server, &[file(name, text)], &Environment::default()).expect("sound");
+        if !cfg!(feature = "cluster-nats") {
+            assert!(!made.toml.contains("[cluster]"), "{}", made.toml);
+            continue;
+        }
+        let config = Config::parse(&made.toml, FileFormat::Toml, "f").expect("valid");
+        let cluster = config.cluster.unwrap_or_else(|| panic!("{:#?}", made.notes));
+        assert_eq!(cluster.engine, ["nats://n1:4222", "nats://n2:4222"]);
+        assert_eq!((cluster.user.as_str(), cluster.password.expose()), ("u", "pa$word"));
+        let about = |name: &str| made.notes.iter().any(|note| note.starts_with(name));
+        assert!(about(prefix) && made.notes.iter().any(|note| note.contains("JetStream")));
+        assert!(!made.notes.iter().any(|note| note.contains("pa$word")), "{:#?}", made.notes);
+    }
+}
+
+#[test]
+fn import_nats_is_left_out_where_a_cluster_does_not_carry_the_application() {
+    let text = r#"{"adapter": {"driver": "nats"}, "appManager.array.apps": [
+        {"id": "1", "key": "k", "secret": "s", "maxConnections": 500}]}"#;
+    let paths = [file("soketi-nats.json", text)];
+    let made = import(ForeignServer::Soketi, &paths, &Environment::default()).expect("sound");
+    let config = Config::parse(&made.toml, FileFormat::Toml, "f").expect("valid");
+    let is_carried = config.cluster.is_some();
+    let note = made.notes.iter().find(|note| note.starts_with("[cluster] with engine = "));
+    assert_eq!(note.is_some(), !is_carried, "{:#?}", made.notes);
+    if let Some(note) = note {
+        assert!(note.contains("nats://127.0.0.1:4222"), "{note}");
+    }
+    assert_eq!(config.apps[0].limits.connections, 500);
+    // Redis is named.
+    let redis = text.replace("nats", "redis");
+    let paths = [file("soketi-redis.json", &redis)];
+    let made = import(ForeignServer::Soketi, &paths, &Environment::default()).expect("sound");
+    assert!(made.notes.iter().any(|note| note.starts_with("adapter.driver: ")));
+    assert!(!made.toml.contains("[cluster]"));
+}
+
+#[test]
+fn import_nats_with_servers_of_another_kind_is_an_error() {
+    let text = r#"{"adapter": {"driver": "nats", "nats": {"servers": ["ws://u:secret@n1"]}}}"#;
+    let paths = [file("soketi-ws.json", text)];
+    let error = import(ForeignServer::Soketi, &paths, &Environment::default()).unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("adapter.nats.servers") && !error.contains("secret"), "{error}");
+}
