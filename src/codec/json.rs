@@ -133,14 +133,11 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
 
 /// Appends `text`, escaped as the content of a JSON string, without the quotes.
 pub fn push_content(out: &mut Vec<u8>, text: &str) {
-    let bytes = text.as_bytes();
-    let mut plain = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
-        }
-        out.extend_from_slice(&bytes[plain..at]);
-        plain = at + 1;
+    let mut rest = text.as_bytes();
+    while let Some(at) = first_escaped(rest) {
+        out.extend_from_slice(&rest[..at]);
+        let byte = rest[at];
+        rest = &rest[at + 1..];
         match byte {
             b'"' => out.extend_from_slice(b"\\\""),
             b'\\' => out.extend_from_slice(b"\\\\"),
@@ -155,7 +152,18 @@ pub fn push_content(out: &mut Vec<u8>, text: &str) {
             }
         }
     }
-    out.extend_from_slice(&bytes[plain..]);
+    out.extend_from_slice(rest);
+}
+
+/// The position of the first byte that has an escape in a JSON string.
+fn first_escaped(bytes: &[u8]) -> Option<usize> {
+    let is_escaped = |byte: &u8| *byte < 0x20 || *byte == b'"' || *byte == b'\\';
+    // Without a way out of the inner loop, the compiler checks a whole block at once.
+    let (blocks, _) = bytes.as_chunks::<16>();
+    let is_plain =
+        |block: &&[u8; 16]| !block.iter().fold(false, |any, byte| any | is_escaped(byte));
+    let plain = 16 * blocks.iter().take_while(is_plain).count();
+    bytes[plain..].iter().position(is_escaped).map(|at| plain + at)
 }
 
 #[cfg(test)]
@@ -171,6 +179,20 @@ mod tests {
         let mut scratch = Scratch::default();
         let back = scratch.parse(&mut json, |value| value.text().map(str::to_owned));
         assert_eq!(back, Ok(Some(text)));
+    }
+
+    #[test]
+    fn json_escapes_are_found_at_every_position() {
+        for length in 1..40 {
+            for at in 0..length {
+                for (byte, escape) in [('"', "\\\""), ('\\', "\\\\"), ('\u{1f}', "\\u001f")] {
+                    let (before, after) = ("x".repeat(at), "y".repeat(length - 1 - at));
+                    let mut out = Vec::new();
+                    push_content(&mut out, &format!("{before}{byte}{after}"));
+                    assert_eq!(out, format!("{before}{escape}{after}").into_bytes());
+                }
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,16 @@ use subtle::ConstantTimeEq;
 
 /// Whether two byte strings are equal. The time that this takes depends only on their lengths.
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
-    left.ct_eq(right).into()
+    if left.len() != right.len() {
+        return false;
+    }
+    // Eight bytes at a time: a comparison byte by byte takes as long as hashing the message.
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<8>(), right.as_chunks::<8>());
+    let words = left
+        .iter()
+        .zip(right)
+        .map(|(left, right)| u64::from_ne_bytes(*left).ct_eq(&u64::from_ne_bytes(*right)));
+    words.fold(left_rest.ct_eq(right_rest), |equal, word| equal & word).into()
 }
 
 #[cfg(test)]
@@ -33,6 +42,19 @@ mod tests {
             ("", "a", false),
         ] {
             assert_eq!(constant_time_eq(left.as_bytes(), right.as_bytes()), want, "{left} {right}");
+        }
+    }
+
+    #[test]
+    fn crypto_equality_sees_every_bit_of_texts_of_any_length() {
+        for length in 1..=33 {
+            let text: Vec<u8> = (0..length).collect();
+            assert!(constant_time_eq(&text, &text.clone()), "{length}");
+            for bit in 0..8 * usize::from(length) {
+                let mut other = text.clone();
+                other[bit / 8] ^= 1 << (bit % 8);
+                assert!(!constant_time_eq(&text, &other), "{length} {bit}");
+            }
         }
     }
 }

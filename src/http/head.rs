@@ -112,7 +112,7 @@ impl<'a> Fields<'a> {
 /// Splits a target into the authority, which only the absolute form has, and the path with the
 /// query (RFC 9112 section 3.2).
 fn split_target(target: &str) -> Result<(Option<&str>, &str), Error> {
-    if target.contains('#') {
+    if memchr::memchr(b'#', target.as_bytes()).is_some() {
         return Err(Error::Target);
     }
     if target.starts_with('/') {
@@ -187,7 +187,7 @@ impl Lines {
     /// Continues the search in `bytes`, which follow those of the last call.
     pub(super) fn find(&mut self, bytes: &[u8]) -> HeadEnd {
         let mut rest = bytes;
-        while let Some(at) = find_line_feed(rest) {
+        while let Some(at) = memchr::memchr(b'\n', rest) {
             let cr = if at == 0 { self.cr } else { rest[at - 1] == b'\r' };
             let line = self.line + at;
             rest = &rest[at + 1..];
@@ -202,11 +202,4 @@ impl Lines {
         self.cr = rest.last().map_or(self.cr, |&byte| byte == b'\r');
         HeadEnd::More
     }
-}
-
-/// The position of the first LF. `skip_until` of a slice uses the C library's vector search without
-/// `unsafe` and without another crate.
-fn find_line_feed(bytes: &[u8]) -> Option<usize> {
-    let read = std::io::BufRead::skip_until(&mut &bytes[..], b'\n').ok()?;
-    read.checked_sub(1).filter(|&at| bytes[at] == b'\n')
 }

@@ -16,10 +16,21 @@ pub enum PlusSign {
 /// The pairs of `query` as sent, in order. A part without `=` has an empty value; empty parts are
 /// skipped.
 pub fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> + Clone {
-    query
-        .split('&')
-        .filter(|part| !part.is_empty())
-        .map(|part| part.split_once('=').unwrap_or((part, "")))
+    let mut rest = query;
+    let parts = std::iter::from_fn(move || {
+        let (part, after) = cut(rest, b'&').unwrap_or((rest, ""));
+        let is_more = !rest.is_empty();
+        rest = after;
+        is_more.then_some(part)
+    });
+    parts.filter(|part| !part.is_empty()).map(|part| cut(part, b'=').unwrap_or((part, "")))
+}
+
+/// The text before and after the first `separator`, which is ASCII. `split_once` does not use the
+/// processor's vector instructions.
+fn cut(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let at = memchr::memchr(separator, text.as_bytes())?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 /// The first value of `name`, as sent. `name` is compared with the keys as sent.
@@ -49,7 +60,7 @@ pub fn decode_into(out: &mut Vec<u8>, text: &[u8], plus: PlusSign) {
 
 /// Decodes `text`; borrowed if nothing has to change. `None` if the result is not UTF-8.
 pub fn decode(text: &str, plus: PlusSign) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
+    if memchr::memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Some(Cow::Borrowed(text));
     }
     let mut out = Vec::with_capacity(text.len());

@@ -409,6 +409,7 @@ fn request<'a>(head: Head<'a>, headers: Headers<'a>, body: &'a mut [u8]) -> Requ
         body,
         keep_alive: head.keep_alive,
         authority: head.authority,
+        path_len: memchr::memchr(b'?', head.target.as_bytes()).unwrap_or(head.target.len()),
     }
 }
 

@@ -30,17 +30,19 @@ pub struct Request<'a> {
     pub keep_alive: bool,
     /// The authority of an absolute-form target.
     pub(super) authority: Option<&'a str>,
+    /// The length of the path in `target`.
+    pub(super) path_len: usize,
 }
 
 impl<'a> Request<'a> {
     /// The target up to the first `?`, as sent.
     pub fn path(&self) -> &'a str {
-        self.target.split_once('?').map_or(self.target, |(path, _)| path)
+        &self.target[..self.path_len]
     }
 
     /// The target after the first `?`, as sent; empty if there is none.
     pub fn query(&self) -> &'a str {
-        self.target.split_once('?').map_or("", |(_, query)| query)
+        self.target.get(self.path_len + 1..).unwrap_or("")
     }
 
     /// The value of the first field of that name; case does not matter. `None` if there is no such
@@ -133,7 +135,8 @@ impl<'a> Headers<'a> {
 
     /// The values of all fields of that name, in order; case does not matter.
     pub fn values<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'a [u8]> + 's {
-        self.iter().filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        let named = |field: &&httparse::Header<'a>| field.name.eq_ignore_ascii_case(name);
+        self.all().iter().filter(named).map(|field| field.value.trim_ascii())
     }
 
     /// The first field of that name.

@@ -44,9 +44,10 @@ impl Pattern {
 
     /// Whether the whole of `text` matches. Takes at most `pattern x text` steps.
     pub fn matches(&self, text: &str) -> bool {
-        let Some((head, rest)) = self.0.split_once('*') else {
+        let Some(at) = memchr::memchr(b'*', self.0.as_bytes()) else {
             return self.0 == text;
         };
+        let (head, rest) = (&self.0[..at], &self.0[at + 1..]);
         let Some(mut text) = text.strip_prefix(head) else {
             return false;
         };

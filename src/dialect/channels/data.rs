@@ -65,6 +65,9 @@ impl VendorData {
 /// The decoded segment for which the `*` of a pattern stands, or an empty one if it has none;
 /// `None` if the path does not match the pattern.
 fn matched<'p>(pattern: &str, path: &'p str) -> Option<Cow<'p, str>> {
+    if pattern == path && !pattern.contains('*') {
+        return Some(Cow::Borrowed("")); // The usual case, without the search for segments.
+    }
     let (mut parts, mut found) = (path.split('/'), Cow::Borrowed(""));
     for wanted in pattern.split('/') {
         let part = parts.next()?;

@@ -134,18 +134,18 @@ pub fn verify(
 ) -> Result<(), SignatureError> {
     let readings = if rules.lenient { Reading::all(request.query) } else { &[Reading::Url] };
     let mut form = Form::read(request.query, readings[0], rules)?;
-    let name = form.get(AUTH_KEY);
+    let name = form.get(Parameter::Key);
     let key =
         keys.iter().find(|key| name == Some(key.text.as_bytes())).ok_or(SignatureError::Key)?;
-    if form.get(AUTH_VERSION) != Some(b"1.0") {
+    if form.get(Parameter::Version) != Some(b"1.0") {
         return Err(SignatureError::Version);
     }
     if let Some(tolerance) = tolerance_s {
-        check_time(form.get(AUTH_TIMESTAMP), now_unix_s, tolerance)?;
+        check_time(form.get(Parameter::Timestamp), now_unix_s, tolerance)?;
     }
     if let Some(body) = request.body {
         let may_lack = body.is_empty() && !(rules.always_md5 && request.method == "POST");
-        if form.get(BODY_MD5).is_none() && !may_lack {
+        if form.get(Parameter::BodyMd5).is_none() && !may_lack {
             return Err(SignatureError::BodyMd5Missing);
         }
     }
@@ -154,7 +154,9 @@ pub fn verify(
             form = Form::read(request.query, *reading, rules)?;
         }
         if form.is_signed_by(key, request) {
-            return request.body.map_or(Ok(()), |body| check_body(form.get(BODY_MD5), body));
+            return request
+                .body
+                .map_or(Ok(()), |body| check_body(form.get(Parameter::BodyMd5), body));
         }
     }
     Err(SignatureError::Signature)
@@ -195,7 +197,8 @@ enum Reading {
 impl Reading {
     /// The readings that give different results for this query, the most likely one first.
     fn all(query: &str) -> &'static [Reading] {
-        match (query.contains('%'), query.contains('+')) {
+        let has = |byte| memchr::memchr(byte, query.as_bytes()).is_some();
+        match (has(b'%'), has(b'+')) {
             (false, false) => &[Reading::Raw],
             (true, true) => &[Reading::Form, Reading::Url, Reading::Raw],
             _ => &[Reading::Form, Reading::Raw],
@@ -226,6 +229,35 @@ struct Pair {
     /// The offset of the `=`.
     middle: usize,
     end: usize,
+    /// Which parameter it is, if the server reads it.
+    parameter: Option<Parameter>,
+}
+
+/// The parameters that the server reads, apart from the signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parameter {
+    Key,
+    Timestamp,
+    Version,
+    BodyMd5,
+}
+
+impl Parameter {
+    const ALL: [Parameter; 4] =
+        [Parameter::Key, Parameter::Timestamp, Parameter::Version, Parameter::BodyMd5];
+
+    fn name(self) -> &'static str {
+        match self {
+            Parameter::Key => "auth_key",
+            Parameter::Timestamp => "auth_timestamp",
+            Parameter::Version => "auth_version",
+            Parameter::BodyMd5 => "body_md5",
+        }
+    }
+
+    fn of_name(name: &[u8]) -> Option<Parameter> {
+        Parameter::ALL.into_iter().find(|parameter| parameter.name().as_bytes() == name)
+    }
 }
 
 impl Form {
@@ -253,7 +285,8 @@ impl Form {
                     return Err(SignatureError::Repeated(AUTH_SIGNATURE));
                 }
             } else {
-                form.pairs.push(Pair { start, middle, end });
+                let parameter = Parameter::of_name(&form.text[start..middle]);
+                form.pairs.push(Pair { start, middle, end, parameter });
             }
         }
         form.check_unique()?;
@@ -263,21 +296,18 @@ impl Form {
     /// Rejects duplicates of the parameters that the server reads: the client could have signed
     /// with a different one of the two than the server uses.
     fn check_unique(&self) -> Result<(), SignatureError> {
-        for name in [AUTH_KEY, AUTH_TIMESTAMP, AUTH_VERSION, BODY_MD5] {
-            if self.values(name).nth(1).is_some() {
-                return Err(SignatureError::Repeated(name));
+        for parameter in Parameter::ALL {
+            let is_it = |pair: &&Pair| pair.parameter == Some(parameter);
+            if self.pairs.iter().filter(is_it).nth(1).is_some() {
+                return Err(SignatureError::Repeated(parameter.name()));
             }
         }
         Ok(())
     }
 
-    fn get(&self, name: &'static str) -> Option<&[u8]> {
-        self.values(name).next()
-    }
-
-    fn values(&self, name: &'static str) -> impl Iterator<Item = &[u8]> {
-        let named = move |pair: &&Pair| self.name(pair) == name.as_bytes();
-        self.pairs.iter().filter(named).map(|pair| &self.text[pair.middle + 1..pair.end])
+    fn get(&self, parameter: Parameter) -> Option<&[u8]> {
+        let pair = self.pairs.iter().find(|pair| pair.parameter == Some(parameter))?;
+        Some(&self.text[pair.middle + 1..pair.end])
     }
 
     fn name(&self, pair: &Pair) -> &[u8] {
@@ -322,17 +352,13 @@ impl Form {
             let start = text.len();
             text.extend_from_slice(&self.text[pair.start..pair.end]);
             let middle = start + (pair.middle - pair.start);
-            *pair = Pair { start, middle, end: text.len() };
+            *pair = Pair { start, middle, end: text.len(), ..*pair };
         }
         (self.text, self.pairs) = (text, pairs);
     }
 }
 
-const AUTH_KEY: &str = "auth_key";
 const AUTH_SIGNATURE: &str = "auth_signature";
-const AUTH_TIMESTAMP: &str = "auth_timestamp";
-const AUTH_VERSION: &str = "auth_version";
-const BODY_MD5: &str = "body_md5";
 /// The number of parameters of a usual publish, with the signature.
 const USUAL_PAIRS: usize = 8;
 

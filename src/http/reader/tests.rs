@@ -277,6 +277,23 @@ fn reader_phase_is_what_it_waits_for() {
 }
 
 #[test]
+fn request_target_ends_its_path_at_the_first_question_mark() {
+    for (target, path, query) in [
+        ("/", "/", ""),
+        ("/a", "/a", ""),
+        ("/a?", "/a", ""),
+        ("/?b", "/", "b"),
+        ("/a?b?", "/a", "b?"),
+    ] {
+        let mut input = format!("GET {target} HTTP/1.0\r\n\r\n").into_bytes();
+        let mut reader = Reader::new();
+        let (_, event) = reader.next(&HeadLimits::default(), &mut input);
+        let RequestEvent::Request(request) = event else { panic!("{event:?}") };
+        assert_eq!((request.path(), request.query()), (path, query), "{target}");
+    }
+}
+
+#[test]
 fn request_accessors_return_fields() {
     let mut input =
         b"GET http://one:1/a/b?c?d HTTP/1.1\r\nHost: two\r\nX-List: a, ,b\r\nx-list:,c \r\n\

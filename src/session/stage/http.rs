@@ -53,31 +53,32 @@ impl Requests {
         let limits = head_limits(cx);
         let phase = self.reader.phase();
         self.reader.offer(cx.env.streams);
-        let (taken, event) = self.reader.next(&limits, input);
-        let after = match event {
+        let (taken, mut event) = self.reader.next(&limits, input);
+        // By reference, because a request is large: its table of header fields would be copied.
+        let after = match &mut event {
             RequestEvent::Need => self.look_at_head(cx),
             RequestEvent::Continue => self.on_continue(cx),
             RequestEvent::Head(request, _) | RequestEvent::Request(request)
-                if cx.identify(&request).is_err() =>
+                if cx.identify(request).is_err() =>
             {
                 self.replies.push(unidentified(cx));
                 Progress::Again
             }
             RequestEvent::Head(request, body) => {
-                if let Some(entry) = router(cx).stream(&request) {
+                if let Some(entry) = router(cx).stream(request) {
                     if self.replies.is_empty() {
-                        return (taken, route::open_stream(&request, body, entry, out, cx));
+                        return (taken, route::open_stream(request, *body, entry, out, cx));
                     }
                     self.replies.push(PendingReply::too_early(cx));
                 }
                 Progress::Again
             }
-            RequestEvent::Request(mut request) => {
+            RequestEvent::Request(request) => {
                 self.had_request = true;
                 // Its client sends the next request to the server that takes over.
                 request.keep_alive &= !(cx.draining || cx.env.runtime.departure.is_leaving());
                 let room = self.replies.is_empty().then_some(&mut *out);
-                match open_or_answer(&mut request, room, cx) {
+                match open_or_answer(request, room, cx) {
                     Ok(reply) => self.replies.push(reply),
                     Err(opened) => return (taken, opened),
                 }
