@@ -537,6 +537,8 @@ counters! {
     cluster_held_bytes,
     /// Entries of the cluster's log that were applied.
     cluster_entries,
+    /// States of nodes in these entries: members of channels, and numbers of subscribers.
+    cluster_states,
     /// Events in these entries.
     cluster_events,
     /// Entries that arrived again and were dropped.

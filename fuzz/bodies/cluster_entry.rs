@@ -1,6 +1,6 @@
 //! Entries of a cluster's log: whatever is read is bounded by its bytes, and is written as it was.
 
-use polycast::cluster::entry::{part, read, write, write_node};
+use polycast::cluster::entry::{StatePart, part, read, state_part, write, write_node, write_state};
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(entry) = read(data) else { return };
@@ -10,6 +10,12 @@ pub(crate) fn run(data: &[u8]) {
     let written = write((entry.node, entry.number), entry.app, entry.channel, parts);
     let again = read(&written).expect("an entry");
     assert_eq!((again.events, again.skipped), (entry.events, 0));
+    for state in &entry.states {
+        let is_member = matches!(state, StatePart::Member { .. });
+        let author = (entry.node, entry.number);
+        let written = write_state(author, entry.app, entry.channel, is_member, &state_part(state));
+        assert_eq!(read(&written).expect("an entry").states, [state.clone()]);
+    }
     for node in &entry.nodes {
         let written = write_node((entry.node, entry.number), node);
         assert_eq!(read(&written).expect("an entry").nodes, [node.clone()]);

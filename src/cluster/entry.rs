@@ -5,6 +5,8 @@
 //! part    = kind(1) number(of bytes) bytes
 //! event   = flags(1) [excluded(16)] [number(ttl in ms) text(event) text(data)] frame
 //!         | flags(1) [excluded(16)] code(2) reason
+//! member  = flags(1) node(8) text(user) [number(max) [text(info)] [number(of bytes) added removed]]
+//! count   = node(8) number
 //! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
 //!           number(of connections) text(release) [more]
 //! text    = number(of bytes) bytes
@@ -18,19 +20,29 @@
 //! all releases know of each other. What later releases add to it stands behind the rest.
 
 mod node;
+mod state;
 
 pub use node::{NodePart, NodePhase};
+pub use state::{PresentPart, StatePart};
 
 /// The format that this release writes and reads.
 pub const FORMAT: u8 = 1;
 /// The kind of a part that is an event.
 const EVENT: u8 = 1;
+/// The kind of a part that says whether a user is on a node.
+const MEMBER: u8 = 2;
+/// The kind of a part that says how many subscribers a node has.
+const COUNT: u8 = 3;
 /// The kind of a part that is about the life of a node.
 const NODE: u8 = 4;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
 const CLOSES: u8 = 4;
+
+const IS_PRESENT: u8 = 1;
+const HAS_INFO: u8 = 2;
+const HAS_FRAMES: u8 = 4;
 
 /// The bytes are not an entry of a format that this release knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +107,8 @@ pub struct Entry<'e> {
     pub channel: &'e str,
     /// The events.
     pub events: Vec<EventPart<'e>>,
+    /// What it says of members and numbers of subscribers.
+    pub states: Vec<StatePart<'e>>,
     /// What it says of nodes.
     pub nodes: Vec<NodePart<'e>>,
     /// The number of parts of unknown kinds, which were skipped.
@@ -135,6 +149,14 @@ pub fn write<'p>(
     channel: &str,
     parts: impl ExactSizeIterator<Item = &'p [u8]>,
 ) -> Vec<u8> {
+    write_parts(((node, number), app, channel), EVENT, parts)
+}
+
+fn write_parts<'p>(
+    ((node, number), app, channel): ((u64, u64), &str, &str),
+    kind: u8,
+    parts: impl ExactSizeIterator<Item = &'p [u8]>,
+) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&node.to_le_bytes());
     push_number(&mut out, number);
@@ -142,11 +164,54 @@ pub fn write<'p>(
     push_text(&mut out, channel);
     push_number(&mut out, parts.len() as u64);
     for part in parts {
-        out.push(EVENT);
+        out.push(kind);
         push_number(&mut out, part.len() as u64);
         out.extend_from_slice(part);
     }
     out
+}
+
+/// Writes a state as a part.
+pub fn state_part(state: &StatePart<'_>) -> Vec<u8> {
+    match state {
+        StatePart::Count { node, count } => {
+            let mut out = node.to_le_bytes().to_vec();
+            push_number(&mut out, u64::from(*count));
+            out
+        }
+        StatePart::Member { node, user, present } => {
+            let mut out = vec![0];
+            out.extend_from_slice(&node.to_le_bytes());
+            push_text(&mut out, user);
+            let Some(PresentPart { max, info, frames }) = present else { return out };
+            out[0] |= IS_PRESENT;
+            push_number(&mut out, *max);
+            if let Some(info) = info {
+                out[0] |= HAS_INFO;
+                push_text(&mut out, info);
+            }
+            if let Some([added, removed]) = frames {
+                out[0] |= HAS_FRAMES;
+                push_number(&mut out, added.len() as u64);
+                out.extend_from_slice(added);
+                out.extend_from_slice(removed);
+            }
+            out
+        }
+    }
+}
+
+/// Writes the entry with this number of a process that has one state, as [`state_part`] has written
+/// it: of a member or of a number of subscribers.
+pub fn write_state(
+    author: (u64, u64),
+    app: &str,
+    channel: &str,
+    is_member: bool,
+    part: &[u8],
+) -> Vec<u8> {
+    let kind = if is_member { MEMBER } else { COUNT };
+    write_parts((author, app, channel), kind, [part].into_iter())
 }
 
 /// Writes the entry with this number of a node about itself, or about another node.
@@ -185,17 +250,21 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let node = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
     let number = take_number(&mut rest)?;
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
-    let (mut events, mut nodes, mut skipped) = (Vec::new(), Vec::new(), 0);
+    let (mut events, mut states, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+    let mut skipped = 0;
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
         let bytes = take_counted(&mut rest)?;
         match kind {
             EVENT => events.push(read_event(bytes)?),
+            MEMBER => states.push(read_member(bytes)?),
+            COUNT => states.push(read_count(bytes)?),
             NODE => nodes.push(read_node(bytes)?),
             _ => skipped += 1,
         }
     }
-    rest.is_empty().then_some(Entry { node, number, app, channel, events, nodes, skipped })
+    let entry = Entry { node, number, app, channel, events, states, nodes, skipped };
+    rest.is_empty().then_some(entry)
 }
 
 /// Reads an event as [`part`] has written it; `None` if it is malformed.
@@ -221,6 +290,36 @@ pub fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
         cached = Some(CachedPart { ttl_ms, event, data });
     }
     Some(EventPart { excluded, content: PartContent::Frame { cached, frame: rest } })
+}
+
+fn read_member(mut rest: &[u8]) -> Option<StatePart<'_>> {
+    let flags = take_byte(&mut rest)?;
+    let (node, user) = (take_u64(&mut rest)?, take_text(&mut rest)?);
+    let present = match flags {
+        0 => None,
+        _ if flags & IS_PRESENT == 0 || flags & !(IS_PRESENT | HAS_INFO | HAS_FRAMES) != 0 => {
+            return None;
+        }
+        _ => {
+            let max = take_number(&mut rest)?;
+            let info = match flags & HAS_INFO {
+                0 => None,
+                _ => Some(take_text(&mut rest)?),
+            };
+            let frames = match flags & HAS_FRAMES {
+                0 => None,
+                _ => Some([take_counted(&mut rest)?, std::mem::take(&mut rest)]),
+            };
+            Some(PresentPart { max, info, frames })
+        }
+    };
+    rest.is_empty().then_some(StatePart::Member { node, user, present })
+}
+
+fn read_count(mut rest: &[u8]) -> Option<StatePart<'_>> {
+    let node = take_u64(&mut rest)?;
+    let count = u32::try_from(take_number(&mut rest)?).ok()?;
+    rest.is_empty().then_some(StatePart::Count { node, count })
 }
 
 fn read_node(mut rest: &[u8]) -> Option<NodePart<'_>> {

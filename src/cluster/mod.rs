@@ -11,6 +11,7 @@
 //! interruption the delivery begins again behind it, so that nothing is missing or applied twice.
 //! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too.
 
+mod arrival;
 mod engine;
 pub mod entry;
 pub mod follower;
@@ -19,7 +20,9 @@ pub mod nodes;
 pub mod queue;
 mod repeats;
 pub mod sim;
+mod states;
 pub mod subject;
 
+pub use arrival::Arrival;
 pub use engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
-pub use node::{Arrival, ClusterNode, NodeSetup, NodeTime, event_of, part_of};
+pub use node::{ClusterNode, NodeSetup, NodeTime, event_of, part_of};

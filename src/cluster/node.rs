@@ -1,95 +1,23 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
+use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry::{self, CachedPart, Entry, EventPart, PartContent};
 use super::follower::{Follower, Taken};
 use super::nodes::{NodeEffect, NodeFacts, NodeTiming, Nodes, NodesSetup};
-use super::queue::{AppendQueue, Failure, QueueLimits, QueuedEvent};
+use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
+use super::states::{self, Origin};
 use super::subject;
 use crate::config::Cluster;
 use crate::crypto::sha256;
-use crate::dialect::{Env, Event, EventPayload, Member, Proposal, broadcastt, pusher};
-use crate::hub::{
-    Ack, CacheEntry, Excluded, Hasher, Retention, SharedFrame, StateAuthor, Unpublished,
-};
+use crate::dialect::{Env, Event, EventPayload, Proposal, StateProposal, broadcastt, pusher};
+use crate::hub::{CacheEntry, Excluded, Hasher, Retention, SharedFrame, StateAuthor, Unpublished};
 use crate::mem::Frozen;
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::VecDeque;
 use std::sync::Arc;
-
-/// What a core is sent from the log.
-#[derive(Clone, Debug)]
-pub enum Arrival {
-    /// An event of a channel of which this core is the home takes effect.
-    Apply {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        channel: Arc<str>,
-        /// The event.
-        event: Box<Event>,
-    },
-    /// An event that a connection of this core has proposed is in the log, or why it is not.
-    Settled {
-        /// The request that waits.
-        ack: Ack,
-        /// The channel, and why the event is not in the log.
-        failed: Option<(Arc<str>, Unpublished)>,
-    },
-    /// Events that subscribers should have got may be missing from the log.
-    Gap,
-    /// A user is on a node, or no longer there. This core is the home of the channel.
-    Member {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        channel: Arc<str>,
-        /// The node.
-        author: StateAuthor,
-        /// The user's id.
-        user: Arc<str>,
-        /// The user; `None` if it is no longer there.
-        member: Option<Box<Member>>,
-    },
-    /// A node has so many subscribers in a channel. This core is the home of the channel.
-    Count {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        channel: Arc<str>,
-        /// The node.
-        author: StateAuthor,
-        /// The number, which may be 0.
-        count: u32,
-    },
-    /// A state of this node was not taken into the log. This core is the home of the channel.
-    Unstated {
-        /// The application's number.
-        app: u32,
-        /// The channel.
-        channel: Arc<str>,
-        /// The user; `None` for the number of subscribers.
-        user: Option<Arc<str>>,
-        /// Why it is not in the log.
-        why: Unpublished,
-    },
-    /// A node has ended: all that it has stated is void. `is_ours` means that this node has written
-    /// so, and reports what changes.
-    NodeGone(StateAuthor),
-    /// Everything that is true on this node is to be stated again, because the node has another id,
-    /// or the log is another one.
-    Restate,
-    /// What nodes have stated before counts as not confirmed, because everything is stated or read
-    /// again from here on.
-    RefreshBegin,
-    /// What was not confirmed since [`Arrival::RefreshBegin`] is void.
-    RefreshEnd {
-        /// Whether this node reports what changes.
-        is_ours: bool,
-    },
-}
 
 /// What a node is made from.
 pub struct NodeSetup {
@@ -118,7 +46,7 @@ pub struct ClusterNode {
     name: String,
     hold_ms: u64,
     keep_s: u64,
-    queue: AppendQueue<(u16, Ack)>,
+    queue: AppendQueue<Origin>,
     follower: Follower,
     applied: AppliedNumbers,
     nodes: Nodes,
@@ -168,16 +96,31 @@ impl ClusterNode {
     /// Takes an event that a core proposes.
     pub fn propose(&mut self, proposal: Proposal, env: &Env, now: NodeTime) {
         let Proposal { app, name, event, origin } = proposal;
+        let ack = Some(Origin { request: origin, client_event: event.notify.clone() });
         let waiting = part_of(&event, env).map(|(part, kept_s)| {
-            let ttl_s = self.keep_s.max(kept_s);
-            QueuedEvent { part, ttl_s, ack: origin }
+            let ttl_s = Some(self.keep_s.max(kept_s));
+            QueuedEvent { part, ttl_s, ack: ack.clone() }
         });
+        let key = (app, name).into();
         let full = match waiting {
-            Some(waiting) => self.queue.push((app, name.clone()), waiting, now.ms).is_err(),
+            Some(waiting) => self.queue.push(&key, waiting, now.ms).is_err(),
             None => true,
         };
         if full {
-            self.fail((origin, (app, name), Unpublished::Refused));
+            self.fail((ack, key, Unpublished::Refused));
+        }
+    }
+
+    /// Takes a state that a core proposes.
+    pub fn propose_state(&mut self, proposal: &StateProposal, now: NodeTime) {
+        let (key, part) = states::part_of(self.nodes.id(), proposal);
+        // What is true stays; its end only has to reach the nodes that follow the log.
+        let full = part.is_none_or(|(part, ends)| {
+            let ttl_s = ends.then_some(self.keep_s);
+            self.queue.push(&key, QueuedEvent { part, ttl_s, ack: None }, now.ms).is_err()
+        });
+        if full {
+            self.fail((None, key, Unpublished::Refused));
         }
     }
 
@@ -354,7 +297,7 @@ impl ClusterNode {
 
     fn close_subscribers(&mut self) {
         self.setup.counters.cluster_gaps.add(1);
-        self.send_to_all(&Arrival::Gap);
+        self.to_all(&Arrival::Gap);
     }
 
     /// Notes that the log was read from its beginning, if that has come to its end.
@@ -372,20 +315,25 @@ impl ClusterNode {
                 NodeEffect::Append(append) => engine.append(append),
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
                 NodeEffect::Died { node, is_ours } => {
-                    self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
+                    self.to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
                 }
-                NodeEffect::Restate => self.send_to_all(&Arrival::Restate),
-                NodeEffect::RefreshBegin => self.send_to_all(&Arrival::RefreshBegin),
-                NodeEffect::RefreshEnd { is_ours } => {
-                    self.send_to_all(&Arrival::RefreshEnd { is_ours });
+                NodeEffect::Restate => {
+                    self.queue.drop_states();
+                    self.to_all(&Arrival::Restate);
                 }
+                NodeEffect::RefreshBegin => self.to_all(&Arrival::RefreshBegin),
+                NodeEffect::RefreshEnd { is_ours } => self.to_all(&Arrival::RefreshEnd { is_ours }),
             }
         }
     }
 
-    fn send_to_all(&mut self, arrival: &Arrival) {
+    fn to_all(&mut self, arrival: &Arrival) {
         let cores = 0..self.setup.cores;
         self.arrivals.extend(cores.map(|core| (core, arrival.clone())));
+    }
+
+    fn home(&self, app: u32, channel: &str) -> u16 {
+        self.setup.hasher.home(app, channel, self.setup.cores)
     }
 
     /// Notes what this node says of itself.
@@ -404,22 +352,31 @@ impl ClusterNode {
     fn send(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
         let counters = &self.setup.counters;
         while let Some(pack) = self.queue.next(now_ms) {
-            let (app, channel) = pack.channel;
+            let Pack { number, channel: (app, channel), state, ttl_s, again, parts } = pack;
             let app = &env.apps.get(*app).config.id;
-            let body = entry::write(
-                (self.setup.id, pack.number),
-                app,
-                channel,
-                pack.parts.iter().copied(),
-            );
+            let author = (self.setup.id, number);
+            let body = match (state, &parts[..]) {
+                (Some(subject), [part]) => {
+                    let is_member = matches!(subject, StateSubject::Member(_));
+                    entry::write_state(author, app, channel, is_member, part)
+                }
+                _ => entry::write(author, app, channel, parts.iter().copied()),
+            };
+            let subject = match state {
+                None => subject::of_channel(&self.name, app, channel),
+                Some(state) => {
+                    let node = self.nodes.id();
+                    subject::of_state_in(&self.name, node, (app, channel), state.user())
+                }
+            };
             counters.cluster_appends.add(1);
-            counters.cluster_resent.add(pack.again.into());
+            counters.cluster_resent.add(again.into());
             engine.append(Append {
-                number: pack.number,
-                subject: subject::of_channel(&self.name, app, channel),
-                id: format!("{:016x}-{}", self.setup.id, pack.number),
-                ttl_s: Some(pack.ttl_s),
-                replaces: false,
+                number,
+                subject,
+                id: format!("{:016x}-{number}", self.setup.id),
+                ttl_s,
+                replaces: state.is_some(),
                 expected: None,
                 body,
             });
@@ -427,16 +384,29 @@ impl ClusterNode {
     }
 
     fn stored(&mut self, number: u64) {
-        let settled = |(core, ack)| (core, Arrival::Settled { ack, failed: None });
-        self.arrivals.extend(self.queue.stored(number).into_iter().map(settled));
+        let Some(((app, channel), origins)) = self.queue.stored(number) else { return };
+        for Origin { request, client_event } in origins {
+            if let Some((core, ack)) = request {
+                self.arrivals.push_back((core, Arrival::Settled { ack, failed: None }));
+            }
+            if let Some(client_event) = client_event {
+                let (core, channel) = (self.home(app, &channel), channel.clone());
+                let arrival = Arrival::Published { app, channel, client_event };
+                self.arrivals.push_back((core, arrival));
+            }
+        }
     }
 
-    fn fail(&mut self, (origin, (_, channel), why): Failure<(u16, Ack)>) {
+    fn fail(&mut self, (origin, key, why): Failure<Origin>) {
         match why {
             Unpublished::Refused => self.setup.counters.cluster_refused.add(1),
             Unpublished::Unknown => self.setup.counters.cluster_unknown.add(1),
         }
-        if let Some((core, ack)) = origin {
+        let (app, channel) = key.channel;
+        if let Some(state) = key.state {
+            let (core, user) = (self.home(app, &channel), state.user().cloned());
+            self.arrivals.push_back((core, Arrival::Unstated { app, channel, user, why }));
+        } else if let Some((core, ack)) = origin.and_then(|it| it.request) {
             let failed = Some((channel, why));
             self.arrivals.push_back((core, Arrival::Settled { ack, failed }));
         }
@@ -465,28 +435,52 @@ impl ClusterNode {
             }
         }
         if taken == Taken::Apply && entry.nodes.is_empty() {
-            self.apply(entry, age_ms, env);
+            self.apply(entry, age_ms, env, now_ms);
+        } else {
+            self.apply_states(&entry, env, now_ms);
         }
     }
 
     /// Sends the events of an entry to the home of their channel.
-    fn apply(&mut self, entry: Entry<'_>, age_ms: u64, env: &Env) {
+    fn apply(&mut self, entry: Entry<'_>, age_ms: u64, env: &Env, now_ms: u64) {
         let counters = &self.setup.counters;
         counters.cluster_entries.add(1);
         if !self.applied.takes(entry.node, entry.number) {
             return counters.cluster_repeated.add(1);
         }
         counters.cluster_skipped.add(entry.skipped as u64);
+        if !entry.states.is_empty() {
+            self.apply_states(&entry, env, now_ms);
+        }
+        let counters = &self.setup.counters;
         let Some(app) = env.apps.by_id(entry.app) else {
             return counters.cluster_skipped.add(1);
         };
-        let core = self.setup.hasher.home(app, entry.channel, self.setup.cores);
+        let core = self.home(app, entry.channel);
         let channel: Arc<str> = entry.channel.into();
         for part in entry.events {
             counters.cluster_events.add(1);
             let event = Box::new(event_of(part, age_ms, env));
             self.arrivals
                 .push_back((core, Arrival::Apply { app, channel: channel.clone(), event }));
+        }
+    }
+
+    /// Sends the states of an entry to the home of their channel. States of dead nodes do not
+    /// count.
+    fn apply_states(&mut self, entry: &Entry<'_>, env: &Env, now_ms: u64) {
+        let Some(app) = env.apps.by_id(entry.app) else { return };
+        let core = self.home(app, entry.channel);
+        for part in &entry.states {
+            let node = part.node();
+            if !self.nodes.note_state(node, now_ms) {
+                self.setup.counters.cluster_skipped.add(1);
+                continue;
+            }
+            self.setup.counters.cluster_states.add(1);
+            let author = StateAuthor { node, is_ours: node == self.nodes.id() };
+            let arrival = states::arrival_of(part, (app, entry.channel.into()), author);
+            self.arrivals.push_back((core, arrival));
         }
     }
 }

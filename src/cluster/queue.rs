@@ -1,5 +1,8 @@
 //! The events of this node that wait for the engine.
 //!
+//! A state of a node, such as a member of a channel, is an entry of its own, with a key of its own:
+//! of each key one entry is under way, so that many users can join a channel at the same time.
+//!
 //! Of each channel one entry is under way at a time, so that no event overtakes an earlier one even
 //! if an entry must be sent again. What comes meanwhile waits, and goes into the next entry
 //! together. An entry that is not answered in time, or whose connection was lost, is sent again
@@ -22,6 +25,40 @@ const AGAIN_MS: u64 = 100;
 /// A channel: the application's number and the name.
 pub type ChannelKey = (u32, Arc<str>);
 
+/// What is ordered together: the events of a channel, or one of its states.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct QueueKey {
+    /// The channel.
+    pub channel: ChannelKey,
+    /// The state; `None` for events.
+    pub state: Option<StateSubject>,
+}
+
+/// What a state of a node in a channel is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum StateSubject {
+    /// The user with this id.
+    Member(Arc<str>),
+    /// The number of subscribers.
+    Count,
+}
+
+impl From<ChannelKey> for QueueKey {
+    fn from(channel: ChannelKey) -> QueueKey {
+        QueueKey { channel, state: None }
+    }
+}
+
+impl StateSubject {
+    /// The user's id; `None` for the number of subscribers.
+    pub fn user(&self) -> Option<&Arc<str>> {
+        match self {
+            StateSubject::Member(user) => Some(user),
+            StateSubject::Count => None,
+        }
+    }
+}
+
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
@@ -40,8 +77,8 @@ pub struct QueueLimits {
 pub struct QueuedEvent<T> {
     /// The event as a part of an entry.
     pub part: Vec<u8>,
-    /// How long the log keeps it, in seconds.
-    pub ttl_s: u64,
+    /// How long the log keeps it, in seconds; `None` until another one replaces it.
+    pub ttl_s: Option<u64>,
     /// Who waits for the answer.
     pub ack: Option<T>,
 }
@@ -53,26 +90,28 @@ pub struct Pack<'q> {
     pub number: u64,
     /// Its channel.
     pub channel: &'q ChannelKey,
-    /// How long the log keeps it, in seconds.
-    pub ttl_s: u64,
+    /// The state that it has; `None` for events.
+    pub state: Option<&'q StateSubject>,
+    /// How long the log keeps it, in seconds; `None` until another one replaces it.
+    pub ttl_s: Option<u64>,
     /// Whether it was sent before.
     pub again: bool,
     /// The parts of its events.
     pub parts: Vec<&'q [u8]>,
 }
 
-/// The outcome of an event: whose it is, the channel, and why it is not in the log.
-pub type Failure<T> = (Option<T>, ChannelKey, Unpublished);
+/// The outcome of an event or a state: whose it is, its key, and why it is not in the log.
+pub type Failure<T> = (Option<T>, QueueKey, Unpublished);
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub struct AppendQueue<T> {
     limits: QueueLimits,
-    channels: HashMap<ChannelKey, ChannelEntries<T>>,
+    channels: HashMap<QueueKey, ChannelEntries<T>>,
     /// The channels that have an entry to send, or events and none under way.
-    ready: VecDeque<ChannelKey>,
+    ready: VecDeque<QueueKey>,
     /// The channel of each entry that is under way.
-    numbers: HashMap<u64, ChannelKey>,
+    numbers: HashMap<u64, QueueKey>,
     in_flight: usize,
     bytes: usize,
     last_number: u64,
@@ -137,13 +176,13 @@ impl<T> AppendQueue<T> {
         self.channels.is_empty()
     }
 
-    /// Adds an event.
+    /// Adds an event, or a state, which replaces an earlier one of its key that still waits.
     ///
     /// # Errors
     /// The queue is full; the event is returned.
     pub fn push(
         &mut self,
-        channel: ChannelKey,
+        key: &QueueKey,
         waiting: QueuedEvent<T>,
         now_ms: u64,
     ) -> Result<(), QueuedEvent<T>> {
@@ -152,10 +191,14 @@ impl<T> AppendQueue<T> {
             return Err(event.waiting);
         }
         self.bytes += event.bytes();
-        let entries = self.channels.entry(channel.clone()).or_insert_with(|| {
-            self.ready.push_back(channel);
+        let entries = self.channels.entry(key.clone()).or_insert_with(|| {
+            self.ready.push_back(key.clone());
             ChannelEntries { entry: None, waiting: VecDeque::new() }
         });
+        if key.state.is_some() {
+            let replaced = entries.waiting.drain(..).map(|it| it.bytes());
+            self.bytes -= replaced.sum::<usize>();
+        }
         entries.waiting.push_back(event);
         Ok(())
     }
@@ -178,17 +221,37 @@ impl<T> AppendQueue<T> {
         entry.phase = Phase::Sent { at_ms: now_ms };
         self.in_flight += 1;
         let again = std::mem::replace(&mut entry.was_sent, true);
-        let ttl_s = entry.events.iter().map(|it| it.waiting.ttl_s).max().unwrap_or(0);
+        let ttls = entry.events.iter().map(|it| it.waiting.ttl_s);
+        let ttl_s = ttls.max_by_key(|ttl_s| ttl_s.unwrap_or(u64::MAX)).unwrap_or(Some(0));
         let parts = entry.events.iter().map(|it| &*it.waiting.part).collect();
-        let channel = self.numbers.get(&entry.number)?;
-        Some(Pack { number: entry.number, channel, ttl_s, again, parts })
+        let QueueKey { channel, state } = self.numbers.get(&entry.number)?;
+        let state = state.as_ref();
+        Some(Pack { number: entry.number, channel, state, ttl_s, again, parts })
     }
 
-    /// Notes that an entry is in the log. Returns who waits for its events; nobody if it was given
-    /// up before.
-    pub fn stored(&mut self, number: u64) -> Vec<T> {
-        let events = self.finish(number).map(|entry| entry.events).unwrap_or_default();
-        events.into_iter().filter_map(|it| it.waiting.ack).collect()
+    /// Notes that an entry is in the log. Returns its channel and who waits for its events; `None`
+    /// if it was given up before.
+    pub fn stored(&mut self, number: u64) -> Option<(ChannelKey, Vec<T>)> {
+        let channel = self.numbers.get(&number)?.channel.clone();
+        let events = self.finish(number)?.events;
+        Some((channel, events.into_iter().filter_map(|it| it.waiting.ack).collect()))
+    }
+
+    /// Drops all states: they are not true any more, or will be added again.
+    pub fn drop_states(&mut self) {
+        let under_way = self.numbers.iter().filter(|(_, key)| key.state.is_some());
+        let under_way: Vec<u64> = under_way.map(|(number, _)| *number).collect();
+        for number in under_way {
+            drop(self.finish(number));
+        }
+        let AppendQueue { channels, bytes, .. } = self;
+        channels.retain(|key, entries| {
+            if key.state.is_some() {
+                *bytes -= entries.waiting.iter().map(Event::bytes).sum::<usize>();
+            }
+            key.state.is_none()
+        });
+        self.ready.retain(|key| channels.contains_key(key));
     }
 
     /// Notes that an entry was not taken into the log. It is sent again if it may be taken later,
@@ -305,7 +368,7 @@ fn take_pack<T>(waiting: &mut VecDeque<Event<T>>) -> Vec<Event<T>> {
 }
 
 /// The failures of an entry that is given up. It may be in the log if some attempt has no answer.
-fn failures<T>(entry: Entry<T>, channel: &ChannelKey) -> Vec<Failure<T>> {
+fn failures<T>(entry: Entry<T>, channel: &QueueKey) -> Vec<Failure<T>> {
     // A refusal is the answer to the last attempt, so it says nothing of an earlier one.
     let is_unsure = entry.is_unsure || matches!(entry.phase, Phase::Sent { .. });
     let why = if is_unsure { Unpublished::Unknown } else { Unpublished::Refused };

@@ -6,6 +6,7 @@
 use crate::crypto::sha256;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::Arc;
 
 /// The longest token that is a name; a longer one is replaced by its digest.
 const TOKEN_BYTES: usize = 512;
@@ -25,6 +26,19 @@ pub fn of_node(name: &str, node: u64) -> String {
 /// The first tokens of the subjects of a node's state.
 pub fn of_state(name: &str, node: u64) -> String {
     format!("{name}.i.+s.{node:016x}")
+}
+
+/// The subject of a state of a node in a channel, the application's id and its name: of the user or,
+/// without one, of the number of subscribers.
+pub fn of_state_in(
+    name: &str,
+    node: u64,
+    (app, channel): (&str, &str),
+    user: Option<&Arc<str>>,
+) -> String {
+    // A plus sign is escaped in names.
+    let key = user.map_or("+".to_owned(), |user| token(user));
+    format!("{}.{}.{}.{key}", of_state(name, node), token(app), token(channel))
 }
 
 /// The subjects of all entries.
@@ -101,6 +115,11 @@ mod tests {
         assert_eq!(of_state("p", u64::MAX), "p.i.+s.ffffffffffffffff");
         assert_eq!(token("+n"), "%2Bn", "no application has the subjects of nodes");
         assert_eq!(of_all("p"), "p.i.>");
+        let state = |user: Option<&str>| {
+            of_state_in("p", 10, ("1", "presence-a"), user.map(Arc::from).as_ref())
+        };
+        assert_eq!(state(None), "p.i.+s.000000000000000a.1.presence-a.+");
+        assert_eq!(state(Some("+")), "p.i.+s.000000000000000a.1.presence-a.%2B");
         assert_eq!(token("#server-to-user-a*"), "#server-to-user-a%2A");
     }
 }

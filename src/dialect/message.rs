@@ -48,6 +48,8 @@ pub type EventPayload = hub::EventPayload<DialectMessage>;
 pub type Proposal = hub::Proposal<DialectMessage>;
 /// What a core sends to the other process of an upgrade.
 pub type RelayDeparture = hub::RelayDeparture<DialectMessage>;
+/// A state that waits to be taken into the log of the cluster.
+pub type StateProposal = hub::StateProposal<DialectMessage>;
 /// A connection that joins a channel.
 pub type Join<'n> = hub::Join<'n, DialectMessage>;
 /// What a joining connection requests from the home.

@@ -53,7 +53,7 @@ pub use forms::{LinkedPublish, history_of, linked_publish, make_form, page_in_vi
 pub use links::{LinkedName, Links, Resolved};
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
-    OutgoingMail, Proposal, RelayDeparture, Up, UserStatus,
+    OutgoingMail, Proposal, RelayDeparture, StateProposal, Up, UserStatus,
 };
 pub use paths::{SharedWith, admits_events, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};

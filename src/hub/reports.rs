@@ -157,6 +157,16 @@ impl<M: HubMessage> Hub<M> {
         });
     }
 
+    /// Reports that a client of this process has published an event, which the log has now. This
+    /// core is the channel's home.
+    pub fn report_client_event(&mut self, app: u32, name: &str, client_event: &Arc<ClientEvent>) {
+        let name = self.hasher.name(app, name);
+        if self.channel_events.wanted(&name).has(EventMask::CLIENT_EVENTS) {
+            let what = ChannelEventKind::ClientEvent(client_event.clone());
+            self.channel_events.push(&name, what, 0);
+        }
+    }
+
     /// Reports that a client has published on a channel of this home.
     pub(super) fn note_client_event(&mut self, at: u32, client_event: &Arc<ClientEvent>) {
         self.note(at, EventMask::CLIENT_EVENTS, |_| {

@@ -8,7 +8,7 @@
 use super::commands::Waker;
 use super::{Peers, Reactor};
 use crate::cluster::Arrival;
-use crate::dialect::Proposal;
+use crate::dialect::{Proposal, StateProposal};
 use crate::driver::Driver;
 use crate::limits::CLUSTER_QUEUE;
 use crate::mem::Notifier;
@@ -16,9 +16,13 @@ use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;
 use std::sync::Arc;
 
+/// The room for states on their way to the thread. A hub proposes about as many at a time.
+const STATE_QUEUE: usize = 1024;
+
 /// A core's ends of its queues.
 pub struct ClusterLink {
     proposals: Sender<Proposal>,
+    states: Sender<StateProposal>,
     arrivals: Receiver<Arrival>,
     notifier: Notifier,
 }
@@ -26,6 +30,7 @@ pub struct ClusterLink {
 /// The ends of the queues of one core that the thread has.
 pub struct CoreLink {
     proposals: Receiver<Proposal>,
+    states: Receiver<StateProposal>,
     arrivals: Sender<Arrival>,
     core: u16,
     peers: Arc<Peers>,
@@ -37,11 +42,17 @@ pub struct CoreLink {
 /// Creates the queues of one core. `notifier` wakes the thread.
 pub fn cluster_link(peers: &Arc<Peers>, core: u16, notifier: &Notifier) -> (ClusterLink, CoreLink) {
     let (to_thread, proposals) = mailbox(CLUSTER_QUEUE);
+    let (states_to_thread, states) = mailbox(STATE_QUEUE);
     let (arrivals, from_thread) = mailbox(CLUSTER_QUEUE);
     let notifier = notifier.clone();
-    let link = ClusterLink { proposals: to_thread, arrivals: from_thread, notifier };
+    let link = ClusterLink {
+        proposals: to_thread,
+        states: states_to_thread,
+        arrivals: from_thread,
+        notifier,
+    };
     let (peers, waker) = (peers.clone(), Waker::default());
-    (link, CoreLink { proposals, arrivals, core, peers, waker, pushed: false })
+    (link, CoreLink { proposals, states, arrivals, core, peers, waker, pushed: false })
 }
 
 impl ClusterLink {
@@ -55,6 +66,11 @@ impl CoreLink {
     /// The oldest proposal of the core.
     pub fn next_proposal(&mut self) -> Option<Proposal> {
         self.proposals.pop()
+    }
+
+    /// The oldest state of the core.
+    pub fn next_state(&mut self) -> Option<StateProposal> {
+        self.states.pop()
     }
 
     /// Sends something to the core. [`CoreLink::wake`] must follow.
@@ -82,13 +98,20 @@ impl CoreLink {
 
 impl<D: Driver> Reactor<D> {
     /// Moves the shard's proposals into the queue to the thread, and notifies it at most once.
-    pub(super) fn hand_over_proposals(&mut self) {
+    pub(super) fn hand_over_proposals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mut notified = false;
         while let Some(proposal) = self.shard.next_proposal() {
             notified = true;
             if let Err(proposal) = link.proposals.push(proposal) {
                 self.shard.return_proposal(proposal);
+                break;
+            }
+        }
+        while let Some(state) = self.shard.next_state(now) {
+            notified = true;
+            if let Err(state) = link.states.push(state) {
+                self.shard.return_state(state);
                 break;
             }
         }

@@ -190,7 +190,7 @@ impl<D: Driver> Reactor<D> {
             self.maintain_accepts(now);
             self.hand_over_mail(now);
             self.hand_over_channel_events(now);
-            self.hand_over_proposals();
+            self.hand_over_proposals(now);
             self.hand_over_departures(now);
             self.flush(now);
             if self.shard.is_memory_scarce()

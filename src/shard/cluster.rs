@@ -3,7 +3,7 @@
 
 use super::Shard;
 use crate::cluster::Arrival;
-use crate::dialect::{Event, Proposal, Why};
+use crate::dialect::{Event, Proposal, StateProposal, Why};
 use crate::hub::{Ack, Answer, ChannelInfo, Unpublished};
 use crate::session::SessionEvent;
 use crate::time::Now;
@@ -26,9 +26,19 @@ impl Shard {
         self.hub.return_proposal(proposal);
     }
 
-    /// Whether proposals wait.
+    /// The next state of this core that waits to be taken into the log.
+    pub fn next_state(&mut self, now: Now) -> Option<StateProposal> {
+        self.hub.next_state(now.ms)
+    }
+
+    /// Takes back a state for which there was no room.
+    pub fn return_state(&mut self, state: StateProposal) {
+        self.hub.return_state(state);
+    }
+
+    /// Whether proposals or states wait.
     pub fn has_proposals(&self) -> bool {
-        self.hub.proposal_count() > 0
+        self.hub.proposal_count() > 0 || self.hub.has_states()
     }
 
     /// Lets something that has come from the log take effect.
@@ -50,6 +60,9 @@ impl Shard {
             }
             Arrival::Unstated { app, channel, user, why } => {
                 hub.state_failed(app, &channel, user.as_ref(), why, mail);
+            }
+            Arrival::Published { app, channel, client_event } => {
+                hub.report_client_event(app, &channel, &client_event);
             }
             Arrival::NodeGone(author) => hub.remove_node(author, mail),
             Arrival::Restate => hub.restate(),

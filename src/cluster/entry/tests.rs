@@ -65,6 +65,59 @@ fn cluster_entry_of_a_node_stays_as_it_is() {
     assert_eq!((entry.nodes, entry.skipped), (vec![node_part()], 0));
 }
 
+fn states() -> Vec<StatePart<'static>> {
+    let (node, user) = (0xfedc_ba98_7654_3210, "ada");
+    let frames = Some([b"\x81\x01+".as_slice(), b"\x81\x01-"]);
+    let present = |info, frames| Some(PresentPart { max: 100, info, frames });
+    vec![
+        StatePart::Member { node, user, present: present(Some("{\"a\":1}"), frames) },
+        StatePart::Member { node, user, present: present(None, None) },
+        StatePart::Member { node, user, present: None },
+        StatePart::Count { node, count: 300 },
+    ]
+}
+
+fn written_state(state: &StatePart<'_>) -> Vec<u8> {
+    let is_member = matches!(state, StatePart::Member { .. });
+    let author = (0x0123_4567_89ab_cdef, 7);
+    write_state(author, "app", "presence-a", is_member, &state_part(state))
+}
+
+/// As the file of events.
+#[test]
+fn cluster_entry_of_a_state_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-states.hex");
+    let golden: Vec<&str> = golden.lines().collect();
+    let mut digits = Vec::new();
+    for state in states() {
+        let written = written_state(&state);
+        digits.push(written.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let entry = read(&written).expect("an entry");
+        assert_eq!((entry.app, entry.channel, entry.number), ("app", "presence-a", 7));
+        assert_eq!((entry.states, entry.events, entry.skipped), (vec![state], vec![], 0));
+    }
+    assert_eq!(digits, golden, "{}", digits.join("\n"));
+}
+
+#[test]
+fn cluster_entry_of_a_state_that_is_cut_or_has_other_flags_is_malformed() {
+    for state in states() {
+        let written = written_state(&state);
+        for end in 1..written.len() {
+            assert_eq!(read(&written[..end]), Err(NotAnEntry::Malformed), "{end}");
+        }
+    }
+    let part = state_part(&states()[0]);
+    for flags in [2, 4, 6, 8, 9, 15, 0] {
+        let wrong = [&[flags], &part[1..]].concat();
+        let written = write_state((1, 1), "app", "a", true, &wrong);
+        assert_eq!(read(&written), Err(NotAnEntry::Malformed), "{flags}");
+    }
+    let mut large = 1u64.to_le_bytes().to_vec();
+    push_number(&mut large, u64::from(u32::MAX) + 1);
+    assert_eq!(read(&write_state((1, 1), "app", "a", false, &large)), Err(NotAnEntry::Malformed));
+}
+
 #[test]
 fn cluster_entry_of_a_node_has_each_state_and_may_be_longer() {
     for state in [NodePhase::Joining, NodePhase::Up, NodePhase::Leaving, NodePhase::Dead] {
@@ -147,7 +200,8 @@ proptest! {
         let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
         let bytes = write((node, number), &app, &channel, parts.iter().map(|part| &**part));
         let (app, channel) = (&*app, &*channel);
-        let expected = Entry { node, number, app, channel, events: events.clone(), nodes: vec![], skipped: 0 };
+        let (states, nodes) = (vec![], vec![]);
+        let expected = Entry { node, number, app, channel, events: events.clone(), states, nodes, skipped: 0 };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 

@@ -5,6 +5,8 @@ mod lives;
 use super::super::sim::{SimEngine, SimLog};
 use super::*;
 use crate::config::Config;
+use crate::dialect::{Member, StateProposal};
+use crate::hub::{Ack, ClientEvent, Statement};
 use crate::mem::Slot;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -30,6 +32,8 @@ struct World {
     gaps: usize,
     /// What all cores have got about nodes.
     notes: Vec<(u16, String)>,
+    /// What is not of an event, in words.
+    states: Vec<String>,
     now: NodeTime,
 }
 
@@ -48,6 +52,7 @@ impl World {
             outcomes: BTreeMap::new(),
             gaps: 0,
             notes: Vec::new(),
+            states: Vec::new(),
             now: NodeTime { ms: 0, unix_ms: 0 },
         }
     }
@@ -79,9 +84,47 @@ impl World {
                     assert_eq!(before, None, "{} has two outcomes", ack.ticket);
                 }
                 Arrival::Gap => self.gaps += 1,
-                other => self.notes.push((core, format!("{other:?}"))),
+                other => {
+                    self.notes.push((core, format!("{other:?}")));
+                    self.note(core, &other);
+                }
             }
         }
+    }
+
+    fn note(&mut self, core: u16, arrival: &Arrival) {
+        let home = |channel: &str| assert_eq!(core, Hasher::new(7).home(0, channel, 2));
+        let words = match arrival {
+            Arrival::Member { channel, author, user, member, .. } => {
+                home(channel);
+                let sign = if member.is_some() { '+' } else { '-' };
+                format!("{channel} {sign}{user} {}", author.is_ours)
+            }
+            Arrival::Count { channel, author, count, .. } => {
+                home(channel);
+                format!("{channel} {count} {}", author.is_ours)
+            }
+            Arrival::Unstated { channel, user, why, .. } => {
+                home(channel);
+                format!("{channel} {user:?} {why:?}")
+            }
+            Arrival::Published { channel, client_event, .. } => {
+                home(channel);
+                format!("{channel} {}", client_event.event)
+            }
+            // Each core gets it.
+            other => format!("{core} {other:?}"),
+        };
+        self.states.push(words);
+    }
+
+    fn state(&mut self, channel: &str, state: Statement<crate::dialect::DialectMessage>) {
+        let proposal = StateProposal { app: 0, name: channel.into(), state };
+        self.node.propose_state(&proposal, self.now);
+    }
+
+    fn taken(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.states)
     }
 
     fn wait(&mut self, ms: u64) {
@@ -141,6 +184,92 @@ fn cluster_node_applies_what_it_publishes_when_it_comes_back() {
     second.rest();
     assert_eq!(first.outcomes, BTreeMap::from([(1, None)]));
     assert_eq!((&first.applied, &second.applied), (&vec!["a one".into()], &vec!["a one".into()]));
+}
+
+fn user(id: &str, is_here: bool) -> Statement<crate::dialect::DialectMessage> {
+    let frame = |text: &[u8]| Frozen::new(text).into();
+    let member =
+        Member { id: id.into(), info: None, added: frame(b"+"), removed: frame(b"-"), max: 0 };
+    Statement::Member { user: id.into(), member: is_here.then(|| Arc::new(member)) }
+}
+
+#[test]
+fn cluster_node_states_replace_earlier_ones_and_are_read_by_all() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    let before = log.borrow().entries.len();
+    first.state("presence-a", Statement::Count(1));
+    first.state("presence-a", user("ada", true));
+    first.rest();
+    second.rest();
+    assert_eq!(first.taken(), ["presence-a 1 true", "presence-a +ada true"]);
+    assert_eq!(second.taken(), ["presence-a 1 false", "presence-a +ada false"]);
+    first.state("presence-a", user("ada", false));
+    first.rest();
+    assert_eq!(first.taken(), ["presence-a -ada true"]);
+    // A node that comes later reads what is true now, and beats besides.
+    let later = World::joined(3, &log).taken();
+    assert_eq!(later, ["presence-a 1 false", "presence-a -ada false"]);
+    assert!(log.borrow().entries.len() <= before + 3, "each subject has one entry");
+}
+
+#[test]
+fn cluster_node_states_that_are_not_stored_are_reported() {
+    let mut world = World::joined(1, &Rc::default());
+    world.engine.detach(false, 0);
+    world.turn();
+    world.state("presence-a", user("ada", true));
+    world.state("a", Statement::Count(1));
+    world.wait(7999);
+    assert_eq!(world.taken(), [""; 0]);
+    world.wait(101);
+    let mut failed = world.taken();
+    failed.sort();
+    assert_eq!(failed, ["a None Refused", "presence-a Some(\"ada\") Refused"]);
+}
+
+#[test]
+fn cluster_node_reports_a_client_event_when_it_is_stored() {
+    let mut world = World::joined(1, &Rc::default());
+    let (event, from) = ("client-a".into(), "1.1".into());
+    let client_event = Arc::new(ClientEvent { event, data: None, from, user: None });
+    let event = Event { notify: Some(client_event), ..Frozen::new(b"f").into() };
+    let proposal = Proposal { app: 0, name: "private-a".into(), event, origin: None };
+    world.node.propose(proposal.clone(), &world.env.clone(), world.now);
+    world.turn();
+    assert_eq!(world.taken(), [""; 0]);
+    world.rest();
+    assert_eq!(world.taken(), ["private-a client-a"]);
+    // One that is not stored is not reported.
+    world.engine.detach(false, 0);
+    world.node.propose(proposal, &world.env.clone(), world.now);
+    world.turn();
+    world.wait(8100);
+    assert_eq!(world.taken(), [""; 0]);
+}
+
+#[test]
+fn cluster_node_death_ends_its_states() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    first.state("presence-a", user("ada", true));
+    first.rest();
+    second.rest();
+    second.taken();
+    let until = second.now.ms + 8000;
+    while second.now.ms < until {
+        second.wait(100);
+        second.rest();
+    }
+    let words = second.taken();
+    for core in 0..2 {
+        let gone = format!("{core} NodeGone(StateAuthor {{ node: 1, is_ours: true }})");
+        assert!(words.contains(&gone), "{words:?}");
+    }
+    // Its states are removed from the log, and count no more.
+    let has_state =
+        |it: &(u64, u64, Vec<u8>)| !entry::read(&it.2).expect("an entry").states.is_empty();
+    assert!(!log.borrow().entries.iter().any(has_state));
 }
 
 #[test]

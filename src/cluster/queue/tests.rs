@@ -7,18 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 const LIMITS: QueueLimits =
     QueueLimits { hold_bytes: 10_000, hold_ms: 8000, append_ms: 2000, in_flight: 2 };
 
-fn channel(name: &str) -> ChannelKey {
-    (0, name.into())
+fn channel(name: &str) -> QueueKey {
+    (0, name.into()).into()
 }
 
 fn waiting(ack: u32) -> QueuedEvent<u32> {
-    QueuedEvent { part: ack.to_le_bytes().to_vec(), ttl_s: 60, ack: Some(ack) }
+    QueuedEvent { part: ack.to_le_bytes().to_vec(), ttl_s: Some(60), ack: Some(ack) }
 }
 
 fn queue(acks: &[(&str, u32)]) -> AppendQueue<u32> {
     let mut queue = AppendQueue::new(LIMITS);
     for (name, ack) in acks {
-        queue.push(channel(name), waiting(*ack), 0).expect("there is room");
+        queue.push(&channel(name), waiting(*ack), 0).expect("there is room");
     }
     queue
 }
@@ -30,6 +30,11 @@ fn next(queue: &mut AppendQueue<u32>, now_ms: u64) -> Option<(u64, Vec<u32>)> {
     Some((pack.number, pack.parts.iter().map(ack).collect()))
 }
 
+/// Who has waited for the events of an entry that is stored.
+fn stored(queue: &mut AppendQueue<u32>, number: u64) -> Vec<u32> {
+    queue.stored(number).map(|(_, acks)| acks).unwrap_or_default()
+}
+
 fn outcomes(failed: Vec<Failure<u32>>) -> Vec<(u32, Unpublished)> {
     failed.into_iter().filter_map(|(ack, _, why)| Some((ack?, why))).collect()
 }
@@ -39,28 +44,82 @@ fn cluster_queue_packs_what_waits_for_a_channel() {
     let mut queue = queue(&[("a", 1)]);
     assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
     for ack in [2, 3] {
-        queue.push(channel("a"), waiting(ack), 0).expect("there is room");
+        queue.push(&channel("a"), waiting(ack), 0).expect("there is room");
     }
     assert_eq!(next(&mut queue, 0), None, "one entry of a channel is under way");
-    assert_eq!(queue.stored(1), [1]);
+    assert_eq!(stored(&mut queue, 1), [1]);
     assert_eq!(next(&mut queue, 0), Some((2, vec![2, 3])));
-    assert_eq!(queue.stored(2), [2, 3]);
+    assert_eq!(stored(&mut queue, 2), [2, 3]);
     assert!(queue.is_empty() && queue.bytes() == 0);
-    assert_eq!(queue.stored(2), [0; 0], "that was answered");
+    assert_eq!(stored(&mut queue, 2), [0; 0], "that was answered");
+}
+
+fn state(user: &str) -> QueueKey {
+    QueueKey { state: Some(StateSubject::Member(user.into())), ..channel("a") }
+}
+
+#[test]
+fn cluster_queue_states_are_ordered_by_subject_and_the_last_one_counts() {
+    let mut queue = AppendQueue::new(QueueLimits { in_flight: 9, ..LIMITS });
+    queue.push(&channel("a"), waiting(1), 0).expect("there is room");
+    for (at, user) in ["ada", "bob", "ada"].iter().enumerate() {
+        let ttl_s = (at > 0).then_some(60);
+        let part = QueuedEvent { ttl_s, ack: None, ..waiting(10 + at as u32) };
+        queue.push(&state(user), part, 0).expect("there is room");
+    }
+    // The channel's events and the users do not wait for each other.
+    assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
+    let pack = queue.next(0).expect("a state");
+    assert_eq!((pack.number, pack.state, pack.ttl_s), (2, state("ada").state.as_ref(), Some(60)));
+    assert_eq!(pack.parts, [12u32.to_le_bytes()], "in place of the first one");
+    assert_eq!(next(&mut queue, 0), Some((3, vec![11])));
+    // One of a subject is under way at a time, and a state may have no lifetime.
+    for ack in [13, 14] {
+        let part = QueuedEvent { ttl_s: None, ack: None, ..waiting(ack) };
+        queue.push(&state("ada"), part, 0).expect("there is room");
+    }
+    assert_eq!(next(&mut queue, 0), None);
+    assert_eq!(stored(&mut queue, 2), [0; 0]);
+    let pack = queue.next(0).expect("the state that waited");
+    assert_eq!((pack.ttl_s, pack.parts.len(), pack.parts[0][0]), (None, 1, 14));
+    let failed = queue.tick(8000);
+    let keys: Vec<QueueKey> = failed.into_iter().map(|(_, key, _)| key).collect();
+    assert_eq!(keys.len(), 3);
+    assert!([channel("a"), state("ada"), state("bob")].iter().all(|it| keys.contains(it)));
+    assert!(queue.is_empty() && queue.bytes() == 0);
+}
+
+#[test]
+fn cluster_queue_drops_states_and_keeps_events() {
+    let mut queue = queue(&[("a", 1), ("b", 2)]);
+    for user in ["ada", "bob"] {
+        queue.push(&state(user), waiting(9), 0).expect("there is room");
+    }
+    assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
+    assert_eq!(stored(&mut queue, 1), [1]);
+    assert_eq!(next(&mut queue, 0), Some((2, vec![2])));
+    assert_eq!(next(&mut queue, 0), Some((3, vec![9])));
+    queue.push(&state("ada"), waiting(9), 0).expect("there is room");
+    queue.drop_states();
+    assert_eq!(stored(&mut queue, 3), [0; 0], "nobody waits for it");
+    assert_eq!(next(&mut queue, 0), None);
+    assert_eq!(stored(&mut queue, 2), [2]);
+    assert!(queue.is_empty() && queue.bytes() == 0 && queue.in_flight == 0);
 }
 
 #[test]
 fn cluster_queue_packs_have_bounds() {
     let mut queue = AppendQueue::new(QueueLimits { hold_bytes: usize::MAX, ..LIMITS });
     for ack in 0..65 {
-        queue.push(channel("a"), waiting(ack), 0).expect("there is room");
+        queue.push(&channel("a"), waiting(ack), 0).expect("there is room");
     }
     assert_eq!(next(&mut queue, 0).map(|(_, acks)| acks.len()), Some(64));
     queue.stored(1);
     assert_eq!(next(&mut queue, 0).map(|(_, acks)| acks.len()), Some(1));
     queue.stored(2);
-    let large = |ack| QueuedEvent { part: vec![0; PACK_BYTES / 2], ttl_s: 60, ack: Some(ack) };
-    (0..3).for_each(|ack| queue.push(channel("a"), large(ack), 0).expect("there is room"));
+    let large =
+        |ack| QueuedEvent { part: vec![0; PACK_BYTES / 2], ttl_s: Some(60), ack: Some(ack) };
+    (0..3).for_each(|ack| queue.push(&channel("a"), large(ack), 0).expect("there is room"));
     let sizes: Vec<usize> = (3..6)
         .map(|number| {
             let parts = queue.next(0).map_or(0, |pack| pack.parts.len());
@@ -74,13 +133,14 @@ fn cluster_queue_packs_have_bounds() {
 #[test]
 fn cluster_queue_has_a_bound_in_bytes() {
     let mut queue = AppendQueue::new(LIMITS);
-    let of = |bytes| QueuedEvent { part: vec![0; bytes - EVENT_BYTES], ttl_s: 60, ack: Some(0) };
-    assert!(queue.push(channel("a"), of(10_001), 0).is_err());
-    assert!(queue.push(channel("a"), of(10_000), 0).is_ok());
-    assert!(queue.push(channel("b"), of(EVENT_BYTES), 0).is_err());
+    let of =
+        |bytes| QueuedEvent { part: vec![0; bytes - EVENT_BYTES], ttl_s: Some(60), ack: Some(0) };
+    assert!(queue.push(&channel("a"), of(10_001), 0).is_err());
+    assert!(queue.push(&channel("a"), of(10_000), 0).is_ok());
+    assert!(queue.push(&channel("b"), of(EVENT_BYTES), 0).is_err());
     assert_eq!((queue.next(0).map(|pack| pack.number), queue.bytes()), (Some(1), 10_000));
     queue.stored(1);
-    assert!(queue.push(channel("b"), of(EVENT_BYTES), 0).is_ok());
+    assert!(queue.push(&channel("b"), of(EVENT_BYTES), 0).is_ok());
 }
 
 #[test]
@@ -180,7 +240,7 @@ impl Model {
             Step::Push(name) => {
                 self.pushed += 1;
                 let ack = self.pushed;
-                let pushed = queue.push(channel(&name.to_string()), waiting(ack), self.now_ms);
+                let pushed = queue.push(&channel(&name.to_string()), waiting(ack), self.now_ms);
                 if pushed.is_err() {
                     self.record(ack, Some(Unpublished::Refused));
                 }
@@ -192,14 +252,16 @@ impl Model {
                     self.log.extend(acks);
                 }
                 if is_answered {
-                    queue.stored(number).into_iter().for_each(|ack| self.record(ack, None));
+                    stored(queue, number).into_iter().for_each(|ack| self.record(ack, None));
                 }
             }
             Step::Refuse(again) => {
                 let Some((number, _)) = self.on_the_way.pop_front() else { return };
                 if self.stored.contains(&number) {
                     // The engine knows that it has this one.
-                    return queue.stored(number).into_iter().for_each(|ack| self.record(ack, None));
+                    return stored(queue, number)
+                        .into_iter()
+                        .for_each(|ack| self.record(ack, None));
                 }
                 let failed = outcomes(queue.refused(number, again, self.now_ms));
                 failed.into_iter().for_each(|(ack, why)| self.record(ack, Some(why)));

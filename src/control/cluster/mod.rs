@@ -99,6 +99,10 @@ impl<E: Engine> Job for ClusterJob<E> {
                 let Some(proposal) = link.next_proposal() else { break };
                 self.node.propose(proposal, &self.env, now);
             }
+            for _ in 0..PROPOSALS {
+                let Some(state) = link.next_state() else { break };
+                self.node.propose_state(&state, now);
+            }
         }
         if turn.draining || self.env.runtime.departure.is_leaving() {
             self.node.leave();
