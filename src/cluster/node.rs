@@ -151,6 +151,7 @@ impl ClusterNode {
         counters.cluster_up.set(self.is_up.into());
         counters.cluster_position.set(self.follower.position());
         env.runtime.cluster.set(self.phase(now.ms));
+        env.runtime.cluster.set_lost((!self.is_up).then_some(self.down_ms));
     }
 
     /// Lets other threads know of the nodes.

@@ -169,7 +169,8 @@ mod tests {
         }
         assert!(env.watches(0, EventMask::OCCUPANCY));
         let (channel, what) = ("a".into(), ChannelEventKind::Occupied);
-        let channel_event = ChannelEvent { app: 0, version: 0, channel, what, source: 0 };
+        let channel_event =
+            ChannelEvent { app: 0, version: 0, channel, what, source: 0, is_ours: true };
         let event = env.webhooks(0).and_then(|format| (format.event)(&channel_event));
         assert_eq!(event, Some((HookEvent::ChannelOccupied, b"a".to_vec())));
     }

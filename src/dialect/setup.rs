@@ -38,7 +38,8 @@ impl Env {
         let off = |route: &config::Route| route.compression == config::CompressionMode::Off;
         let compresses = !config.routes.iter().all(off);
         let streams = config.routes.iter().any(|route| route.stream);
-        let (watched, zilliqa) = (watched(&apps), Arc::<zilliqa::Shared>::default());
+        let watched = watched(&apps, config.cluster.is_some());
+        let zilliqa = Arc::<zilliqa::Shared>::default();
         zilliqa.set_history(config.zilliqa.history, config.zilliqa.history_bytes);
         Env {
             config,
@@ -72,10 +73,13 @@ impl Env {
 }
 
 /// The channel events to report of each application; none for an application that was removed.
-fn watched(apps: &Apps) -> Arc<[EventMask]> {
-    let mask = |app: &App| match DialectKind::from(app.config.dialect).webhooks() {
-        Some(format) if !app.is_gone() => (format.mask)(&app.config),
-        _ => EventMask::NONE,
+fn watched(apps: &Apps, is_clustered: bool) -> Arc<[EventMask]> {
+    let mask = |app: &App| {
+        let mask = match DialectKind::from(app.config.dialect).webhooks() {
+            Some(format) if !app.is_gone() => (format.mask)(&app.config),
+            _ => EventMask::NONE,
+        };
+        if is_clustered && app.config.counts_in_reads { mask | EventMask::READS } else { mask }
     };
     apps.iter().map(|(_, app)| mask(app)).collect()
 }

@@ -30,6 +30,9 @@ pub struct ChannelEvent {
     /// made the channel occupied, if it is known; otherwise, and for member changes and client
     /// events, the channel.
     pub source: u64,
+    /// Whether this process reports the event. In a cluster it has also those that another node
+    /// reports, because a return cancels a leave, whichever nodes report the two.
+    pub is_ours: bool,
 }
 
 /// The kinds of channel events.
@@ -194,10 +197,27 @@ impl ChannelEvents {
 
     /// Adds an event. `maker` is the connection that is its source; 0 makes the channel its source.
     pub(super) fn push(&mut self, name: &ChannelName, what: ChannelEventKind, maker: u64) {
+        self.push_by(true, name, what, maker);
+    }
+
+    /// Adds an event that this process reports, or that another node of the cluster reports.
+    pub(super) fn push_by(
+        &mut self,
+        is_ours: bool,
+        name: &ChannelName,
+        what: ChannelEventKind,
+        maker: u64,
+    ) {
         let source = if maker == 0 { name.hash() } else { maker };
         let app = name.app();
-        let channel_event =
-            ChannelEvent { app, version: self.version, channel: name.shared(), what, source };
+        let channel_event = ChannelEvent {
+            app,
+            version: self.version,
+            channel: name.shared(),
+            what,
+            source,
+            is_ours,
+        };
         let waiting = self.waiting.entry(app).or_default();
         if let Some(other) = waiting.undone(&channel_event) {
             self.bytes -= other.bytes();

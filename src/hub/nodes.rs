@@ -2,7 +2,8 @@
 //! and how many subscribers there are.
 //!
 //! Every node applies the same entries in the same order, so that they make the same changes. Only
-//! the node whose entry has made a change reports it to webhooks.
+//! the node whose entry has made a change reports it to webhooks; the others note it, because a
+//! leave and a return that follow each other cancel each other out.
 
 use super::mail::OutgoingMail;
 use super::node_states::{NodeStates, RemovedStates, RosterChange};
@@ -46,15 +47,13 @@ impl<M: HubMessage> Hub<M> {
         let is_full = matches!(change, RosterChange::Full);
         match change {
             RosterChange::Added(change) => {
-                if author.is_ours {
-                    self.note_member_added(at, user);
-                }
+                let what = ChannelEventKind::MemberAdded(user.clone());
+                self.note_change(at, EventMask::MEMBERS, author.is_ours, what);
                 self.announce(at, change.into(), mail);
             }
             RosterChange::Removed(change) => {
-                if author.is_ours {
-                    self.note_member_removed(at, user);
-                }
+                let what = ChannelEventKind::MemberRemoved(user.clone());
+                self.note_change(at, EventMask::MEMBERS, author.is_ours, what);
                 self.announce(at, change.into(), mail);
             }
             RosterChange::Nothing | RosterChange::Full => {}
@@ -85,15 +84,15 @@ impl<M: HubMessage> Hub<M> {
             own_states.note_settled(&mut own.is_proposed);
             (own.logged, own.is_unsure) = (count, false);
         }
+        self.report_total(at, before, author.is_ours);
         if author.is_ours {
-            self.report_total(at, before);
             self.list_count(at);
         }
         self.release_if_empty(at);
     }
 
     /// Reports that the number of subscribers of all nodes has changed, which was `before`.
-    fn report_total(&mut self, at: u32, before: u64) {
+    fn report_total(&mut self, at: u32, before: u64, is_ours: bool) {
         let channel = self.channels[at as usize].as_ref();
         let home = channel.and_then(|channel| channel.home.as_ref());
         let Some(nodes) = home.and_then(|home| home.nodes.as_ref()) else { return };
@@ -101,12 +100,17 @@ impl<M: HubMessage> Hub<M> {
         if total == before {
             return;
         }
-        match (before, total) {
-            (0, _) => self.note(at, EventMask::OCCUPANCY, |_| Some(ChannelEventKind::Occupied)),
-            (_, 0) => self.note(at, EventMask::OCCUPANCY, |_| Some(ChannelEventKind::Vacated)),
-            _ => {}
+        let change = match (before, total) {
+            (0, _) => Some(ChannelEventKind::Occupied),
+            (_, 0) => Some(ChannelEventKind::Vacated),
+            _ => None,
+        };
+        if let Some(change) = change {
+            self.note_change(at, EventMask::OCCUPANCY, is_ours, change);
         }
-        self.note(at, EventMask::COUNTS, |_| Some(ChannelEventKind::Count(total)));
+        if is_ours {
+            self.note_change(at, EventMask::COUNTS, true, ChannelEventKind::Count(total));
+        }
     }
 
     /// Removes all states of a node, which has ended. `author` says whether this node reports what
@@ -146,14 +150,11 @@ impl<M: HubMessage> Hub<M> {
         }
         for (at, removed) in changed {
             for (user, change) in removed.members {
-                if is_ours {
-                    self.note_member_removed(at, &user);
-                }
+                let what = ChannelEventKind::MemberRemoved(user);
+                self.note_change(at, EventMask::MEMBERS, is_ours, what);
                 self.announce(at, change.into(), mail);
             }
-            if is_ours {
-                self.report_total(at, removed.before);
-            }
+            self.report_total(at, removed.before, is_ours);
             self.release_if_empty(at);
         }
     }

@@ -18,6 +18,9 @@ use std::sync::Arc;
 /// here, so that they leave room for events.
 const UNDER_WAY: usize = 1024;
 
+/// The time between two attempts to state what has failed, in milliseconds.
+const RETRY_MS: u64 = 1000;
+
 /// A state of this node that waits to be taken into the log, in place of the earlier one of the
 /// same subject.
 #[derive(Clone, Debug)]
@@ -61,8 +64,9 @@ pub(super) struct OwnStates<M> {
     times: StateTimes,
     /// What is to be examined, each subject once.
     listed: VecDeque<Subject>,
-    /// What is to be examined at the next sweep, because a proposal has failed.
+    /// What is to be examined from `retry_ms` on, because a proposal has failed.
     failed: Vec<Subject>,
+    retry_ms: u64,
     /// Numbers of subscribers that are to be examined at a time in milliseconds.
     timers: BTreeMap<(u64, u64), ChannelName>,
     timers_made: u64,
@@ -80,6 +84,7 @@ impl<M> OwnStates<M> {
             times,
             listed: VecDeque::new(),
             failed: Vec::new(),
+            retry_ms: 0,
             timers: BTreeMap::new(),
             timers_made: 0,
             under_way: 0,
@@ -459,10 +464,20 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
+    /// Lists the numbers of subscribers of all channels that may differ from what the log has.
+    pub(super) fn list_counts(&mut self) {
+        let channels = (0..).zip(self.channels.iter());
+        let all: Vec<u32> = channels.filter_map(|(at, it)| it.as_ref().map(|_| at)).collect();
+        all.into_iter().for_each(|at| self.list_count(at));
+    }
+
     /// Lists what is due, and what has failed before.
     pub(super) fn sweep_states(&mut self, now_ms: u64) {
         let Some(own_states) = &mut self.own_states else { return };
-        own_states.listed.extend(own_states.failed.drain(..));
+        if own_states.retry_ms <= now_ms && !own_states.failed.is_empty() {
+            own_states.retry_ms = now_ms + RETRY_MS;
+            own_states.listed.extend(own_states.failed.drain(..));
+        }
         let mut due = Vec::new();
         while let Some(timer) = own_states.timers.first_entry()
             && timer.key().0 <= now_ms

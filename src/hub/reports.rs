@@ -30,6 +30,9 @@ impl<M: HubMessage> Hub<M> {
         if is_alone && added.iter().any(|it| it.has(EventMask::OCCUPANCY | EventMask::COUNTS)) {
             self.catch_up(&added);
         }
+        if !is_alone && added.iter().any(|mask| mask.has(EventMask::TOTALS)) {
+            self.list_counts();
+        }
     }
 
     /// Marks the present state as reported, for the kinds `added`.
@@ -149,6 +152,25 @@ impl<M: HubMessage> Hub<M> {
         self.note(at, EventMask::MEMBERS, |_| Some(ChannelEventKind::MemberRemoved(user.clone())));
     }
 
+    /// Notes a change that the log of the cluster has made in a channel of this home, which this
+    /// process reports or another node.
+    pub(super) fn note_change(
+        &mut self,
+        at: u32,
+        kind: EventMask,
+        is_ours: bool,
+        what: ChannelEventKind,
+    ) {
+        let Some(Some(channel)) = self.channels.get_mut(at as usize) else { return };
+        if self.channel_events.wanted(&channel.name).has(kind) {
+            let maker = match kind {
+                EventMask::MEMBERS => 0,
+                _ => channel.home.get_or_insert_default().reported.maker,
+            };
+            self.channel_events.push_by(is_ours, &channel.name, what, maker);
+        }
+    }
+
     /// Reports that a channel of this home had no cached event for a subscriber.
     pub(super) fn note_cache_miss(&mut self, at: u32) {
         self.note(at, EventMask::MISSES, |reported| {
@@ -174,7 +196,7 @@ impl<M: HubMessage> Hub<M> {
         });
     }
 
-    pub(super) fn note(
+    fn note(
         &mut self,
         at: u32,
         kind: EventMask,

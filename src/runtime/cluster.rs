@@ -1,6 +1,6 @@
 //! Whether this node of a cluster has joined it. The control thread writes it, and cores read it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The phase of a process in its cluster.
@@ -41,6 +41,9 @@ pub struct NodeStatus {
 pub struct ClusterStatus {
     phase: AtomicU8,
     is_leader: AtomicBool,
+    /// When the engine was lost, in milliseconds of the process's clock, and one more; 0 while it
+    /// can be used.
+    lost: AtomicU64,
     nodes: Mutex<Arc<[NodeStatus]>>,
 }
 
@@ -71,6 +74,18 @@ impl ClusterStatus {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Changes since when the engine cannot be used, in milliseconds; `None` if it can.
+    pub fn set_lost(&self, since_ms: Option<u64>) {
+        self.lost.store(since_ms.map_or(0, |ms| ms + 1), Ordering::Release);
+    }
+
+    /// For how many seconds nothing has come from the engine because it cannot be used; `None` if
+    /// it can, or if the process is not a node of a cluster.
+    pub fn stale_s(&self, now_ms: u64) -> Option<u64> {
+        let since_ms = self.lost.load(Ordering::Acquire).checked_sub(1)?;
+        Some(now_ms.saturating_sub(since_ms) / 1000)
+    }
+
     /// The present phase.
     pub fn phase(&self) -> ClusterPhase {
         let phases = [ClusterPhase::Joining, ClusterPhase::Joined, ClusterPhase::Away];
@@ -92,6 +107,16 @@ impl ClusterStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cluster_status_says_how_stale_the_node_is() {
+        let status = ClusterStatus::default();
+        assert_eq!(status.stale_s(5000), None);
+        status.set_lost(Some(0));
+        assert_eq!((status.stale_s(999), status.stale_s(1000)), (Some(0), Some(1)));
+        status.set_lost(None);
+        assert_eq!(status.stale_s(5000), None);
+    }
 
     #[test]
     fn cluster_phase_decides_what_is_served() {

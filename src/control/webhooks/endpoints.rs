@@ -352,7 +352,7 @@ mod tests {
     }
 
     fn channel_event(channel: &str, what: ChannelEventKind) -> ChannelEvent {
-        ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 }
+        ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0, is_ours: true }
     }
 
     fn deliveries(webhooks: &mut Webhooks, now_ms: u64) -> Vec<(usize, String)> {

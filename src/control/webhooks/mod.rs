@@ -219,7 +219,7 @@ mod tests {
 
     fn occupied(version: u32) -> ChannelEvent {
         let what = ChannelEventKind::Occupied;
-        ChannelEvent { app: 0, version, channel: "a".into(), what, source: 0 }
+        ChannelEvent { app: 0, version, channel: "a".into(), what, source: 0, is_ours: true }
     }
 
     #[test]

@@ -125,8 +125,14 @@ mod tests {
     use crate::config::{Config, Webhook};
 
     fn check(channel: &str, what: ChannelEventKind, kind: HookEvent, expected: &str) {
-        let channel_event =
-            ChannelEvent { app: 0, version: 0, channel: channel.into(), what, source: 0 };
+        let channel_event = ChannelEvent {
+            app: 0,
+            version: 0,
+            channel: channel.into(),
+            what,
+            source: 0,
+            is_ours: true,
+        };
         let (found, text) = event(&channel_event).expect("an event");
         assert_eq!((found, String::from_utf8(text).as_deref()), (kind, Ok(expected)));
     }
@@ -139,6 +145,7 @@ mod tests {
             channel: "room".into(),
             what: ChannelEventKind::Occupied,
             source: 0,
+            is_ours: true,
         };
         let (_, event) = event(&room).expect("an event");
         let body = body(1_760_000_000_123, &[&event]);
@@ -198,6 +205,7 @@ mod tests {
             channel: "presence-a".into(),
             what: ChannelEventKind::Count(3),
             source: 0,
+            is_ours: true,
         };
         assert_eq!(event(&users), None);
     }

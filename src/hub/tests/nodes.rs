@@ -123,7 +123,8 @@ impl Node {
         let now_ms = self.now_ms;
         for hub in &mut self.cores.hubs {
             self.proposals.extend(std::iter::from_fn(|| hub.next_state(now_ms)));
-            self.events.extend(std::iter::from_fn(|| hub.next_channel_event()));
+            let events = std::iter::from_fn(|| hub.next_channel_event());
+            self.events.extend(events.filter(|it| it.is_ours));
         }
         self.cores.invariants();
     }
@@ -476,7 +477,7 @@ fn nodes_join_that_fails_is_refused_and_a_leave_is_stated_until_the_log_has_it()
         for _ in 0..3 {
             assert_eq!(it.nodes[0].proposals.len(), 1);
             it.nodes[0].fail(why);
-            it.nodes[0].sweep(100);
+            it.nodes[0].sweep(1000);
         }
         assert_eq!(it.nodes[1].users("room"), ["ada", "bob"]);
         it.rest();
@@ -563,6 +564,26 @@ fn state_of(name: &str, user: &str) -> StateProposal<()> {
         name: name.into(),
         state: Statement::Member { user: user.into(), member },
     }
+}
+
+#[test]
+fn nodes_state_numbers_when_an_application_begins_to_count() {
+    let mut it = Cluster::new(2, 2);
+    let watch = |it: &mut Cluster, mask| {
+        let nodes = it.nodes.iter_mut();
+        nodes.flat_map(|node| &mut node.cores.hubs).for_each(|hub| hub.watch(Arc::from([mask]), 1));
+        it.nodes.iter_mut().for_each(Node::pump);
+    };
+    watch(&mut it, EventMask::NONE);
+    for index in 0..3 {
+        it.nodes[0].join((0, index, "room"), "ada");
+    }
+    it.rest_long();
+    assert!(it.nodes[1].info("room").subscriptions < 3, "only that there are some");
+    watch(&mut it, EventMask::READS);
+    it.rest();
+    assert_eq!(it.nodes[1].info("room").subscriptions, 3);
+    assert!(it.kinds().concat().is_empty());
 }
 
 #[test]

@@ -30,6 +30,10 @@ pub(super) fn push(
         _ => &[],
     };
     let mut fields = own.to_vec();
+    // Whatever was read is as old as the loss of the cluster's engine.
+    let stale_s = cx.env.runtime.cluster.stale_s(cx.now.ms).filter(|_| reply.status == 200);
+    let stale = stale_s.map(|seconds| seconds.to_string());
+    fields.extend(stale.iter().map(|seconds| ("X-Polycast-Stale", &**seconds)));
     if let Some(origin) = shared_with {
         fields.extend(cors::fields(origin));
     }

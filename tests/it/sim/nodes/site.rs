@@ -168,6 +168,10 @@ impl Site {
                 let Some(proposal) = self.cores[at].shard.next_proposal() else { break };
                 self.node.propose(proposal, &self.common.env, time);
             }
+            for _ in 0..luck(rng) {
+                let Some(state) = self.cores[at].shard.next_state(now) else { break };
+                self.node.propose_state(&state, time);
+            }
         }
         self.node.turn(&mut self.engine, &self.common.env, time);
         for _ in 0..luck(rng) {
