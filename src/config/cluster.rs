@@ -231,10 +231,6 @@ fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     }
     for (index, app) in context.apps.iter().enumerate() {
         let asked = [
-            ("counts_in_reads", app.counts_in_reads),
-            ("subscription_count", app.subscription_count),
-            ("watchlist", app.watchlist),
-            ("webhooks", !app.webhooks.is_empty()),
             ("history", !app.history.is_empty()),
             ("limits.connections", app.limits.connections > 0),
         ];

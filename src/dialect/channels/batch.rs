@@ -55,21 +55,23 @@ impl PublishSource<'_> {
             entries.push((name.to_owned(), trigger.info));
         }
         let parts = entries.len();
+        let names: Vec<&str> = entries.iter().map(|(name, _)| &**name).collect();
+        let asked = if asks { self.ask(&names, parts, effects) } else { 0 };
         let finish = asks.then(|| {
-            let finish: Finish = Box::new(move |answers| reply::<V>(&entries, &answers));
+            let finish: Finish = Box::new(move |answers| reply::<V>(&entries, (&answers, asked)));
             finish
         });
-        Ok(Accepted::new(parts, first, finish))
+        Ok(Accepted::new(parts + asked, first, finish))
     }
 }
 
-fn reply<V: Vendor>(entries: &[Entry], answers: &[(u16, Answer)]) -> HttpReply {
+fn reply<V: Vendor>(entries: &[Entry], (answers, first): (&[(u16, Answer)], usize)) -> HttpReply {
     let mut out = br#"{"batch":["#.to_vec();
     for (part, (name, info)) in entries.iter().enumerate() {
         if part > 0 {
             out.push(b',');
         }
-        let channel_info = reads::channel_info_of(answers, part as u16);
+        let channel_info = reads::channel_info_of(answers, (first + part) as u16);
         out.extend_from_slice(&reads::object::<V>(info.unwrap_or_default(), name, &channel_info));
     }
     out.extend_from_slice(b"]}");

@@ -259,7 +259,6 @@ fn subscribe<V: Vendor>(
         }
         ChannelKind::Presence => {
             let who = match (data, conn.signed_in_identity()) {
-                _ if context.env.config.cluster.is_some() => Err(SubscribeRefusal::NotInCluster),
                 (Some(data), _) => users::identity::<V>(data, limits),
                 (None, Some(identity)) => Ok(identity),
                 (None, None) => {

@@ -1,7 +1,7 @@
 //! Requests to publish one event or a batch, which come from the HTTP API or from the WebSocket of
 //! a publisher. Both are validated and answered in the same way.
 
-use super::super::effects::Effects;
+use super::super::effects::{Effect, Effects};
 use super::super::env::Env;
 use super::super::reply::{Finish, HttpReply};
 use super::channel;
@@ -12,7 +12,7 @@ use super::reply::{self, ApiRefusal, NO_KEYS, empty};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
 use crate::codec::json::{JsonText, push_string};
-use crate::hub::Answer;
+use crate::hub::{Answer, Query};
 
 /// Where a request to publish comes from.
 #[derive(Clone, Copy)]
@@ -97,12 +97,30 @@ impl PublishSource<'_> {
             let part = self.first_part + part as u16;
             effects.push(trigger.publish::<V>(self.env, self.app, name, part));
         }
+        let count = trigger.channels.len();
+        let asked = trigger.info.map_or(0, |_| self.ask(&trigger.channels, count, effects));
         let finish = trigger.info.map(|info| {
             let names = trigger.channels.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-            let finish: Finish = Box::new(move |answers| info_reply::<V>(info, &names, &answers));
+            let finish: Finish =
+                Box::new(move |answers| info_reply::<V>(info, &names, (&answers, asked)));
             finish
         });
-        Ok(Accepted::new(trigger.channels.len(), first, finish))
+        Ok(Accepted::new(count + asked, first, finish))
+    }
+
+    /// Asks for the attributes of `channels`, on which as many events are published, if these
+    /// events do not bring them: in a cluster they go through the log. Returns the number of
+    /// questions. Their parts follow the `count` parts of the events, and answers are numbered so.
+    pub(super) fn ask(&self, channels: &[&str], count: usize, effects: &mut Effects<'_>) -> usize {
+        if self.env.config.cluster.is_none() {
+            return 0;
+        }
+        for (at, name) in channels.iter().enumerate() {
+            let query = Query::Channel { app: self.app, name: (*name).into() };
+            let part = self.first_part + (count + at) as u16;
+            effects.push(Effect::Query { query, part });
+        }
+        channels.len()
     }
 
     /// Publishes one event to all connections of the signed-in user with this id.
@@ -159,7 +177,13 @@ impl PublishSource<'_> {
     }
 }
 
-fn info_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]) -> HttpReply {
+/// The reply with the attributes of the channels; the answers about them have the parts from
+/// `first` on.
+fn info_reply<V: Vendor>(
+    info: Info,
+    names: &[String],
+    (answers, first): (&[(u16, Answer)], usize),
+) -> HttpReply {
     let mut out = br#"{"channels":{"#.to_vec();
     for (part, name) in names.iter().enumerate() {
         if part > 0 {
@@ -167,7 +191,7 @@ fn info_reply<V: Vendor>(info: Info, names: &[String], answers: &[(u16, Answer)]
         }
         push_string(&mut out, name);
         out.push(b':');
-        let channel_info = reads::channel_info_of(answers, part as u16);
+        let channel_info = reads::channel_info_of(answers, (first + part) as u16);
         out.extend_from_slice(&reads::object::<V>(info, name, &channel_info));
     }
     out.extend_from_slice(b"}}");

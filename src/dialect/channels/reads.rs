@@ -2,6 +2,7 @@
 
 use super::super::context::DialectContext;
 use super::super::effects::Effect;
+use super::super::env::Env;
 use super::super::forms::history_of;
 use super::super::reply::Answered;
 use super::data::ChannelKind;
@@ -10,7 +11,7 @@ use super::vendor::Vendor;
 use super::{channel, details, positions};
 use crate::codec::json::push_string;
 use crate::http::query;
-use crate::hub::{Answer, ChannelInfo, Query};
+use crate::hub::{Answer, ChannelInfo, EventMask, Query};
 use std::borrow::Cow;
 
 /// The channel attributes that a request asks for, in any combination.
@@ -52,6 +53,17 @@ impl Info {
             Info { link: true, .. } => Some("link"),
             _ => None,
         }
+    }
+
+    /// Why the attributes cannot be known: in a cluster the nodes know of each other's subscribers
+    /// how many there are only for applications that count them.
+    pub(super) fn uncounted(self, env: &Env, app: u32) -> Option<&'static str> {
+        let is_counted = || env.watches(app, EventMask::COUNTS | EventMask::READS);
+        let is_unknown = self.subscription_count && env.config.cluster.is_some() && !is_counted();
+        is_unknown.then_some(
+            "info subscription_count needs subscription_count or counts_in_reads of the \
+             application, because the server is one of several",
+        )
     }
 
     /// These attributes with `user_count` and `subscription_count` added.
@@ -142,6 +154,9 @@ pub(super) fn channels<V: Vendor>(
     if info.user_count && !prefix.starts_with("presence-") {
         return refuse::<V>("user_count needs filter_by_prefix to begin with presence-");
     }
+    if let Some(problem) = info.uncounted(context.env, app) {
+        return refuse::<V>(problem);
+    }
     let of_one = match info {
         Info { cache: true, .. } => Some("cache"),
         Info { position: true, .. } => Some("position"),
@@ -199,6 +214,9 @@ pub(super) fn channel<V: Vendor>(
     };
     if let Some(attribute) = info.inapplicable::<V>(name) {
         return refuse::<V>(&format!("this channel has no {attribute}"));
+    }
+    if let Some(problem) = info.uncounted(context.env, app) {
+        return refuse::<V>(problem);
     }
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);

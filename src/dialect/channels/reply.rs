@@ -7,9 +7,8 @@ use std::borrow::Cow;
 
 pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
-/// Why reads are refused in a cluster.
-pub(super) const NOT_COUNTED: &str =
-    "Channels, users and counts are not available in a cluster yet; a node knows only its own";
+/// Why reads of histories are refused in a cluster.
+pub(super) const NO_HISTORY: &str = "Histories are not available in a cluster yet";
 
 /// Why idempotency keys are refused in a cluster.
 pub(super) const NO_KEYS: &str =

@@ -7,7 +7,7 @@ use super::data::ChannelKind;
 use super::ids::SocketIds;
 use super::messages::push_event;
 use super::reads::Info;
-use super::reply::{ApiRefusal, NOT_COUNTED};
+use super::reply::ApiRefusal;
 use super::vendor::Vendor;
 use super::{channel, positions};
 use crate::codec::json::JsonText;
@@ -55,9 +55,6 @@ impl<'t> Trigger<'t> {
         let event = event_name::<V>(body, limits)?;
         let except = excluded(env, body)?;
         let data = event_data::<V>(body, limits)?;
-        if env.config.cluster.is_some() && body.get("info").is_some_and(|info| !info.is_null()) {
-            return Err((501, NOT_COUNTED.into()));
-        }
         let info = match body.get("info").filter(|info| !info.is_null()) {
             Some(list) if V::DATA.quirks.publish_asks => Some(
                 Info::read::<V>(list.text().unwrap_or("that is not a string"))
@@ -66,6 +63,9 @@ impl<'t> Trigger<'t> {
             ),
             _ => None,
         };
+        if let Some(problem) = info.and_then(|info| info.uncounted(env, app)) {
+            return Err((400, problem.into()));
+        }
         let channels = channel_names::<V>(env, &env.apps.get(app).config, body)?;
         if let Some(name) = channels.iter().find(|name| !env.links.may_publish(app, name)) {
             return Err((403, format!("channel {name} is linked and accepts no events").into()));

@@ -187,8 +187,6 @@ pub enum SubscribeRefusal<'r> {
     Member(&'r str),
     /// The member's `channel_data` or `user_id` is too long; with the problem as text.
     Large(&'r str),
-    /// Presence channels are not available in a cluster.
-    NotInCluster,
     /// The connection exceeds the rate limit of this many subscriptions per second.
     TooMany(u16),
     /// The connection has reached its limit of this many subscriptions.
@@ -213,8 +211,7 @@ impl SubscribeRefusal<'_> {
             SubscribeRefusal::Large(_) => refusals.large,
             SubscribeRefusal::TooMany(_) => refusals.too_many,
             SubscribeRefusal::NotStored => refusals.unavailable,
-            SubscribeRefusal::NotInCluster
-            | SubscribeRefusal::SubscriptionLimit(_)
+            SubscribeRefusal::SubscriptionLimit(_)
             | SubscribeRefusal::ChannelFull(_)
             | SubscribeRefusal::NoRoom(_) => refusals.limit,
         }
@@ -228,9 +225,6 @@ impl SubscribeRefusal<'_> {
             | SubscribeRefusal::Large(problem) => Cow::Borrowed(problem),
             SubscribeRefusal::User => "Only the user who has signed in may subscribe".into(),
             SubscribeRefusal::Signature => format!("Invalid signature for {name}").into(),
-            SubscribeRefusal::NotInCluster => {
-                "Presence channels are not available in a cluster yet".into()
-            }
             SubscribeRefusal::NotStored => {
                 "The servers cannot agree on the members now, please try again".into()
             }

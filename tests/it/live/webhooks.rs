@@ -52,7 +52,7 @@ impl Hooked {
 }
 
 /// An HTTP server that records the requests.
-struct Endpoint {
+pub(super) struct Endpoint {
     address: SocketAddr,
     received: Arc<Mutex<Vec<Hooked>>>,
 }
@@ -60,7 +60,7 @@ struct Endpoint {
 impl Endpoint {
     /// Answers the nth request with the nth status, and later requests with 200; 0 means no
     /// response.
-    fn start(statuses: &'static [u16]) -> Endpoint {
+    pub(super) fn start(statuses: &'static [u16]) -> Endpoint {
         Endpoint::start_with(statuses, None)
     }
 
@@ -85,7 +85,12 @@ impl Endpoint {
         Endpoint { address, received }
     }
 
-    fn hook(&self) -> Webhook {
+    /// The bodies of all requests so far.
+    pub(super) fn all(&self) -> String {
+        self.received.lock().unwrap().iter().map(|it| it.body.as_str()).collect()
+    }
+
+    pub(super) fn hook(&self) -> Webhook {
         let mut hook = Webhook::new(format!("http://{}/hook?a=b", self.address));
         hook.allow_private = true;
         hook

@@ -5,12 +5,14 @@ mod checker;
 mod engine;
 mod faults;
 mod lives;
+mod presence;
 mod refusals;
 
 use crate::net::*;
 use checker::Checker;
 use engine::{Nats, cluster_of};
 use polycast::server::Server;
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
@@ -32,7 +34,11 @@ fn joined(server: &Server) {
 
 /// The status of the readiness page.
 fn ready(server: &Server) -> u16 {
-    let mut client = Client::connect(server.addresses()[0]);
+    ready_at(server.addresses()[0])
+}
+
+fn ready_at(address: SocketAddr) -> u16 {
+    let mut client = Client::connect(address);
     client.send(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.response().status
 }

@@ -1,0 +1,272 @@
+//! Presence channels, counts, webhooks and reads over several nodes.
+
+use super::super::child::{BASE, Process};
+use super::super::webhooks::Endpoint;
+use super::engine::{Nats, cluster_of};
+use super::{joined, nodes, ready_at};
+use crate::net::*;
+use polycast::config::Config;
+use polycast::server::Server;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const ROOM: &str = "presence-room";
+
+/// A new connection that has asked to join a channel as this user.
+fn joining(address: SocketAddr, user: &str) -> (Client, String) {
+    let (mut client, id) = Client::app(address);
+    let data = format!(r#"{{"user_id":"{user}"}}"#);
+    let auth = DEMO.auth(&format!("{id}:{ROOM}:{data}"));
+    let data = data.replace('"', r#"\""#);
+    let text = format!(r#"{{"channel":"{ROOM}","auth":"{auth}","channel_data":"{data}"}}"#);
+    client.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{text}}}"#));
+    (client, id)
+}
+
+/// A member, who has been told of this number of users.
+fn member(address: SocketAddr, user: &str, count: usize) -> Client {
+    let (mut client, _) = joining(address, user);
+    let text = client.text();
+    assert!(text.contains("subscription_succeeded"), "{text}");
+    assert!(text.contains(&format!(r#"\"count\":{count}"#)), "{text}");
+    client
+}
+
+fn hears(client: &mut Client, event: &str, user: &str) {
+    let text = client.text();
+    assert!(text.contains(&format!("pusher_internal:{event}")), "{text}");
+    assert!(text.contains(&format!(r#"\"user_id\":\"{user}\""#)), "{text}");
+}
+
+fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut client = Client::connect(address);
+    client.send(&DEMO.request("GET", path, ""));
+    let response = client.response();
+    (response.status, response.body)
+}
+
+#[test]
+fn cluster_p5_joins_cost_an_entry_for_each_user_of_a_node() {
+    let Some(nats) = Nats::start("presence") else { return };
+    let Some([first, second]) = nodes(&nats) else { return };
+    let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
+    let ada = member(one, "ada", 1);
+    let mut bob = member(two, "bob", 2);
+    let before = first.count("cluster_appends");
+    assert_eq!(before, 2, "the channel is occupied, and has a member");
+    let others: Vec<Client> = (0..10).map(|_| member(one, "ada", 2)).collect();
+    assert_eq!(first.count("cluster_appends"), before, "further connections cost nothing");
+    let elsewhere = member(two, "ada", 2);
+    drop((ada, others));
+    let mut cyd = member(one, "cyd", 3);
+    hears(&mut bob, "member_added", "cyd");
+    drop(elsewhere);
+    for client in [&mut bob, &mut cyd] {
+        hears(client, "member_removed", "ada");
+        client.sync();
+    }
+}
+
+/// A node whose application states numbers of subscribers.
+fn counting(nats: &Nats) -> Option<Server> {
+    let mut config = cluster_of(nats);
+    config.apps[0].counts_in_reads = true;
+    let server = start(config)?;
+    joined(&server);
+    Some(server)
+}
+
+#[test]
+fn cluster_p12_reads_are_equal_on_all_nodes() {
+    let Some(nats) = Nats::start("reads") else { return };
+    let (Some(first), Some(second)) = (counting(&nats), counting(&nats)) else { return };
+    let addresses = [first.addresses()[0], second.addresses()[0]];
+    let [one, two] = addresses;
+    let _members = [member(one, "ada", 1), member(two, "bob", 2), member(two, "ada", 2)];
+    let mut plain = Client::app(two).0;
+    plain.send_text(r#"{"event":"pusher:subscribe","data":{"channel":"news"}}"#);
+    assert_eq!(plain.text(), subscribed("news"));
+    let channel = format!("/apps/1/channels/{ROOM}");
+    let all = "/apps/1/channels";
+    let whole = r#"{"occupied":true,"user_count":2,"subscription_count":3}"#;
+    wait("the numbers are stated", || {
+        let is_listed = |it: &SocketAddr| get(*it, all).1.contains("news");
+        addresses.iter().all(|it| get(*it, &channel).1 == whole && is_listed(it))
+    });
+    let users = r#"{"users":[{"id":"ada"},{"id":"bob"}]}"#;
+    for address in addresses {
+        assert_eq!(get(address, &format!("{channel}/users")), (200, users.to_owned()));
+        let (status, list) = get(address, all);
+        assert_eq!(status, 200);
+        assert!(
+            list.contains(r#""presence-room":{"user_count":2,"subscription_count":3,"#),
+            "{list}"
+        );
+        assert!(list.contains(r#""news":{"subscription_count":1,"#), "{list}");
+        // The attributes of a publish.
+        let info = "user_count,subscription_count";
+        let channels = format!(r#"["{ROOM}","news"]"#);
+        let body = format!(r#"{{"name":"e","channels":{channels},"data":"1","info":"{info}"}}"#);
+        let mut api = Client::connect(address);
+        api.send(&DEMO.request("POST", EVENTS, &body));
+        let room = r#""presence-room":{"user_count":2,"subscription_count":3}"#;
+        let answer = format!(r#"{{"channels":{{{room},"news":{{"subscription_count":1}}}}}}"#);
+        assert_eq!(api.response().body, answer);
+        let of_one = format!(r#"{{"name":"e","channel":"{ROOM}","data":"1","info":"user_count"}}"#);
+        let batch = format!(r#"{{"batch":[{of_one},{of_one}]}}"#);
+        api.send(&DEMO.request("POST", "/apps/1/batch_events", &batch));
+        assert_eq!(api.response().body, r#"{"batch":[{"user_count":2},{"user_count":2}]}"#);
+    }
+    // A node that starts now knows the same.
+    let Some(third) = counting(&nats) else { return };
+    wait("its cores have read it", || get(third.addresses()[0], &channel).1 == whole);
+    drop(plain);
+    wait("a channel without subscribers is not listed", || {
+        addresses.iter().all(|it| !get(*it, all).1.contains("news"))
+    });
+}
+
+#[test]
+fn cluster_p15_webhooks_are_sent_by_one_node() {
+    let Some(nats) = Nats::start("webhooks") else { return };
+    let endpoint = Endpoint::start(&[]);
+    let hooked = |linger_ms: u64| -> Config {
+        let mut config = cluster_of(&nats);
+        config.apps[0].webhooks = vec![endpoint.hook()];
+        config.cluster.as_mut().unwrap().linger_ms = linger_ms;
+        config
+    };
+    let (Some(first), Some(second)) = (start(hooked(100)), start(hooked(100))) else { return };
+    [&first, &second].map(joined);
+    let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
+    let mut ada = member(one, "ada", 1);
+    let bob = member(two, "bob", 2);
+    hears(&mut ada, "member_added", "bob");
+    ada.send_text(&format!(r#"{{"event":"client-x","channel":"{ROOM}","data":1}}"#));
+    // Ada changes the node, so she has not left.
+    drop(ada);
+    thread::sleep(Duration::from_millis(300));
+    let ada = member(two, "ada", 2);
+    let occupied = format!(r#"{{"name":"channel_occupied","channel":"{ROOM}"}}"#);
+    let vacated = format!(r#"{{"name":"channel_vacated","channel":"{ROOM}"}}"#);
+    let of = |kind: &str, user: &str| {
+        format!(r#"{{"name":"{kind}","channel":"{ROOM}","user_id":"{user}"}}"#)
+    };
+    drop(bob);
+    wait("bob's leave is reported", || endpoint.all().contains(&of("member_removed", "bob")));
+    assert!(!endpoint.all().contains(&of("member_removed", "ada")), "{}", endpoint.all());
+    drop(ada);
+    wait("the end is reported", || endpoint.all().contains(&vacated));
+    wait("ada's leave is reported", || endpoint.all().contains(&of("member_removed", "ada")));
+    thread::sleep(Duration::from_secs(1));
+    let all = endpoint.all();
+    for (event, times) in [
+        (occupied, 1),
+        (of("member_added", "ada"), 1),
+        (of("member_added", "bob"), 1),
+        (r#""name":"client_event""#.to_owned(), 1),
+        (of("member_removed", "ada"), 1),
+        (of("member_removed", "bob"), 1),
+        (vacated, 1),
+    ] {
+        assert_eq!(all.matches(&event).count(), times, "{event} in {all}");
+    }
+}
+
+#[test]
+fn cluster_p6_killed_node_leaves_no_members() {
+    let Some(nats) = Nats::start("kill") else { return };
+    let Some([first]) = nodes(&nats) else { return };
+    let one = first.addresses()[0];
+    let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
+    let mut other = Process::start("cluster-kill", &format!("{BASE}{section}"));
+    wait("the node joins", || ready_at(other.address) == 200);
+    let mut ada = member(one, "ada", 1);
+    let _there: Vec<Client> =
+        ["bob", "cyd", "ada"].map(|user| joining(other.address, user).0).into_iter().collect();
+    for _ in 0..2 {
+        assert!(ada.text().contains("pusher_internal:member_added"));
+    }
+    let users = format!("/apps/1/channels/{ROOM}/users");
+    wait("all are there", || get(one, &users).1.matches("id").count() == 3);
+    other.child.kill().unwrap();
+    other.child.wait().unwrap();
+    let killed = Instant::now();
+    let mut gone: Vec<String> = (0..2).map(|_| ada.text()).collect();
+    assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
+    gone.sort();
+    for (text, user) in gone.iter().zip(["bob", "cyd"]) {
+        assert!(text.contains("pusher_internal:member_removed") && text.contains(user), "{text}");
+    }
+    ada.sync();
+    assert_eq!(get(one, &users).1, r#"{"users":[{"id":"ada"}]}"#);
+    wait("its subscribers are not counted", || {
+        get(one, "/apps/1/channels").1 == format!(r#"{{"channels":{{"{ROOM}":{{}}}}}}"#)
+    });
+}
+
+#[test]
+fn cluster_p7_members_stay_while_the_engine_is_away() {
+    let Some(mut nats) = Nats::start("presence-away") else { return };
+    let Some([first, second]) = nodes(&nats) else { return };
+    let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
+    let mut ada = member(one, "ada", 1);
+    let bob = member(two, "bob", 2);
+    hears(&mut ada, "member_added", "bob");
+    nats.kill();
+    // Who is new is refused after a while; who is there already may connect again.
+    let (mut cyd, _) = joining(one, "cyd");
+    let text = cyd.text();
+    assert!(text.contains("subscription_error") && text.contains("4100"), "{text}");
+    let _again = member(one, "ada", 2);
+    let mut api = Client::connect(two);
+    api.send(&DEMO.request("GET", &format!("/apps/1/channels/{ROOM}/users"), ""));
+    let read = api.response();
+    assert_eq!((read.status, read.body.matches("id").count()), (200, 2));
+    let stale: u64 = read.field("x-polycast-stale").expect("a header").parse().expect("seconds");
+    assert!((1..60).contains(&stale), "{stale}");
+    drop(bob);
+    nats.again();
+    // The leave is stated as soon as it can be, and nobody else has left.
+    hears(&mut ada, "member_removed", "bob");
+    wait("a join works again", || {
+        let (mut cyd, _) = joining(two, "cyd");
+        let text = cyd.text();
+        text.contains("subscription_succeeded")
+    });
+    api.send(&DEMO.request("GET", &format!("/apps/1/channels/{ROOM}/users"), ""));
+    assert_eq!(api.response().field("x-polycast-stale"), None);
+}
+
+/// Users who sign in on different nodes watch each other.
+#[test]
+fn cluster_p14_watchlists_see_users_of_all_nodes() {
+    let Some(nats) = Nats::start("watchlist") else { return };
+    let mut config = cluster_of(&nats);
+    config.apps[0].watchlist = true;
+    let (Some(first), Some(second)) = (start(config.clone()), start(config)) else { return };
+    [&first, &second].map(joined);
+    let sign_in = |server: &Server, user: &str, other: &str| {
+        let (mut client, id) = Client::app(server.addresses()[0]);
+        let data = format!(r#"{{"id":"{user}","watchlist":["{other}"]}}"#);
+        let auth = DEMO.auth(&format!("{id}::user::{data}"));
+        let data = data.replace('"', r#"\""#);
+        let text = format!(r#"{{"auth":"{auth}","user_data":"{data}"}}"#);
+        client.send_text(&format!(r#"{{"event":"pusher:signin","data":{text}}}"#));
+        assert!(client.text().contains("pusher:signin_success"));
+        client
+    };
+    let says = |client: &mut Client, name: &str, user: &str| {
+        let text = client.text();
+        assert!(text.contains("pusher_internal:watchlist_events"), "{text}");
+        assert!(text.contains(name) && text.contains(user), "{text}");
+    };
+    let mut ada = sign_in(&first, "ada", "bob");
+    says(&mut ada, "offline", "bob");
+    let mut bob = sign_in(&second, "bob", "ada");
+    says(&mut bob, "online", "ada");
+    says(&mut ada, "online", "bob");
+    drop(bob);
+    says(&mut ada, "offline", "bob");
+}
