@@ -4,7 +4,7 @@ use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry::{self, CachedPart, Entry, EventPart, PartContent};
 use super::follower::{Follower, Taken};
-use super::nodes::{NodeEffect, NodeFacts, NodeTiming, Nodes, NodesSetup};
+use super::nodes::{ClusterNodes, NodeEffect, NodeSummary, NodeTiming, NodesSetup};
 use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
@@ -49,9 +49,9 @@ pub struct ClusterNode {
     queue: AppendQueue<Origin>,
     follower: Follower,
     applied: AppliedNumbers,
-    nodes: Nodes,
+    nodes: ClusterNodes,
     /// The version of the configuration whose applications other nodes know.
-    facts: Option<(u32, NodeFacts)>,
+    summary: Option<(u32, NodeSummary)>,
     is_up: bool,
     was_up: bool,
     /// When the engine was last lost, in milliseconds.
@@ -76,8 +76,8 @@ impl ClusterNode {
             formats: (entry::FORMAT, entry::FORMAT),
         };
         ClusterNode {
-            nodes: Nodes::new(nodes, setup.counters.clone()),
-            facts: None,
+            nodes: ClusterNodes::new(nodes, setup.counters.clone()),
+            summary: None,
             setup,
             name: cluster.name.clone(),
             hold_ms: cluster.hold_ms,
@@ -138,7 +138,7 @@ impl ClusterNode {
             self.tick_ms = now.ms + AppendQueue::<()>::TICK_MS;
             let failed = self.queue.tick(now.ms);
             failed.into_iter().for_each(|failure| self.fail(failure));
-            self.note_facts(env);
+            self.note_summary(env);
             self.show_nodes(env, now.ms);
         }
         self.nodes.tick(self.follower.has_joined(), now.ms);
@@ -338,16 +338,16 @@ impl ClusterNode {
     }
 
     /// Notes what this node says of itself.
-    fn note_facts(&mut self, env: &Env) {
+    fn note_summary(&mut self, env: &Env) {
         let version = env.runtime.version;
-        let apps = match self.facts {
-            Some((known, facts)) if known == version => facts.apps,
+        let apps = match self.summary {
+            Some((known, summary)) if known == version => summary.apps,
             _ => digest(env),
         };
         let connections = env.runtime.counters.iter().map(|core| core.connections.get()).sum();
-        let facts = NodeFacts { apps, connections };
-        self.facts = Some((version, facts));
-        self.nodes.set_facts(facts);
+        let summary = NodeSummary { apps, connections };
+        self.summary = Some((version, summary));
+        self.nodes.set_summary(summary);
     }
 
     fn send(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {

@@ -62,7 +62,7 @@ pub enum NodeEffect {
 
 /// What a node says of itself, besides its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NodeFacts {
+pub struct NodeSummary {
     /// A digest of the ids and keys of the applications.
     pub apps: u64,
     /// The number of open connections.
@@ -83,12 +83,12 @@ pub struct NodesSetup {
 }
 
 /// See the module's documentation.
-pub struct Nodes {
+pub struct ClusterNodes {
     setup: NodesSetup,
     counters: Arc<Counters>,
     own: OwnNode,
     table: NodeTable,
-    facts: NodeFacts,
+    summary: NodeSummary,
     /// The number of the last entry about a node.
     number: u64,
     /// How many ids this process has had before.
@@ -107,7 +107,7 @@ pub struct Nodes {
     was_fenced: bool,
     /// When deaths are looked for again, in milliseconds.
     check_ms: u64,
-    /// When [`Nodes::tick`] is due, in milliseconds.
+    /// When [`ClusterNodes::tick`] is due, in milliseconds.
     due_ms: u64,
     effects: VecDeque<NodeEffect>,
 }
@@ -118,18 +118,18 @@ enum Refresh {
     /// The log is read.
     Reading { is_new: bool },
     /// It is read, and the other nodes have time to state again what is true, until then.
-    Waiting { until_ms: u64 },
+    Settling { until_ms: u64 },
 }
 
-impl Nodes {
+impl ClusterNodes {
     /// The nodes of a cluster of which nothing has been read.
-    pub fn new(setup: NodesSetup, counters: Arc<Counters>) -> Nodes {
-        Nodes {
+    pub fn new(setup: NodesSetup, counters: Arc<Counters>) -> ClusterNodes {
+        ClusterNodes {
             own: OwnNode::new(setup.timing, setup.process),
             setup,
             counters,
             table: NodeTable::default(),
-            facts: NodeFacts::default(),
+            summary: NodeSummary::default(),
             number: NUMBERS,
             past_ids: 0,
             is_up: false,
@@ -179,14 +179,14 @@ impl Nodes {
             is_own: id == self.own.id(),
             state: node.state.map_or("", NodePhase::word),
             release: node.release.clone(),
-            has_same_apps: node.apps == self.facts.apps,
+            has_same_apps: node.apps == self.summary.apps,
             connections: node.connections,
             read_ms: node.read_ms,
         };
         self.table.living().map(status).collect()
     }
 
-    /// When [`Nodes::tick`] is due, in milliseconds.
+    /// When [`ClusterNodes::tick`] is due, in milliseconds.
     pub fn deadline_ms(&self) -> u64 {
         if self.is_up { self.due_ms } else { u64::MAX }
     }
@@ -197,8 +197,8 @@ impl Nodes {
     }
 
     /// Notes what this node says of itself from the next renewal on.
-    pub fn set_facts(&mut self, facts: NodeFacts) {
-        self.facts = facts;
+    pub fn set_summary(&mut self, summary: NodeSummary) {
+        self.summary = summary;
     }
 
     /// Notes that the process is about to end.
@@ -226,7 +226,7 @@ impl Nodes {
             self.table.begin_reading(is_new);
             self.own.suspend();
             self.effects.push_back(NodeEffect::RefreshBegin);
-        } else if let Some(Refresh::Waiting { until_ms }) = &mut self.refresh {
+        } else if let Some(Refresh::Settling { until_ms }) = &mut self.refresh {
             *until_ms = now_ms + self.setup.timing.rejoin_ms;
         }
     }
@@ -256,7 +256,7 @@ impl Nodes {
         }
         if is_new {
             let until_ms = now_ms + self.setup.timing.rejoin_ms;
-            self.refresh = Some(Refresh::Waiting { until_ms });
+            self.refresh = Some(Refresh::Settling { until_ms });
         } else {
             // What is not in the log is not true, and was reported by others.
             self.end_refresh(false);
@@ -351,7 +351,7 @@ impl Nodes {
 
     /// Logs that a node has other applications.
     fn compare_apps(&self, part: &NodePart<'_>) {
-        let (ours, theirs) = (self.facts.apps, part.apps);
+        let (ours, theirs) = (self.summary.apps, part.apps);
         if part.node != self.own.id() && self.has_served && ours != theirs {
             let id = format!("{:016x}", part.node);
             tracing::warn!(id, "cluster: the node has other applications or keys than this one");
@@ -409,7 +409,7 @@ impl Nodes {
     fn renew(&mut self, renewal: Renewal) {
         let Renewal { number, state, expected, .. } = renewal;
         let node = self.own.id();
-        let NodeFacts { apps, connections } = self.facts;
+        let NodeSummary { apps, connections } = self.summary;
         let formats = self.setup.formats;
         let part =
             NodePart { node, state, renewal: number, formats, apps, connections, release: RELEASE };

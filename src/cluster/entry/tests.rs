@@ -200,8 +200,8 @@ proptest! {
         let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
         let bytes = write((node, number), &app, &channel, parts.iter().map(|part| &**part));
         let (app, channel) = (&*app, &*channel);
-        let (states, nodes) = (vec![], vec![]);
-        let expected = Entry { node, number, app, channel, events: events.clone(), states, nodes, skipped: 0 };
+        let (events, states, nodes) = (events.clone(), Vec::new(), Vec::new());
+        let expected = Entry { node, number, app, channel, events, states, nodes, skipped: 0 };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 

@@ -1,9 +1,9 @@
 //! What a node does by its clock: renewals, and the deaths of others.
 
-use super::{Nodes, Refresh};
+use super::{ClusterNodes, Refresh};
 use crate::cluster::entry::{NodePart, NodePhase};
 
-impl Nodes {
+impl ClusterNodes {
     /// Does what is due. `has_read` says whether the log was read to the end that it had when this
     /// process began.
     pub fn tick(&mut self, has_read: bool, now_ms: u64) {
@@ -89,7 +89,7 @@ impl Nodes {
     /// Ends a refresh, declares nodes dead, and removes what they have left.
     fn check(&mut self, now_ms: u64) {
         let timing = self.setup.timing;
-        if let Some(Refresh::Waiting { until_ms }) = self.refresh
+        if let Some(Refresh::Settling { until_ms }) = self.refresh
             && until_ms <= now_ms
         {
             self.end_refresh(self.is_leader(now_ms));

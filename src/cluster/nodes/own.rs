@@ -130,7 +130,7 @@ impl OwnNode {
         Some(*renewal)
     }
 
-    /// Notes that the engine has come back, so that a conflict may be explained by what is read now.
+    /// Notes that the engine has come back: what is read now may explain a conflict.
     pub(super) fn attached(&mut self, now_ms: u64) {
         self.conflict_ms = self.conflict_ms.map(|_| now_ms);
     }

@@ -52,7 +52,7 @@ impl Log {
 }
 
 struct Peer {
-    nodes: Nodes,
+    nodes: ClusterNodes,
     follower: Follower,
     counters: Arc<Counters>,
     is_up: bool,
@@ -64,7 +64,7 @@ impl Peer {
         let setup = NodesSetup { process, name: "test".to_owned(), timing: TIMING, formats };
         let counters = Arc::new(Counters::default());
         Peer {
-            nodes: Nodes::new(setup, counters.clone()),
+            nodes: ClusterNodes::new(setup, counters.clone()),
             follower: Follower::new(60_000),
             counters,
             is_up: false,
