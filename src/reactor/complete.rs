@@ -145,7 +145,7 @@ impl<D: Driver> Reactor<D> {
                 self.shard.lost(slot);
             }
         }
-        // The shard has listed the connection, so it is settled in this turn.
+        // The shard has listed the connection if more is to be done, so that is done in this turn.
         self.conns[slot.index as usize].sending = false;
         self.close_when_quiet_after(slot, tearing);
     }

@@ -98,6 +98,7 @@ impl<'e> Broadcast<'e> {
     ///
     /// # Errors
     /// Why the subscriber does not receive the event.
+    #[inline]
     fn encoded(&mut self, form: Form, format: Format) -> Result<&mut Wrapped<'e>, DeliveryOutcome> {
         let is_published = form.view == 0 && !(form.positioned && self.id.is_some());
         let encoded = match (&mut self.content, &mut self.others) {

@@ -24,10 +24,10 @@ impl Session {
         self.stage.front().is_some_and(|front| front.awaits_header())
     }
 
-    /// The address of who sends the requests: the client's, or that of the proxy which forwards the
-    /// requests of several clients on this connection.
-    pub fn sender(&self) -> SocketAddr {
-        self.stage.front().map_or_else(|| self.link.peer(), |front| front.sender)
+    /// The address of who sends the requests, if that may be a proxy which forwards the requests of
+    /// several clients on this connection. `None` if it is the client's.
+    pub fn sender(&self) -> Option<SocketAddr> {
+        self.stage.front().map(|front| front.sender)
     }
 
     /// Whether the client uses TLS, as far as is known without the header fields of a request.

@@ -232,6 +232,11 @@ impl Link {
 
     // --- sending ---
 
+    /// Whether nothing waits to be sent, and the connection does not end.
+    pub fn is_done(&self) -> bool {
+        self.is_open() && self.queue.is_empty() && self.filter.is_none()
+    }
+
     /// Bytes of shared frames in the write queue.
     pub fn waiting_bytes(&self) -> usize {
         self.queue.broadcasts()

@@ -343,6 +343,12 @@ impl Session {
         self.stage.drop_unneeded(!self.link.is_open(), cx);
     }
 
+    /// Whether [`Session::settle`] would do nothing: an open WebSocket without another leg has no
+    /// replies to requests and no end to report.
+    pub fn is_settled(&self) -> bool {
+        self.is_open_socket() && !self.stage.is_leg()
+    }
+
     /// Moves the replies that are complete into the write queue, and reports the end of a proxy leg
     /// to the other one.
     pub fn settle(&mut self, cx: &mut Context<'_>) {

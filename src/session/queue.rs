@@ -71,7 +71,8 @@ impl WriteQueue {
             return Err(QueueFull);
         }
         self.waits(now_ms);
-        self.append(Segment::Shared(frame.clone()));
+        self.broadcasts += (frame.len() + SEGMENT_BYTES) as u32;
+        self.segments.push_back(Segment::Shared(frame.clone()));
         Ok(())
     }
 

@@ -45,8 +45,12 @@ impl Shard {
     /// whatever its new state requires.
     pub(super) fn after(&mut self, slot: Slot, mark: usize, now: Now) {
         self.run_effects(mark, now);
-        let Some((session, mut cx)) = self.session(slot, now) else { return };
-        session.settle(&mut cx);
+        if self.sessions.get_mut(slot).is_some_and(|session| !session.is_settled())
+            && let Some((session, mut cx)) = self.session(slot, now)
+        {
+            session.settle(&mut cx);
+        }
+        let Some(session) = self.sessions.get_mut(slot) else { return };
         let waits = session.is_fresh() && session.link.ending() == Ending::Open;
         let answered = session.link.counted_fresh && !waits;
         session.link.counted_fresh &= !answered;

@@ -141,8 +141,12 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(slot) else { return };
         self.account.sent(slot, n);
         session.sent(whole, now);
+        let is_done = session.link.is_done();
         self.try_resume(slot, now);
-        self.list(slot);
+        match is_done {
+            true => self.charge(slot), // As if it had been listed.
+            false => self.list(slot),
+        }
         self.resume_other_leg(slot, now);
     }
 

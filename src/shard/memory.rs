@@ -2,8 +2,9 @@
 //! of `limits.memory_bytes`.
 //!
 //! A session's bytes are updated when it is taken from the list of pending work, and it is listed
-//! whenever they may have changed. The sum is therefore never older than one turn, and a flood
-//! cannot exceed it by more than one turn receives.
+//! whenever they may have changed. After a send that has emptied the write queue, they are updated
+//! at once. The sum is therefore never older than one turn, and a flood cannot exceed it by more
+//! than one turn receives.
 
 use super::Shard;
 use super::account::WORTH_BYTES;

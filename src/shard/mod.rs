@@ -270,13 +270,17 @@ impl Shard {
 
     // --- private helpers ---
 
+    /// The session at `slot` and the context of a call. Inlined, because the context is large and
+    /// would be copied.
+    #[inline(always)]
     fn session(&mut self, slot: Slot, now: Now) -> Option<(&mut Session, Context<'_>)> {
         let session = self.sessions.get_mut(slot)?;
+        let peer = session.link.peer();
         let cx = Context {
             now,
             conn: ConnId { core: self.core, slot },
-            peer: session.link.peer(),
-            sender: session.sender(),
+            peer,
+            sender: session.sender().unwrap_or(peer),
             charged: session.link.is_charged(),
             listener: session.link.listener(),
             env: &self.env,

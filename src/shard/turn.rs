@@ -95,19 +95,20 @@ impl Shard {
     /// for connections paused by congestion or by the turn's share of work. For any other pause,
     /// the code that ends its reason calls this.
     pub(super) fn try_resume(&mut self, slot: Slot, now: Now) {
-        let Some((session, cx)) = self.session(slot, now) else { return };
-        if session.link.waits {
-            return; // Resumed by `next_turn`.
+        // Called after each send, mostly for a connection that is not paused. One that waits is
+        // resumed by `next_turn`.
+        let link = self.sessions.get_mut(slot).map(|session| &session.link);
+        if !link.is_some_and(|link| link.is_paused() && !link.waits) {
+            return;
         }
+        let Some((session, cx)) = self.session(slot, now) else { return };
         if session.may_resume(&cx) {
             self.resume(slot, now);
-        } else if session.link.is_paused() && !session.link.waits && session.awaits_place(&cx) {
+        } else if session.awaits_place(&cx) {
             session.link.waits = true;
             self.counters.inflate_waits.add(1);
             self.codecs.large.wait(slot);
-        } else if (cx.congested || cx.codecs.is_spent() || cx.work.is_spent())
-            && session.link.is_paused()
-        {
+        } else if cx.congested || cx.codecs.is_spent() || cx.work.is_spent() {
             self.wait_for_turn(slot, now);
         }
     }
