@@ -253,10 +253,11 @@ impl<M> OwnUser<M> {
         self.is_unsure || self.is_logged != is_here
     }
 
-    /// Forgets what was stated, because the log is another one or this node has another id.
+    /// Trusts nothing that was stated, because the log is another one or this node has another id.
+    /// The log may nevertheless have it, if it is not quite new and the id is the same.
     pub(super) fn forget_log(&mut self) {
-        (self.is_logged, self.is_unsure) = (false, false);
-        (self.is_proposed, self.is_listed) = (false, false);
+        self.is_unsure |= self.is_logged || self.is_proposed;
+        (self.is_logged, self.is_proposed, self.is_listed) = (false, false, false);
     }
 }
 
@@ -265,9 +266,11 @@ impl OwnCount {
         self.logged == 0 && !self.is_unsure && !self.is_proposed && !self.is_listed
     }
 
-    /// Forgets what was stated, because the log is another one or this node has another id.
+    /// Trusts nothing that was stated, because the log is another one or this node has another id.
+    /// The log may nevertheless have it, if it is not quite new and the id is the same.
     pub(super) fn forget_log(&mut self) {
-        *self = OwnCount { timer_ms: self.timer_ms, ..OwnCount::default() };
+        let is_unsure = self.is_unsure || self.logged > 0 || self.is_proposed;
+        *self = OwnCount { timer_ms: self.timer_ms, is_unsure, ..OwnCount::default() };
     }
 
     /// Whether an examination may find something to do, if this node has `count` subscribers.

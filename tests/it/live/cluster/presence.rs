@@ -138,7 +138,7 @@ fn cluster_p15_webhooks_are_sent_by_one_node() {
         config
     };
     let (Some(first), Some(second)) = (start(hooked(100)), start(hooked(100))) else { return };
-    [&first, &second].map(joined);
+    [&first, &second].into_iter().for_each(joined);
     let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
     let mut ada = member(one, "ada", 1);
     let bob = member(two, "bob", 2);
@@ -246,7 +246,7 @@ fn cluster_p14_watchlists_see_users_of_all_nodes() {
     let mut config = cluster_of(&nats);
     config.apps[0].watchlist = true;
     let (Some(first), Some(second)) = (start(config.clone()), start(config)) else { return };
-    [&first, &second].map(joined);
+    [&first, &second].into_iter().for_each(joined);
     let sign_in = |server: &Server, user: &str, other: &str| {
         let (mut client, id) = Client::app(server.addresses()[0]);
         let data = format!(r#"{{"id":"{user}","watchlist":["{other}"]}}"#);

@@ -1,6 +1,6 @@
 //! A client of the simulation: it subscribes and publishes, and notes what it gets.
 
-use super::judge::{Heard, Judge, Outcome};
+use super::judge::{Ended, Heard, Judge, Outcome};
 use crate::peer::{ClientReader, Received, auth, handshake, signed, text};
 use fastrand::Rng;
 use polycast::mem::Slot;
@@ -59,8 +59,14 @@ impl Client {
         if self.publishes { Vec::new() } else { handshake("/app/app-key", "") }
     }
 
-    /// Does something. Returns what it sends.
-    pub(super) fn acts(&mut self, rng: &mut Rng, judge: &mut Judge, unix_s: u64) -> Vec<u8> {
+    /// Does something; a subscription that it gives up has `ended` so. Returns what it sends.
+    pub(super) fn acts(
+        &mut self,
+        rng: &mut Rng,
+        judge: &mut Judge,
+        unix_s: u64,
+        ended: Ended,
+    ) -> Vec<u8> {
         let channel = CHANNELS[rng.usize(0..CHANNELS.len())];
         if self.publishes {
             if self.asked.len() >= 3 {
@@ -85,7 +91,7 @@ impl Client {
             }
             Some(heard) if rng.u32(0..4) == 0 => {
                 // What comes from now on is not counted.
-                judge.hears(channel, heard, false);
+                judge.hears(channel, heard, ended);
                 self.members.take_if(|_| channel == MEMBERS);
                 self.leaving.push_back(channel);
                 let end = text(&format!(r#"{{"event":"pusher:unsubscribe",{data}}}"#));
@@ -189,9 +195,9 @@ impl Client {
     }
 
     /// Its connection has ended.
-    pub(super) fn leaves(&mut self, judge: &mut Judge) {
+    pub(super) fn leaves(&mut self, ended: Ended, judge: &mut Judge) {
         for (channel, heard) in std::mem::take(&mut self.heard) {
-            judge.hears(channel, heard, false);
+            judge.hears(channel, heard, ended);
         }
     }
 
@@ -203,7 +209,7 @@ impl Client {
             judge.is_member(&self.user, members);
         }
         for (channel, heard) in std::mem::take(&mut self.heard) {
-            judge.hears(channel, heard, true);
+            judge.hears(channel, heard, Ended::Open);
         }
     }
 }

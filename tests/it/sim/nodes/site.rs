@@ -2,7 +2,7 @@
 
 use super::KEEP_MS;
 use super::client::Client;
-use super::judge::Judge;
+use super::judge::{Ended, Judge};
 use crate::cores::Cores;
 use crate::machine::{SWEEP_MS, UNIX_S, common, config};
 use fastrand::Rng;
@@ -23,6 +23,9 @@ use std::sync::Arc;
 /// The maximum number of concurrent clients of a node.
 const CLIENTS: usize = 6;
 
+/// How long a node may take to close its subscribers after a gap, in milliseconds.
+const CLOSING_MS: u64 = 5000;
+
 /// See the module's documentation.
 pub(super) struct Site {
     node: ClusterNode,
@@ -33,6 +36,9 @@ pub(super) struct Site {
     free: Vec<FreeList>,
     clients: Vec<Client>,
     next_sweep_ms: u64,
+    /// The number of gaps that it has noticed, and when that was last, in milliseconds.
+    gaps: u64,
+    gap_ms: u64,
     /// Whether its process stands still.
     pub(super) is_stopped: bool,
 }
@@ -66,6 +72,8 @@ impl Site {
             free: (0..cores).map(|_| FreeList::new(CLIENTS as u32)).collect(),
             clients: Vec::new(),
             next_sweep_ms: ms,
+            gaps: 0,
+            gap_ms: 0,
             is_stopped: false,
         }
     }
@@ -92,9 +100,10 @@ impl Site {
         if rng.u32(0..30) == 0 {
             let (core, slot) = self.clients[at].place;
             self.cores[core].shard.lost(slot);
-            return self.gone(at, judge, now);
+            return self.gone(at, false, judge, now);
         }
-        let bytes = self.clients[at].acts(rng, judge, now.unix_s);
+        let ended = self.ended(false, ms);
+        let bytes = self.clients[at].acts(rng, judge, now.unix_s, ended);
         self.send(at, &bytes, now);
     }
 
@@ -109,11 +118,18 @@ impl Site {
         }
     }
 
+    /// How a subscription ends now. After a gap the node closes its subscribers one after another.
+    fn ended(&self, is_closed: bool, ms: u64) -> Ended {
+        let has_gap = ms < self.gap_ms + CLOSING_MS;
+        if is_closed || has_gap { Ended::Closed } else { Ended::Left }
+    }
+
     /// Removes a client whose connection has ended.
-    fn gone(&mut self, at: usize, judge: &mut Judge, now: Now) {
+    fn gone(&mut self, at: usize, is_closed: bool, judge: &mut Judge, now: Now) {
+        let ended = self.ended(is_closed, now.ms);
         let mut client = self.clients.swap_remove(at);
         let (core, slot) = client.place;
-        client.leaves(judge);
+        client.leaves(ended, judge);
         self.cores[core].shard.close(slot);
         self.cores[core].shard.run_closing_effects(now);
         self.free[core].give(slot.index);
@@ -174,6 +190,9 @@ impl Site {
             }
         }
         self.node.turn(&mut self.engine, &self.common.env, time);
+        if self.gaps() > self.gaps {
+            (self.gaps, self.gap_ms) = (self.gaps(), ms);
+        }
         for _ in 0..luck(rng) {
             let Some((core, arrival)) = self.node.next_arrival() else { break };
             self.cores[usize::from(core)].shard.arrive(arrival, now);
@@ -222,7 +241,7 @@ impl Site {
                 Some(wants) if wants.ending == Ending::Open && !is_closed => {
                     self.send(at, &[], now)
                 }
-                _ => self.gone(at, judge, now),
+                _ => self.gone(at, is_closed, judge, now),
             }
         }
     }
@@ -246,8 +265,9 @@ impl Site {
     }
 
     /// The node's process ends at once.
-    pub(super) fn vanish(mut self, judge: &mut Judge) {
-        self.clients.iter_mut().for_each(|client| client.leaves(judge));
+    pub(super) fn vanish(mut self, ms: u64, judge: &mut Judge) {
+        let ended = self.ended(false, ms);
+        self.clients.iter_mut().for_each(|client| client.leaves(ended, judge));
     }
 
     /// The simulation ends: every subscriber must have heard the log to its end.
