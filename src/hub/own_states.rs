@@ -284,6 +284,8 @@ impl<M: HubMessage> Hub<M> {
         let is_sure = own.is_logged && !own.is_unsure && !own.is_proposed;
         let is_present = is_there && own.is_admitted && is_sure;
         if !is_present {
+            // Something must come back that answers it.
+            own.is_unsure |= own.is_logged && !own.is_proposed;
             own.waiting.push(WaitingJoin { conn, request_id, request });
             request = JoinRequest::default();
         }

@@ -1,9 +1,10 @@
 //! One shard without a kernel: every send completes at once and in full, unless its peer stalls.
 
 use crate::peer::{APP, ClientReader, Received};
+use polycast::cluster::Arrival;
 use polycast::config::{Config, FileFormat};
-use polycast::dialect::Env;
-use polycast::hub::Hasher;
+use polycast::dialect::{Env, StateProposal};
+use polycast::hub::{Hasher, StateAuthor, Statement};
 use polycast::mem::{Segment, Slot};
 use polycast::runtime::ClusterPhase;
 use polycast::session::Ending;
@@ -178,11 +179,33 @@ impl Machine {
         self.now.ms += 86_400_000;
         self.shard.sweep(self.now);
         self.settle();
+        self.store_states();
         // Pictures stay until others replace them.
         let left = self.shard.channel_count() - self.shard.picture_count();
         assert!(self.shard.is_empty() && left == 0, "something is left");
         let counters = &self.counters;
         assert_eq!((counters.connections.get(), counters.subscriptions.get()), (0, 0));
+    }
+
+    /// The log of the cluster takes what the shard states, until nothing is left to be stated.
+    pub(crate) fn store_states(&mut self) {
+        for _ in 0..3 {
+            while let Some(StateProposal { app, name: channel, state }) =
+                self.shard.next_state(self.now)
+            {
+                let author = StateAuthor { node: 1, is_ours: true };
+                let arrival = match state {
+                    Statement::Count(count) => Arrival::Count { app, channel, author, count },
+                    Statement::Member { user, member } => {
+                        let member = member.map(|member| Box::new((*member).clone()));
+                        Arrival::Member { app, channel, author, user, member }
+                    }
+                };
+                self.shard.arrive(arrival, self.now);
+            }
+            self.now.ms += 3000;
+            self.shard.sweep(self.now);
+        }
     }
 
     /// Runs turns until no work is left, and returns their number.

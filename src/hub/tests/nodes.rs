@@ -38,6 +38,8 @@ struct Node {
     clients: BTreeMap<Place, Client>,
     refused: Vec<(Place, JoinRefusal)>,
     events: Vec<ChannelEvent>,
+    /// Whether the hubs keep their proposals for now.
+    holds: bool,
     now_ms: u64,
 }
 
@@ -64,6 +66,7 @@ impl Node {
             clients: BTreeMap::new(),
             refused: Vec::new(),
             events: Vec::new(),
+            holds: false,
             now_ms: NOW_MS,
         }
     }
@@ -122,7 +125,9 @@ impl Node {
         }
         let now_ms = self.now_ms;
         for hub in &mut self.cores.hubs {
-            self.proposals.extend(std::iter::from_fn(|| hub.next_state(now_ms)));
+            if !self.holds {
+                self.proposals.extend(std::iter::from_fn(|| hub.next_state(now_ms)));
+            }
             let events = std::iter::from_fn(|| hub.next_channel_event());
             self.events.extend(events.filter(|it| it.is_ours));
         }
@@ -513,6 +518,35 @@ fn nodes_join_and_leave_before_the_log_has_it_leave_nothing() {
         it.nodes[0].leave(&place(core, 4, "room"));
         it.rest_long();
     }
+}
+
+/// A user who is refused comes again before its node has taken it back.
+#[test]
+fn nodes_member_beyond_the_maximum_who_comes_again_is_answered() {
+    let mut it = Cluster::new(2, 1);
+    for (index, user) in ["ada", "bob", "cyd"].iter().enumerate() {
+        it.nodes[0].join((0, index as u32, "full"), user);
+    }
+    it.nodes[1].join((0, 1, "full"), "dan");
+    while !it.nodes[0].proposals.is_empty() {
+        it.store(0);
+    }
+    while !it.nodes[1].proposals.is_empty() {
+        it.store(1);
+    }
+    let node = &mut it.nodes[1];
+    node.holds = true;
+    while node.refused.is_empty() {
+        assert!(node.apply(&it.log));
+    }
+    node.join((0, 1, "full"), "dan");
+    node.holds = false;
+    node.pump();
+    it.rest();
+    assert_eq!(it.nodes[1].refused.len(), 2, "refused once more");
+    assert_eq!(it.nodes[0].users("full"), ["ada", "bob", "cyd"]);
+    it.rest_long();
+    assert_eq!(it.nodes[1].users("full"), ["ada", "bob", "cyd"]);
 }
 
 #[test]

@@ -201,5 +201,5 @@ fn cluster_two_clusters_on_one_engine_do_not_meet() {
     Client::connect(other.addresses()[0]).publish("a", "2");
     assert_eq!(hears.text(), event("a", "2"));
     thread::sleep(Duration::from_millis(50));
-    assert_eq!(other.count("cluster_entries"), 1);
+    assert_eq!(other.count("cluster_events"), 1);
 }

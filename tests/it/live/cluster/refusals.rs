@@ -4,12 +4,14 @@ use super::engine::{Nats, QUIET, cluster_of};
 use super::{joined, nodes, ready};
 use crate::certs::Authority;
 use crate::net::*;
+use crate::peer::signed;
 use polycast::config::Secret;
 use polycast::server::Server;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Asserts that a node does not serve anybody.
 fn serves_nobody(node: &Server) {
@@ -64,7 +66,8 @@ fn cluster_refuses_what_it_does_not_carry() {
     let Some([node]) = nodes(&nats) else { return };
     let address = node.addresses()[0];
     let mut api = Client::connect(address);
-    api.send(&DEMO.request("GET", "/apps/1/channels/a?info=subscription_count", ""));
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    api.send(&signed("GET", "/apps/1/channels/a?info=subscription_count", b"", unix_s));
     let refused = api.response();
     assert_eq!(refused.status, 400, "{refused:?}");
     assert!(refused.body.contains("subscription_count or counts_in_reads"), "{refused:?}");
