@@ -533,6 +533,9 @@ counters! {
     /// Events of which it is not known whether they were published, because the engine has not
     /// answered.
     cluster_unknown,
+    /// Bytes of the cluster's log, as the engine had it within the last seconds. At 80 % of
+    /// cluster.log_bytes events are refused.
+    cluster_log_bytes,
     /// Bytes of events that wait for the engine, at most cluster.hold_bytes.
     cluster_held_bytes,
     /// Entries of the cluster's log that were applied.

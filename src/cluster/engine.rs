@@ -98,6 +98,8 @@ pub enum EngineEvent {
         /// The entry.
         body: Vec<u8>,
     },
+    /// The size of the log in bytes, from time to time.
+    Size(u64),
     /// The delivery works, and everything that is stored has been delivered.
     Current,
 }

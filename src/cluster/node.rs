@@ -1,16 +1,17 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
+mod membership;
+
 use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry::{self, CachedPart, Entry, EventPart, PartContent};
 use super::follower::{Follower, Taken};
-use super::nodes::{ClusterNodes, NodeEffect, NodeSummary, NodeTiming, NodesSetup};
+use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
 use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
 use super::subject;
 use crate::config::Cluster;
-use crate::crypto::sha256;
 use crate::dialect::{Env, Event, EventPayload, Proposal, StateProposal, broadcastt, pusher};
 use crate::hub::{CacheEntry, Excluded, Hasher, Retention, SharedFrame, StateAuthor, Unpublished};
 use crate::mem::Frozen;
@@ -18,6 +19,10 @@ use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// The share of `cluster.log_bytes` from which on events are refused, so that renewals and what is
+/// true of nodes have room.
+const FULL_PERCENT: u64 = 80;
 
 /// What a node is made from.
 pub struct NodeSetup {
@@ -46,6 +51,9 @@ pub struct ClusterNode {
     name: String,
     hold_ms: u64,
     keep_s: u64,
+    log_bytes: u64,
+    /// Whether the log has room for states only.
+    is_full: bool,
     queue: AppendQueue<Origin>,
     follower: Follower,
     applied: AppliedNumbers,
@@ -82,6 +90,8 @@ impl ClusterNode {
             name: cluster.name.clone(),
             hold_ms: cluster.hold_ms,
             keep_s: cluster.keep_s,
+            log_bytes: cluster.log_bytes,
+            is_full: false,
             queue: AppendQueue::new(limits),
             follower: Follower::new(cluster.keep_s * 1000),
             applied: AppliedNumbers::default(),
@@ -97,7 +107,7 @@ impl ClusterNode {
     pub fn propose(&mut self, proposal: Proposal, env: &Env, now: NodeTime) {
         let Proposal { app, name, event, origin } = proposal;
         let ack = Some(Origin { request: origin, client_event: event.notify.clone() });
-        let waiting = part_of(&event, env).map(|(part, kept_s)| {
+        let waiting = part_of(&event, env).filter(|_| !self.is_full).map(|(part, kept_s)| {
             let ttl_s = Some(self.keep_s.max(kept_s));
             QueuedEvent { part, ttl_s, ack: ack.clone() }
         });
@@ -152,19 +162,6 @@ impl ClusterNode {
         counters.cluster_position.set(self.follower.position());
         env.runtime.cluster.set(self.phase(now.ms));
         env.runtime.cluster.set_lost((!self.is_up).then_some(self.down_ms));
-    }
-
-    /// Lets other threads know of the nodes.
-    fn show_nodes(&self, env: &Env, now_ms: u64) {
-        let (status, nodes) = (&env.runtime.cluster, self.nodes.statuses());
-        self.setup.counters.cluster_nodes.set(nodes.len() as u64);
-        status.set_leader(self.nodes.is_leader(now_ms));
-        status.set_nodes(nodes);
-    }
-
-    /// Notes that the process is about to end.
-    pub fn leave(&mut self) {
-        self.nodes.leave();
     }
 
     fn phase(&self, now_ms: u64) -> ClusterPhase {
@@ -243,21 +240,12 @@ impl ClusterNode {
                 }
             }
             EngineEvent::Entry { sequence, stored_ms, is_last, body } => {
-                if self.notes_lag(Some(sequence), engine, now.ms) {
-                    return true;
-                }
-                let age_ms = now.unix_ms.saturating_sub(stored_ms);
-                let taken = self.follower.takes(sequence, is_last, now.ms);
-                match taken {
-                    Taken::Apply => counters.cluster_lag_ms.set(age_ms),
-                    Taken::Fold => {}
-                    Taken::Repeated => counters.cluster_repeated.add(1),
-                }
-                if taken != Taken::Repeated {
-                    self.take_entry(&body, (sequence, age_ms), taken, env, now.ms);
-                    self.take_effects(engine);
-                }
-                self.end_reading(engine, now.ms);
+                let place = (sequence, stored_ms, is_last);
+                return self.on_entry(place, &body, engine, env, now);
+            }
+            EngineEvent::Size(bytes) => {
+                counters.cluster_log_bytes.set(bytes);
+                self.is_full = bytes >= self.log_bytes / 100 * FULL_PERCENT;
             }
             EngineEvent::Current => {
                 if self.notes_lag(None, engine, now.ms) {
@@ -267,6 +255,34 @@ impl ClusterNode {
                 self.end_reading(engine, now.ms);
             }
         }
+        false
+    }
+
+    /// Takes an entry: its sequence number, when it was stored, and whether none is stored behind it.
+    /// Returns whether the log is delivered from another position on.
+    fn on_entry(
+        &mut self,
+        (sequence, stored_ms, is_last): (u64, u64, bool),
+        body: &[u8],
+        engine: &mut dyn Engine,
+        env: &Env,
+        now: NodeTime,
+    ) -> bool {
+        if self.notes_lag(Some(sequence), engine, now.ms) {
+            return true;
+        }
+        let age_ms = now.unix_ms.saturating_sub(stored_ms);
+        let taken = self.follower.takes(sequence, is_last, now.ms);
+        match taken {
+            Taken::Apply => self.setup.counters.cluster_lag_ms.set(age_ms),
+            Taken::Fold => {}
+            Taken::Repeated => self.setup.counters.cluster_repeated.add(1),
+        }
+        if taken != Taken::Repeated {
+            self.take_entry(body, (sequence, age_ms), taken, env, now.ms);
+            self.take_effects(engine);
+        }
+        self.end_reading(engine, now.ms);
         false
     }
 
@@ -301,33 +317,6 @@ impl ClusterNode {
         self.to_all(&Arrival::Gap);
     }
 
-    /// Notes that the log was read from its beginning, if that has come to its end.
-    fn end_reading(&mut self, engine: &mut dyn Engine, now_ms: u64) {
-        if self.follower.has_reread() {
-            self.nodes.reread(now_ms);
-            self.take_effects(engine);
-        }
-    }
-
-    /// Does what follows from the entries about nodes.
-    fn take_effects(&mut self, engine: &mut dyn Engine) {
-        while let Some(effect) = self.nodes.next_effect() {
-            match effect {
-                NodeEffect::Append(append) => engine.append(append),
-                NodeEffect::Purge(tokens) => engine.purge(&tokens),
-                NodeEffect::Died { node, is_ours } => {
-                    self.to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
-                }
-                NodeEffect::Restate => {
-                    self.queue.drop_states();
-                    self.to_all(&Arrival::Restate);
-                }
-                NodeEffect::RefreshBegin => self.to_all(&Arrival::RefreshBegin),
-                NodeEffect::RefreshEnd { is_ours } => self.to_all(&Arrival::RefreshEnd { is_ours }),
-            }
-        }
-    }
-
     fn to_all(&mut self, arrival: &Arrival) {
         let cores = 0..self.setup.cores;
         self.arrivals.extend(cores.map(|core| (core, arrival.clone())));
@@ -335,19 +324,6 @@ impl ClusterNode {
 
     fn home(&self, app: u32, channel: &str) -> u16 {
         self.setup.hasher.home(app, channel, self.setup.cores)
-    }
-
-    /// Notes what this node says of itself.
-    fn note_summary(&mut self, env: &Env) {
-        let version = env.runtime.version;
-        let apps = match self.summary {
-            Some((known, summary)) if known == version => summary.apps,
-            _ => digest(env),
-        };
-        let connections = env.runtime.counters.iter().map(|core| core.connections.get()).sum();
-        let summary = NodeSummary { apps, connections };
-        self.summary = Some((version, summary));
-        self.nodes.set_summary(summary);
     }
 
     fn send(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
@@ -484,15 +460,6 @@ impl ClusterNode {
             self.arrivals.push_back((core, arrival));
         }
     }
-}
-
-/// A digest of the ids and keys of the applications, which all nodes should have the same.
-fn digest(env: &Env) -> u64 {
-    let mut apps: Vec<_> = env.config.apps.iter().map(|app| (&app.id, &app.key)).collect();
-    apps.sort();
-    let parts = apps.iter().flat_map(|(id, key)| [id.as_bytes(), b"\0", key.as_bytes(), b"\0"]);
-    let digest = sha256(&parts.collect::<Vec<_>>());
-    digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
 /// An event as a part of an entry, and how long it is cached, in seconds; `None` if a cluster does

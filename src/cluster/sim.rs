@@ -155,6 +155,11 @@ impl SimEngine {
         }
     }
 
+    /// Says how large the log is.
+    pub fn size(&mut self, bytes: u64) {
+        self.events.push(EngineEvent::Size(bytes));
+    }
+
     /// Whether something is on its way to or from the log.
     pub fn has_work(&self) -> bool {
         let last = self.log.borrow().entries.last().map_or(0, |(sequence, ..)| *sequence);

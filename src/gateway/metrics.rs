@@ -19,13 +19,14 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 23] = [
+const GAUGES: [&str; 24] = [
     "acme_domains",
     "acme_missing",
     "cluster_up",
     "cluster_position",
     "cluster_lag_ms",
     "cluster_held_bytes",
+    "cluster_log_bytes",
     "cluster_nodes",
     "connections",
     "event_streams",

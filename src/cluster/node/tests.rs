@@ -354,6 +354,28 @@ fn cluster_node_queue_that_is_full_refuses_at_once() {
 }
 
 #[test]
+fn cluster_node_refuses_events_when_the_log_is_almost_full() {
+    let mut world = World::joined(1, &Rc::default());
+    let bound = (1 << 30) / 100 * 80;
+    for (ticket, bytes, outcome) in
+        [(1, bound - 1, None), (2, bound, Some(Unpublished::Refused)), (3, bound - 1, None)]
+    {
+        world.engine.size(bytes);
+        world.turn();
+        world.publish("a", ticket, "event");
+        world.rest();
+        assert_eq!(world.outcomes[&ticket], outcome, "{bytes}");
+        assert_eq!(world.counters.cluster_log_bytes.get(), bytes);
+    }
+    // This node renews its entry all the same.
+    world.engine.size(u64::MAX);
+    let renewals = world.counters.cluster_node_renewals.get();
+    world.wait(1000);
+    world.rest();
+    assert!(world.counters.cluster_node_renewals.get() > renewals);
+}
+
+#[test]
 fn cluster_node_skips_what_it_cannot_read() {
     let log: Rc<RefCell<SimLog>> = Rc::default();
     let mut world = World::joined(1, &log);

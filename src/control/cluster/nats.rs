@@ -52,6 +52,7 @@ impl NatsEngine {
         let events = Results::new(notifier);
         let shared = Rc::new(EngineState::new(client, cluster, node, events, signals));
         spawn_local(connect::watch(shared.clone(), received));
+        spawn_local(connect::watch_size(shared.clone()));
         spawn_local(send(shared.clone(), to_send));
         Ok(NatsEngine { shared, appends, delivery: None })
     }

@@ -26,6 +26,8 @@ const PING: Duration = Duration::from_secs(1);
 const REQUEST: Duration = Duration::from_secs(2);
 /// The pause before the stream is asked for again.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The time between two questions for the size of the stream.
+const SIZE: Duration = Duration::from_secs(2);
 
 /// The settings of the connection.
 ///
@@ -143,6 +145,18 @@ pub(super) async fn watch(shared: Rc<EngineState>, mut signals: UnboundedReceive
                     let _ = signals.send(Signal::Again);
                 });
             }
+        }
+    }
+}
+
+/// Reports the size of the stream for ever.
+pub(super) async fn watch_size(shared: Rc<EngineState>) {
+    let info = format!("STREAM.INFO.{}", shared.stream);
+    loop {
+        tokio::time::sleep(SIZE).await;
+        let answer = request::<StreamInfo>(&shared.client, &info, String::new()).await;
+        if let Ok(info) = answer {
+            shared.events.put(EngineEvent::Size(info.state.bytes));
         }
     }
 }

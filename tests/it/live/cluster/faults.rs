@@ -247,6 +247,11 @@ fn cluster_p9_full_log_refuses_events() {
         assert!(stored < 200, "1 MiB has room for about a hundred");
     };
     assert_eq!(refused.status, 503, "{refused:?}");
+    // Less than 80 % are for events, as soon as the node knows the size.
+    wait("the size is known", || node.count("cluster_log_bytes") > 838_860);
+    let appends = node.count("cluster_appends");
+    api.send(&publish("a", "small"));
+    assert_eq!((api.response().status, node.count("cluster_appends")), (503, appends));
     (0..stored).for_each(|_| assert_eq!(hears.text(), event("a", &data)));
     wait("there is room again", || {
         thread::sleep(QUIET);
