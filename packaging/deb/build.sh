@@ -47,6 +47,15 @@ grep -q '^ExecReload=' "$files/polycast.service" || {
   exit 1
 }
 
+# The package's configuration listens on another address.
+address=$(sed -n 's/^address = "\(.*\)"$/\1/p' packaging/deb/polycast.toml)
+sed "s|^ListenStream=.*|ListenStream=$address|" packaging/systemd/polycast.socket \
+  >"$files/polycast.socket"
+grep -q "^ListenStream=[0-9.]*:[0-9]*\$" "$files/polycast.socket" || {
+  echo "packaging/deb/polycast.toml has no address for the socket" >&2
+  exit 1
+}
+
 cargo deb --quiet --locked --no-build --no-strip --output "$folder/" \
   "${options[@]}"
 echo "$folder/polycast_$version-1_$(dpkg --print-architecture).deb"

@@ -92,6 +92,12 @@ class Deb(unittest.TestCase):
         control = run("dpkg-deb", "--info", self.package, "conffiles").stdout.split()
         self.assertEqual(control, [CONFIG])
 
+    def test_lintian_finds_nothing(self):
+        if shutil.which("lintian") is None:
+            self.skipTest("lintian is missing")
+        found = run("lintian", "--allow-root", self.package, check=False)
+        self.assertEqual((found.stdout + found.stderr).strip(), "")
+
     def test_unit_works_with_a_systemd_that_does_not_know_notify_reload(self):
         folder = scratch(self)
         run("dpkg-deb", "--extract", self.package, folder)
@@ -115,12 +121,22 @@ class Deb(unittest.TestCase):
         # Installed: an account, a configuration that only the server can read, and the unit.
         self.assertEqual(machine.shell(f"stat -c '%U %G %a' {CONFIG}"), "root polycast 640")
         self.assertTrue(machine.exists("/etc/systemd/system/multi-user.target.wants/polycast.service"))
+        self.assertFalse(machine.exists("/etc/systemd/system/polycast.service"), "not masked")
         self.assertEqual(machine.shell("getent passwd polycast | cut -d: -f7"), "/usr/sbin/nologin")
         self.assertIn(".TH polycast 1", machine.shell("zcat /usr/share/man/man1/polycast.1.gz"))
         machine.run("bash", "-n", "/usr/share/bash-completion/completions/polycast")
-        verify = machine.run("systemd-analyze", "verify", "--man=no", "polycast.service", check=False)
-        about = [line for line in verify.stderr.splitlines() if "polycast.service" in line]
-        self.assertEqual(about, [])
+        for unit in ["polycast.service", "polycast.socket"]:
+            verify = machine.run("systemd-analyze", "verify", "--man=no", unit, check=False)
+            about = [line for line in verify.stderr.splitlines() if "polycast." in line]
+            self.assertEqual(about, [])
+
+        # The socket is there for who wants it, for the address of the configuration.
+        wanted = "/etc/systemd/system/sockets.target.wants/polycast.socket"
+        self.assertFalse(machine.exists(wanted))
+        socket = machine.shell("sed -n 's/^ListenStream=//p' /usr/lib/systemd/system/polycast.socket")
+        self.assertEqual(machine.shell(f"sed -n 's/^address = //p' {CONFIG}"), f'"{socket}"')
+        machine.run("systemctl", "enable", "polycast.socket")
+        self.assertTrue(machine.exists(wanted))
 
         # Run as the unit says, by the account of the unit, with the configuration of the package.
         variables = machine.shell(f"grep -v '^#' {VARIABLES}").split()
@@ -148,6 +164,12 @@ class Deb(unittest.TestCase):
         self.assertIn("#edited", machine.shell(f"cat {CONFIG}"))
         self.assertEqual(machine.shell(f"cat {VARIABLES}"), secret)
         self.assertEqual(machine.shell(f"stat -c '%U %a' {CONFIG}"), "polycast 600")
+        self.assertTrue(machine.exists(wanted), "as the administrator has it")
+        machine.run("systemctl", "disable", "polycast.socket", "polycast.service")
+        machine.run("dpkg", "--install", self.package)
+        service = "/etc/systemd/system/multi-user.target.wants/polycast.service"
+        self.assertFalse(machine.exists(wanted) or machine.exists(service), "not enabled again")
+        machine.run("systemctl", "enable", "polycast.socket")
 
         machine.run("dpkg", "--remove", "polycast")
         self.assertFalse(machine.exists("/usr/bin/polycast"))
