@@ -1,6 +1,6 @@
 //! A client of the simulation: it subscribes and publishes, and notes what it gets.
 
-use super::judge::{Ended, Heard, Judge, Outcome};
+use super::judge::{Ended, EventRun, Judge, Outcome};
 use crate::peer::{ClientReader, Received, auth, handshake, signed, text};
 use fastrand::Rng;
 use polycast::mem::Slot;
@@ -34,7 +34,7 @@ pub(super) struct Client {
     /// The channels that it has left, until the answer to a ping shows that nothing more comes.
     leaving: VecDeque<&'static str>,
     /// What was received on each channel since the subscription was confirmed.
-    heard: BTreeMap<&'static str, Heard>,
+    run: BTreeMap<&'static str, EventRun>,
 }
 
 impl Client {
@@ -50,7 +50,7 @@ impl Client {
             asked: VecDeque::new(),
             joining: BTreeSet::new(),
             leaving: VecDeque::new(),
-            heard: BTreeMap::new(),
+            run: BTreeMap::new(),
         }
     }
 
@@ -84,22 +84,22 @@ impl Client {
             return Vec::new();
         }
         let data = format!(r#""data":{{"channel":"{channel}"}}"#);
-        match self.heard.remove(channel) {
+        match self.run.remove(channel) {
             None => {
                 self.joining.insert(channel);
                 self.subscribe(channel)
             }
-            Some(heard) if rng.u32(0..4) == 0 => {
+            Some(run) if rng.u32(0..4) == 0 => {
                 // What comes from now on is not counted.
-                judge.hears(channel, heard, ended);
+                judge.notes_run(channel, run, ended);
                 self.members.take_if(|_| channel == MEMBERS);
                 self.leaving.push_back(channel);
                 let end = text(&format!(r#"{{"event":"pusher:unsubscribe",{data}}}"#));
                 // The answer to the ping comes behind all that was sent before.
                 [end, text(r#"{"event":"pusher:ping","data":{}}"#)].concat()
             }
-            Some(heard) => {
-                self.heard.insert(channel, heard);
+            Some(run) => {
+                self.run.insert(channel, run);
                 Vec::new()
             }
         }
@@ -147,7 +147,7 @@ impl Client {
         match (message["event"].as_str().expect("an event"), channel) {
             ("pusher_internal:subscription_succeeded", Some(channel)) => {
                 assert!(self.joining.remove(channel), "{text}");
-                self.heard.insert(channel, judge.begins());
+                self.run.insert(channel, judge.begins());
                 if channel == MEMBERS {
                     let ids = data(&message)["presence"]["ids"].clone();
                     let members: BTreeSet<String> = serde_json::from_value(ids).expect("ids");
@@ -171,8 +171,8 @@ impl Client {
             ("e", Some(channel)) => {
                 let number = message["data"].as_str().and_then(|it| it.parse().ok());
                 let number = number.unwrap_or_else(|| panic!("not a number: {text}"));
-                match self.heard.get_mut(channel) {
-                    Some(heard) => heard.push(number),
+                match self.run.get_mut(channel) {
+                    Some(run) => run.push(number),
                     None => assert!(self.leaving.contains(&channel), "{text}"),
                 }
             }
@@ -196,8 +196,8 @@ impl Client {
 
     /// Its connection has ended.
     pub(super) fn leaves(&mut self, ended: Ended, judge: &mut Judge) {
-        for (channel, heard) in std::mem::take(&mut self.heard) {
-            judge.hears(channel, heard, ended);
+        for (channel, run) in std::mem::take(&mut self.run) {
+            judge.notes_run(channel, run, ended);
         }
     }
 
@@ -208,8 +208,8 @@ impl Client {
         if let Some(members) = self.members.take() {
             judge.is_member(&self.user, members);
         }
-        for (channel, heard) in std::mem::take(&mut self.heard) {
-            judge.hears(channel, heard, Ended::Open);
+        for (channel, run) in std::mem::take(&mut self.run) {
+            judge.notes_run(channel, run, Ended::Open);
         }
     }
 }

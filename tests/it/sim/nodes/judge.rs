@@ -16,22 +16,22 @@ pub(super) enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// By its client, or with its node.
-    Left,
+    ByClient,
     /// By the server, which may have noticed a gap.
-    Closed,
+    ByServer,
     /// Not at all.
     Open,
 }
 
 /// The numbers of the events that a subscriber has received.
 #[derive(Debug)]
-pub(super) struct Heard {
+pub(super) struct EventRun {
     /// The life of the log in which the subscription was confirmed.
     epoch: usize,
     numbers: Vec<u64>,
 }
 
-impl Heard {
+impl EventRun {
     pub(super) fn push(&mut self, number: u64) {
         self.numbers.push(number);
     }
@@ -47,7 +47,7 @@ pub(super) struct Judge {
     /// The entries that were seen: their nodes and numbers, and the last sequence number.
     seen: HashSet<(u64, u64)>,
     last: u64,
-    heard: Vec<(&'static str, Heard, Ended)>,
+    run: Vec<(&'static str, EventRun, Ended)>,
     /// The users who are members at the end, and the members as each of them knows them.
     members: BTreeSet<String>,
     known: Vec<BTreeSet<String>>,
@@ -69,13 +69,13 @@ impl Judge {
     }
 
     /// A subscription is confirmed.
-    pub(super) fn begins(&self) -> Heard {
-        Heard { epoch: self.logs.len().saturating_sub(1), numbers: Vec::new() }
+    pub(super) fn begins(&self) -> EventRun {
+        EventRun { epoch: self.logs.len().saturating_sub(1), numbers: Vec::new() }
     }
 
     /// What a subscriber has received until its end, or until the end of the simulation.
-    pub(super) fn hears(&mut self, channel: &'static str, heard: Heard, ended: Ended) {
-        self.heard.push((channel, heard, ended));
+    pub(super) fn notes_run(&mut self, channel: &'static str, run: EventRun, ended: Ended) {
+        self.run.push((channel, run, ended));
     }
 
     /// A user is a member at the end of the simulation, and knows these members.
@@ -138,10 +138,10 @@ impl Judge {
         for log in self.logs.iter_mut().flat_map(BTreeMap::values_mut) {
             log.retain(|number| !again.contains(number));
         }
-        for (_, heard, _) in &mut self.heard {
+        for (_, run, _) in &mut self.run {
             let mut own = BTreeSet::new();
-            assert!(heard.numbers.iter().all(|it| own.insert(*it)), "one twice: {heard:?}");
-            heard.numbers.retain(|number| !again.contains(number));
+            assert!(run.numbers.iter().all(|it| own.insert(*it)), "one twice: {run:?}");
+            run.numbers.retain(|number| !again.contains(number));
         }
         for (number, outcome) in &self.answers {
             let is_stored = stored.contains(number);
@@ -160,9 +160,9 @@ impl Judge {
         for known in &self.known {
             assert_eq!(*known, self.members, "the members at the end");
         }
-        for (channel, heard, ended) in &self.heard {
-            self.received += heard.numbers.len() as u64;
-            self.check_subscriber(channel, heard, *ended);
+        for (channel, run, ended) in &self.run {
+            self.received += run.numbers.len() as u64;
+            self.check_subscriber(channel, run, *ended);
         }
     }
 
@@ -170,14 +170,14 @@ impl Judge {
     /// is still there. When the engine loses its log, what a node had not received is lost; of the
     /// next log the subscriber receives everything. A subscriber that is closed because of a gap
     /// may receive some events behind it, until it is its turn to be closed.
-    fn check_subscriber(&self, channel: &str, heard: &Heard, ended: Ended) {
-        let (is_open, is_closed) = (ended == Ended::Open, ended == Ended::Closed);
+    fn check_subscriber(&self, channel: &str, run: &EventRun, ended: Ended) {
+        let (is_open, is_closed) = (ended == Ended::Open, ended == Ended::ByServer);
         let empty = Vec::new();
         let log = |epoch: usize| self.logs.get(epoch).and_then(|it| it.get(channel));
-        let mut rest = &heard.numbers[..];
+        let mut rest = &run.numbers[..];
         let last = self.logs.len().saturating_sub(1);
         // A node may have had a rest of the log before, when the subscription was confirmed.
-        for epoch in heard.epoch.saturating_sub(1)..=last {
+        for epoch in run.epoch.saturating_sub(1)..=last {
             let log = log(epoch).unwrap_or(&empty);
             let own = rest.iter().take_while(|number| log.contains(number)).count();
             let (part, behind) = rest.split_at(own);
@@ -189,24 +189,24 @@ impl Judge {
             if is_closed {
                 let mut log = log.iter();
                 let is_ordered = part.iter().all(|it| log.any(|other| other == it));
-                assert!(is_ordered, "{channel} of epoch {epoch}: {log:?} of {heard:?}");
+                assert!(is_ordered, "{channel} of epoch {epoch}: {log:?} of {run:?}");
                 continue;
             }
             assert_eq!(
                 log.get(begin..begin + own),
                 Some(part),
-                "{channel} of epoch {epoch}: {log:?} of {heard:?}"
+                "{channel} of epoch {epoch}: {log:?} of {run:?}"
             );
-            if epoch > heard.epoch && own > 0 {
+            if epoch > run.epoch && own > 0 {
                 assert_eq!(begin, 0, "the new log's beginning is missing: {part:?} of {log:?}");
             }
             if epoch == last && is_open && own > 0 {
                 assert_eq!(begin + own, log.len(), "the end is missing: {part:?} of {log:?}");
             }
-            if epoch == last && is_open && epoch > heard.epoch {
+            if epoch == last && is_open && epoch > run.epoch {
                 assert_eq!(own, log.len(), "{part:?} of the new log {log:?}");
             }
         }
-        assert!(rest.is_empty(), "{rest:?} of {heard:?} are out of order or not in the log");
+        assert!(rest.is_empty(), "{rest:?} of {run:?} are out of order or not in the log");
     }
 }

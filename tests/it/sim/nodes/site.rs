@@ -100,7 +100,7 @@ impl Site {
         if rng.u32(0..30) == 0 {
             let (core, slot) = self.clients[at].place;
             self.cores[core].shard.lost(slot);
-            return self.gone(at, false, judge, now);
+            return self.remove(at, false, judge, now);
         }
         let ended = self.ended(false, ms);
         let bytes = self.clients[at].acts(rng, judge, now.unix_s, ended);
@@ -121,11 +121,11 @@ impl Site {
     /// How a subscription ends now. After a gap the node closes its subscribers one after another.
     fn ended(&self, is_closed: bool, ms: u64) -> Ended {
         let has_gap = ms < self.gap_ms + CLOSING_MS;
-        if is_closed || has_gap { Ended::Closed } else { Ended::Left }
+        if is_closed || has_gap { Ended::ByServer } else { Ended::ByClient }
     }
 
     /// Removes a client whose connection has ended.
-    fn gone(&mut self, at: usize, is_closed: bool, judge: &mut Judge, now: Now) {
+    fn remove(&mut self, at: usize, is_closed: bool, judge: &mut Judge, now: Now) {
         let ended = self.ended(is_closed, now.ms);
         let mut client = self.clients.swap_remove(at);
         let (core, slot) = client.place;
@@ -143,8 +143,8 @@ impl Site {
             }
             return;
         }
-        let most = if rough { rng.usize(0..4) } else { 50 };
-        for _ in 0..most {
+        let count = if rough { rng.usize(0..4) } else { 50 };
+        for _ in 0..count {
             match rng.u32(0..40) {
                 0 if rough => self.engine.refuse(rng.bool(), ms),
                 1 if rough => self.engine.store(false, ms),
@@ -152,8 +152,8 @@ impl Site {
             }
             judge.observe(&self.engine.log.borrow());
         }
-        let most = if rough { rng.usize(0..4) } else { 50 };
-        for _ in 0..most {
+        let count = if rough { rng.usize(0..4) } else { 50 };
+        for _ in 0..count {
             self.engine.deliver(if rough && rng.u32(0..20) == 0 { 2 } else { 1 });
         }
         // A delivery was lost, which the connection notices.
@@ -241,7 +241,7 @@ impl Site {
                 Some(wants) if wants.ending == Ending::Open && !is_closed => {
                     self.send(at, &[], now)
                 }
-                _ => self.gone(at, is_closed, judge, now),
+                _ => self.remove(at, is_closed, judge, now),
             }
         }
     }
@@ -270,7 +270,7 @@ impl Site {
         self.clients.iter_mut().for_each(|client| client.leaves(ended, judge));
     }
 
-    /// The simulation ends: every subscriber must have heard the log to its end.
+    /// The simulation ends: every subscriber must have run the log to its end.
     pub(super) fn end(&mut self, judge: &mut Judge) {
         let position = self.counters.cluster_position.get();
         assert_eq!(position, self.engine.log.borrow().last, "the node has read the log to its end");
