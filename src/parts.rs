@@ -14,6 +14,8 @@ pub enum OptionalPart {
     Acme,
     /// Clusters of several nodes on NATS JetStream.
     ClusterNats,
+    /// Clusters of several nodes on Redis or Valkey.
+    ClusterRedis,
     /// Configuration files of Zilla.
     ImportZilla,
     /// Models with a schema (JSON Schema, Avro, Protocol Buffers), catalogs and schema registries.
@@ -30,9 +32,10 @@ pub enum OptionalPart {
 
 impl OptionalPart {
     /// All parts, by name.
-    pub const ALL: [OptionalPart; 8] = [
+    pub const ALL: [OptionalPart; 9] = [
         OptionalPart::Acme,
         OptionalPart::ClusterNats,
+        OptionalPart::ClusterRedis,
         OptionalPart::ImportZilla,
         OptionalPart::Models,
         OptionalPart::Pkcs12,
@@ -55,6 +58,7 @@ impl OptionalPart {
         match self {
             OptionalPart::Acme => ("acme", cfg!(feature = "acme")),
             OptionalPart::ClusterNats => ("cluster-nats", cfg!(feature = "cluster-nats")),
+            OptionalPart::ClusterRedis => ("cluster-redis", cfg!(feature = "cluster-redis")),
             OptionalPart::ImportZilla => ("import-zilla", cfg!(feature = "import-zilla")),
             OptionalPart::Models => ("models", cfg!(feature = "models")),
             OptionalPart::Pkcs12 => ("pkcs12", cfg!(feature = "pkcs12")),

@@ -13,7 +13,12 @@ use crate::settings::section::{Section, section, words};
 use crate::tls;
 use std::path::Path;
 
+mod url;
+
+pub use url::{EngineKind, EngineUrl};
+
 words!(ClusterStorage);
+words!(ClusterAcks);
 
 /// Bytes of an entry of the log besides its events.
 const ENTRY_BYTES: u64 = 4096;
@@ -23,28 +28,37 @@ const ANSWER_MS: u64 = 2000;
 
 section! {
     /// Several nodes that serve the same channels. Every event goes through the log of an engine,
-    /// NATS JetStream, and is delivered on all nodes in the order of that log; see docs/cluster.md.
+    /// NATS JetStream, Redis or Valkey, and is delivered on all nodes in the order of that log; see
+    /// docs/cluster.md.
     /// Without this section the process is alone. Changes take effect with a restart. What a
     /// cluster does not carry yet is refused, with the key that asks for it.
     pub struct Cluster {
-        /// The servers of the engine, of one NATS cluster: `nats://HOST:PORT`, or `tls://HOST:PORT`
-        /// for TLS. At least one; version 2.11 or newer with JetStream.
+        /// The servers of the engine, at least one and all of one kind. Of a NATS cluster, version
+        /// 2.11 or newer with JetStream: `nats://HOST:PORT`, or `tls://HOST:PORT` for TLS. Of Redis
+        /// 7.0 or newer or of Valkey: `redis://HOST:PORT`, of which the first primary is used;
+        /// `redis+sentinel://HOST:PORT/MASTER` for Sentinel's servers and the name of the primary
+        /// there; `redis+cluster://HOST:PORT` for servers of a cluster; `rediss` in place of
+        /// `redis` for TLS.
         pub engine: Vec<String> = Vec::new();
-        /// The beginning of the names of all subjects and streams. Nodes with the same name are one
-        /// cluster. 1 to 32 of A-Z, a-z, 0-9, `_` and `-`.
+        /// The beginning of the names of all subjects, streams and keys. Nodes with the same name
+        /// are one cluster. 1 to 32 of A-Z, a-z, 0-9, `_` and `-`.
         pub name: String = "polycast".to_owned();
-        /// The user who logs in at the engine; empty for none.
+        /// The user who logs in at the engine; empty for none. With Redis, `requirepass` is the
+        /// password of the user `default`.
         pub user: String = String::new();
         /// The user's password.
         pub password: Secret = Secret::new("");
-        /// The token by which the process logs in, in place of a user; empty for none.
+        /// The token by which the process logs in at NATS, in place of a user; empty for none.
         pub token: Secret = Secret::new("");
-        /// A file with certificate authorities for `tls://`, in place of the system's.
+        /// A file with certificate authorities for TLS, in place of the system's.
         pub ca_file: String = String::new();
-        /// Where the engine stores the log: "file", which survives its restart, or "memory".
+        /// Where NATS stores the log: "file", which survives its restart, or "memory".
         pub storage: ClusterStorage = ClusterStorage::default();
-        /// The number of servers of the engine that store the log.
+        /// The number of servers of NATS that store the log.
         pub replicas: u16 = 1, count(1..=5);
+        /// When Redis has stored an event, as an acknowledgement means it: "engine", when its
+        /// primary has, or "replica", when one replica has, too.
+        pub acks: ClusterAcks = ClusterAcks::default();
         /// The maximum size of the log. At 80 % events are refused with 503, so that what is kept
         /// for cache channels stays.
         #[serde(deserialize_with = "size::wide")]
@@ -102,21 +116,41 @@ pub enum ClusterStorage {
     Memory,
 }
 
+/// When an event counts as stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterAcks {
+    /// When the engine has answered.
+    #[default]
+    Engine,
+    /// When a replica of the engine has it, too.
+    Replica,
+}
+
+impl Cluster {
+    /// The servers of the engine.
+    pub fn urls(&self) -> Vec<EngineUrl> {
+        self.engine.iter().filter_map(|url| EngineUrl::parse(url)).collect()
+    }
+
+    /// What the engine is. Of a section that was not checked it is that of the first valid URL.
+    pub fn kind(&self) -> EngineKind {
+        self.urls().first().map_or(EngineKind::Nats, |url| url.kind)
+    }
+
+    /// Whether connections to the engine use TLS.
+    pub fn has_tls(&self) -> bool {
+        self.urls().iter().any(|url| url.is_tls)
+    }
+}
+
 /// Checks the section by itself; the keys in errors are relative to it.
 fn check_section(cluster: &Cluster) -> Result<(), Error> {
     cluster.check_ranges()?;
     if cluster.engine.is_empty() {
         return Err(Error::keyed("engine", Problem::Empty));
     }
-    for (index, url) in cluster.engine.iter().enumerate() {
-        if !is_server(url) {
-            let accepted = "nats://HOST:PORT or tls://HOST:PORT, without user and path; `user`, \
-                            `password` and `token` are keys of their own";
-            // The text may contain a password.
-            let problem = Problem::Secret { accepted };
-            return Err(Error::keyed(format!("engine[{index}]"), problem));
-        }
-    }
+    check_servers(cluster)?;
     let shape = |key: &str, found: &str, accepted| {
         Err(Error::keyed(key, Problem::Shape { found: found.to_owned(), accepted }))
     };
@@ -132,6 +166,7 @@ fn check_section(cluster: &Cluster) -> Result<(), Error> {
         let problem = Problem::Relation { found, bound: "less than hold_ms", max };
         return Err(Error::keyed("append_ms", problem));
     }
+    check_kind(cluster)?;
     check_nodes(cluster)?;
     check_login(cluster)
 }
@@ -150,6 +185,49 @@ fn check_nodes(cluster: &Cluster) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks that all URLs are valid and of one kind.
+fn check_servers(cluster: &Cluster) -> Result<(), Error> {
+    let mut first: Option<EngineUrl> = None;
+    for (index, url) in cluster.engine.iter().enumerate() {
+        let key = format!("engine[{index}]");
+        let Some(url) = EngineUrl::parse(url) else {
+            // The text may contain a password.
+            let problem = Problem::Secret { accepted: EngineUrl::ACCEPTED };
+            return Err(Error::keyed(key, problem));
+        };
+        let first = first.get_or_insert_with(|| url.clone());
+        let is_same = (first.kind, &first.primary) == (url.kind, &url.primary);
+        // Servers of a NATS cluster can be named by both of its schemes.
+        if !is_same || first.is_tls != url.is_tls && url.kind.is_redis() {
+            let words = "a URL with the scheme, and for Sentinel the name, of the first one";
+            return Err(Error::keyed(key, Problem::Needed(words)));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses keys that only the other kind of engine has.
+fn check_kind(cluster: &Cluster) -> Result<(), Error> {
+    let needs = |key: &str, words| Err(Error::keyed(key, Problem::Needed(words)));
+    if !cluster.kind().is_redis() {
+        return match cluster.acks {
+            ClusterAcks::Engine => Ok(()),
+            ClusterAcks::Replica => needs("acks", "no value, because only Redis has it"),
+        };
+    }
+    let words = "no value, because only NATS has it";
+    if cluster.storage != ClusterStorage::default() {
+        return needs("storage", words);
+    }
+    if cluster.replicas != 1 {
+        return needs("replicas", words);
+    }
+    if !cluster.token.expose().is_empty() {
+        return needs("token", words);
+    }
+    Ok(())
+}
+
 fn check_login(cluster: &Cluster) -> Result<(), Error> {
     let needs = |key: &str, words| Err(Error::keyed(key, Problem::Needed(words)));
     let has_user = !cluster.user.is_empty();
@@ -159,23 +237,10 @@ fn check_login(cluster: &Cluster) -> Result<(), Error> {
     if has_user == cluster.password.expose().is_empty() {
         return needs("password", "`user` and `password`, or neither of them");
     }
-    if !cluster.ca_file.is_empty() && !cluster.engine.iter().any(|url| url.starts_with("tls://")) {
-        return needs("ca_file", "no value, because no server of `engine` begins with tls://");
+    if !cluster.ca_file.is_empty() && !cluster.has_tls() {
+        return needs("ca_file", "no value, because no server of `engine` has a scheme with TLS");
     }
     Ok(())
-}
-
-/// Whether a text is the URL of a server: a scheme, a host and a port.
-fn is_server(url: &str) -> bool {
-    let rest = url.strip_prefix("nats://").or_else(|| url.strip_prefix("tls://"));
-    let Some((host, port)) = rest.and_then(|rest| rest.rsplit_once(':')) else { return false };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-    let is_v6 = host
-        .strip_prefix('[')
-        .and_then(|it| it.strip_suffix(']'))
-        .is_some_and(|it| it.parse::<std::net::Ipv6Addr>().is_ok());
-    let is_host = is_v6 || !host.is_empty() && host.bytes().all(plain);
-    is_host && port.bytes().all(|it| it.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 /// What the check of the section needs of others.
@@ -252,6 +317,6 @@ pub(super) fn prepare(cluster: &mut Cluster, folder: &Path) -> Result<(), Error>
     Ok(())
 }
 
-#[cfg(feature = "cluster-nats")]
+#[cfg(all(feature = "cluster-nats", feature = "cluster-redis"))]
 #[cfg(test)]
 mod tests;

@@ -25,8 +25,8 @@ fn refuse_absent(config: &Config, is_compiled: &dyn Fn(OptionalPart) -> bool) ->
 /// The keys that use an optional part.
 fn uses(config: &Config) -> Vec<(String, OptionalPart)> {
     let mut uses = Vec::new();
-    if config.cluster.is_some() {
-        uses.push(("cluster".to_owned(), OptionalPart::ClusterNats));
+    if let Some(cluster) = &config.cluster {
+        uses.push(("cluster".to_owned(), cluster.kind().part()));
     }
     if config.zenith.is_some() {
         uses.push(("zenith".to_owned(), OptionalPart::Zenith));

@@ -16,7 +16,7 @@ mod address;
 mod authorities;
 mod backlog;
 mod client;
-#[cfg(feature = "cluster-nats")]
+#[cfg(any(feature = "cluster-nats", feature = "cluster-redis"))]
 mod cluster;
 mod dns;
 mod executor;
@@ -36,8 +36,8 @@ use crate::hub::Hasher;
 use crate::limits::CHANNEL_EVENT_QUEUE;
 use crate::mem::Notifier;
 use crate::mem::mailbox::mailbox;
-#[cfg(not(feature = "cluster-nats"))]
-use crate::parts::{AbsentPart, OptionalPart};
+#[cfg(not(any(feature = "cluster-nats", feature = "cluster-redis")))]
+use crate::parts::AbsentPart;
 use crate::reactor::{ClusterLink, Inbox, Outbox, Peers, cluster_link, command_queue};
 use crate::stats::Counters;
 use crate::uring::sys::Clock;
@@ -56,7 +56,7 @@ use tokio::sync::Notify;
 const JOBS: &[JobKind] = &[
     #[cfg(feature = "acme")]
     acme::JOB,
-    #[cfg(feature = "cluster-nats")]
+    #[cfg(any(feature = "cluster-nats", feature = "cluster-redis"))]
     cluster::JOB,
     webhooks::JOB,
     jwks::JOB,
@@ -79,10 +79,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// configuration has no cluster.
 pub fn examine_cluster(config: &Config) -> Option<(String, bool)> {
     let cluster = config.cluster.as_deref()?;
-    #[cfg(feature = "cluster-nats")]
+    #[cfg(any(feature = "cluster-nats", feature = "cluster-redis"))]
     return Some(cluster::examine(cluster));
-    #[cfg(not(feature = "cluster-nats"))]
-    Some((format!("{}: {}", cluster.name, AbsentPart(OptionalPart::ClusterNats)), false))
+    #[cfg(not(any(feature = "cluster-nats", feature = "cluster-redis")))]
+    Some((format!("{}: {}", cluster.name, AbsentPart(cluster.kind().part())), false))
 }
 
 /// The server's handle to the control thread. Dropping it ends the thread without waiting for

@@ -67,7 +67,10 @@ fn cluster_config_servers() {
         ("nats://a:99999", false),
         ("nats://user:geheim@a:4222", false),
         ("nats://a:4222/path", false),
-        ("redis://a:6379", false),
+        ("redis://a:6379", true),
+        ("redis://a:6379/0", false),
+        ("redis+sentinel://a:26379/main", true),
+        ("redis+sentinel://a:26379", false),
         ("a:4222", false),
     ] {
         let error = refusal(&format!("{APP}[cluster]\nengine = ['{url}']\n"));
@@ -75,6 +78,47 @@ fn cluster_config_servers() {
         assert!(!error.contains("geheim"), "a password must not be shown: {error}");
     }
     assert!(refusal(&format!("{APP}[cluster]\n")).contains("cluster.engine: at least one"));
+}
+
+#[test]
+fn cluster_config_servers_are_of_one_kind() {
+    for (urls, is_accepted) in [
+        ("'nats://a:1', 'tls://b:1'", true),
+        ("'redis://a:1', 'redis://b:1'", true),
+        ("'redis+sentinel://a:1/m', 'redis+sentinel://b:1/m'", true),
+        ("'redis+sentinel://a:1/m', 'redis+sentinel://b:1/n'", false),
+        ("'redis://a:1', 'rediss://b:1'", false),
+        ("'redis://a:1', 'redis+cluster://b:1'", false),
+        ("'redis://a:1', 'nats://b:1'", false),
+        ("'nats://a:1', 'redis://b:1'", false),
+    ] {
+        let error = refusal(&format!("{APP}[cluster]\nengine = [{urls}]\n"));
+        assert_eq!(error.is_empty(), is_accepted, "{urls}: {error}");
+        assert!(is_accepted || error.contains("cluster.engine[1]"), "{error}");
+    }
+}
+
+/// What the other engine has is refused, rather than ignored.
+#[test]
+fn cluster_config_refuses_keys_of_the_other_engine() {
+    let with =
+        |url: &str, more: &str| refusal(&format!("{APP}[cluster]\nengine = ['{url}']\n{more}\n"));
+    for (more, key, only) in [
+        ("storage = 'memory'", "storage", "nats://a:1"),
+        ("replicas = 3", "replicas", "nats://a:1"),
+        ("token = 't'", "token", "nats://a:1"),
+        ("acks = 'replica'", "acks", "redis://a:1"),
+    ] {
+        for url in ["nats://a:1", "redis://a:1", "redis+sentinel://a:1/m", "redis+cluster://a:1"] {
+            let error = with(url, more);
+            let is_accepted = url.starts_with(&only[..5]);
+            assert_eq!(error.is_empty(), is_accepted, "{url} {more}: {error}");
+            let names_key = error.contains(&format!("cluster.{key}: expected no value"));
+            assert!(is_accepted || names_key, "{error}");
+        }
+    }
+    assert_eq!(with("redis://a:1", "acks = 'engine'"), "");
+    assert!(with("redis://a:1", "acks = 'all'").contains("acks"));
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn parts_every_use_of_an_optional_part_is_found() {
         (named("[[routes]]\nendpoint = 'zenith'"), "routes[0].endpoint", OptionalPart::Zenith),
         (named("[zenith]"), "zenith", OptionalPart::Zenith),
         (named("[cluster]"), "cluster", OptionalPart::ClusterNats),
+        (named("[cluster]\nengine = ['redis://a:6379']"), "cluster", OptionalPart::ClusterRedis),
         (
             named("[[links]]\nsource = { zenith = 'a/b' }"),
             "links[0].source.zenith",

@@ -1,17 +1,23 @@
 //! The job that runs this process's node of a cluster: between the queues of the cores and the
-//! engine. What a node does is decided in [`crate::cluster`]; the engine is in [`nats`].
+//! engine. What a node does is decided in [`crate::cluster`]; the engines are in `nats` and
+//! `redis`.
 
+#[cfg(feature = "cluster-nats")]
 mod api;
+#[cfg(feature = "cluster-nats")]
 mod nats;
-
-pub(crate) use nats::examine;
+#[cfg(feature = "cluster-redis")]
+mod redis;
+mod tls;
 
 use super::job::{Job, JobKind, JobSetup, Turn};
 use crate::cluster::{ClusterNode, Engine, NodeSetup, NodeTime};
+use crate::config::Cluster;
 use crate::dialect::Env;
+#[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
+use crate::parts::AbsentPart;
 use crate::reactor::CoreLink;
 use crate::uring::sys;
-use nats::NatsEngine;
 use std::io;
 use std::sync::Arc;
 
@@ -36,14 +42,36 @@ fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
         cores: links.cores.len() as u16,
         counters: setup.counters.clone(),
     };
-    let job: Box<dyn Job> = Box::new(ClusterJob {
-        node: ClusterNode::new(node, cluster, setup.now_ms),
-        engine: NatsEngine::start(cluster, id, &setup.notifier)?,
-        cores: links.cores,
-        env: setup.env.clone(),
-        is_paused: false,
-    });
-    Ok(job)
+    let node = ClusterNode::new(node, cluster, setup.now_ms);
+    let (cores, env) = (links.cores, setup.env.clone());
+    match cluster.kind().is_redis() {
+        #[cfg(feature = "cluster-redis")]
+        true => {
+            let engine = redis::RedisEngine::start(cluster, &setup.notifier)?;
+            Ok(Box::new(ClusterJob { node, engine, cores, env, is_paused: false }))
+        }
+        #[cfg(feature = "cluster-nats")]
+        false => {
+            let engine = nats::NatsEngine::start(cluster, id, &setup.notifier)?;
+            Ok(Box::new(ClusterJob { node, engine, cores, env, is_paused: false }))
+        }
+        // The check of the configuration refuses it.
+        #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
+        _ => Err(io::Error::other(AbsentPart(cluster.kind().part()))),
+    }
+}
+
+/// Logs in at the engine once and reports what it has and what it lacks, in lines of text. The
+/// second value says whether a node could use it.
+pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
+    match cluster.kind().is_redis() {
+        #[cfg(feature = "cluster-redis")]
+        true => redis::examine(cluster),
+        #[cfg(feature = "cluster-nats")]
+        false => nats::examine(cluster),
+        #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
+        _ => (format!("engine: {}\n", AbsentPart(cluster.kind().part())), false),
+    }
 }
 
 /// The job of a process that is not a node of a cluster. Only a restart makes it one.

@@ -1,20 +1,18 @@
 //! The connection to the servers, and the stream.
 
 use super::super::api::{self, ApiError, StreamConfig, StreamInfo};
+use super::super::tls;
 use super::shared::{EngineState, Signal, request};
 use crate::cluster::{EngineEvent, LogInfo};
 use crate::config::Cluster;
-use crate::tls::Roots;
 use async_nats::{Client, ConnectOptions, Event};
 use std::fmt::Write;
 use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::spawn_local;
-use tokio_rustls::rustls::{ClientConfig, crypto};
 
 /// How long one attempt to connect may take: a stopped server accepts and says nothing.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -72,16 +70,8 @@ fn login(cluster: &Cluster) -> io::Result<ConnectOptions> {
     if !cluster.token.expose().is_empty() {
         options = options.token(cluster.token.expose().to_owned());
     }
-    if cluster.engine.iter().any(|url| url.starts_with("tls://")) {
-        let roots = cluster.roots.clone().unwrap_or_else(Roots::of_system);
-        let provider = Arc::new(crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .dangerous()
-            .with_custom_certificate_verifier(roots.verifier().map_err(io::Error::other)?)
-            .with_no_client_auth();
-        options = options.tls_client_config(config).require_tls(true);
+    if cluster.has_tls() {
+        options = options.tls_client_config(tls::client_config(cluster)?).require_tls(true);
     }
     Ok(options)
 }

@@ -1,41 +1,90 @@
-//! NATS servers for tests, each on a port and with a folder of its own.
+//! Servers of engines for tests, each on a port and with a folder of its own.
+//!
+//! `CLUSTER_ENGINE` says which engine is tested, `nats` or `redis`. Without it the scenes that any
+//! engine serves run with NATS, and those of one engine with that.
 
 use crate::net::*;
 use polycast::config::{Cluster, Config};
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A running NATS server with JetStream.
-pub struct Nats {
+/// An engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Product {
+    /// A NATS server with JetStream.
+    Nats,
+    /// Redis or Valkey.
+    Redis,
+}
+
+/// A running server.
+pub struct EngineServer {
+    product: Product,
     program: PathBuf,
     folder: PathBuf,
-    port: u16,
+    pub port: u16,
     more: Vec<String>,
     child: Option<Child>,
 }
 
-impl Nats {
-    /// Starts a server; prints SKIPPED if there is no program.
-    pub fn start(name: &str) -> Option<Nats> {
-        Nats::start_with(name, &[])
+/// The server in scenes that any engine serves.
+pub type Nats = EngineServer;
+
+/// The engine that is tested; `None` for all.
+fn tested() -> Option<Product> {
+    match std::env::var("CLUSTER_ENGINE").ok()?.as_str() {
+        "nats" => Some(Product::Nats),
+        "redis" => Some(Product::Redis),
+        other => panic!("CLUSTER_ENGINE is {other}"),
+    }
+}
+
+impl EngineServer {
+    /// Starts a server of the engine that is tested; prints SKIPPED if there is no program.
+    pub fn start(name: &str) -> Option<EngineServer> {
+        match tested() {
+            Some(Product::Redis) => EngineServer::start_redis(name, &["--appendonly", "yes"]),
+            _ => EngineServer::start_with(name, &[]),
+        }
     }
 
-    /// Starts a server with further arguments.
-    pub fn start_with(name: &str, more: &[&str]) -> Option<Nats> {
-        let Some(program) = program() else {
-            skip("no NATS server: NATS_SERVER is not set, and `tests/run cluster` has not run");
+    /// Starts a NATS server with further arguments; `None` if another engine is tested.
+    pub fn start_with(name: &str, more: &[&str]) -> Option<EngineServer> {
+        EngineServer::of(Product::Nats, name, more)
+    }
+
+    /// Starts a Redis server with further arguments; `None` if another engine is tested.
+    pub fn start_redis(name: &str, more: &[&str]) -> Option<EngineServer> {
+        EngineServer::of(Product::Redis, name, more)
+    }
+
+    fn of(product: Product, name: &str, more: &[&str]) -> Option<EngineServer> {
+        if tested().is_some_and(|tested| tested != product) {
+            return None;
+        }
+        let Some(program) = program(product) else {
+            skip(match product {
+                Product::Nats => {
+                    "no NATS server: NATS_SERVER is not set, and `tests/run cluster` has not run"
+                }
+                Product::Redis => {
+                    "no Redis server: REDIS_SERVER is not set, and there is no redis-server"
+                }
+            });
             return None;
         };
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats").join(name);
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("engines").join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
         let more = more.iter().map(|it| (*it).to_owned()).collect();
-        let mut nats = Nats { program, folder, port: free_port(), more, child: None };
-        nats.again();
-        Some(nats)
+        let port = free_port();
+        let mut server = EngineServer { product, program, folder, port, more, child: None };
+        server.again();
+        Some(server)
     }
 
     /// Starts the server again, on the same port and folder.
@@ -43,27 +92,37 @@ impl Nats {
         assert!(self.child.is_none(), "it runs");
         let log = fs::File::create(self.folder.join("log")).unwrap();
         let mut command = Command::new(&self.program);
-        command.args(["-a", "127.0.0.1", "-p", &self.port.to_string(), "-js", "-sd"]);
-        command.arg(self.folder.join("store")).args(&self.more);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        self.child = Some(child.unwrap());
+        let port = self.port.to_string();
+        match self.product {
+            Product::Nats => {
+                command.args(["-a", "127.0.0.1", "-p", &port, "-js", "-sd"]);
+                command.arg(self.folder.join("store")).stdout(Stdio::null()).stderr(log);
+            }
+            Product::Redis => {
+                // Sentinel writes its configuration file, which is the first argument then.
+                let is_file = |it: &&String| it.ends_with(".conf");
+                command.args(self.more.first().filter(is_file));
+                command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]);
+                command.arg(&self.folder).stdout(log).stderr(Stdio::null());
+            }
+        }
+        command.args(self.more.iter().filter(|it| !it.ends_with(".conf")));
+        self.child = Some(command.stdin(Stdio::null()).spawn().unwrap());
         wait("the engine listens", || TcpStream::connect(("127.0.0.1", self.port)).is_ok());
     }
 
     /// Starts three servers as one NATS cluster.
-    pub fn start_three(name: &str) -> Option<[Nats; 3]> {
-        let program = program();
+    pub fn start_three(name: &str) -> Option<[EngineServer; 3]> {
         let routes: Vec<u16> = (0..3).map(|_| free_port()).collect();
         let urls: Vec<String> = routes.iter().map(|it| format!("nats://127.0.0.1:{it}")).collect();
         let urls = urls.join(",");
         let mut servers = Vec::new();
         for (number, route) in routes.iter().enumerate() {
-            program.as_ref()?;
             let cluster = format!("nats://127.0.0.1:{route}");
             let own = format!("{name}-{number}");
             let more = ["--cluster_name", name, "--name", &own, "--cluster", &cluster];
             let more = [&more[..], &["--routes", &urls]].concat();
-            servers.push(Nats::start_with(&own, &more)?);
+            servers.push(EngineServer::start_with(&own, &more)?);
         }
         servers.try_into().ok()
     }
@@ -95,11 +154,42 @@ impl Nats {
     }
 
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+        let scheme = match self.product {
+            Product::Nats => "nats",
+            Product::Redis => "redis",
+        };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The folder of its files.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// What a Redis server answers to a command: a line, or a text below the line with its length.
+    pub fn ask(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        let mut stream = BufReader::new(stream);
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        let length = answer.strip_prefix('$').and_then(|rest| rest.trim().parse::<u64>().ok());
+        if let Some(length) = length {
+            stream.take(length + 2).read_to_string(&mut answer).unwrap();
+        }
+        answer
+    }
+
+    /// A field of its `INFO`.
+    pub fn info(&self, key: &str) -> String {
+        let info = self.ask("INFO");
+        let line = info.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap_or_default().to_owned()
     }
 }
 
-impl Drop for Nats {
+impl Drop for EngineServer {
     fn drop(&mut self) {
         if self.child.is_some() {
             self.kill();
@@ -107,24 +197,29 @@ impl Drop for Nats {
     }
 }
 
-/// The program, from the environment or from the folder where `tests/run` installs it.
-fn program() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("NATS_SERVER") {
+/// The program, from the environment, from the folder where `tests/run` installs it, or from the
+/// system.
+fn program(product: Product) -> Option<PathBuf> {
+    let (variable, place) = match product {
+        Product::Nats => ("NATS_SERVER", "../nats/bin/nats-server"),
+        Product::Redis => ("REDIS_SERVER", "/usr/bin/redis-server"),
+    };
+    if let Some(path) = std::env::var_os(variable) {
         return Some(path.into());
     }
-    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("../nats/bin/nats-server");
-    target.exists().then_some(target)
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(place);
+    path.exists().then_some(path)
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 /// The configuration of a node; its publishes wait one second for the engine.
-pub fn cluster_of(nats: &Nats) -> Config {
+pub fn cluster_of(server: &EngineServer) -> Config {
     let mut config = config();
     config.cluster = Some(Box::new(Cluster {
-        engine: vec![nats.url()],
+        engine: vec![server.url()],
         hold_ms: 1500,
         append_ms: 500,
         log_bytes: 64 << 20,

@@ -130,7 +130,7 @@ fn cluster_p8_engine_that_is_stopped_loses_nothing() {
 /// With storage in memory a restart of the engine begins another log.
 #[test]
 fn cluster_engine_that_has_lost_its_log_is_used_again() {
-    let Some(mut nats) = Nats::start("memory") else { return };
+    let Some(mut nats) = Nats::start_with("memory", &[]) else { return };
     let mut config = cluster_of(&nats);
     config.cluster.as_mut().unwrap().storage = ClusterStorage::Memory;
     let Some(node) = start(config) else { return };

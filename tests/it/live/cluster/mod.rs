@@ -1,11 +1,12 @@
-//! Several nodes on a real NATS server with JetStream: `NATS_SERVER` names its program, which
-//! `tests/run` installs.
+//! Several nodes on a real server of an engine: `NATS_SERVER` and `REDIS_SERVER` name its program;
+//! `tests/run` installs them.
 
 mod checker;
 mod engine;
 mod faults;
 mod lives;
 mod presence;
+mod redis;
 mod refusals;
 
 use crate::net::*;

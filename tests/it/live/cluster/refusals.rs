@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Asserts that a node does not serve anybody.
-fn serves_nobody(node: &Server) {
+pub fn serves_nobody(node: &Server) {
     thread::sleep(QUIET);
     assert_eq!(ready(node), 503);
     let mut api = Client::connect(node.addresses()[0]);
@@ -51,7 +51,7 @@ fn cluster_wrong_password_keeps_a_node_out() {
 
 #[test]
 fn cluster_stream_with_other_settings_keeps_a_node_out() {
-    let Some(nats) = Nats::start("settings") else { return };
+    let Some(nats) = Nats::start_with("settings", &[]) else { return };
     let Some([node]) = nodes(&nats) else { return };
     let mut config = cluster_of(&nats);
     config.cluster.as_mut().unwrap().log_bytes /= 2;
@@ -130,7 +130,7 @@ fn cluster_tls_verifies_the_engine() {
 }
 
 /// The output of `polycast doctor --config` and its exit code.
-fn doctor(name: &str, section: &str) -> (String, Option<i32>) {
+pub fn doctor(name: &str, section: &str) -> (String, Option<i32>) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats-doctor");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join(name);
@@ -143,7 +143,7 @@ fn doctor(name: &str, section: &str) -> (String, Option<i32>) {
 
 #[test]
 fn cluster_check_examines_the_engine_on_demand() {
-    let Some(nats) = Nats::start("check") else { return };
+    let Some(nats) = Nats::start_with("check", &[]) else { return };
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats-check");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("polycast.toml");

@@ -1,0 +1,190 @@
+//! The connection to the primary, for as long as the process runs.
+
+use super::link::{Address, Failure, Link, Login, REQUEST};
+use super::primary::{self, Primary, read_info};
+use super::script::{Known, SCRIPTS};
+use super::shared::{EngineState, Signal};
+use super::{page, send};
+use crate::cluster::{EngineEvent, LogInfo};
+use crate::config::Cluster;
+use crate::uring::sys;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+/// The longest pause between two attempts to connect, in milliseconds.
+const RECONNECT_MS: u64 = 2000;
+/// The time between two looks at the primary.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// How to log in.
+///
+/// # Errors
+/// The certificate authorities cannot be used.
+pub(super) fn login(cluster: &Cluster) -> io::Result<Login> {
+    let tls = match cluster.has_tls() {
+        true => Some(Arc::new(crate::control::cluster::tls::client_config(cluster)?)),
+        false => None,
+    };
+    let password = cluster.password.expose().to_owned();
+    Ok(Login { tls, user: cluster.user.clone(), password })
+}
+
+/// Connects and reconnects for ever.
+pub(super) async fn watch(shared: Rc<EngineState>, mut signals: UnboundedReceiver<Signal>) {
+    let mut attempts = 0;
+    for life in 1.. {
+        let began = Instant::now();
+        match begin(&shared).await {
+            Ok((mut primary, log)) => {
+                shared.log_return();
+                let failure = serve(&shared, &mut primary, life, log, &mut signals).await;
+                shared.stop_delivery();
+                shared.appends.take();
+                shared.primary.take();
+                shared.events.put(EngineEvent::Down);
+                shared.log(&format!("the connection to the engine is lost: {failure}"));
+                if began.elapsed() > LOOK {
+                    attempts = 0;
+                }
+            }
+            Err(failure) => shared.log_failure(&failure),
+        }
+        sleep(pause(attempts, began)).await;
+        attempts += 1;
+    }
+}
+
+/// The pause after an attempt to connect.
+fn pause(attempts: u32, now: Instant) -> Duration {
+    let doubled = 100 << attempts.min(5);
+    let jitter = u64::from(now.elapsed().subsec_nanos()) % 50;
+    Duration::from_millis(doubled.min(RECONNECT_MS) + jitter)
+}
+
+async fn begin(shared: &EngineState) -> Result<(Primary, LogInfo), Failure> {
+    let mut primary = primary::find(&shared.cluster, &shared.login, &shared.keys).await?;
+    if let Some(text) = primary.info.problem(shared.cluster.kind()) {
+        return Err(Failure::Refused { code: String::new(), text });
+    }
+    let log = attach(shared, &mut primary.link, primary.info.run_id()).await?;
+    Ok((primary, log))
+}
+
+/// A random number for a log or a run that begins.
+pub(super) fn draw() -> Result<u64, Failure> {
+    let drawn = sys::random_u64().map_err(|error| Failure::Lost(error.to_string()))?;
+    Ok(drawn.max(1))
+}
+
+/// Makes the scripts known, and asks for the state of the log. `run_id` is the primary's name for
+/// its run.
+async fn attach(shared: &EngineState, link: &mut Link, run_id: &str) -> Result<LogInfo, Failure> {
+    let mut pipeline = redis::pipe();
+    for script in SCRIPTS.all() {
+        pipeline.add_command(script.load());
+    }
+    for answer in link.ask_all(&pipeline, REQUEST).await? {
+        answer?;
+    }
+    let attach = shared.keys.attach(shared.known.get(), run_id, draw()?);
+    let answer = link.ask(&attach, REQUEST).await?;
+    let log = page::log_state(answer)
+        .ok_or_else(|| Failure::Lost("the state of the log is malformed".to_owned()))?;
+    // Meanwhile entries may have come.
+    let known = shared.known.get();
+    let is_same = known.epoch == log.epoch;
+    let seen = if is_same { known.seen } else { 0 };
+    shared.known.set(Known { epoch: log.epoch, run: log.run, seen });
+    if !is_same {
+        shared.stop_delivery();
+    }
+    Ok(LogInfo { epoch: log.epoch, last: log.last })
+}
+
+/// Uses a connection until it is lost. Returns why it is.
+async fn serve(
+    shared: &Rc<EngineState>,
+    primary: &mut Primary,
+    life: u64,
+    log: LogInfo,
+    signals: &mut UnboundedReceiver<Signal>,
+) -> Failure {
+    let (appends, to_send) = unbounded_channel();
+    shared.appends.replace(Some(appends));
+    shared.primary.replace(Some((primary.link.share(), primary.address.clone())));
+    spawn_local(send::send(shared.clone(), primary.link.share(), life, to_send));
+    shared.events.put(EngineEvent::Up(log));
+    let mut checked = Instant::now();
+    loop {
+        let result = match timeout(LOOK.saturating_sub(checked.elapsed()), signals.recv()).await {
+            Ok(Some(Signal::Broken(delivery))) if delivery == shared.delivery.get() => {
+                again(shared, primary).await
+            }
+            Ok(Some(Signal::Changed(of))) if of == life => again(shared, primary).await,
+            Ok(Some(Signal::Lost(of, text))) if of == life => Err(Failure::Lost(text)),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                checked = Instant::now();
+                look(shared, primary).await
+            }
+        };
+        if let Err(failure) = result {
+            return failure;
+        }
+    }
+}
+
+/// Begins again on the same connection.
+async fn again(shared: &EngineState, primary: &mut Primary) -> Result<(), Failure> {
+    let run_id = read_primary(&mut primary.link, &primary.address).await?;
+    let log = attach(shared, &mut primary.link, &run_id).await?;
+    shared.events.put(EngineEvent::Up(log));
+    Ok(())
+}
+
+/// Looks whether the primary and the log are still the same, and removes what has expired.
+async fn look(shared: &EngineState, primary: &mut Primary) -> Result<(), Failure> {
+    let Primary { link, address, .. } = primary;
+    if primary::has_moved(&shared.cluster, &shared.login, address).await {
+        return Err(Failure::Lost(format!("Sentinel has replaced {address}")));
+    }
+    let run_id = read_primary(link, address).await?;
+    let before = shared.known.get().epoch;
+    let log = attach(shared, link, &run_id).await?;
+    if log.epoch != before {
+        shared.events.put(EngineEvent::Up(log));
+    }
+    link.ask(&shared.keys.expire(&shared.cluster), REQUEST).await?;
+    Ok(())
+}
+
+/// The primary's name for its run.
+///
+/// # Errors
+/// It is none any more.
+async fn read_primary(link: &mut Link, address: &Address) -> Result<String, Failure> {
+    let info = read_info(link).await?;
+    match info.is_primary() {
+        true => Ok(info.run_id().to_owned()),
+        false => Err(Failure::Lost(format!("{address} is not a primary any more"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_redis_reconnects_with_growing_pauses() {
+        let now = Instant::now();
+        for (attempts, ms) in [(0, 100), (1, 200), (4, 1600), (5, 2000), (6, 2000), (1000, 2000)] {
+            let pause = pause(attempts, now).as_millis() as u64;
+            assert!((ms..ms + 50).contains(&pause), "{attempts}: {pause}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The delivery of the log from a position on.
+
+use super::link::{Failure, Link, REQUEST};
+use super::page::{self, ENTRIES, Page};
+use super::shared::{EngineState, Signal};
+use crate::cluster::EngineEvent;
+use redis::{Cmd, Value, cmd};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+/// How long the server waits for entries, in milliseconds.
+const BLOCK_MS: u64 = 500;
+/// The silence after which the delivery is interrupted.
+const SILENCE: Duration = Duration::from_millis(1600);
+/// The pause before an interrupted delivery begins again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Delivers the log until that is interrupted, and then tells so.
+pub(super) async fn deliver(shared: Rc<EngineState>, delivery: u64, after: u64) {
+    if let Err(failure) = run(&shared, after).await {
+        if let Failure::Refused { .. } = failure {
+            shared.log(&format!("the log cannot be read: {failure}"));
+        }
+        tokio::time::sleep(AGAIN).await;
+        let _ = shared.signals.send(Signal::Broken(delivery));
+    }
+}
+
+async fn run(shared: &EngineState, after: u64) -> Result<(), Failure> {
+    let mut link = shared.open().await?;
+    let mut after = after;
+    let mut is_live = false;
+    let standstill = SILENCE.max(Duration::from_secs(shared.cluster.keep_s) / 2);
+    loop {
+        let began = Instant::now();
+        shared.until_resumed().await;
+        let page = match is_live {
+            true => live(shared, &mut link, after).await?,
+            false => stored(shared, &mut link, after).await?,
+        };
+        // Entries that were to come next may have expired meanwhile.
+        if began.elapsed() > standstill {
+            return Err(Failure::Lost("the delivery stood still".to_owned()));
+        }
+        // Entries that live longer than the stream keeps them are not in it, if they are before
+        // those that came.
+        let has_hole = page.entries.first().is_some_and(|first| first.sequence != after + 1);
+        if is_live && has_hole {
+            is_live = false;
+            continue;
+        }
+        is_live = page.is_last;
+        let is_empty = page.entries.is_empty();
+        after = shared.put(page, after);
+        if is_empty && is_live {
+            shared.events.put(EngineEvent::Current);
+        }
+    }
+}
+
+/// Waits for entries behind a position.
+async fn live(shared: &EngineState, link: &mut Link, after: u64) -> Result<Page, Failure> {
+    let mut read = cmd("XREAD");
+    read.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(BLOCK_MS);
+    read.arg("STREAMS").arg(&shared.keys.log).arg(format!("{after}-0"));
+    let answer = link.ask(&read, SILENCE).await?;
+    page::of_xread(answer).ok_or_else(|| malformed("XREAD"))
+}
+
+/// Reads the next entries behind a position, those that live longer among them.
+async fn stored(shared: &EngineState, link: &mut Link, after: u64) -> Result<Page, Failure> {
+    let mut pipeline = redis::pipe();
+    for command in reads(shared, after) {
+        pipeline.add_command(command);
+    }
+    let mut answers = link.ask_all(&pipeline, REQUEST).await?.into_iter();
+    let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
+    let (kept, stream) = (next()?, next()?);
+    page::merged(kept, stream).ok_or_else(|| malformed("XRANGE"))
+}
+
+/// The kept entries are asked for first: an entry that leaves the stream meanwhile is among them.
+fn reads(shared: &EngineState, after: u64) -> [Cmd; 2] {
+    let mut kept = cmd("ZRANGEBYSCORE");
+    kept.arg(&shared.keys.kept).arg(format!("({after}")).arg("+inf");
+    kept.arg("LIMIT").arg(0).arg(ENTRIES);
+    let mut stream = cmd("XRANGE");
+    stream.arg(&shared.keys.log).arg(format!("({after}-0")).arg("+").arg("COUNT").arg(ENTRIES);
+    [kept, stream]
+}
+
+fn malformed(command: &str) -> Failure {
+    Failure::Lost(format!("an answer to {command} is malformed"))
+}
+
+impl EngineState {
+    async fn until_resumed(&self) {
+        while self.is_paused.get() {
+            self.resumed.notified().await;
+        }
+    }
+
+    /// Delivers entries. Returns the position behind them.
+    fn put(&self, page: Page, after: u64) -> u64 {
+        let Page { entries, is_last } = page;
+        let Some(end) = entries.last().map(|last| last.sequence) else { return after };
+        for entry in entries {
+            let is_last = is_last && entry.sequence == end;
+            let (sequence, stored_ms, body) = (entry.sequence, entry.stored_ms, entry.body);
+            self.events.put(EngineEvent::Entry { sequence, stored_ms, is_last, body });
+        }
+        self.note_seen(self.known.get().epoch, end);
+        end
+    }
+}

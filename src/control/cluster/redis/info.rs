@@ -1,0 +1,125 @@
+//! What a server says of itself.
+
+use crate::config::EngineKind;
+
+/// The answer to `INFO`.
+#[derive(Debug, Default)]
+pub(super) struct ServerInfo {
+    lines: Vec<(String, String)>,
+}
+
+impl ServerInfo {
+    pub(super) fn read(text: &str) -> ServerInfo {
+        let lines = text.lines().filter_map(|line| line.split_once(':'));
+        let lines = lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned()));
+        ServerInfo { lines: lines.collect() }
+    }
+
+    /// The value of a field; empty if there is none.
+    pub(super) fn get(&self, key: &str) -> &str {
+        self.lines.iter().find(|(it, _)| it == key).map_or("", |(_, value)| value)
+    }
+
+    /// The product and its version.
+    pub(super) fn product(&self) -> String {
+        match self.get("valkey_version") {
+            "" => format!("Redis {}", self.get("redis_version")),
+            version => format!("Valkey {version}"),
+        }
+    }
+
+    /// What differs after a restart and after a fail-over, when entries may have been lost.
+    pub(super) fn run_id(&self) -> &str {
+        self.get("run_id")
+    }
+
+    pub(super) fn is_primary(&self) -> bool {
+        self.get("role") == "master"
+    }
+
+    /// Why a node cannot use the server.
+    pub(super) fn problem(&self, kind: EngineKind) -> Option<String> {
+        // Valkey says with which version of Redis it is compatible.
+        let version = self.get("redis_version");
+        let major = version.split('.').next().and_then(|it| it.parse::<u32>().ok());
+        if major.unwrap_or(0) < 7 {
+            let product = self.product();
+            return Some(format!("the engine is {product}, but version 7.0 or newer is needed"));
+        }
+        let policy = self.get("maxmemory_policy");
+        if policy != "noeviction" {
+            return Some(format!(
+                "the engine's maxmemory-policy is {policy}, with which it may remove entries of \
+                 the log; it must be noeviction"
+            ));
+        }
+        let is_cluster = self.get("redis_mode") == "cluster";
+        match (is_cluster, kind == EngineKind::RedisCluster) {
+            (true, false) => {
+                Some("the engine is a Redis Cluster: write redis+cluster:// in `engine`".to_owned())
+            }
+            (false, true) => {
+                Some("the engine is no Redis Cluster: write redis:// in `engine`".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// What could be better, in one line each.
+    pub(super) fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
+        if self.get("aof_enabled") == "0" {
+            warnings
+                .push("appendonly is off, so a restart loses the log, or goes back to an old dump");
+        }
+        warnings
+    }
+}
+
+/// The command whose answer this is.
+pub(super) fn command() -> redis::Cmd {
+    let mut info = redis::cmd("INFO");
+    info.arg(&["server", "replication", "memory", "persistence"]);
+    info
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n\
+        run_id:aa\r\n# Replication\r\nrole:master\r\n\
+        # Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\naof_enabled:1\r\n";
+
+    #[test]
+    fn cluster_redis_server_that_can_be_used() {
+        let info = ServerInfo::read(SERVER);
+        assert_eq!(info.product(), "Redis 7.0.15");
+        assert_eq!(info.run_id(), "aa");
+        assert!(info.is_primary());
+        assert_eq!(info.problem(EngineKind::Redis), None);
+        assert_eq!(info.problem(EngineKind::RedisSentinel), None);
+        assert!(info.warnings().is_empty());
+        let valkey = ServerInfo::read("redis_version:7.2.4\r\nvalkey_version:9.1.2\r\n");
+        assert_eq!(valkey.product(), "Valkey 9.1.2");
+    }
+
+    #[test]
+    fn cluster_redis_server_that_cannot_be_used() {
+        for (old, new, kind, part) in [
+            ("7.0.15", "6.2.14", EngineKind::Redis, "Redis 6.2.14, but version 7.0"),
+            ("noeviction", "allkeys-lru", EngineKind::Redis, "maxmemory-policy is allkeys-lru"),
+            ("standalone", "cluster", EngineKind::Redis, "redis+cluster://"),
+            ("7.0.15", "7.0.15", EngineKind::RedisCluster, "redis://"),
+        ] {
+            let info = ServerInfo::read(&SERVER.replace(old, new));
+            let problem = info.problem(kind).unwrap_or_default();
+            assert!(problem.contains(part), "{new}: {problem}");
+        }
+        let cluster = ServerInfo::read(&SERVER.replace("standalone", "cluster"));
+        assert_eq!(cluster.problem(EngineKind::RedisCluster), None);
+        assert!(!ServerInfo::read(&SERVER.replace("master\r", "slave\r")).is_primary());
+        let warnings = ServerInfo::read(&SERVER.replace("enabled:1", "enabled:0")).warnings();
+        assert!(warnings[0].contains("appendonly is off"));
+    }
+}

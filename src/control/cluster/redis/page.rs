@@ -1,0 +1,192 @@
+//! Entries of the log as the server stores and answers them.
+
+use super::script::{LogState, number, text};
+use redis::Value;
+
+/// The number of entries that are asked for at a time.
+pub(super) const ENTRIES: usize = 64;
+
+/// An entry as it is stored: `SEQUENCE MILLISECONDS PREDECESSOR BODY`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct StoredEntry {
+    pub(super) sequence: u64,
+    pub(super) stored_ms: u64,
+    pub(super) body: Vec<u8>,
+}
+
+impl StoredEntry {
+    fn read(mut bytes: Vec<u8>) -> Option<StoredEntry> {
+        let mut ends = [0; 3];
+        let mut from = 0;
+        for end in &mut ends {
+            *end = from + bytes[from..].iter().position(|byte| *byte == b' ')?;
+            from = *end + 1;
+        }
+        let word = |from: usize, to: usize| str::from_utf8(&bytes[from..to]).ok();
+        let sequence = word(0, ends[0])?.parse().ok()?;
+        let stored_ms = word(ends[0] + 1, ends[1])?.parse().ok()?;
+        bytes.drain(..from);
+        Some(StoredEntry { sequence, stored_ms, body: bytes })
+    }
+}
+
+/// Entries in their order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Page {
+    pub(super) entries: Vec<StoredEntry>,
+    /// Whether there were no further entries when the server was asked.
+    pub(super) is_last: bool,
+}
+
+/// Reads the answer to `XREAD` of one stream; `None` if it is malformed. No answer in the time of
+/// its `BLOCK` is an empty page.
+pub(super) fn of_xread(answer: Value) -> Option<Page> {
+    let streams = match answer {
+        Value::Nil => return Some(Page { is_last: true, ..Page::default() }),
+        answer => list(answer)?,
+    };
+    let stream = list(streams.into_iter().next()?)?;
+    let entries = of_stream(stream.into_iter().nth(1)?)?;
+    let is_last = entries.len() < ENTRIES;
+    Some(Page { entries, is_last })
+}
+
+/// Merges what the sorted set of kept entries and the stream have behind a position, each up to
+/// [`ENTRIES`] entries; `None` if an answer is malformed. An entry can be in both.
+pub(super) fn merged(kept: Value, stream: Value) -> Option<Page> {
+    let kept: Option<Vec<StoredEntry>> =
+        list(kept)?.into_iter().map(|it| StoredEntry::read(bytes(it)?)).collect();
+    let (kept, stream) = (kept?, of_stream(stream)?);
+    // Behind the end of a list that was cut there may be entries that it would have had.
+    let end = |list: &[StoredEntry]| match list.last() {
+        Some(last) if list.len() >= ENTRIES => last.sequence,
+        _ => u64::MAX,
+    };
+    let end = end(&kept).min(end(&stream));
+    let mut entries = kept;
+    entries.extend(stream);
+    entries.retain(|entry| entry.sequence <= end);
+    entries.sort_by_key(|entry| entry.sequence);
+    entries.dedup_by_key(|entry| entry.sequence);
+    Some(Page { entries, is_last: end == u64::MAX })
+}
+
+/// The entries of a stream: a list of ids with the values of their fields.
+fn of_stream(value: Value) -> Option<Vec<StoredEntry>> {
+    let read = |item: Value| {
+        let fields = list(list(item)?.into_iter().nth(1)?)?;
+        StoredEntry::read(bytes(fields.into_iter().nth(1)?)?)
+    };
+    list(value)?.into_iter().map(read).collect()
+}
+
+/// Reads the answer of the script `attach`.
+pub(super) fn log_state(answer: Value) -> Option<LogState> {
+    let words = list(answer)?;
+    let word = |at: usize| number(words.get(at)?);
+    Some(LogState { epoch: word(0)?, last: word(1)?, run: word(2)? })
+}
+
+/// The next cursor and the keys in an answer to `SCAN`.
+pub(super) fn scanned(answer: Value) -> Option<(u64, Vec<String>)> {
+    let mut parts = list(answer)?.into_iter();
+    let cursor = number(&parts.next()?)?;
+    let keys = list(parts.next()?)?;
+    Some((cursor, keys.iter().filter_map(text).map(str::to_owned).collect()))
+}
+
+/// The elements of a list.
+pub(super) fn list(value: Value) -> Option<Vec<Value>> {
+    match value {
+        Value::Array(items) => Some(items),
+        _ => None,
+    }
+}
+
+fn bytes(value: Value) -> Option<Vec<u8>> {
+    match value {
+        Value::BulkString(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bulk(text: &str) -> Value {
+        Value::BulkString(text.as_bytes().to_vec())
+    }
+
+    fn entry(sequence: u64) -> String {
+        format!("{sequence} 1700 0 body {sequence}")
+    }
+
+    fn kept(sequences: &[u64]) -> Value {
+        Value::Array(sequences.iter().map(|it| bulk(&entry(*it))).collect())
+    }
+
+    fn stream(sequences: &[u64]) -> Value {
+        let item = |sequence: &u64| {
+            let fields = Value::Array(vec![bulk("e"), bulk(&entry(*sequence))]);
+            Value::Array(vec![bulk(&format!("{sequence}-0")), fields])
+        };
+        Value::Array(sequences.iter().map(item).collect())
+    }
+
+    fn numbers(page: &Page) -> Vec<u64> {
+        page.entries.iter().map(|entry| entry.sequence).collect()
+    }
+
+    #[test]
+    fn cluster_redis_entry_is_read() {
+        let read = |text: &str| StoredEntry::read(text.as_bytes().to_vec());
+        let expected = StoredEntry { sequence: 7, stored_ms: 1700, body: b"a b  c".to_vec() };
+        assert_eq!(read("7 1700 4 a b  c"), Some(expected));
+        assert!(read("7 1700 4 ").is_some_and(|it| it.body.is_empty()));
+        for bad in ["", "7 1700 4", "x 1700 4 a", "7 x 4 a", "7"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn cluster_redis_live_entries_are_read() {
+        let answer = |entries| Value::Array(vec![Value::Array(vec![bulk("{p}:log"), entries])]);
+        let page = of_xread(answer(stream(&[4, 5]))).expect("well-formed");
+        assert_eq!((numbers(&page), page.is_last), (vec![4, 5], true));
+        let full: Vec<u64> = (1..=ENTRIES as u64).collect();
+        let page = of_xread(answer(stream(&full))).expect("well-formed");
+        assert_eq!((page.entries.len(), page.is_last), (ENTRIES, false));
+        let none = of_xread(Value::Nil).expect("nothing has come");
+        assert!(none.entries.is_empty() && none.is_last);
+        assert_eq!(of_xread(Value::Int(1)), None);
+        assert_eq!(of_xread(answer(bulk("x"))), None);
+    }
+
+    proptest! {
+        /// Page by page the entries of both come once, in order, wherever the lists are cut.
+        #[test]
+        fn cluster_redis_kept_entries_and_the_stream_are_merged(
+            all in proptest::collection::btree_map(1..400_u64, 0..3_u8, 0..300),
+        ) {
+            let of = |kind: u8| all.iter().filter(move |(_, it)| **it == kind || **it == 2);
+            let list = |kind: u8, after: u64| -> Vec<u64> {
+                let behind = of(kind).map(|it| *it.0).filter(|it| *it > after);
+                behind.take(ENTRIES).collect()
+            };
+            let (mut got, mut after) = (Vec::new(), 0);
+            loop {
+                let page = merged(kept(&list(0, after)), stream(&list(1, after)));
+                let page = page.expect("well-formed");
+                got.extend(numbers(&page));
+                after = got.last().copied().unwrap_or(0);
+                if page.is_last {
+                    break;
+                }
+                prop_assert!(!page.entries.is_empty(), "it goes on");
+            }
+            prop_assert_eq!(got, all.keys().copied().collect::<Vec<_>>());
+        }
+    }
+}

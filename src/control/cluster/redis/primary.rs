@@ -1,0 +1,163 @@
+//! Finds the server that has the log.
+
+use super::info::{self, ServerInfo};
+use super::link::{Address, Failure, Link, Login, REQUEST};
+use super::page::list;
+use super::script::{Keys, text};
+use crate::config::{Cluster, EngineKind, EngineUrl};
+use redis::cmd;
+
+/// A connection to the primary.
+pub(super) struct Primary {
+    pub(super) link: Link,
+    pub(super) address: Address,
+    pub(super) info: ServerInfo,
+}
+
+fn address(url: &EngineUrl) -> Address {
+    Address { host: url.host.clone(), port: url.port }
+}
+
+fn code(failure: &Failure) -> &str {
+    match failure {
+        Failure::Refused { code, .. } => code,
+        Failure::Lost(_) => "",
+    }
+}
+
+/// Connects to the primary that the servers of the configuration are or name.
+///
+/// # Errors
+/// No server leads to a primary; the reason of the last one.
+pub(super) async fn find(
+    cluster: &Cluster,
+    login: &Login,
+    keys: &Keys,
+) -> Result<Primary, Failure> {
+    let mut failure = Failure::Lost("the engine has no server".to_owned());
+    for url in cluster.urls() {
+        let found = match url.kind {
+            EngineKind::RedisSentinel => match ask_sentinel(&url, login).await {
+                Ok(address) => connect(address, login).await,
+                Err(failure) => Err(failure),
+            },
+            EngineKind::RedisCluster => of_cluster(&url, login, keys).await,
+            _ => connect(address(&url), login).await,
+        };
+        match found {
+            Ok(primary) => return Ok(primary),
+            // A server that refuses us says more than one that cannot be reached.
+            Err(Failure::Lost(_)) if matches!(failure, Failure::Refused { .. }) => {}
+            Err(other) => failure = other,
+        }
+    }
+    Err(failure)
+}
+
+async fn connect(address: Address, login: &Login) -> Result<Primary, Failure> {
+    let mut link = Link::open(&address, login).await?;
+    let info = read_info(&mut link).await?;
+    if !info.is_primary() {
+        let text = format!("{address} is not a primary");
+        return Err(Failure::Refused { code: "READONLY".to_owned(), text });
+    }
+    Ok(Primary { link, address, info })
+}
+
+/// What the server says of itself now.
+///
+/// # Errors
+/// It does not answer, or its user may not ask.
+pub(super) async fn read_info(link: &mut Link) -> Result<ServerInfo, Failure> {
+    let answer = link.ask(&info::command(), REQUEST).await?;
+    Ok(ServerInfo::read(text(&answer).unwrap_or_default()))
+}
+
+/// The server of a cluster that has the keys: the one that is asked, or the one it names.
+async fn of_cluster(url: &EngineUrl, login: &Login, keys: &Keys) -> Result<Primary, Failure> {
+    let asked = address(url);
+    let mut link = Link::open(&asked, login).await?;
+    let mut question = cmd("EXISTS");
+    question.arg(&keys.meta);
+    match link.ask(&question, REQUEST).await {
+        Ok(_) => connect(asked, login).await,
+        Err(failure) => match moved_to(&failure, &asked) {
+            Some(address) => connect(address, login).await,
+            None => Err(failure),
+        },
+    }
+}
+
+/// The server that the answer `MOVED SLOT HOST:PORT` names. Without a host it is the same one.
+fn moved_to(failure: &Failure, asked: &Address) -> Option<Address> {
+    let Failure::Refused { code, text } = failure else { return None };
+    let place = text.split(' ').nth(2).filter(|_| code == "MOVED")?;
+    let (host, port) = place.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = if matches!(host, "" | "?") { &asked.host } else { host };
+    Some(Address { host: host.to_owned(), port: port.parse().ok()? })
+}
+
+/// The address of the primary by Sentinel, which often has no users.
+async fn ask_sentinel(url: &EngineUrl, login: &Login) -> Result<Address, Failure> {
+    match ask_sentinel_as(url, &login.anonymous()).await {
+        Err(failure) if matches!(code(&failure), "NOAUTH" | "NOPERM") => {
+            ask_sentinel_as(url, login).await
+        }
+        answer => answer,
+    }
+}
+
+async fn ask_sentinel_as(url: &EngineUrl, login: &Login) -> Result<Address, Failure> {
+    let mut link = Link::open(&address(url), login).await?;
+    let mut question = cmd("SENTINEL");
+    question.arg("GET-MASTER-ADDR-BY-NAME").arg(&url.primary);
+    let answer = link.ask(&question, REQUEST).await?;
+    let words = list(answer).unwrap_or_default();
+    let host = words.first().and_then(text);
+    let port = words.get(1).and_then(text).and_then(|it| it.parse().ok());
+    match (host, port) {
+        (Some(host), Some(port)) => Ok(Address { host: host.to_owned(), port }),
+        _ => {
+            let text = format!("Sentinel at {} knows no primary {:?}", address(url), url.primary);
+            Err(Failure::Refused { code: String::new(), text })
+        }
+    }
+}
+
+/// Whether Sentinel names another primary than this one. `false` if it does not answer.
+pub(super) async fn has_moved(cluster: &Cluster, login: &Login, primary: &Address) -> bool {
+    for url in cluster.urls() {
+        if url.kind != EngineKind::RedisSentinel {
+            continue;
+        }
+        if let Ok(address) = ask_sentinel(&url, login).await {
+            return address != *primary;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cluster_redis_server_of_a_cluster_names_another() {
+        let asked = Address { host: "a".to_owned(), port: 7000 };
+        let moved = |code: &str, text: &str| {
+            let (code, text) = (code.to_owned(), text.to_owned());
+            let to = moved_to(&Failure::Refused { code, text }, &asked);
+            to.map(|it| it.to_string()).unwrap_or_default()
+        };
+        assert_eq!(moved("MOVED", "MOVED 77 10.0.0.2:7001"), "10.0.0.2:7001");
+        assert_eq!(moved("MOVED", "MOVED 77 ::1:7001"), "[::1]:7001");
+        assert_eq!(moved("MOVED", "MOVED 77 :7001"), "a:7001");
+        assert_eq!(moved("MOVED", "MOVED 77 ?:7001"), "a:7001");
+        for (code, text) in [("MOVED", "MOVED 77"), ("MOVED", "MOVED 77 b:x"), ("ASK", "ASK 7 b:1")]
+        {
+            assert_eq!(moved(code, text), "", "{text}");
+        }
+        assert_eq!(moved_to(&Failure::Lost("MOVED 1 b:1".to_owned()), &asked), None);
+    }
+}
