@@ -67,37 +67,55 @@ fn packaging_container_has_time_to_stop_and_a_valid_configuration() {
 
 #[test]
 fn packaging_cluster_has_two_nodes_with_the_same_valid_configuration() {
-    let services = &yaml("docker/cluster.compose.yaml")[0]["services"];
     let single = &yaml("docker/compose.yaml")[0]["services"]["polycast"];
-    for node in ["first", "second"] {
-        let node = &services[node];
-        let variable = |name: &str| node["environment"][name].as_str().unwrap().to_owned();
-        let engine = variable("POLYCAST_CLUSTER__ENGINE");
-        assert_eq!(engine, r#"["nats://nats:4222"]"#, "the host is the service `nats`");
-        let mut all = vec![("POLYCAST_CLUSTER__ENGINE", &*engine)];
-        all.extend(APP);
-        let output = check(None, &all);
-        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-        for key in ["stop_grace_period", "security_opt", "cap_drop", "read_only", "ulimits"] {
-            assert_eq!(node[key], single[key], "{key}");
+    let engine = "POLYCAST_CLUSTER__ENGINE";
+    for (file, url, service, command) in [
+        ("docker/cluster-nats.compose.yaml", "nats://nats:4222", "nats", "-js"),
+        ("docker/cluster-redis.compose.yaml", "redis://valkey:6379", "valkey", "noeviction"),
+    ] {
+        let services = &yaml(file)[0]["services"];
+        for node in ["first", "second"] {
+            let node = &services[node];
+            let engine = node["environment"][engine].as_str().unwrap();
+            assert_eq!(engine, format!("[\"{url}\"]"), "the host is the service `{service}`");
+            is_valid(&[("POLYCAST_CLUSTER__ENGINE", engine)]);
         }
+        let words = services[service]["command"].as_array().unwrap();
+        assert!(words.contains(&command.into()), "{words:?}");
     }
-    assert!(services["nats"]["command"].as_array().unwrap().contains(&"-js".into()));
-    // The variables of the manifest's head belong to the same configuration.
-    let manifest = text("kubernetes/nats.yaml");
-    let variables: Vec<Value> = manifest
-        .lines()
-        .filter_map(|line| line.strip_prefix("#   - "))
-        .map(|line| serde_saphyr::from_str(line).unwrap())
-        .collect();
-    let field = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
-    let variables: Vec<(String, String)> =
-        variables.iter().map(|it| (field(it, "name"), field(it, "value"))).collect();
-    assert_eq!(variables.len(), 2, "{manifest}");
-    let mut all: Vec<(&str, &str)> =
-        variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    all.extend(APP);
-    let output = check(None, &all);
+    let nats = &yaml("docker/cluster-nats.compose.yaml")[0]["services"];
+    for node in ["first", "second"] {
+        for key in ["stop_grace_period", "security_opt", "cap_drop", "read_only", "ulimits"] {
+            assert_eq!(nats[node][key], single[key], "{key}");
+        }
+        let extended = &yaml("docker/cluster-redis.compose.yaml")[0]["services"][node]["extends"];
+        assert_eq!(extended["file"], "cluster-nats.compose.yaml");
+        assert_eq!(extended["service"], node);
+    }
+}
+
+#[test]
+fn packaging_engines_of_kubernetes_name_valid_variables() {
+    for (file, count) in [("kubernetes/nats.yaml", 2), ("kubernetes/valkey.yaml", 1)] {
+        let manifest = text(file);
+        let variables: Vec<Value> = manifest
+            .lines()
+            .filter_map(|line| line.strip_prefix("#   - "))
+            .map(|line| serde_saphyr::from_str(line).unwrap())
+            .collect();
+        assert_eq!(variables.len(), count, "{manifest}");
+        let field = |it: &Value, key: &str| it[key].as_str().unwrap().to_owned();
+        let variables: Vec<(String, String)> =
+            variables.iter().map(|it| (field(it, "name"), field(it, "value"))).collect();
+        let variables: Vec<(&str, &str)> =
+            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        is_valid(&variables);
+    }
+}
+
+/// Asserts that these variables and those of an application are a configuration.
+fn is_valid(variables: &[(&str, &str)]) {
+    let output = check(None, &[variables, &APP].concat());
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
 }
 

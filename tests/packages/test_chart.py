@@ -206,11 +206,14 @@ class ChartTest(unittest.TestCase):
         self.assertEqual(kinds, ["Deployment", "PodDisruptionBudget", "Service"])
 
     def test_manifests_of_the_engine_are_valid(self):
-        file = ROOT / "packaging/kubernetes/nats.yaml"
-        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-        for document in documents:
-            kubernetes_validate.validate(document, "1.34", strict=True)
-        found = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+        found = {}
+        for name in ("nats", "valkey"):
+            file = ROOT / f"packaging/kubernetes/{name}.yaml"
+            for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+                kubernetes_validate.validate(document, "1.34", strict=True)
+                found[document["kind"], document["metadata"]["name"]] = document
+        valkey = found["StatefulSet", "valkey"]["spec"]["template"]["metadata"]["labels"]
+        self.assertEqual(found["Service", "valkey"]["spec"]["selector"], valkey)
         servers = found["StatefulSet", "nats"]["spec"]
         self.assertEqual(servers["serviceName"], found["Service", "nats-servers"]["metadata"]["name"])
         labels = servers["template"]["metadata"]["labels"]
