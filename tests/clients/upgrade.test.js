@@ -43,7 +43,7 @@ async function upgrade(file) {
   await until("the end of the old process", () => !isAlive(old))
 }
 
-/** Publishes numbers, about 500 a second, until `stop` is called, which returns the last one. */
+/** Publishes numbers, one after the other, until `stop` is called, which returns the last one. */
 function publishing(publisher, channel) {
   let published = 0
   let isRunning = true
@@ -88,15 +88,15 @@ bytes = "4MiB"
         return next(channel, "pusher:subscription_succeeded")
       }))
       for (let n = 0; n < UPGRADES; n++) {
-        await pause(200)
+        await pause(400)
         await upgrade(file)
       }
-      await pause(200)
+      await pause(400)
       const count = await load.stop()
       await until("all events", () => received.every((it) => it.at(-1) === count))
       for (const numbers of received) {
         assert.deepEqual(numbers, Array.from(numbers, (_, n) => numbers[0] + n))
-        assert.ok(numbers.length > 50 * UPGRADES, `${numbers.length} events`)
+        assert.ok(numbers.length > 10 * UPGRADES, `${numbers.length} events`)
       }
       assert.deepEqual(counts, { recovered: CLIENTS * UPGRADES, gap: 0 })
     } finally {
