@@ -258,7 +258,7 @@ impl ClusterNode {
         false
     }
 
-    /// Takes an entry: its sequence number, when it was stored, and whether none is stored behind it.
+    /// Takes an entry: its sequence number, when it was stored, and whether it is the last one.
     /// Returns whether the log is delivered from another position on.
     fn on_entry(
         &mut self,
