@@ -5,7 +5,8 @@
 //! part    = kind(1) number(of bytes) bytes
 //! event   = flags(1) [excluded(16)] [number(ttl in ms) text(event) text(data)] frame
 //!         | flags(1) [excluded(16)] code(2) reason
-//! member  = flags(1) node(8) text(user) [number(max) [text(info)] [number(of bytes) added removed]]
+//! member  = flags(1) node(8) text(user)
+//!           [number(max) [text(info)] [number(of bytes) added removed]]
 //! count   = node(8) number
 //! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
 //!           number(of connections) text(release) [more]

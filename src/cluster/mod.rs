@@ -14,6 +14,7 @@
 mod arrival;
 mod engine;
 pub mod entry;
+mod events;
 pub mod follower;
 mod node;
 pub mod nodes;
@@ -25,4 +26,5 @@ pub mod subject;
 
 pub use arrival::Arrival;
 pub use engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
-pub use node::{ClusterNode, NodeSetup, NodeTime, event_of, part_of};
+pub use events::{event_of, part_of};
+pub use node::{ClusterNode, NodeSetup, NodeTime};

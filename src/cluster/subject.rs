@@ -28,8 +28,8 @@ pub fn of_state(name: &str, node: u64) -> String {
     format!("{name}.i.+s.{node:016x}")
 }
 
-/// The subject of a state of a node in a channel, the application's id and its name: of the user or,
-/// without one, of the number of subscribers.
+/// The subject of a state of a node in a channel, of which the application's id and the name are
+/// given: of the user or, without one, of the number of subscribers.
 pub fn of_state_in(
     name: &str,
     node: u64,

@@ -30,6 +30,7 @@ mod occupancy;
 mod own_states;
 mod picture;
 mod propose;
+mod queries;
 mod relay;
 mod replay;
 mod reports;
@@ -38,8 +39,10 @@ mod rooms;
 mod roster;
 mod sequencer;
 mod slab;
+mod statements;
 mod subscriptions;
 mod usage;
+mod waiting_joins;
 
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;

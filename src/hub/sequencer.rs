@@ -3,14 +3,11 @@
 
 use super::encodings::Encodings;
 use super::event::{Event, EventPayload, PictureChange, Retention};
-use super::history::History;
-use super::home::ChannelInfo;
 use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::kept::Losses;
-use super::mail::{Ack, Answer, Down, OutgoingMail, Query, Up};
+use super::mail::{Answer, Down, OutgoingMail, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
-use super::replay::HistoryPage;
 use super::rooms::Claim;
 use super::roster::ChannelFull;
 use super::{Hub, HubMessage};
@@ -398,101 +395,6 @@ impl<M: HubMessage> Hub<M> {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         if count > 0 || channel.home.is_some() {
             channel.home.get_or_insert_default().set_count(from, count);
-        }
-    }
-
-    /// Sends a query to the cores that can answer it. Returns this core's own answer, if it has
-    /// one, and the number of cores that will answer by [`Down::Answer`].
-    pub fn put(
-        &self,
-        query: &Query,
-        ack: Ack,
-        now_ms: u64,
-        mail: &mut OutgoingMail<M>,
-    ) -> (Option<Answer>, u32) {
-        let asked: Vec<u16> = match query {
-            Query::Channels { .. } | Query::Usage { .. } => (0..self.cores).collect(),
-            Query::Channel { app, name }
-            | Query::Users { app, name }
-            | Query::History { app, name, .. } => {
-                vec![self.home_of(self.hasher.hash(*app, name))]
-            }
-        };
-        let others = asked.iter().filter(|core| **core != self.core);
-        let mut count = 0;
-        for core in others {
-            mail.up(*core, Up::Query { query: query.clone(), ack });
-            count += 1;
-        }
-        let ours = asked.contains(&self.core).then(|| self.answer_query(query, now_ms));
-        (ours, count)
-    }
-
-    /// Answers a query for the channels of which this core is the home.
-    pub fn answer_query(&self, query: &Query, now_ms: u64) -> Answer {
-        match query {
-            Query::Channels { app, prefix, max } => {
-                let mut found = Vec::new();
-                for (at, channel) in self.rooms_of(*app) {
-                    let name = &channel.name;
-                    let is_alone = self.own_states.is_none();
-                    if is_alone && !channel.occupied || !name.text().starts_with(&**prefix) {
-                        continue;
-                    }
-                    let channel_info = self.channel_info_at(Some(at), now_ms);
-                    if channel_info.subscriptions > 0 {
-                        found.push((name.clone(), channel_info));
-                    }
-                    if found.len() > *max {
-                        break;
-                    }
-                }
-                Answer::Channels(found)
-            }
-            Query::Channel { app, name } => {
-                Answer::Channel(self.channel_info(&self.hasher.name(*app, name), now_ms))
-            }
-            Query::History { app, name, after, max, view } => {
-                let at = self.find(*app, name, self.hasher.hash(*app, name));
-                let view = (*view != 0).then(|| (*view, name.clone()));
-                let page = self.history_page(at, *after, *max, now_ms);
-                Answer::History(page.map(|page| Box::new(HistoryPage { view, ..*page })))
-            }
-            Query::Usage { app, name } => Answer::Usage(self.usage(*app, name)),
-            Query::Users { app, name } => {
-                let at = self.find(*app, name, self.hasher.hash(*app, name));
-                let channel = at.and_then(|at| self.channels[at as usize].as_ref());
-                let home = channel.and_then(|channel| channel.home.as_ref());
-                Answer::Users(home.map(|home| home.users()).unwrap_or_default())
-            }
-        }
-    }
-
-    /// The state of a channel of which this core is the home.
-    pub fn channel_info(&self, name: &ChannelName, now_ms: u64) -> ChannelInfo {
-        self.channel_info_at(self.find(name.app(), name.text(), name.hash()), now_ms)
-    }
-
-    fn channel_info_at(&self, at: Option<u32>, now_ms: u64) -> ChannelInfo {
-        let Some(channel) = at.and_then(|at| self.channels[at as usize].as_ref()) else {
-            return ChannelInfo::default();
-        };
-        let home = channel.home.as_ref();
-        let subscriptions = match &self.own_states {
-            None => channel.subscribers.len() as u64 + home.map_or(0, |it| it.remote_count()),
-            Some(_) => {
-                let nodes = home.and_then(|home| home.nodes.as_ref());
-                nodes.map_or(0, |nodes| nodes.subscriptions())
-            }
-        };
-        ChannelInfo {
-            subscriptions,
-            users: home.map_or(0, |home| home.user_count() as u64),
-            kept: home.and_then(|home| home.cache_info(now_ms)),
-            position: home
-                .and_then(|home| home.history.as_ref())
-                .filter(|history| history.outlives())
-                .map(History::position),
         }
     }
 }

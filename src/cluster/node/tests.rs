@@ -4,9 +4,11 @@ mod lives;
 
 use super::super::sim::{SimEngine, SimLog};
 use super::*;
+use crate::cluster::entry::PartContent;
 use crate::config::Config;
-use crate::dialect::{Member, StateProposal};
-use crate::hub::{Ack, ClientEvent, Statement};
+use crate::dialect::{Event, EventPayload, Member, StateProposal, pusher};
+use crate::hub::{Ack, CacheEntry, ClientEvent, Excluded, Retention, Statement};
+use crate::mem::Frozen;
 use crate::mem::Slot;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -263,8 +265,8 @@ fn cluster_node_death_ends_its_states() {
     }
     let words = second.taken();
     for core in 0..2 {
-        let gone = format!("{core} NodeGone(StateAuthor {{ node: 1, is_ours: true }})");
-        assert!(words.contains(&gone), "{words:?}");
+        let words_of = format!("{core} NodeGone(StateAuthor {{ node: 1, is_ours: true }})");
+        assert!(words.contains(&words_of), "{words:?}");
     }
     // Its states are removed from the log, and count no more.
     let has_state =

@@ -420,11 +420,11 @@ fn nodes_end_of_a_node_removes_its_states_and_one_node_reports_it() {
         assert_eq!(heard, ["bob", "cyd"]);
     }
     let kinds = it.kinds();
-    let [silent, told] = &kinds[..] else { panic!("two nodes") };
+    let [silent, author] = &kinds[..] else { panic!("two nodes") };
     assert!(silent.is_empty());
     let count = |kinds: &[ChannelEventKind], kind| kinds.iter().filter(|it| **it == kind).count();
     for (kind, times) in [(removed("ada"), 2), (removed("bob"), 0), (Vacated, 1), (Count(2), 1)] {
-        assert_eq!(count(told, kind.clone()), times, "{kind:?} in {told:?}");
+        assert_eq!(count(author, kind.clone()), times, "{kind:?} in {author:?}");
     }
 }
 
@@ -755,73 +755,81 @@ fn judge(it: &mut Cluster, seed: u64) {
     }
 }
 
-/// The changes that each node has made, by the order of the log.
+/// A fold of the log that is simpler than the hub's.
+#[derive(Default)]
+struct Model {
+    users: BTreeMap<String, Vec<(String, BTreeSet<u64>)>>,
+    counts: BTreeMap<String, BTreeSet<u64>>,
+    /// The changes that each node has made, by the order of the log.
+    changes: BTreeMap<u64, Vec<(String, ChannelEventKind)>>,
+}
+
 fn changes_of(log: &[Stated]) -> BTreeMap<u64, Vec<(String, ChannelEventKind)>> {
-    let mut users: BTreeMap<String, Vec<(String, BTreeSet<u64>)>> = BTreeMap::new();
-    let mut counts: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-    let mut changes: BTreeMap<u64, Vec<(String, ChannelEventKind)>> = BTreeMap::new();
+    let mut model = Model::default();
     for entry in log {
-        // Whom the entry removes, by the channels.
-        let (node, author, ends) = match entry {
-            Stated::Ended(node, by) => (*node, *by, None),
-            Stated::State(node, it) => (*node, *node, Some(it)),
-        };
-        let mut change = |name: &str, what| {
-            if !name.starts_with('#') {
-                changes.entry(author).or_default().push((name.to_owned(), what));
-            }
-        };
-        let Some(StateProposal { name, state, .. }) = ends else {
-            for (name, users) in &mut users {
-                for (_, nodes) in &mut *users {
-                    nodes.remove(&node);
+        match entry {
+            Stated::Ended(node, by) => model.end(*node, *by),
+            Stated::State(node, StateProposal { name, state, .. }) => match state {
+                Statement::Count(count) => model.count(*node, name, *count > 0),
+                Statement::Member { user, member: Some(member) } => {
+                    model.add(*node, name, user, member.max);
                 }
-                let gone = users.iter().filter(|(_, nodes)| nodes.is_empty());
-                gone.for_each(|(user, _)| change(name, removed(user)));
-                users.retain(|(_, nodes)| !nodes.is_empty());
-            }
-            for (name, nodes) in &mut counts {
-                if nodes.remove(&node) && nodes.is_empty() {
-                    change(name, Vacated);
-                }
-            }
-            continue;
-        };
-        let name = name.to_string();
-        match state {
-            Statement::Count(0) => {
-                let nodes = counts.entry(name.clone()).or_default();
-                if nodes.remove(&node) && nodes.is_empty() {
-                    change(&name, Vacated);
-                }
-            }
-            Statement::Count(_) => {
-                let nodes = counts.entry(name.clone()).or_default();
-                if nodes.insert(node) && nodes.len() == 1 {
-                    change(&name, Occupied);
-                }
-            }
-            Statement::Member { user, member } => {
-                let users = users.entry(name.clone()).or_default();
-                let at = users.iter().position(|(other, _)| **other == **user);
-                match (member, at) {
-                    (Some(_), Some(at)) => {
-                        users[at].1.insert(node);
-                    }
-                    (Some(member), None) if member.max == 0 || users.len() < member.max => {
-                        users.push((user.to_string(), BTreeSet::from([node])));
-                        change(&name, added(user));
-                    }
-                    (None, Some(at)) => {
-                        if users[at].1.remove(&node) && users[at].1.is_empty() {
-                            users.remove(at);
-                            change(&name, removed(user));
-                        }
-                    }
-                    _ => {}
-                }
-            }
+                Statement::Member { user, member: None } => model.remove(*node, *node, name, user),
+            },
         }
     }
-    changes
+    model.changes
+}
+
+impl Model {
+    fn change(&mut self, author: u64, name: &str, what: ChannelEventKind) {
+        if !name.starts_with('#') {
+            self.changes.entry(author).or_default().push((name.to_owned(), what));
+        }
+    }
+
+    fn end(&mut self, node: u64, author: u64) {
+        let users = self.users.iter();
+        let all = users.flat_map(|(name, users)| users.iter().map(move |it| (name, &it.0)));
+        let all: Vec<_> = all.map(|(name, user)| (name.clone(), user.clone())).collect();
+        all.iter().for_each(|(name, user)| self.remove(node, author, name, user));
+        let counted: Vec<String> = self.counts.keys().cloned().collect();
+        counted.iter().for_each(|name| self.uncount(node, author, name));
+    }
+
+    fn uncount(&mut self, node: u64, author: u64, name: &str) {
+        let nodes = self.counts.entry(name.to_owned()).or_default();
+        if nodes.remove(&node) && nodes.is_empty() {
+            self.change(author, name, Vacated);
+        }
+    }
+
+    fn count(&mut self, node: u64, name: &str, has_some: bool) {
+        if !has_some {
+            return self.uncount(node, node, name);
+        }
+        let nodes = self.counts.entry(name.to_owned()).or_default();
+        if nodes.insert(node) && nodes.len() == 1 {
+            self.change(node, name, Occupied);
+        }
+    }
+
+    fn add(&mut self, node: u64, name: &str, user: &str, max: usize) {
+        let users = self.users.entry(name.to_owned()).or_default();
+        if let Some((_, nodes)) = users.iter_mut().find(|it| it.0 == user) {
+            nodes.insert(node);
+        } else if max == 0 || users.len() < max {
+            users.push((user.to_owned(), BTreeSet::from([node])));
+            self.change(node, name, added(user));
+        }
+    }
+
+    fn remove(&mut self, node: u64, author: u64, name: &str, user: &str) {
+        let users = self.users.entry(name.to_owned()).or_default();
+        let Some(at) = users.iter().position(|it| it.0 == user) else { return };
+        if users[at].1.remove(&node) && users[at].1.is_empty() {
+            users.remove(at);
+            self.change(author, name, removed(user));
+        }
+    }
 }

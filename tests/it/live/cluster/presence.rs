@@ -193,10 +193,10 @@ fn cluster_p6_killed_node_leaves_no_members() {
     other.child.kill().unwrap();
     other.child.wait().unwrap();
     let killed = Instant::now();
-    let mut gone: Vec<String> = (0..2).map(|_| ada.text()).collect();
+    let mut removals: Vec<String> = (0..2).map(|_| ada.text()).collect();
     assert!(killed.elapsed() < Duration::from_secs(8), "{:?}", killed.elapsed());
-    gone.sort();
-    for (text, user) in gone.iter().zip(["bob", "cyd"]) {
+    removals.sort();
+    for (text, user) in removals.iter().zip(["bob", "cyd"]) {
         assert!(text.contains("pusher_internal:member_removed") && text.contains(user), "{text}");
     }
     ada.sync();

@@ -1,0 +1,60 @@
+//! Events between the cores and the log: what a cluster carries of them.
+
+use super::entry::{self, CachedPart, EventPart, PartContent};
+use crate::dialect::{Env, Event, EventPayload, broadcastt, pusher};
+use crate::hub::{CacheEntry, Excluded, Retention, SharedFrame};
+use crate::mem::Frozen;
+use std::sync::Arc;
+
+/// An event as a part of an entry, and how long it is cached, in seconds; `None` if a cluster does
+/// not carry it.
+pub fn part_of(event: &Event, env: &Env) -> Option<(Vec<u8>, u64)> {
+    let excluded = event.except.map(|except| match except {
+        Excluded::Connection(conn) => env.socket_ids.numbers_of(conn),
+        Excluded::Elsewhere(numbers) => numbers,
+    });
+    let cached = match &event.retain {
+        Retention::Nothing => None,
+        Retention::Cache(entry) => Some(entry),
+        _ => return None,
+    };
+    let content = match &event.payload {
+        EventPayload::Frame(shared) => {
+            let cached =
+                cached.map(|it| CachedPart { ttl_ms: it.ttl_ms, event: &it.event, data: &it.data });
+            PartContent::Frame { cached, frame: &shared.frame }
+        }
+        EventPayload::Close(code, reason) => PartContent::Close { code: *code, reason },
+        _ => return None,
+    };
+    let kept_s = cached.map_or(0, |it| it.ttl_ms.div_ceil(1000));
+    Some((entry::part(&EventPart { excluded, content }), kept_s))
+}
+
+/// The event of a part that was stored `age_ms` ago.
+pub fn event_of(part: EventPart<'_>, age_ms: u64, env: &Env) -> Event {
+    let found = part.excluded.and_then(|numbers| env.socket_ids.find(numbers));
+    let except = found.map(Excluded::from);
+    match part.content {
+        PartContent::Close { code, reason } => {
+            let payload = EventPayload::Close(code, known_reason(reason));
+            Event { payload, except, ..Event::default() }
+        }
+        PartContent::Frame { cached, frame } => {
+            let compressed = env.compresses.then(Default::default);
+            let shared = SharedFrame { frame: Frozen::new(frame), compressed };
+            let retain = cached.map_or(Retention::Nothing, |it| {
+                let ttl_ms = it.ttl_ms.saturating_sub(age_ms);
+                let (event, data) = (it.event.into(), it.data.into());
+                Retention::Cache(Arc::new(CacheEntry { ttl_ms, event, data }))
+            });
+            Event { except, retain, ..shared.into() }
+        }
+    }
+}
+
+/// The reasons of closes that are published.
+fn known_reason(text: &str) -> &'static str {
+    let known = [pusher::DATA.codes.terminated, broadcastt::DATA.codes.terminated];
+    known.into_iter().find(|reason| *reason == text).unwrap_or("")
+}

@@ -1,0 +1,292 @@
+//! How a node of a cluster states what is true on it: what is examined when, proposed, and proposed
+//! again.
+
+use super::join::JoinRefusal;
+use super::mail::{OutgoingMail, Unpublished};
+use super::name::home_among;
+use super::node_states::{CountStep, CountTimes};
+use super::own_states::{StateProposal, Statement};
+use super::{EventMask, Hub, HubMessage};
+use std::sync::Arc;
+
+/// The maximum number of states of one core that are on their way into the log. The others wait
+/// here, so that they leave room for events.
+const UNDER_WAY: usize = 1024;
+
+/// The time between two attempts to state what has failed, in milliseconds.
+const RETRY_MS: u64 = 1000;
+
+impl<M: HubMessage> Hub<M> {
+    /// The next state to be taken into the log.
+    pub fn next_state(&mut self, now_ms: u64) -> Option<StateProposal<M>> {
+        if let Some(state) = self.own_states.as_mut()?.returned.take() {
+            return Some(state);
+        }
+        loop {
+            let own_states = self.own_states.as_mut()?;
+            if own_states.under_way >= UNDER_WAY {
+                return None;
+            }
+            let (name, user) = own_states.listed.pop_front()?;
+            let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
+            let state = match user {
+                Some(user) => self.member_state(at, user),
+                None => self.count_state(at, now_ms),
+            };
+            match (state, &mut self.own_states) {
+                (Some(state), Some(own_states)) => {
+                    own_states.under_way += 1;
+                    return Some(StateProposal { app: name.app(), name: name.shared(), state });
+                }
+                _ => self.release_if_empty(at),
+            }
+        }
+    }
+
+    /// Takes back a state for which there is no room yet.
+    pub fn return_state(&mut self, state: StateProposal<M>) {
+        if let Some(own_states) = &mut self.own_states {
+            own_states.returned = Some(state);
+        }
+    }
+
+    /// Whether a state can be handed over, or examined.
+    pub fn has_states(&self) -> bool {
+        self.own_states.as_ref().is_some_and(|it| {
+            it.returned.is_some() || !it.listed.is_empty() && it.under_way < UNDER_WAY
+        })
+    }
+
+    /// States no end of anything from now on, because the node leaves its cluster: its members stay
+    /// until the others remove the node, so that whoever comes back elsewhere has never left.
+    pub fn leave_log(&mut self) {
+        if let Some(own_states) = &mut self.own_states {
+            own_states.is_leaving = true;
+        }
+    }
+
+    fn member_state(&mut self, at: u32, user: Arc<str>) -> Option<Statement<M>> {
+        let is_leaving = self.own_states.as_ref().is_some_and(|it| it.is_leaving);
+        let home = self.channels[at as usize].as_mut()?.home.as_mut()?;
+        let is_here = home.has_connection(&user);
+        let nodes = home.nodes.as_mut()?;
+        let own = nodes.own.get_mut(&user)?;
+        own.is_listed = false;
+        if own.is_proposed || !own.differs(is_here) || is_leaving && !is_here {
+            nodes.forget_own(&user);
+            return None;
+        }
+        (own.is_proposed, own.proposes_presence) = (true, is_here);
+        let mut member = own.member.clone().filter(|_| is_here);
+        if let Some(member) = &mut member
+            && own.is_admitted
+        {
+            Arc::make_mut(member).max = 0;
+        }
+        Some(Statement::Member { user, member })
+    }
+
+    fn count_state(&mut self, at: u32, now_ms: u64) -> Option<Statement<M>> {
+        let Hub { channels, channel_events, own_states, .. } = self;
+        let (own_states, channel) = (own_states.as_mut()?, channels[at as usize].as_mut()?);
+        let is_counted = channel_events.wanted(&channel.name).has(EventMask::TOTALS);
+        let times = CountTimes {
+            linger_ms: own_states.times.linger_ms,
+            every_ms: is_counted.then_some(own_states.times.count_every_ms),
+        };
+        let local = channel.subscribers.len() as u64;
+        let home = channel.home.as_mut()?;
+        let count = u32::try_from(local + home.remote_count()).unwrap_or(u32::MAX);
+        let own = &mut home.nodes.as_mut()?.own_count;
+        own.is_listed = false;
+        if own_states.is_leaving && count == 0 {
+            return None;
+        }
+        match own.examine(count, times, now_ms) {
+            CountStep::Nothing => None,
+            CountStep::Propose(count) => Some(Statement::Count(count)),
+            CountStep::WaitUntil(due_ms) => {
+                if own.timer_ms == 0 || due_ms < own.timer_ms {
+                    own.timer_ms = due_ms;
+                    own_states.timers_made += 1;
+                    let timer = (due_ms, own_states.timers_made);
+                    own_states.timers.insert(timer, channel.name.clone());
+                }
+                None
+            }
+        }
+    }
+
+    /// Lists the number of this node's subscribers of a channel, which may have changed. This core
+    /// is the channel's home if it states something.
+    pub(super) fn list_count(&mut self, at: u32) {
+        let Hub { channels, channel_events, own_states, core, cores, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let name = &channel.name;
+        if home_among(name.hash(), *cores) != *core || name.text().starts_with('#') {
+            return;
+        }
+        let is_counted = channel_events.wanted(name).has(EventMask::TOTALS);
+        let local = channel.subscribers.len() as u64;
+        let home = channel.home.get_or_insert_default();
+        let count = u32::try_from(local + home.remote_count()).unwrap_or(u32::MAX);
+        let own = &mut home.nodes.get_or_insert_default().own_count;
+        if !own.is_listed && own.may_differ(count, is_counted) {
+            own.is_listed = true;
+            own_states.listed.push_back((name.clone(), None));
+        }
+    }
+
+    /// Lists a user of this node, if the log is not known to agree.
+    pub(super) fn list_member(&mut self, at: u32, user: &Arc<str>) {
+        let Hub { channels, own_states, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let Some(home) = &mut channel.home else { return };
+        let is_here = home.has_connection(user);
+        let Some(nodes) = &mut home.nodes else { return };
+        let Some(own) = nodes.own.get_mut(user) else { return };
+        if !is_here {
+            own.member = None;
+        }
+        if own.is_listed || own.is_proposed || !own.differs(is_here) {
+            return nodes.forget_own(user);
+        }
+        own.is_listed = true;
+        own_states.listed.push_back((channel.name.clone(), Some(user.clone())));
+    }
+
+    /// Notes that a state has failed; `user` is `None` for the number of subscribers. Connections
+    /// that have waited for a user are refused; of internal channels they go on waiting. What is
+    /// true is stated again later.
+    pub fn state_failed(
+        &mut self,
+        app: u32,
+        name: &str,
+        user: Option<&Arc<str>>,
+        why: Unpublished,
+        mail: &mut OutgoingMail<M>,
+    ) {
+        let Some(at) = self.find(app, name, self.hasher.hash(app, name)) else { return };
+        let is_unsure = why == Unpublished::Unknown;
+        match user {
+            Some(user) => self.member_failed(at, user, is_unsure, mail),
+            None => self.count_failed(at, is_unsure),
+        }
+        self.release_if_empty(at);
+    }
+
+    fn member_failed(
+        &mut self,
+        at: u32,
+        user: &Arc<str>,
+        is_unsure: bool,
+        mail: &mut OutgoingMail<M>,
+    ) {
+        let Hub { channels, own_states, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let is_internal = channel.name.text().starts_with('#');
+        let nodes = channel.home.as_mut().and_then(|home| home.nodes.as_mut());
+        let Some(own) = nodes.and_then(|nodes| nodes.own.get_mut(user)) else { return };
+        own_states.note_settled(&mut own.is_proposed);
+        let waiting = match own.proposes_presence && !is_internal {
+            true => std::mem::take(&mut own.waiting),
+            false => Vec::new(),
+        };
+        for it in waiting {
+            let why = self.refuse_waiting(at, it.conn, JoinRefusal::NotStored);
+            self.answer_waiting(at, (it.conn, it.request_id), Err(why), mail);
+        }
+        let Hub { channels, own_states, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let Some(home) = &mut channel.home else { return };
+        let is_here = home.has_connection(user);
+        let Some(nodes) = &mut home.nodes else { return };
+        let Some(own) = nodes.own.get_mut(user) else { return };
+        // Whoever waits is answered when the presence of the user is back.
+        own.is_unsure |= is_unsure || !own.waiting.is_empty();
+        if own.differs(is_here) && !own.is_listed {
+            own.is_listed = true;
+            own_states.failed.push((channel.name.clone(), Some(user.clone())));
+        }
+        nodes.forget_own(user);
+    }
+
+    fn count_failed(&mut self, at: u32, is_unsure: bool) {
+        let Hub { channels, own_states, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let nodes = channel.home.as_mut().and_then(|home| home.nodes.as_mut());
+        let Some(own) = nodes.map(|nodes| &mut nodes.own_count) else { return };
+        own_states.note_settled(&mut own.is_proposed);
+        own.is_unsure |= is_unsure;
+        if !own.is_listed {
+            own.is_listed = true;
+            own_states.failed.push((channel.name.clone(), None));
+        }
+    }
+
+    /// States everything again that is true here, because this node has another id or the log is
+    /// another one.
+    pub fn restate(&mut self) {
+        let Some(own_states) = &mut self.own_states else { return };
+        own_states.listed.clear();
+        own_states.failed.clear();
+        (own_states.returned, own_states.under_way) = (None, 0);
+        let mut to_list = Vec::new();
+        for (at, channel) in (0..).zip(self.channels.iter_mut()) {
+            let Some(channel) = channel else { continue };
+            let Some(nodes) = channel.home.as_mut().and_then(|home| home.nodes.as_mut()) else {
+                continue;
+            };
+            nodes.own_count.forget_log();
+            nodes.own.values_mut().for_each(|own| own.forget_log());
+            to_list.push((at, nodes.own.keys().cloned().collect::<Vec<_>>()));
+        }
+        for (at, users) in to_list {
+            self.list_count(at);
+            users.iter().for_each(|user| self.list_member(at, user));
+            self.release_if_empty(at);
+        }
+    }
+
+    /// Lists the numbers of subscribers of all channels that may differ from what the log has.
+    pub(super) fn list_counts(&mut self) {
+        let channels = (0..).zip(self.channels.iter());
+        let all: Vec<u32> = channels.filter_map(|(at, it)| it.as_ref().map(|_| at)).collect();
+        all.into_iter().for_each(|at| self.list_count(at));
+    }
+
+    /// Lists what is due, and what has failed before.
+    pub(super) fn sweep_states(&mut self, now_ms: u64) {
+        let Some(own_states) = &mut self.own_states else { return };
+        if own_states.retry_ms <= now_ms && !own_states.failed.is_empty() {
+            own_states.retry_ms = now_ms + RETRY_MS;
+            own_states.listed.extend(own_states.failed.drain(..));
+        }
+        let mut due = Vec::new();
+        while let Some(timer) = own_states.timers.first_entry()
+            && timer.key().0 <= now_ms
+        {
+            due.push(timer.remove());
+        }
+        for name in due {
+            let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
+            let channel = self.channels[at as usize].as_mut();
+            let home = channel.and_then(|channel| channel.home.as_mut());
+            if let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) {
+                nodes.own_count.timer_ms = 0;
+            }
+            self.list_count(at);
+            self.release_if_empty(at);
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Joins of members on a node of a cluster, which wait until the log has their user.
+
+use super::join::{JoinRefusal, JoinReply, JoinRequest};
+use super::mail::{Down, OutgoingMail};
+use super::name::ConnId;
+use super::node_states::WaitingJoin;
+use super::own_states::JoinAnswer;
+use super::roster::ChannelFull;
+use super::{Hub, HubMessage};
+use std::sync::Arc;
+
+impl<M: HubMessage> Hub<M> {
+    /// The next answer to a connection of this core whose join has waited for the log.
+    pub fn next_reply(&mut self) -> Option<Down<M>> {
+        let JoinAnswer { request_id, slot, name, reply } =
+            self.own_states.as_mut()?.replies.pop_front()?;
+        Some(Down::JoinReply { request_id, slot, name, reply })
+    }
+
+    /// Lets a connection join as a member. Returns its request if the user is present by this node
+    /// already; otherwise the answer comes when the log has the user.
+    ///
+    /// # Errors
+    /// The channel has its maximum number of members.
+    pub(super) fn enter_by_log(
+        &mut self,
+        (conn, request_id): (ConnId, u32),
+        at: u32,
+        mut request: JoinRequest<M>,
+    ) -> Result<Option<JoinRequest<M>>, ChannelFull> {
+        let (Some(own_states), Some(channel)) =
+            (&mut self.own_states, &mut self.channels[at as usize])
+        else {
+            return Ok(Some(request));
+        };
+        let Some(member) = request.member.take() else { return Ok(Some(request)) };
+        let home = channel.home.get_or_insert_default();
+        let nodes = home.nodes.get_or_insert_default();
+        let is_new = !nodes.present.has(&member.id) && !nodes.own.contains_key(&member.id);
+        if is_new && member.max > 0 && nodes.present.len() >= member.max {
+            return Err(ChannelFull);
+        }
+        // The channel is occupied before it has a member.
+        if !nodes.own_count.is_listed && nodes.own_count.logged == 0 {
+            nodes.own_count.is_listed = !channel.name.text().starts_with('#');
+            if nodes.own_count.is_listed {
+                own_states.listed.push_back((channel.name.clone(), None));
+            }
+        }
+        let user = member.id.clone();
+        let is_there = nodes.present.has(&user);
+        let own = nodes.own.entry(user.clone()).or_default();
+        let is_sure = own.is_logged && !own.is_unsure && !own.is_proposed;
+        let is_present = is_there && own.is_admitted && is_sure;
+        if !is_present {
+            // Something must come back that answers it.
+            own.is_unsure |= own.is_logged && !own.is_proposed;
+            own.waiting.push(WaitingJoin { conn, request_id, request });
+            request = JoinRequest::default();
+        }
+        home.enter(conn, &member, 0)?;
+        if let Some(own) = home.nodes.as_mut().and_then(|nodes| nodes.own.get_mut(&user)) {
+            own.member.get_or_insert_with(|| Arc::from(member));
+        }
+        self.list_member(at, &user);
+        Ok(is_present.then_some(request))
+    }
+
+    /// Removes a member's connection. The others learn of it when the log has it.
+    pub(super) fn exit_by_log(&mut self, conn: ConnId, at: u32) {
+        let channel = &mut self.channels[at as usize];
+        let Some(home) = channel.as_mut().and_then(|channel| channel.home.as_mut()) else { return };
+        let Some(user) = home.user_of(conn) else { return };
+        home.exit(conn);
+        let Some(nodes) = &mut home.nodes else { return };
+        if let Some(own) = nodes.own.get_mut(&user) {
+            own.waiting.retain(|it| it.conn != conn);
+        }
+        self.list_member(at, &user);
+    }
+
+    /// Notes what the log has of a user of this node: answers the connections that have waited, and
+    /// lists the user if something else is true by now.
+    pub(super) fn note_member_logged(
+        &mut self,
+        at: u32,
+        user: &Arc<str>,
+        (is_logged, is_full): (bool, bool),
+        now_ms: u64,
+        mail: &mut OutgoingMail<M>,
+    ) {
+        let Hub { channels, own_states, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let nodes = channel.home.get_or_insert_default().nodes.get_or_insert_default();
+        let own = nodes.own.entry(user.clone()).or_default();
+        own_states.note_settled(&mut own.is_proposed);
+        (own.is_logged, own.is_unsure) = (is_logged, false);
+        own.is_admitted = is_logged && !is_full;
+        let waiting = if is_logged { std::mem::take(&mut own.waiting) } else { Vec::new() };
+        for it in waiting {
+            let reply = match is_full {
+                true => Err(self.refuse_waiting(at, it.conn, JoinRefusal::ChannelFull)),
+                false => Ok(self.reply(it.conn, at, it.request, true, now_ms)),
+            };
+            if matches!(&reply, Ok(JoinReply { cached: Some(None), .. })) {
+                self.note_cache_miss(at);
+            }
+            self.answer_waiting(at, (it.conn, it.request_id), reply, mail);
+        }
+        self.list_member(at, user);
+    }
+
+    pub(super) fn refuse_waiting(
+        &mut self,
+        at: u32,
+        conn: ConnId,
+        why: JoinRefusal,
+    ) -> JoinRefusal {
+        let channel = self.channels[at as usize].as_mut();
+        if let Some(home) = channel.and_then(|channel| channel.home.as_mut()) {
+            home.exit(conn);
+        }
+        why
+    }
+
+    pub(super) fn answer_waiting(
+        &mut self,
+        at: u32,
+        (conn, request_id): (ConnId, u32),
+        reply: Result<JoinReply, JoinRefusal>,
+        mail: &mut OutgoingMail<M>,
+    ) {
+        let Some(channel) = &self.channels[at as usize] else { return };
+        let (slot, name) = (conn.slot, channel.name.clone());
+        match &mut self.own_states {
+            Some(own_states) if conn.core == self.core => {
+                own_states.replies.push_back(JoinAnswer { request_id, slot, name, reply });
+            }
+            _ => mail.down(conn.core, Down::JoinReply { request_id, slot, name, reply }),
+        }
+    }
+}
