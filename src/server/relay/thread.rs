@@ -307,7 +307,7 @@ impl RelayThread {
             Record::Kept(app, kept) => {
                 if let Some(app) = self.env.apps.by_id(app) {
                     let kept = Box::new(KeptChannel { app, ..kept });
-                    self.to_home(app, &kept.name.clone(), RelayArrival::Kept(kept));
+                    self.send_home(app, &kept.name.clone(), RelayArrival::Kept(kept));
                 }
             }
             Record::KeptEnd => {
@@ -321,19 +321,19 @@ impl RelayThread {
                 let decoded = Box::new(self.event(app, &event, in_history)?);
                 let channel = event.channel.into();
                 let proposed = RelayArrival::Proposed { number, app, channel, event: decoded };
-                self.to_home(app, event.channel, proposed);
+                self.send_home(app, event.channel, proposed);
             }
             Record::Ordered { position, event } => {
                 let Some(app) = self.env.apps.by_id(event.app) else { return Some(()) };
                 let decoded = Box::new(self.event(app, &event, position.is_some())?);
                 let channel = event.channel.into();
                 let ordered = RelayArrival::Ordered { app, channel, event: decoded, position };
-                self.to_home(app, event.channel, ordered);
+                self.send_home(app, event.channel, ordered);
             }
             Record::Own { number, position } => {
                 let proposal = self.settled(number)?;
                 let (app, name) = (proposal.app, proposal.name.clone());
-                self.to_home(app, &name, RelayArrival::Own(proposal, position));
+                self.send_home(app, &name, RelayArrival::Own(proposal, position));
             }
             Record::Refused { number } => {
                 let proposal = self.settled(number)?;
@@ -367,7 +367,7 @@ impl RelayThread {
         Some(event)
     }
 
-    fn to_home(&mut self, app: u32, channel: &str, arrival: RelayArrival) {
+    fn send_home(&mut self, app: u32, channel: &str, arrival: RelayArrival) {
         let core = self.hasher.home(app, channel, self.cores.len() as u16);
         self.state.stalled.push_back((core, arrival));
     }
@@ -398,7 +398,7 @@ impl RelayThread {
         let unsent = self.await_stop();
         let sent = std::mem::take(&mut self.state.pending).into_values();
         let sent = sent.map(|proposal| (proposal, Unpublished::Unknown));
-        let unsent = unsent.into_iter().map(|proposal| (proposal, Unpublished::Refused));
+        let unsent = unsent.into_iter().map(|it| (Box::new(it), Unpublished::Refused));
         for (proposal, why) in sent.chain(unsent) {
             match is_committed {
                 true => {
@@ -423,13 +423,13 @@ impl RelayThread {
     }
 
     /// Takes the departures of all cores until each sends nothing more. Returns the proposals.
-    fn await_stop(&mut self) -> Vec<Box<Proposal>> {
+    fn await_stop(&mut self) -> Vec<Proposal> {
         let (mut proposals, mut stopped) = (Vec::new(), vec![false; self.cores.len()]);
         self.until(|thread| {
             for (core, link) in thread.cores.iter_mut().enumerate() {
                 while let Some(departure) = link.next_departure() {
                     match departure {
-                        RelayDeparture::Proposed(proposal) => proposals.push(proposal),
+                        RelayDeparture::Proposed(proposal) => proposals.push(*proposal),
                         RelayDeparture::Stopped => stopped[core] = true,
                         _ => {}
                     }
