@@ -165,8 +165,13 @@ const BANNED_WORDS: [&str; 134] = [
 const LEFTOVERS: [&str; 4] = ["todo!(", "unimplemented!(", "dbg!(", "#[ignore"];
 
 /// The files that list parts, besides the modules that a stand-in replaces.
-const FEATURE_FILES: [&str; 4] =
-    ["src/parts.rs", "src/lib.rs", "src/dialect/table.rs", "src/control/mod.rs"];
+const FEATURE_FILES: [&str; 5] = [
+    "src/parts.rs",
+    "src/lib.rs",
+    "src/dialect/table.rs",
+    "src/control/mod.rs",
+    "src/control/cluster/mod.rs",
+];
 
 type Floors = BTreeMap<String, u32>;
 type Rule<'a> = &'a dyn Fn(&Source) -> Vec<String>;

@@ -32,7 +32,7 @@ use crate::cluster::{Append, Engine, EngineEvent};
 use crate::config::Cluster;
 use crate::control::results::Results;
 use crate::mem::Notifier;
-use shared::EngineState;
+use shared::RedisState;
 use std::io;
 use std::rc::Rc;
 use tokio::sync::mpsc::unbounded_channel;
@@ -40,7 +40,7 @@ use tokio::task::spawn_local;
 
 /// See the module's documentation.
 pub(super) struct RedisEngine {
-    shared: Rc<EngineState>,
+    shared: Rc<RedisState>,
 }
 
 impl RedisEngine {
@@ -52,7 +52,7 @@ impl RedisEngine {
         let (signals, received) = unbounded_channel();
         let events = Results::new(notifier);
         let login = connect::login(cluster)?;
-        let shared = Rc::new(EngineState::new(cluster, login, events, signals));
+        let shared = Rc::new(RedisState::new(cluster, login, events, signals));
         spawn_local(connect::watch(shared.clone(), received));
         Ok(RedisEngine { shared })
     }

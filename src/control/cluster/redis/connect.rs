@@ -1,9 +1,9 @@
 //! The connection to the primary, for as long as the process runs.
 
-use super::link::{Address, Failure, Link, Login, REQUEST};
+use super::link::{Login, REQUEST, RequestFailure, ServerAddress, ServerLink};
 use super::primary::{self, Primary, read_info};
-use super::script::{Known, SCRIPTS};
-use super::shared::{EngineState, Signal};
+use super::script::{Known, SCRIPTS, number};
+use super::shared::{RedisSignal, RedisState};
 use super::{page, send};
 use crate::cluster::{EngineEvent, LogInfo};
 use crate::config::Cluster;
@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 /// The longest pause between two attempts to connect, in milliseconds.
 const RECONNECT_MS: u64 = 2000;
 /// The time between two looks at the primary.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// How to log in.
 ///
@@ -35,7 +35,7 @@ pub(super) fn login(cluster: &Cluster) -> io::Result<Login> {
 }
 
 /// Connects and reconnects for ever.
-pub(super) async fn watch(shared: Rc<EngineState>, mut signals: UnboundedReceiver<Signal>) {
+pub(super) async fn watch(shared: Rc<RedisState>, mut signals: UnboundedReceiver<RedisSignal>) {
     let mut attempts = 0;
     for life in 1.. {
         let began = Instant::now();
@@ -66,24 +66,24 @@ fn pause(attempts: u32, now: Instant) -> Duration {
     Duration::from_millis(doubled.min(RECONNECT_MS) + jitter)
 }
 
-async fn begin(shared: &EngineState) -> Result<(Primary, LogInfo), Failure> {
+async fn begin(shared: &RedisState) -> Result<(Primary, LogInfo), RequestFailure> {
     let mut primary = primary::find(&shared.cluster, &shared.login, &shared.keys).await?;
     if let Some(text) = primary.info.problem(shared.cluster.kind()) {
-        return Err(Failure::Refused { code: String::new(), text });
+        return Err(RequestFailure::Refused { code: String::new(), text });
     }
+    load_scripts(&mut primary.link).await?;
     let log = attach(shared, &mut primary.link, primary.info.run_id()).await?;
     Ok((primary, log))
 }
 
 /// A random number for a log or a run that begins.
-pub(super) fn draw() -> Result<u64, Failure> {
-    let drawn = sys::random_u64().map_err(|error| Failure::Lost(error.to_string()))?;
+pub(super) fn draw() -> Result<u64, RequestFailure> {
+    let drawn = sys::random_u64().map_err(|error| RequestFailure::Lost(error.to_string()))?;
     Ok(drawn.max(1))
 }
 
-/// Makes the scripts known, and asks for the state of the log. `run_id` is the primary's name for
-/// its run.
-async fn attach(shared: &EngineState, link: &mut Link, run_id: &str) -> Result<LogInfo, Failure> {
+/// Makes the scripts known to the server.
+async fn load_scripts(link: &mut ServerLink) -> Result<(), RequestFailure> {
     let mut pipeline = redis::pipe();
     for script in SCRIPTS.all() {
         pipeline.add_command(script.load());
@@ -91,10 +91,19 @@ async fn attach(shared: &EngineState, link: &mut Link, run_id: &str) -> Result<L
     for answer in link.ask_all(&pipeline, REQUEST).await? {
         answer?;
     }
+    Ok(())
+}
+
+/// Asks for the state of the log. `run_id` is the primary's name for its run.
+async fn attach(
+    shared: &RedisState,
+    link: &mut ServerLink,
+    run_id: &str,
+) -> Result<LogInfo, RequestFailure> {
     let attach = shared.keys.attach(shared.known.get(), run_id, draw()?);
     let answer = link.ask(&attach, REQUEST).await?;
     let log = page::log_state(answer)
-        .ok_or_else(|| Failure::Lost("the state of the log is malformed".to_owned()))?;
+        .ok_or_else(|| RequestFailure::Lost("the state of the log is malformed".to_owned()))?;
     // Meanwhile entries may have come.
     let known = shared.known.get();
     let is_same = known.epoch == log.epoch;
@@ -108,12 +117,12 @@ async fn attach(shared: &EngineState, link: &mut Link, run_id: &str) -> Result<L
 
 /// Uses a connection until it is lost. Returns why it is.
 async fn serve(
-    shared: &Rc<EngineState>,
+    shared: &Rc<RedisState>,
     primary: &mut Primary,
     life: u64,
     log: LogInfo,
-    signals: &mut UnboundedReceiver<Signal>,
-) -> Failure {
+    signals: &mut UnboundedReceiver<RedisSignal>,
+) -> RequestFailure {
     let (appends, to_send) = unbounded_channel();
     shared.appends.replace(Some(appends));
     shared.primary.replace(Some((primary.link.share(), primary.address.clone())));
@@ -122,11 +131,11 @@ async fn serve(
     let mut checked = Instant::now();
     loop {
         let result = match timeout(LOOK.saturating_sub(checked.elapsed()), signals.recv()).await {
-            Ok(Some(Signal::Broken(delivery))) if delivery == shared.delivery.get() => {
+            Ok(Some(RedisSignal::Broken(delivery))) if delivery == shared.delivery.get() => {
                 again(shared, primary).await
             }
-            Ok(Some(Signal::Changed(of))) if of == life => again(shared, primary).await,
-            Ok(Some(Signal::Lost(of, text))) if of == life => Err(Failure::Lost(text)),
+            Ok(Some(RedisSignal::Changed(of))) if of == life => again(shared, primary).await,
+            Ok(Some(RedisSignal::Lost(of, text))) if of == life => Err(RequestFailure::Lost(text)),
             Ok(_) => Ok(()),
             Err(_) => {
                 checked = Instant::now();
@@ -140,18 +149,19 @@ async fn serve(
 }
 
 /// Begins again on the same connection.
-async fn again(shared: &EngineState, primary: &mut Primary) -> Result<(), Failure> {
+async fn again(shared: &RedisState, primary: &mut Primary) -> Result<(), RequestFailure> {
     let run_id = read_primary(&mut primary.link, &primary.address).await?;
+    load_scripts(&mut primary.link).await?;
     let log = attach(shared, &mut primary.link, &run_id).await?;
     shared.events.put(EngineEvent::Up(log));
     Ok(())
 }
 
 /// Looks whether the primary and the log are still the same, and removes what has expired.
-async fn look(shared: &EngineState, primary: &mut Primary) -> Result<(), Failure> {
+async fn look(shared: &RedisState, primary: &mut Primary) -> Result<(), RequestFailure> {
     let Primary { link, address, .. } = primary;
     if primary::has_moved(&shared.cluster, &shared.login, address).await {
-        return Err(Failure::Lost(format!("Sentinel has replaced {address}")));
+        return Err(RequestFailure::Lost(format!("Sentinel has replaced {address}")));
     }
     let run_id = read_primary(link, address).await?;
     let before = shared.known.get().epoch;
@@ -159,7 +169,10 @@ async fn look(shared: &EngineState, primary: &mut Primary) -> Result<(), Failure
     if log.epoch != before {
         shared.events.put(EngineEvent::Up(log));
     }
-    link.ask(&shared.keys.expire(&shared.cluster), REQUEST).await?;
+    let bytes = link.ask(&shared.keys.expire(&shared.cluster), REQUEST).await?;
+    if let Some(bytes) = number(&bytes) {
+        shared.events.put(EngineEvent::Size(bytes));
+    }
     Ok(())
 }
 
@@ -167,11 +180,14 @@ async fn look(shared: &EngineState, primary: &mut Primary) -> Result<(), Failure
 ///
 /// # Errors
 /// It is none any more.
-async fn read_primary(link: &mut Link, address: &Address) -> Result<String, Failure> {
+async fn read_primary(
+    link: &mut ServerLink,
+    address: &ServerAddress,
+) -> Result<String, RequestFailure> {
     let info = read_info(link).await?;
     match info.is_primary() {
         true => Ok(info.run_id().to_owned()),
-        false => Err(Failure::Lost(format!("{address} is not a primary any more"))),
+        false => Err(RequestFailure::Lost(format!("{address} is not a primary any more"))),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The delivery of the log from a position on.
 
-use super::link::{Failure, Link, REQUEST};
-use super::page::{self, ENTRIES, Page};
-use super::shared::{EngineState, Signal};
+use super::link::{REQUEST, RequestFailure, ServerLink};
+use super::page::{self, ENTRIES, EntryPage};
+use super::shared::{RedisSignal, RedisState};
 use crate::cluster::EngineEvent;
 use redis::{Cmd, Value, cmd};
 use std::rc::Rc;
@@ -16,17 +16,17 @@ const SILENCE: Duration = Duration::from_millis(1600);
 const AGAIN: Duration = Duration::from_millis(200);
 
 /// Delivers the log until that is interrupted, and then tells so.
-pub(super) async fn deliver(shared: Rc<EngineState>, delivery: u64, after: u64) {
+pub(super) async fn deliver(shared: Rc<RedisState>, delivery: u64, after: u64) {
     if let Err(failure) = run(&shared, after).await {
-        if let Failure::Refused { .. } = failure {
+        if let RequestFailure::Refused { .. } = failure {
             shared.log(&format!("the log cannot be read: {failure}"));
         }
         tokio::time::sleep(AGAIN).await;
-        let _ = shared.signals.send(Signal::Broken(delivery));
+        let _ = shared.signals.send(RedisSignal::Broken(delivery));
     }
 }
 
-async fn run(shared: &EngineState, after: u64) -> Result<(), Failure> {
+async fn run(shared: &RedisState, after: u64) -> Result<(), RequestFailure> {
     let mut link = shared.open().await?;
     let mut after = after;
     let mut is_live = false;
@@ -40,7 +40,7 @@ async fn run(shared: &EngineState, after: u64) -> Result<(), Failure> {
         };
         // Entries that were to come next may have expired meanwhile.
         if began.elapsed() > standstill {
-            return Err(Failure::Lost("the delivery stood still".to_owned()));
+            return Err(RequestFailure::Lost("the delivery stood still".to_owned()));
         }
         // Entries that live longer than the stream keeps them are not in it, if they are before
         // those that came.
@@ -59,7 +59,11 @@ async fn run(shared: &EngineState, after: u64) -> Result<(), Failure> {
 }
 
 /// Waits for entries behind a position.
-async fn live(shared: &EngineState, link: &mut Link, after: u64) -> Result<Page, Failure> {
+async fn live(
+    shared: &RedisState,
+    link: &mut ServerLink,
+    after: u64,
+) -> Result<EntryPage, RequestFailure> {
     let mut read = cmd("XREAD");
     read.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(BLOCK_MS);
     read.arg("STREAMS").arg(&shared.keys.log).arg(format!("{after}-0"));
@@ -68,7 +72,11 @@ async fn live(shared: &EngineState, link: &mut Link, after: u64) -> Result<Page,
 }
 
 /// Reads the next entries behind a position, those that live longer among them.
-async fn stored(shared: &EngineState, link: &mut Link, after: u64) -> Result<Page, Failure> {
+async fn stored(
+    shared: &RedisState,
+    link: &mut ServerLink,
+    after: u64,
+) -> Result<EntryPage, RequestFailure> {
     let mut pipeline = redis::pipe();
     for command in reads(shared, after) {
         pipeline.add_command(command);
@@ -80,7 +88,7 @@ async fn stored(shared: &EngineState, link: &mut Link, after: u64) -> Result<Pag
 }
 
 /// The kept entries are asked for first: an entry that leaves the stream meanwhile is among them.
-fn reads(shared: &EngineState, after: u64) -> [Cmd; 2] {
+fn reads(shared: &RedisState, after: u64) -> [Cmd; 2] {
     let mut kept = cmd("ZRANGEBYSCORE");
     kept.arg(&shared.keys.kept).arg(format!("({after}")).arg("+inf");
     kept.arg("LIMIT").arg(0).arg(ENTRIES);
@@ -89,11 +97,11 @@ fn reads(shared: &EngineState, after: u64) -> [Cmd; 2] {
     [kept, stream]
 }
 
-fn malformed(command: &str) -> Failure {
-    Failure::Lost(format!("an answer to {command} is malformed"))
+fn malformed(command: &str) -> RequestFailure {
+    RequestFailure::Lost(format!("an answer to {command} is malformed"))
 }
 
-impl EngineState {
+impl RedisState {
     async fn until_resumed(&self) {
         while self.is_paused.get() {
             self.resumed.notified().await;
@@ -101,8 +109,8 @@ impl EngineState {
     }
 
     /// Delivers entries. Returns the position behind them.
-    fn put(&self, page: Page, after: u64) -> u64 {
-        let Page { entries, is_last } = page;
+    fn put(&self, page: EntryPage, after: u64) -> u64 {
+        let EntryPage { entries, is_last } = page;
         let Some(end) = entries.last().map(|last| last.sequence) else { return after };
         for entry in entries {
             let is_last = is_last && entry.sequence == end;

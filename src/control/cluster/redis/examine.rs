@@ -1,7 +1,7 @@
 //! What `polycast doctor` reports of the engine.
 
 use super::connect::{draw, login};
-use super::link::{Failure, REQUEST};
+use super::link::{REQUEST, RequestFailure};
 use super::primary::{self, Primary};
 use super::script::{Keys, Known, SCRIPTS, number};
 use crate::config::Cluster;
@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 
 /// Logs in at the engine once and reports what it has and what it lacks, in lines of text. The
 /// second value says whether a node could use it.
-pub(in super::super) fn examine(cluster: &Cluster) -> (String, bool) {
+pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let mut report = String::new();
     let examined = match runtime {
@@ -48,7 +48,11 @@ async fn examined(cluster: &Cluster, report: &mut String) -> Result<(), String> 
 }
 
 /// Does what a node does when it begins. Returns the size of the log.
-async fn log_bytes(primary: &mut Primary, keys: &Keys, cluster: &Cluster) -> Result<u64, Failure> {
+async fn log_bytes(
+    primary: &mut Primary,
+    keys: &Keys,
+    cluster: &Cluster,
+) -> Result<u64, RequestFailure> {
     let attach = keys.attach(Known::default(), primary.info.run_id(), draw()?);
     let mut pipeline = redis::pipe();
     for script in SCRIPTS.all() {

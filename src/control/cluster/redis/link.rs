@@ -21,7 +21,7 @@ pub(super) const REQUEST: Duration = Duration::from_secs(2);
 
 /// Why a request has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum RequestFailure {
     /// The connection is lost, was not made, or the server is silent.
     Lost(String),
     /// The server has answered with an error.
@@ -33,31 +33,33 @@ pub(super) enum Failure {
     },
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Lost(text) | Failure::Refused { text, .. } => f.write_str(text),
+            RequestFailure::Lost(text) | RequestFailure::Refused { text, .. } => f.write_str(text),
         }
     }
 }
 
-impl From<RedisError> for Failure {
-    fn from(error: RedisError) -> Failure {
+impl From<RedisError> for RequestFailure {
+    fn from(error: RedisError) -> RequestFailure {
         match error.code() {
-            Some(code) => Failure::Refused { code: code.to_owned(), text: error.to_string() },
-            None => Failure::Lost(error.to_string()),
+            Some(code) => {
+                RequestFailure::Refused { code: code.to_owned(), text: error.to_string() }
+            }
+            None => RequestFailure::Lost(error.to_string()),
         }
     }
 }
 
 /// Where a server is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(super) struct ServerAddress {
     pub(super) host: String,
     pub(super) port: u16,
 }
 
-impl fmt::Display for Address {
+impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
             true => write!(f, "[{}]:{}", self.host, self.port),
@@ -90,13 +92,13 @@ impl Login {
 }
 
 /// See the module's documentation.
-pub(super) struct Link {
+pub(super) struct ServerLink {
     connection: MultiplexedConnection,
     /// The task of the connection; `None` if another value ends it.
     driver: Option<AbortHandle>,
 }
 
-impl Drop for Link {
+impl Drop for ServerLink {
     fn drop(&mut self) {
         if let Some(driver) = self.driver.take() {
             driver.abort();
@@ -104,54 +106,61 @@ impl Drop for Link {
     }
 }
 
-impl Link {
+impl ServerLink {
     /// Connects and logs in, within a second.
     ///
     /// # Errors
     /// The server cannot be reached or refuses the log-in.
-    pub(super) async fn open(address: &Address, login: &Login) -> Result<Link, Failure> {
+    pub(super) async fn open(
+        address: &ServerAddress,
+        login: &Login,
+    ) -> Result<ServerLink, RequestFailure> {
         let named = |text: String| format!("{address}: {text}");
-        match timeout(CONNECT, Link::connect(address, login)).await {
+        match timeout(CONNECT, ServerLink::connect(address, login)).await {
             Ok(Ok(link)) => Ok(link),
-            Ok(Err(Failure::Lost(text))) => Err(Failure::Lost(named(text))),
-            Ok(Err(Failure::Refused { code, text })) => {
-                Err(Failure::Refused { code, text: named(text) })
+            Ok(Err(RequestFailure::Lost(text))) => Err(RequestFailure::Lost(named(text))),
+            Ok(Err(RequestFailure::Refused { code, text })) => {
+                Err(RequestFailure::Refused { code, text: named(text) })
             }
-            Err(_) => Err(Failure::Lost(named("no answer".to_owned()))),
+            Err(_) => Err(RequestFailure::Lost(named("no answer".to_owned()))),
         }
     }
 
-    async fn connect(address: &Address, login: &Login) -> Result<Link, Failure> {
-        let lost = |error: io::Error| Failure::Lost(error.to_string());
+    async fn connect(address: &ServerAddress, login: &Login) -> Result<ServerLink, RequestFailure> {
+        let lost = |error: io::Error| RequestFailure::Lost(error.to_string());
         let stream = TcpStream::connect((address.host.as_str(), address.port)).await;
         let stream = stream.map_err(lost)?;
         stream.set_nodelay(true).map_err(lost)?;
-        let Some(tls) = &login.tls else { return Link::begin(stream, login).await };
+        let Some(tls) = &login.tls else { return ServerLink::begin(stream, login).await };
         let name = ServerName::try_from(address.host.clone());
-        let name = name.map_err(|error| Failure::Lost(error.to_string()))?;
+        let name = name.map_err(|error| RequestFailure::Lost(error.to_string()))?;
         let stream = TlsConnector::from(tls.clone()).connect(name, stream).await.map_err(lost)?;
-        Link::begin(stream, login).await
+        ServerLink::begin(stream, login).await
     }
 
     /// Logs in, and runs the connection in a task.
-    async fn begin<S>(stream: S, login: &Login) -> Result<Link, Failure>
+    async fn begin<S>(stream: S, login: &Login) -> Result<ServerLink, RequestFailure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let config = AsyncConnectionConfig::new().set_response_timeout(None);
         let (connection, driver) =
             MultiplexedConnection::new_with_config(&login.info(), stream, config).await?;
-        Ok(Link { connection, driver: Some(spawn_local(driver).abort_handle()) })
+        Ok(ServerLink { connection, driver: Some(spawn_local(driver).abort_handle()) })
     }
 
     /// The answer to a command.
     ///
     /// # Errors
     /// The server answers with an error, or not within this time.
-    pub(super) async fn ask(&mut self, command: &Cmd, within: Duration) -> Result<Value, Failure> {
+    pub(super) async fn ask(
+        &mut self,
+        command: &Cmd,
+        within: Duration,
+    ) -> Result<Value, RequestFailure> {
         match timeout(within, self.connection.send_packed_command(command)).await {
             Ok(answer) => answered(answer?),
-            Err(_) => Err(Failure::Lost("no answer".to_owned())),
+            Err(_) => Err(RequestFailure::Lost("no answer".to_owned())),
         }
     }
 
@@ -163,26 +172,26 @@ impl Link {
         &mut self,
         commands: &Pipeline,
         within: Duration,
-    ) -> Result<Vec<Result<Value, Failure>>, Failure> {
+    ) -> Result<Vec<Result<Value, RequestFailure>>, RequestFailure> {
         let asked = self.connection.send_packed_commands(commands, 0, commands.len());
         match timeout(within, asked).await {
             Ok(answers) => Ok(answers?.into_iter().map(answered).collect()),
-            Err(_) => Err(Failure::Lost("no answer".to_owned())),
+            Err(_) => Err(RequestFailure::Lost("no answer".to_owned())),
         }
     }
 
     /// Another user of the same connection, which lasts as long as the first one.
-    pub(super) fn share(&self) -> Link {
-        Link { connection: self.connection.clone(), driver: None }
+    pub(super) fn share(&self) -> ServerLink {
+        ServerLink { connection: self.connection.clone(), driver: None }
     }
 }
 
-fn answered(value: Value) -> Result<Value, Failure> {
+fn answered(value: Value) -> Result<Value, RequestFailure> {
     match value {
         Value::ServerError(error) => {
             let code = error.code().to_owned();
             let text = format!("{code} {}", error.details().unwrap_or_default());
-            Err(Failure::Refused { code, text })
+            Err(RequestFailure::Refused { code, text })
         }
         value => Ok(value),
     }

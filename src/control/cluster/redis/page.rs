@@ -32,7 +32,7 @@ impl StoredEntry {
 
 /// Entries in their order.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Page {
+pub(super) struct EntryPage {
     pub(super) entries: Vec<StoredEntry>,
     /// Whether there were no further entries when the server was asked.
     pub(super) is_last: bool,
@@ -40,20 +40,20 @@ pub(super) struct Page {
 
 /// Reads the answer to `XREAD` of one stream; `None` if it is malformed. No answer in the time of
 /// its `BLOCK` is an empty page.
-pub(super) fn of_xread(answer: Value) -> Option<Page> {
+pub(super) fn of_xread(answer: Value) -> Option<EntryPage> {
     let streams = match answer {
-        Value::Nil => return Some(Page { is_last: true, ..Page::default() }),
+        Value::Nil => return Some(EntryPage { is_last: true, ..EntryPage::default() }),
         answer => list(answer)?,
     };
     let stream = list(streams.into_iter().next()?)?;
     let entries = of_stream(stream.into_iter().nth(1)?)?;
     let is_last = entries.len() < ENTRIES;
-    Some(Page { entries, is_last })
+    Some(EntryPage { entries, is_last })
 }
 
 /// Merges what the sorted set of kept entries and the stream have behind a position, each up to
 /// [`ENTRIES`] entries; `None` if an answer is malformed. An entry can be in both.
-pub(super) fn merged(kept: Value, stream: Value) -> Option<Page> {
+pub(super) fn merged(kept: Value, stream: Value) -> Option<EntryPage> {
     let kept: Option<Vec<StoredEntry>> =
         list(kept)?.into_iter().map(|it| StoredEntry::read(bytes(it)?)).collect();
     let (kept, stream) = (kept?, of_stream(stream)?);
@@ -68,7 +68,7 @@ pub(super) fn merged(kept: Value, stream: Value) -> Option<Page> {
     entries.retain(|entry| entry.sequence <= end);
     entries.sort_by_key(|entry| entry.sequence);
     entries.dedup_by_key(|entry| entry.sequence);
-    Some(Page { entries, is_last: end == u64::MAX })
+    Some(EntryPage { entries, is_last: end == u64::MAX })
 }
 
 /// The entries of a stream: a list of ids with the values of their fields.
@@ -135,7 +135,7 @@ mod tests {
         Value::Array(sequences.iter().map(item).collect())
     }
 
-    fn numbers(page: &Page) -> Vec<u64> {
+    fn numbers(page: &EntryPage) -> Vec<u64> {
         page.entries.iter().map(|entry| entry.sequence).collect()
     }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     proptest! {
-        /// Page by page the entries of both come once, in order, wherever the lists are cut.
+        /// EntryPage by page the entries of both come once, in order, wherever the lists are cut.
         #[test]
         fn cluster_redis_kept_entries_and_the_stream_are_merged(
             all in proptest::collection::btree_map(1..400_u64, 0..3_u8, 0..300),

@@ -1,7 +1,7 @@
 //! Finds the server that has the log.
 
 use super::info::{self, ServerInfo};
-use super::link::{Address, Failure, Link, Login, REQUEST};
+use super::link::{Login, REQUEST, RequestFailure, ServerAddress, ServerLink};
 use super::page::list;
 use super::script::{Keys, text};
 use crate::config::{Cluster, EngineKind, EngineUrl};
@@ -9,19 +9,19 @@ use redis::cmd;
 
 /// A connection to the primary.
 pub(super) struct Primary {
-    pub(super) link: Link,
-    pub(super) address: Address,
+    pub(super) link: ServerLink,
+    pub(super) address: ServerAddress,
     pub(super) info: ServerInfo,
 }
 
-fn address(url: &EngineUrl) -> Address {
-    Address { host: url.host.clone(), port: url.port }
+fn address(url: &EngineUrl) -> ServerAddress {
+    ServerAddress { host: url.host.clone(), port: url.port }
 }
 
-fn code(failure: &Failure) -> &str {
+fn code(failure: &RequestFailure) -> &str {
     match failure {
-        Failure::Refused { code, .. } => code,
-        Failure::Lost(_) => "",
+        RequestFailure::Refused { code, .. } => code,
+        RequestFailure::Lost(_) => "",
     }
 }
 
@@ -33,8 +33,8 @@ pub(super) async fn find(
     cluster: &Cluster,
     login: &Login,
     keys: &Keys,
-) -> Result<Primary, Failure> {
-    let mut failure = Failure::Lost("the engine has no server".to_owned());
+) -> Result<Primary, RequestFailure> {
+    let mut failure = RequestFailure::Lost("the engine has no server".to_owned());
     for url in cluster.urls() {
         let found = match url.kind {
             EngineKind::RedisSentinel => match ask_sentinel(&url, login).await {
@@ -47,19 +47,19 @@ pub(super) async fn find(
         match found {
             Ok(primary) => return Ok(primary),
             // A server that refuses us says more than one that cannot be reached.
-            Err(Failure::Lost(_)) if matches!(failure, Failure::Refused { .. }) => {}
+            Err(RequestFailure::Lost(_)) if matches!(failure, RequestFailure::Refused { .. }) => {}
             Err(other) => failure = other,
         }
     }
     Err(failure)
 }
 
-async fn connect(address: Address, login: &Login) -> Result<Primary, Failure> {
-    let mut link = Link::open(&address, login).await?;
+async fn connect(address: ServerAddress, login: &Login) -> Result<Primary, RequestFailure> {
+    let mut link = ServerLink::open(&address, login).await?;
     let info = read_info(&mut link).await?;
     if !info.is_primary() {
         let text = format!("{address} is not a primary");
-        return Err(Failure::Refused { code: "READONLY".to_owned(), text });
+        return Err(RequestFailure::Refused { code: "READONLY".to_owned(), text });
     }
     Ok(Primary { link, address, info })
 }
@@ -68,15 +68,19 @@ async fn connect(address: Address, login: &Login) -> Result<Primary, Failure> {
 ///
 /// # Errors
 /// It does not answer, or its user may not ask.
-pub(super) async fn read_info(link: &mut Link) -> Result<ServerInfo, Failure> {
+pub(super) async fn read_info(link: &mut ServerLink) -> Result<ServerInfo, RequestFailure> {
     let answer = link.ask(&info::command(), REQUEST).await?;
     Ok(ServerInfo::read(text(&answer).unwrap_or_default()))
 }
 
 /// The server of a cluster that has the keys: the one that is asked, or the one it names.
-async fn of_cluster(url: &EngineUrl, login: &Login, keys: &Keys) -> Result<Primary, Failure> {
+async fn of_cluster(
+    url: &EngineUrl,
+    login: &Login,
+    keys: &Keys,
+) -> Result<Primary, RequestFailure> {
     let asked = address(url);
-    let mut link = Link::open(&asked, login).await?;
+    let mut link = ServerLink::open(&asked, login).await?;
     let mut question = cmd("EXISTS");
     question.arg(&keys.meta);
     match link.ask(&question, REQUEST).await {
@@ -89,17 +93,17 @@ async fn of_cluster(url: &EngineUrl, login: &Login, keys: &Keys) -> Result<Prima
 }
 
 /// The server that the answer `MOVED SLOT HOST:PORT` names. Without a host it is the same one.
-fn moved_to(failure: &Failure, asked: &Address) -> Option<Address> {
-    let Failure::Refused { code, text } = failure else { return None };
+fn moved_to(failure: &RequestFailure, asked: &ServerAddress) -> Option<ServerAddress> {
+    let RequestFailure::Refused { code, text } = failure else { return None };
     let place = text.split(' ').nth(2).filter(|_| code == "MOVED")?;
     let (host, port) = place.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let host = if matches!(host, "" | "?") { &asked.host } else { host };
-    Some(Address { host: host.to_owned(), port: port.parse().ok()? })
+    Some(ServerAddress { host: host.to_owned(), port: port.parse().ok()? })
 }
 
 /// The address of the primary by Sentinel, which often has no users.
-async fn ask_sentinel(url: &EngineUrl, login: &Login) -> Result<Address, Failure> {
+async fn ask_sentinel(url: &EngineUrl, login: &Login) -> Result<ServerAddress, RequestFailure> {
     match ask_sentinel_as(url, &login.anonymous()).await {
         Err(failure) if matches!(code(&failure), "NOAUTH" | "NOPERM") => {
             ask_sentinel_as(url, login).await
@@ -108,8 +112,8 @@ async fn ask_sentinel(url: &EngineUrl, login: &Login) -> Result<Address, Failure
     }
 }
 
-async fn ask_sentinel_as(url: &EngineUrl, login: &Login) -> Result<Address, Failure> {
-    let mut link = Link::open(&address(url), login).await?;
+async fn ask_sentinel_as(url: &EngineUrl, login: &Login) -> Result<ServerAddress, RequestFailure> {
+    let mut link = ServerLink::open(&address(url), login).await?;
     let mut question = cmd("SENTINEL");
     question.arg("GET-MASTER-ADDR-BY-NAME").arg(&url.primary);
     let answer = link.ask(&question, REQUEST).await?;
@@ -117,16 +121,16 @@ async fn ask_sentinel_as(url: &EngineUrl, login: &Login) -> Result<Address, Fail
     let host = words.first().and_then(text);
     let port = words.get(1).and_then(text).and_then(|it| it.parse().ok());
     match (host, port) {
-        (Some(host), Some(port)) => Ok(Address { host: host.to_owned(), port }),
+        (Some(host), Some(port)) => Ok(ServerAddress { host: host.to_owned(), port }),
         _ => {
             let text = format!("Sentinel at {} knows no primary {:?}", address(url), url.primary);
-            Err(Failure::Refused { code: String::new(), text })
+            Err(RequestFailure::Refused { code: String::new(), text })
         }
     }
 }
 
 /// Whether Sentinel names another primary than this one. `false` if it does not answer.
-pub(super) async fn has_moved(cluster: &Cluster, login: &Login, primary: &Address) -> bool {
+pub(super) async fn has_moved(cluster: &Cluster, login: &Login, primary: &ServerAddress) -> bool {
     for url in cluster.urls() {
         if url.kind != EngineKind::RedisSentinel {
             continue;
@@ -144,10 +148,10 @@ mod tests {
 
     #[test]
     fn cluster_redis_server_of_a_cluster_names_another() {
-        let asked = Address { host: "a".to_owned(), port: 7000 };
+        let asked = ServerAddress { host: "a".to_owned(), port: 7000 };
         let moved = |code: &str, text: &str| {
             let (code, text) = (code.to_owned(), text.to_owned());
-            let to = moved_to(&Failure::Refused { code, text }, &asked);
+            let to = moved_to(&RequestFailure::Refused { code, text }, &asked);
             to.map(|it| it.to_string()).unwrap_or_default()
         };
         assert_eq!(moved("MOVED", "MOVED 77 10.0.0.2:7001"), "10.0.0.2:7001");
@@ -158,6 +162,6 @@ mod tests {
         {
             assert_eq!(moved(code, text), "", "{text}");
         }
-        assert_eq!(moved_to(&Failure::Lost("MOVED 1 b:1".to_owned()), &asked), None);
+        assert_eq!(moved_to(&RequestFailure::Lost("MOVED 1 b:1".to_owned()), &asked), None);
     }
 }

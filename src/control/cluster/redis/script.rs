@@ -2,7 +2,7 @@
 //!
 //! A script is known by its digest, so nodes of different releases can each use their own.
 
-use super::link::Failure;
+use super::link::RequestFailure;
 use crate::cluster::{Append, Refusal};
 use crate::config::{Cluster, ClusterAcks};
 use crate::crypto;
@@ -186,11 +186,11 @@ pub(super) enum Outcome {
 }
 
 /// Reads the answer to an append.
-pub(super) fn outcome(answer: Result<Value, Failure>) -> Outcome {
+pub(super) fn outcome(answer: Result<Value, RequestFailure>) -> Outcome {
     let value = match answer {
         Ok(value) => value,
-        Err(Failure::Refused { code, text }) => return refusal(&code, text),
-        Err(Failure::Lost(text)) => return Outcome::Moved(text),
+        Err(RequestFailure::Refused { code, text }) => return refusal(&code, text),
+        Err(RequestFailure::Lost(text)) => return Outcome::Moved(text),
     };
     let words = match value {
         Value::Array(words) => words,
@@ -252,7 +252,7 @@ mod tests {
             assert_eq!(of(words), Outcome::Changed, "{words:?}");
         }
         let refused = |code: &str| {
-            outcome(Err(Failure::Refused { code: code.to_owned(), text: code.to_owned() }))
+            outcome(Err(RequestFailure::Refused { code: code.to_owned(), text: code.to_owned() }))
         };
         assert_eq!(refused("OOM"), Outcome::Refused(Refusal::Never));
         assert_eq!(refused("NOSCRIPT"), Outcome::Changed);

@@ -1,8 +1,8 @@
 //! Sends entries and reads the answers.
 
-use super::link::Link;
+use super::link::ServerLink;
 use super::script::{Outcome, number, outcome};
-use super::shared::{EngineState, Signal};
+use super::shared::{RedisSignal, RedisState};
 use crate::cluster::{Append, EngineEvent, Refusal};
 use crate::config::ClusterAcks;
 use std::rc::Rc;
@@ -19,8 +19,8 @@ const REPLICA_MS: u64 = 1000;
 /// Sends entries in their order, all that have waited together, until the connection with this
 /// number is lost.
 pub(super) async fn send(
-    shared: Rc<EngineState>,
-    mut link: Link,
+    shared: Rc<RedisState>,
+    mut link: ServerLink,
     life: u64,
     mut appends: UnboundedReceiver<Append>,
 ) {
@@ -37,11 +37,11 @@ pub(super) async fn send(
 }
 
 async fn send_batch(
-    shared: &EngineState,
-    link: &mut Link,
+    shared: &RedisState,
+    link: &mut ServerLink,
     life: u64,
     batch: Vec<Append>,
-) -> Result<(), Signal> {
+) -> Result<(), RedisSignal> {
     let waits = shared.cluster.acks == ClusterAcks::Replica;
     let epoch = shared.known.get().epoch;
     let mut pipeline = redis::pipe();
@@ -53,7 +53,7 @@ async fn send_batch(
     }
     let began = Instant::now();
     let answers = link.ask_all(&pipeline, ANSWER).await;
-    let mut answers = answers.map_err(|failure| Signal::Lost(life, failure.to_string()))?;
+    let mut answers = answers.map_err(|failure| RedisSignal::Lost(life, failure.to_string()))?;
     // Without a replica that has them they are not acknowledged, and so are sent again.
     let has_replica = match waits {
         true => matches!(answers.pop(), Some(Ok(count)) if number(&count) > Some(0)),
@@ -76,11 +76,11 @@ async fn send_batch(
             Outcome::Refused(refusal) => refused(refusal),
             Outcome::Changed => {
                 refused(Refusal::Later);
-                signal = Err(Signal::Changed(life));
+                signal = Err(RedisSignal::Changed(life));
             }
             Outcome::Moved(text) => {
                 refused(Refusal::Later);
-                signal = Err(Signal::Lost(life, text));
+                signal = Err(RedisSignal::Lost(life, text));
             }
         }
     }

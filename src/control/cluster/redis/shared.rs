@@ -1,6 +1,6 @@
 //! What the tasks of the engine share.
 
-use super::link::{Address, Failure, Link, Login, REQUEST};
+use super::link::{Login, REQUEST, RequestFailure, ServerAddress, ServerLink};
 use super::page;
 use super::script::{Keys, Known};
 use crate::cluster::{Append, EngineEvent};
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 
 /// What the task that watches the connection is sent.
 #[derive(Debug)]
-pub(super) enum Signal {
+pub(super) enum RedisSignal {
     /// The delivery with this number is interrupted.
     Broken(u64),
     /// In the connection with this number the log was another one than the node knows.
@@ -23,16 +23,16 @@ pub(super) enum Signal {
 }
 
 /// See the module's documentation.
-pub(super) struct EngineState {
+pub(super) struct RedisState {
     pub(super) cluster: Cluster,
     pub(super) keys: Keys,
     pub(super) login: Login,
     pub(super) events: Results<EngineEvent>,
-    pub(super) signals: UnboundedSender<Signal>,
+    pub(super) signals: UnboundedSender<RedisSignal>,
     /// Where entries of the connection that is in force go; the node bounds their number.
     pub(super) appends: RefCell<Option<UnboundedSender<Append>>>,
     /// The primary of that connection.
-    pub(super) primary: RefCell<Option<(Link, Address)>>,
+    pub(super) primary: RefCell<Option<(ServerLink, ServerAddress)>>,
     pub(super) known: Cell<Known>,
     /// The number of the delivery that is in force.
     pub(super) delivery: Cell<u64>,
@@ -43,14 +43,14 @@ pub(super) struct EngineState {
     logged: RefCell<String>,
 }
 
-impl EngineState {
+impl RedisState {
     pub(super) fn new(
         cluster: &Cluster,
         login: Login,
         events: Results<EngineEvent>,
-        signals: UnboundedSender<Signal>,
-    ) -> EngineState {
-        EngineState {
+        signals: UnboundedSender<RedisSignal>,
+    ) -> RedisState {
+        RedisState {
             cluster: cluster.clone(),
             keys: Keys::new(&cluster.name),
             login,
@@ -92,10 +92,10 @@ impl EngineState {
     }
 
     /// Logs why there is no connection. That a lost server cannot be reached is no news.
-    pub(super) fn log_failure(&self, failure: &Failure) {
+    pub(super) fn log_failure(&self, failure: &RequestFailure) {
         let is_known = !self.logged.borrow().is_empty();
         match failure {
-            Failure::Lost(_) if is_known => {}
+            RequestFailure::Lost(_) if is_known => {}
             failure => self.log(&format!("the engine cannot be used: {failure}")),
         }
     }
@@ -108,10 +108,10 @@ impl EngineState {
     }
 
     /// A connection of its own to the primary, for requests that wait.
-    pub(super) async fn open(&self) -> Result<Link, Failure> {
+    pub(super) async fn open(&self) -> Result<ServerLink, RequestFailure> {
         let address = self.primary.borrow().as_ref().map(|(_, address)| address.clone());
-        let address = address.ok_or_else(|| Failure::Lost("no connection".to_owned()))?;
-        Link::open(&address, &self.login).await
+        let address = address.ok_or_else(|| RequestFailure::Lost("no connection".to_owned()))?;
+        ServerLink::open(&address, &self.login).await
     }
 
     /// Removes the entries of all subjects that begin with these tokens.
@@ -123,11 +123,11 @@ impl EngineState {
         }
     }
 
-    async fn purge_on(&self, link: &mut Link, tokens: &str) -> Result<(), Failure> {
+    async fn purge_on(&self, link: &mut ServerLink, tokens: &str) -> Result<(), RequestFailure> {
         let mut cursor = 0;
         loop {
             let answer = link.ask(&self.keys.scan(tokens, cursor), REQUEST).await?;
-            let malformed = || Failure::Lost("an answer to SCAN is malformed".to_owned());
+            let malformed = || RequestFailure::Lost("an answer to SCAN is malformed".to_owned());
             let (next, subjects) = page::scanned(answer).ok_or_else(malformed)?;
             let mut pipeline = redis::pipe();
             for subject in &subjects {

@@ -1,7 +1,7 @@
 //! The engine on a real server: what each call of the trait promises. `REDIS_SERVER` names the
 //! program; `tests/run cluster` runs them with Redis and with Valkey.
 
-use super::link::{Address, Link, Login, REQUEST};
+use super::link::{Login, REQUEST, ServerAddress, ServerLink};
 use super::page::{list, log_state};
 use super::script::{Keys, Known, number};
 use super::*;
@@ -22,7 +22,7 @@ struct Setup {
     folder: PathBuf,
     engine: RedisEngine,
     events: VecDeque<EngineEvent>,
-    link: Link,
+    link: ServerLink,
     sent: u64,
 }
 
@@ -59,10 +59,10 @@ fn with_server(name: &str, cluster: Cluster, test: impl AsyncFnOnce(&mut Setup))
         let engine = vec![format!("redis://127.0.0.1:{port}")];
         let cluster = Cluster { engine, name: "p".to_owned(), ..cluster };
         let engine = RedisEngine::start(&cluster, &Notifier::new(|| {})).expect("it starts");
-        let address = Address { host: "127.0.0.1".to_owned(), port };
+        let address = ServerAddress { host: "127.0.0.1".to_owned(), port };
         let login = Login { tls: None, user: String::new(), password: String::new() };
         let link = loop {
-            match Link::open(&address, &login).await {
+            match ServerLink::open(&address, &login).await {
                 Ok(link) => break link,
                 Err(_) => sleep(Duration::from_millis(20)).await,
             }
