@@ -314,10 +314,10 @@ impl ClusterNode {
 
     fn close_subscribers(&mut self) {
         self.setup.counters.cluster_gaps.add(1);
-        self.to_all(&Arrival::Gap);
+        self.send_to_all(&Arrival::Gap);
     }
 
-    fn to_all(&mut self, arrival: &Arrival) {
+    fn send_to_all(&mut self, arrival: &Arrival) {
         let cores = 0..self.setup.cores;
         self.arrivals.extend(cores.map(|core| (core, arrival.clone())));
     }
