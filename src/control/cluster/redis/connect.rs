@@ -139,7 +139,13 @@ async fn serve(
             Ok(_) => Ok(()),
             Err(_) => {
                 checked = Instant::now();
-                look(shared, primary).await
+                match look(shared, primary).await {
+                    // The server has forgotten its scripts.
+                    Err(RequestFailure::Refused { code, .. }) if code == "NOSCRIPT" => {
+                        again(shared, primary).await
+                    }
+                    result => result,
+                }
             }
         };
         if let Err(failure) = result {
