@@ -479,9 +479,10 @@ counters! {
     contracts_unknown,
     /// Epochs skipped at the start because there were more than zilliqa.node.replay.
     epochs_skipped,
-    /// Epochs of nodes not published because the same or a later epoch had been posted.
+    /// Epochs of nodes not published because the same or a later epoch had been posted, or in a
+    /// cluster was in the log before.
     epochs_passed_over,
-    /// Epochs of nodes published.
+    /// Epochs of nodes published; in a cluster all that the log has had.
     epochs,
     /// The number of the last published epoch, or of the epoch after which publishing starts.
     last_epoch,

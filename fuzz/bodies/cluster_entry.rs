@@ -1,6 +1,8 @@
 //! Entries of a cluster's log: whatever is read is bounded by its bytes, and is written as it was.
 
-use polycast::cluster::entry::{StatePart, part, read, state_part, write, write_node, write_state};
+use polycast::cluster::entry::{
+    StatePart, epoch_part, part, read, state_part, write, write_epoch, write_node, write_state,
+};
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(entry) = read(data) else { return };
@@ -20,4 +22,9 @@ pub(crate) fn run(data: &[u8]) {
         let written = write_node((entry.node, entry.number), node);
         assert_eq!(read(&written).expect("an entry").nodes, [node.clone()]);
     }
+    let pieces: Vec<Vec<u8>> = entry.epochs.iter().map(epoch_part).collect();
+    assert!(pieces.iter().map(Vec::len).sum::<usize>() <= data.len());
+    let pieces = pieces.iter().map(|part| &**part);
+    let written = write_epoch((entry.node, entry.number), entry.app, entry.channel, pieces);
+    assert_eq!(read(&written).expect("an entry").epochs, entry.epochs);
 }

@@ -10,6 +10,7 @@
 //! count   = node(8) number
 //! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
 //!           number(of connections) text(release) [more]
+//! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
 //! text    = number(of bytes) bytes
 //! ```
 //!
@@ -20,9 +21,11 @@
 //! An entry of a node has no application and no channel, and always has format 1, so that nodes of
 //! all releases know of each other. What later releases add to it stands behind the rest.
 
+mod epoch;
 mod node;
 mod state;
 
+pub use epoch::EpochPart;
 pub use node::{NodePart, NodePhase};
 pub use state::{PresentPart, StatePart};
 
@@ -36,6 +39,8 @@ const MEMBER: u8 = 2;
 const COUNT: u8 = 3;
 /// The kind of a part that is about the life of a node.
 const NODE: u8 = 4;
+/// The kind of a part that is a piece of an epoch.
+const EPOCH: u8 = 5;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -112,6 +117,8 @@ pub struct Entry<'e> {
     pub states: Vec<StatePart<'e>>,
     /// What it says of nodes.
     pub nodes: Vec<NodePart<'e>>,
+    /// The pieces of epochs.
+    pub epochs: Vec<EpochPart<'e>>,
     /// The number of parts of unknown kinds, which were skipped.
     pub skipped: usize,
 }
@@ -143,14 +150,32 @@ pub fn part(event: &EventPart<'_>) -> Vec<u8> {
     out
 }
 
+/// Writes a piece of an epoch as a part.
+pub fn epoch_part(epoch: &EpochPart<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(epoch.piece.len() + 40);
+    epoch.push(&mut out);
+    out
+}
+
 /// Writes the entry with this number of a node, of these events, each as [`part`] has written it.
 pub fn write<'p>(
-    (node, number): (u64, u64),
+    author: (u64, u64),
     app: &str,
     channel: &str,
     parts: impl ExactSizeIterator<Item = &'p [u8]>,
 ) -> Vec<u8> {
-    write_parts(((node, number), app, channel), EVENT, parts)
+    write_parts((author, app, channel), EVENT, parts)
+}
+
+/// Writes the entry with this number of a node, of these pieces of an epoch, each as
+/// [`epoch_part`] has written it.
+pub fn write_epoch<'p>(
+    author: (u64, u64),
+    app: &str,
+    channel: &str,
+    parts: impl ExactSizeIterator<Item = &'p [u8]>,
+) -> Vec<u8> {
+    write_parts((author, app, channel), EPOCH, parts)
 }
 
 fn write_parts<'p>(
@@ -251,7 +276,8 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let node = u64::from_le_bytes(take(&mut rest, 8)?.try_into().ok()?);
     let number = take_number(&mut rest)?;
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
-    let (mut events, mut states, mut nodes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut events, mut states) = (Vec::new(), Vec::new());
+    let (mut nodes, mut epochs) = (Vec::new(), Vec::new());
     let mut skipped = 0;
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
@@ -261,10 +287,11 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             MEMBER => states.push(read_member(bytes)?),
             COUNT => states.push(read_count(bytes)?),
             NODE => nodes.push(read_node(bytes)?),
+            EPOCH => epochs.push(EpochPart::read(bytes)?),
             _ => skipped += 1,
         }
     }
-    let entry = Entry { node, number, app, channel, events, states, nodes, skipped };
+    let entry = Entry { node, number, app, channel, events, states, nodes, epochs, skipped };
     rest.is_empty().then_some(entry)
 }
 

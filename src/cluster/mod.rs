@@ -14,6 +14,7 @@
 mod arrival;
 mod engine;
 pub mod entry;
+mod epochs;
 mod events;
 pub mod follower;
 mod node;

@@ -1,10 +1,12 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
+mod epochs;
 mod membership;
 
 use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry::{self, Entry};
+use super::epochs::NodeEpochs;
 use super::events::{event_of, part_of};
 use super::follower::{Follower, Taken};
 use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
@@ -13,7 +15,8 @@ use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
 use super::subject;
 use crate::config::Cluster;
-use crate::dialect::{Env, Proposal, StateProposal};
+use crate::dialect::zilliqa;
+use crate::dialect::{self, Env, Proposal, StateProposal};
 use crate::hub::{Hasher, StateAuthor, Unpublished};
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
@@ -55,6 +58,7 @@ pub struct ClusterNode {
     /// Whether the log has room for states only.
     is_full: bool,
     queue: AppendQueue<Origin>,
+    epochs: NodeEpochs,
     follower: Follower,
     applied: AppliedNumbers,
     nodes: ClusterNodes,
@@ -93,6 +97,7 @@ impl ClusterNode {
             log_bytes: cluster.log_bytes,
             is_full: false,
             queue: AppendQueue::new(limits),
+            epochs: NodeEpochs::new(cluster.keep_s.max(cluster.history_s)),
             follower: Follower::new(cluster.keep_s * 1000),
             applied: AppliedNumbers::default(),
             is_up: false,
@@ -106,9 +111,15 @@ impl ClusterNode {
     /// Takes an event that a core proposes.
     pub fn propose(&mut self, proposal: Proposal, env: &Env, now: NodeTime) {
         let Proposal { app, name, event, origin } = proposal;
-        let ack = Some(Origin { request: origin, client_event: event.notify.clone() });
-        let waiting = part_of(&event, env).filter(|_| !self.is_full).map(|(part, kept_s)| {
-            let ttl_s = Some(self.keep_s.max(kept_s));
+        if zilliqa::logged_epoch(&event).is_some() {
+            return self.propose_epoch((app, name), event, origin);
+        }
+        let is_epoch = false;
+        let ack = Some(Origin { request: origin, client_event: event.notify.clone(), is_epoch });
+        let (event, history_s) = dialect::into_log(env, app, event);
+        let part = env.log_id(app).and_then(|_| part_of(&event, env));
+        let waiting = part.filter(|_| !self.is_full).map(|(part, kept_s)| {
+            let ttl_s = Some(self.keep_s.max(kept_s).max(history_s));
             QueuedEvent { part, ttl_s, ack: ack.clone() }
         });
         let key = (app, name).into();
@@ -153,6 +164,7 @@ impl ClusterNode {
         }
         self.nodes.tick(self.follower.has_joined(), now.ms);
         self.take_effects(engine);
+        self.queue_epoch(now.ms);
         if self.is_up && self.nodes.may_append(now.ms) {
             self.send(engine, env, now.ms);
         }
@@ -185,7 +197,8 @@ impl ClusterNode {
 
     /// Whether nothing waits for the engine.
     pub fn is_idle(&self) -> bool {
-        self.queue.is_empty() && self.arrivals.is_empty() && self.nodes.may_end()
+        let waits = !self.queue.is_empty() || !self.epochs.is_empty();
+        !waits && self.arrivals.is_empty() && self.nodes.may_end()
     }
 
     /// What a core is to be sent next.
@@ -330,12 +343,16 @@ impl ClusterNode {
         let counters = &self.setup.counters;
         while let Some(pack) = self.queue.next(now_ms) {
             let Pack { number, channel: (app, channel), state, ttl_s, again, parts } = pack;
-            let app = &env.apps.get(*app).config.id;
+            let epoch_id = self.epochs.id_on(pack.channel).filter(|_| state.is_none());
+            let app = env.log_id(*app).unwrap_or_default();
             let author = (self.setup.id, number);
             let body = match (state, &parts[..]) {
                 (Some(subject), [part]) => {
                     let is_member = matches!(subject, StateSubject::Member(_));
                     entry::write_state(author, app, channel, is_member, part)
+                }
+                _ if epoch_id.is_some() => {
+                    entry::write_epoch(author, app, channel, parts.iter().copied())
                 }
                 _ => entry::write(author, app, channel, parts.iter().copied()),
             };
@@ -351,7 +368,7 @@ impl ClusterNode {
             engine.append(Append {
                 number,
                 subject,
-                id: format!("{:016x}-{number}", self.setup.id),
+                id: epoch_id.unwrap_or_else(|| format!("{:016x}-{number}", self.setup.id)),
                 ttl_s,
                 replaces: state.is_some(),
                 expected: None,
@@ -362,7 +379,8 @@ impl ClusterNode {
 
     fn stored(&mut self, number: u64) {
         let Some(((app, channel), origins)) = self.queue.stored(number) else { return };
-        for Origin { request, client_event } in origins {
+        for Origin { request, client_event, is_epoch } in origins {
+            let request = if is_epoch { self.epochs.stored() } else { request };
             if let Some((core, ack)) = request {
                 self.arrivals.push_back((core, Arrival::Settled { ack, failed: None }));
             }
@@ -375,6 +393,9 @@ impl ClusterNode {
     }
 
     fn fail(&mut self, (origin, key, why): Failure<Origin>) {
+        if origin.as_ref().is_some_and(|it| it.is_epoch) {
+            return self.fail_epochs(&key.channel, why);
+        }
         match why {
             Unpublished::Refused => self.setup.counters.cluster_refused.add(1),
             Unpublished::Unknown => self.setup.counters.cluster_unknown.add(1),
@@ -420,7 +441,7 @@ impl ClusterNode {
 
     /// Sends the events of an entry to the home of their channel.
     fn apply(&mut self, entry: Entry<'_>, age_ms: u64, env: &Env, now_ms: u64) {
-        let counters = &self.setup.counters;
+        let counters = self.setup.counters.clone();
         counters.cluster_entries.add(1);
         if !self.applied.takes(entry.node, entry.number) {
             return counters.cluster_repeated.add(1);
@@ -429,15 +450,20 @@ impl ClusterNode {
         if !entry.states.is_empty() {
             self.apply_states(&entry, env, now_ms);
         }
-        let counters = &self.setup.counters;
-        let Some(app) = env.apps.by_id(entry.app) else {
+        let Some(app) = env.app_of_log_id(entry.app) else {
             return counters.cluster_skipped.add(1);
         };
         let core = self.home(app, entry.channel);
         let channel: Arc<str> = entry.channel.into();
+        for part in &entry.epochs {
+            let Some(event) = self.take_epoch(part, env) else { continue };
+            let (channel, event) = (channel.clone(), Box::new(event));
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event }));
+        }
         for part in entry.events {
             counters.cluster_events.add(1);
-            let event = Box::new(event_of(part, age_ms, env));
+            let event = event_of(part, age_ms, env);
+            let event = Box::new(dialect::from_log(env, (app, &channel), age_ms, event));
             self.arrivals
                 .push_back((core, Arrival::Apply { app, channel: channel.clone(), event }));
         }
@@ -446,7 +472,7 @@ impl ClusterNode {
     /// Sends the states of an entry to the home of their channel. States of dead nodes do not
     /// count.
     fn apply_states(&mut self, entry: &Entry<'_>, env: &Env, now_ms: u64) {
-        let Some(app) = env.apps.by_id(entry.app) else { return };
+        let Some(app) = env.app_of_log_id(entry.app) else { return };
         let core = self.home(app, entry.channel);
         for part in &entry.states {
             let node = part.node();

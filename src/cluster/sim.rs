@@ -47,6 +47,12 @@ impl SimLog {
         Some(self.last)
     }
 
+    /// The subject of the last entry, and how long it is kept, in seconds.
+    #[cfg(test)]
+    pub(super) fn last_subject(&self) -> Option<&(String, Option<u64>)> {
+        self.subjects.get(&self.last)
+    }
+
     /// Removes the entries of these subjects.
     fn remove(&mut self, is_meant: impl Fn(&str) -> bool) {
         let SimLog { entries, subjects, .. } = self;

@@ -16,6 +16,8 @@ pub(super) struct Origin {
     pub(super) request: Option<(u16, Ack)>,
     /// What webhooks report of it when it is stored.
     pub(super) client_event: Option<Arc<ClientEvent>>,
+    /// Whether the event is the piece of an epoch that is under way.
+    pub(super) is_epoch: bool,
 }
 
 /// The key of a state of node `node`, its part of an entry, and whether the state is the end of an

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::app::AppConfig;
 use super::link::ChannelLink;
-use super::route::Route;
+use super::route::{EndpointKind, Route};
 use super::size;
 use crate::settings::error::{Error, Problem};
 use crate::settings::range::{DAY_S, GIB, HOUR_MS};
@@ -66,6 +66,10 @@ section! {
         /// How long the log keeps an event for nodes that were away. The events of cache channels
         /// are kept as long as their cache.
         pub keep_s: u64 = 60, seconds(10..=DAY_S);
+        /// How long the log keeps a message of a reflect group that has a history, and an epoch of
+        /// the Zilliqa dialect, at least keep_s. All nodes remove the message from the history
+        /// then, and a node that starts knows the history from the log.
+        pub history_s: u64 = 3600, seconds(10..=DAY_S);
         /// How long a publish waits for the engine before it fails: with 503 if it was surely not
         /// stored, with 504 if that is not known.
         pub hold_ms: u64 = 8000, milliseconds(1000..=15_000);
@@ -249,6 +253,8 @@ pub(super) struct ClusterContext<'c> {
     pub(super) apps: &'c [AppConfig],
     pub(super) links: &'c [ChannelLink],
     pub(super) has_zenith: bool,
+    /// Whether `zilliqa.node.state_file` has a value.
+    pub(super) has_state_file: bool,
     /// `timeouts.keep_alive_ms`, after which a connection that waits for its answer is closed.
     pub(super) keep_alive_ms: u64,
 }
@@ -287,12 +293,16 @@ fn entry_max(cluster: &Cluster) -> u64 {
 fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     let mut keys = Vec::new();
     for (index, route) in context.routes.iter().enumerate() {
-        if route.endpoint.is_dialect() {
+        let is_carried = matches!(route.endpoint, EndpointKind::Reflect | EndpointKind::Zilliqa);
+        if route.endpoint.is_dialect() && !is_carried {
             keys.push(format!("routes[{index}].endpoint"));
         }
     }
     if context.has_zenith {
         keys.push("zenith".to_owned());
+    }
+    if context.has_state_file {
+        keys.push("zilliqa.node.state_file".to_owned());
     }
     for (index, app) in context.apps.iter().enumerate() {
         let asked = [

@@ -110,7 +110,7 @@ pub use zenith::{
     FEED_STATES, OWN_CONTROLLERS, RetainConfig, Zenith, ZenithFeed, ZenithService, ZenithToken,
     ZenithTopic,
 };
-pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaWire};
+pub use zilliqa::{Contracts, Zilliqa, ZilliqaErrors, ZilliqaPoll, ZilliqaWire};
 pub use zilliqa_node::ZilliqaNode;
 
 /// The format of a configuration file.

@@ -20,7 +20,8 @@ section! {
         /// Whether a message is not sent back to its sender.
         pub exclude_sender: bool = false;
         /// Number of the last messages of a group that a new member is sent first. 0 is none. They
-        /// are removed when the last member leaves, and when limits.cached_bytes is used up.
+        /// are removed when the last member leaves, and when limits.cached_bytes is used up. In a
+        /// cluster they are removed after cluster.history_s instead.
         pub history: u32 = 0, count(0..=10_000);
         /// Maximum size of this history, including frame headers; beyond it the oldest messages are
         /// removed. A longer message is not kept, and it removes all earlier ones.

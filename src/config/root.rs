@@ -196,6 +196,7 @@ impl Config {
             apps: &self.apps,
             links: &self.links,
             has_zenith: self.zenith.is_some(),
+            has_state_file: !self.zilliqa.node.state_file.is_empty(),
             keep_alive_ms: self.timeouts.keep_alive_ms,
         };
         cluster::check(section, &context)

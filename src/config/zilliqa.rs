@@ -14,7 +14,7 @@ use crate::settings::range::{DAY_S, GIB, KeyRange, at_most};
 use crate::settings::secret::Secret;
 use crate::settings::section::{ConfigType, Section, section, words};
 
-words!(ZilliqaWire, ZilliqaErrors);
+words!(ZilliqaWire, ZilliqaErrors, ZilliqaPoll);
 
 section! {
     /// The Zilliqa WebSocket Server dialect. It is served where a route has the endpoint "zilliqa";
@@ -72,6 +72,10 @@ section! {
         /// The bearer token that allows posting epochs. At least 16 characters; empty disables
         /// posting.
         pub publish_token: Secret = Secret::new("");
+        /// Which nodes of a cluster (section `cluster`) fetch epochs: the "leader", which is one of
+        /// the nodes that live, or "each". All nodes publish the same epochs, each once. Without a
+        /// cluster this key has no effect.
+        pub poll: ZilliqaPoll = ZilliqaPoll::default();
         /// The nodes from which epochs are fetched.
         pub node: ZilliqaNode = ZilliqaNode::default();
     }
@@ -97,6 +101,17 @@ pub enum ZilliqaErrors {
     Object,
     /// The bare text that the server in service sent.
     Text,
+}
+
+/// Which nodes of a cluster fetch epochs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ZilliqaPoll {
+    /// One node, and another one when it has ended.
+    #[default]
+    Leader,
+    /// Every node.
+    Each,
 }
 
 /// The accounts whose events can be subscribed to.

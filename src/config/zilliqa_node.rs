@@ -39,13 +39,16 @@ section! {
         #[serde(deserialize_with = "size::memory")]
         pub answer_bytes: usize = 32 * 1024 * 1024, bytes(65_536..=GIB);
         /// Maximum number of missed epochs that are published after a restart, the newest ones;
-        /// older ones are skipped. Requires a state_file.
+        /// older ones are skipped. Requires a state_file, or a cluster, where it also counts for a
+        /// node that begins to fetch.
         pub replay: u64 = 100, count(0..=1_000_000);
-        /// How long missed epochs are held back after a restart, so that clients can reconnect.
+        /// How long missed epochs are held back after a restart, so that clients can reconnect. In
+        /// a cluster they are not.
         pub replay_wait_ms: u64 = 10_000, milliseconds(0..=HOUR_MS);
         /// File that stores the number of the last epoch, so that a restart neither skips nor
         /// repeats an epoch; a process that is killed may repeat the last one. Its folder must
-        /// exist. Empty: after a restart, publishing begins with the next new epoch.
+        /// exist. Empty: after a restart, publishing begins with the next new epoch. Not in a
+        /// cluster, whose log has the last epoch.
         pub state_file: String = String::new();
         /// Maximum number of accounts that are cached as contracts or as other accounts.
         pub contracts: usize = 100_000, count(16..=100_000_000);

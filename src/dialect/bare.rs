@@ -17,6 +17,9 @@ use std::sync::Arc;
 /// has not yet read the previous message would be a slow consumer.
 const QUEUED: usize = 4;
 
+/// Why a client is closed that cannot be sent all that it has missed.
+const MISSED: &str = "missed messages are not kept any more";
+
 /// The maximum payload bytes of one message.
 fn max_bytes(env: &Env) -> usize {
     (env.config.limits.write_queue_bytes / QUEUED).saturating_sub(frame::HEADER_BYTES)
@@ -62,7 +65,7 @@ pub(super) fn from(opening: &Opening<'_>) -> ResumeFrom {
 /// after the present position, because it would be closed for the same reason otherwise.
 pub(super) fn close_for_gap(context: &mut DialectContext<'_>, resumed: &ResumeReply) {
     context.out.id(resumed.position.into());
-    context.close(Closing::new(close::RESTART, "missed messages are not kept any more"));
+    context.close(Closing::new(close::RESTART, MISSED));
 }
 
 /// The content of such an event.
@@ -98,5 +101,6 @@ pub(super) fn closing(why: Why) -> Closing {
         Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
         Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
         Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
+        Why::Gap => Closing::new(close::RESTART, MISSED),
     }
 }

@@ -27,4 +27,6 @@ pub enum Why {
     Draining,
     /// The peer is a slow consumer: its write queue is full.
     Slow,
+    /// Events of the cluster's log that the peer should have got may be lost.
+    Gap,
 }

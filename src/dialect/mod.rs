@@ -22,6 +22,7 @@ mod entry;
 mod env;
 mod forms;
 mod links;
+mod log;
 mod message;
 #[cfg(test)]
 mod parrot;
@@ -51,6 +52,7 @@ pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
 pub use forms::{LinkedPublish, history_of, linked_publish, make_form, page_in_view};
 pub use links::{LinkedName, Links, Resolved};
+pub use log::{from_log, into_log};
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
     OutgoingMail, Proposal, RelayDeparture, StateProposal, Up, UserStatus,

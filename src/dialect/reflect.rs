@@ -3,9 +3,9 @@
 
 use super::{
     ChannelHistory, Closing, Content, Dialect, DialectApi, DialectContext, DialectEvent,
-    DialectPolicy, Effect, Env, JoinOutcome, Opening, Why, bare, history_of,
+    DialectPolicy, Effect, Env, JoinOutcome, Opening, Rejection, Why, bare, history_of,
 };
-use crate::config::{EndpointKind, Grouping, Reflect, Route};
+use crate::config::{Condition, EndpointKind, Grouping, Reflect, Route};
 use crate::dialect::{Event, JoinRequest};
 use crate::http::NormalPath;
 use crate::hub::{
@@ -42,16 +42,49 @@ fn group(route: &Route, path: &str) -> Box<str> {
     (group_prefix(route) + path).into()
 }
 
-/// What the names of all groups of a route begin with.
+/// What the names of all groups of a route begin with. It depends on nothing but the values in the
+/// configuration, because the nodes of a cluster, of two releases at times, must find the same.
 pub(super) fn group_prefix(route: &Route) -> String {
     let Route { listeners, when, guarded, .. } = route;
+    let condition = |it: &Condition| {
+        let Condition { protocol, scheme, authority, path, query } = it;
+        [protocol, scheme, authority, path, query].map(|pattern| pattern.as_str().to_owned())
+    };
+    let when: Vec<_> = when.iter().map(condition).collect();
     format!("{listeners:?} {when:?} {guarded:?} ")
 }
 
-/// How much of a group's history is kept, if it has one.
-fn history_limit(group: &Reflect) -> Option<HistoryLimit> {
-    let limit = HistoryLimit { max: group.history, ttl_s: 0, bytes: group.history_bytes };
+/// How much of a group's history is kept, if it has one. In a cluster every node keeps a message
+/// for the same time, also while the group has no member on it.
+fn history_limit(env: &Env, group: &Reflect) -> Option<HistoryLimit> {
+    let ttl_s = history_s(env).unwrap_or(0) as u32;
+    let limit = HistoryLimit { max: group.history, ttl_s, bytes: group.history_bytes };
     (group.history > 0).then_some(limit)
+}
+
+/// How long a cluster keeps a message of a history, in seconds; `None` without a cluster.
+fn history_s(env: &Env) -> Option<u64> {
+    env.config.cluster.as_ref().map(|cluster| cluster.history_s)
+}
+
+/// See [`super::into_log`].
+pub(super) fn into_log(env: &Env, event: Event) -> (Event, u64) {
+    match event.retain {
+        Retention::History(_) => {
+            let kept_s = history_s(env).unwrap_or(0);
+            (Event { retain: Retention::Nothing, ..event }, kept_s)
+        }
+        _ => (event, 0),
+    }
+}
+
+/// See [`super::from_log`].
+pub(super) fn from_log(env: &Env, group: &str, age_ms: u64, event: Event) -> Event {
+    let limit = limit_of(env, group).and_then(|limit| {
+        let ttl_s = limit.ttl_s.saturating_sub((age_ms / 1000) as u32);
+        (ttl_s > 0).then_some(HistoryLimit { ttl_s, ..limit })
+    });
+    Event { retain: limit.map_or(Retention::Nothing, Retention::History), ..event }
 }
 
 /// How much of the history of the group with this name is kept, by the present configuration.
@@ -60,7 +93,7 @@ fn limit_of(env: &Env, group: &str) -> Option<HistoryLimit> {
     let route = routes.find(|route| {
         route.endpoint == EndpointKind::Reflect && group.starts_with(&group_prefix(route))
     });
-    route.and_then(|route| history_limit(&route.reflect))
+    route.and_then(|route| history_limit(env, &route.reflect))
 }
 
 /// What a new member requests of the history of its group. One that receives server-sent events is
@@ -71,7 +104,7 @@ fn request(env: &Env, opening: &Opening<'_>, group: &str) -> Option<(JoinRequest
     let reflect = &opening.route.reflect;
     let (limit, max) = match env.links.resolve(APP, group) {
         Some(_) => (history_of(env, APP, group)?.limit, reflect.history),
-        None => (history_limit(reflect)?, u32::MAX),
+        None => (history_limit(env, reflect)?, u32::MAX),
     };
     let resume = |last| {
         let resume = ResumeRequest { from: ResumeFrom::Kept(last, max), limit, view: 0 };
@@ -102,7 +135,7 @@ impl Dialect for Connection {
         let group = group(opening.route, opening.path);
         let (app, name) = (APP, group.to_string());
         let Reflect { exclude_sender, .. } = opening.route.reflect;
-        let history_limit = history_limit(&opening.route.reflect);
+        let history_limit = history_limit(context.env, &opening.route.reflect);
         let (request, form) = match request(context.env, opening, &group) {
             Some((request, form)) => (Some(request), form),
             None => (None, Form::PUBLISHED),
@@ -166,6 +199,10 @@ impl Dialect for Connection {
 
 // A group has no HTTP API.
 impl DialectApi for Connection {
+    fn subprotocol<'a>(env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        env.check_joined().map(|()| None)
+    }
+
     fn content(event: &Event) -> Option<Content<'_>> {
         bare::content(event)
     }
@@ -186,7 +223,7 @@ impl DialectApi for Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Condition, EndpointKind, Pattern};
+    use crate::config::{self, Pattern};
 
     #[test]
     fn reflect_group_is_by_route_or_by_path() {
@@ -201,5 +238,62 @@ mod tests {
         assert_ne!(group(&Route { guarded, ..route.clone() }, "/a"), group(&route, "/a"));
         let listeners = vec!["l".to_owned()];
         assert_ne!(group(&Route { listeners, ..route.clone() }, "/a"), group(&route, "/a"));
+    }
+
+    /// The nodes of a cluster, of two releases at times, must find the same name.
+    #[test]
+    fn reflect_group_names_stay_as_they_are() {
+        let when = Condition {
+            protocol: Pattern::new("p"),
+            scheme: Pattern::new("wss"),
+            authority: Pattern::new("h"),
+            path: Pattern::new("/a/*"),
+            query: Pattern::new("q=1"),
+        };
+        let mut route = Route { when: vec![when], ..Route::to(EndpointKind::Reflect) };
+        route.listeners = vec!["l".to_owned()];
+        route.guarded = [("g".to_owned(), vec!["r".to_owned()])].into();
+        route.reflect.group = Grouping::Path;
+        let name = r#"["l"] [["p", "wss", "h", "/a/*", "q=1"]] {"g": ["r"]} /a/b"#;
+        assert_eq!(&*group(&route, "/a/b"), name);
+    }
+
+    /// An environment with one group of `history` messages, in a cluster.
+    fn clustered(history: u32) -> (Env, Box<str>) {
+        let mut route = Route::to(EndpointKind::Reflect);
+        route.reflect.history = history;
+        let group = group(&route, "/");
+        let cluster = config::Cluster { history_s: 100, ..config::Cluster::default() };
+        let routes = vec![route];
+        let cluster = Some(Box::new(cluster));
+        let config = config::Config { cluster, routes, ..config::Config::demo() };
+        (Env::new(config, 0).expect("an environment"), group)
+    }
+
+    #[test]
+    fn reflect_history_in_a_cluster_is_what_the_node_that_reads_says() {
+        let frame = || Event::from(crate::mem::Frozen::new(b"x"));
+        for (history, history_s) in [(0, 0), (5, 100)] {
+            let (env, group) = clustered(history);
+            let limit = limit_of(&env, &group);
+            let retain = limit.map_or(Retention::Nothing, Retention::History);
+            let (event, kept_s) = into_log(&env, Event { retain, ..frame() });
+            assert!(matches!(event.retain, Retention::Nothing), "{event:?}");
+            assert_eq!(kept_s, history_s);
+        }
+        let (env, group) = clustered(5);
+        let retained = |group: &str, age_ms| match from_log(&env, group, age_ms, frame()).retain {
+            Retention::History(limit) => Some((limit.max, limit.ttl_s, limit.bytes)),
+            _ => None,
+        };
+        assert_eq!(retained(&group, 0), Some((5, 100, 1 << 20)));
+        assert_eq!(retained(&group, 99_999), Some((5, 1, 1 << 20)));
+        assert_eq!(retained(&group, 100_000), None, "it has expired");
+        assert_eq!(retained("another", 0), None);
+    }
+
+    #[test]
+    fn reflect_members_that_miss_messages_are_closed_to_come_back() {
+        assert_eq!(Connection::closing(Why::Gap).code, close::RESTART);
     }
 }

@@ -110,7 +110,7 @@ impl Shard {
         for index in slice {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             if self.hub.subscription_count(slot) > 0 {
-                self.on_event(slot, SessionEvent::CloseFor(Why::Draining), now);
+                self.on_event(slot, SessionEvent::CloseFor(Why::Gap), now);
             }
         }
     }

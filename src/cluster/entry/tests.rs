@@ -142,6 +142,53 @@ fn cluster_entry_of_a_node_has_each_state_and_may_be_longer() {
     assert_eq!(read(&write_node((1, 1), &upside_down)), Err(NotAnEntry::Malformed));
 }
 
+/// A piece in the middle of a document, and the mark of an epoch of which only the number is known.
+fn epochs() -> [EpochPart<'static>; 2] {
+    let digest = 0x1122_3344_5566_7788;
+    [
+        EpochPart { number: 5_000_000, digest, bytes: 300, offset: 200, piece: b"{\"TxBlock\":" },
+        EpochPart { number: 1, digest, bytes: 0, offset: 0, piece: b"" },
+    ]
+}
+
+fn written_epochs() -> Vec<u8> {
+    let parts = epochs().map(|epoch| epoch_part(&epoch));
+    write_epoch((7, 1), "@zilliqa", "epochs", parts.iter().map(|part| &**part))
+}
+
+/// The file must not be changed, either.
+#[test]
+fn cluster_entry_of_epochs_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/epoch-1.hex");
+    let written = written_epochs();
+    let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, golden.trim());
+    let entry = read(&written).expect("an entry");
+    assert_eq!((entry.app, entry.channel), ("@zilliqa", "epochs"));
+    assert_eq!((&*entry.epochs, entry.events.len(), entry.skipped), (&epochs()[..], 0, 0));
+    for end in 1..written.len() {
+        assert!(read(&written[..end]).is_err(), "{end}");
+    }
+}
+
+#[test]
+fn cluster_entry_epoch_is_a_piece_of_its_document() {
+    for (bytes, offset, piece, is_read) in [
+        (10, 0, &b"0123456789"[..], true),
+        (10, 0, b"01234567890", false),
+        (10, 9, b"9", true),
+        (10, 10, b"9", false),
+        (10, 5, b"", false),
+        (0, 0, b"", true),
+        (0, 1, b"", false),
+        (u64::MAX, u64::MAX, b"9", false),
+    ] {
+        let part = epoch_part(&EpochPart { number: 1, digest: 2, bytes, offset, piece });
+        let entry = write_epoch((1, 1), "a", "b", [&*part].into_iter());
+        assert_eq!(read(&entry).is_ok(), is_read, "{bytes} {offset} {piece:?}");
+    }
+}
+
 #[test]
 fn cluster_entry_skips_kinds_that_it_does_not_know() {
     let mut bytes = written(&[frame(None, b"f")]);
@@ -200,8 +247,17 @@ proptest! {
         let parts: Vec<Vec<u8>> = events.iter().map(part).collect();
         let bytes = write((node, number), &app, &channel, parts.iter().map(|part| &**part));
         let (app, channel) = (&*app, &*channel);
-        let (events, states, nodes) = (events.clone(), Vec::new(), Vec::new());
-        let expected = Entry { node, number, app, channel, events, states, nodes, skipped: 0 };
+        let expected = Entry {
+            node,
+            number,
+            app,
+            channel,
+            events: events.clone(),
+            states: vec![],
+            nodes: vec![],
+            epochs: vec![],
+            skipped: 0,
+        };
         prop_assert_eq!(read(&bytes), Ok(expected));
     }
 

@@ -50,14 +50,16 @@ impl ClusterNode {
                 NodeEffect::Append(append) => engine.append(append),
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
                 NodeEffect::Died { node, is_ours } => {
-                    self.to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
+                    self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
                 }
                 NodeEffect::Restate => {
                     self.queue.drop_states();
-                    self.to_all(&Arrival::Restate);
+                    self.send_to_all(&Arrival::Restate);
                 }
-                NodeEffect::RefreshBegin => self.to_all(&Arrival::RefreshBegin),
-                NodeEffect::RefreshEnd { is_ours } => self.to_all(&Arrival::RefreshEnd { is_ours }),
+                NodeEffect::RefreshBegin => self.send_to_all(&Arrival::RefreshBegin),
+                NodeEffect::RefreshEnd { is_ours } => {
+                    self.send_to_all(&Arrival::RefreshEnd { is_ours })
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 //! Nodes on a simulated engine, in virtual time.
 
+mod dialects;
 mod lives;
 
 use super::super::sim::{SimEngine, SimLog};
@@ -29,6 +30,7 @@ struct World {
     env: Arc<Env>,
     counters: Arc<Counters>,
     applied: Vec<String>,
+    epochs: Vec<u64>,
     /// The outcome of each event, by its ticket.
     outcomes: BTreeMap<u32, Option<Unpublished>>,
     gaps: usize,
@@ -51,6 +53,7 @@ impl World {
             env: env.clone(),
             counters,
             applied: Vec::new(),
+            epochs: Vec::new(),
             outcomes: BTreeMap::new(),
             gaps: 0,
             notes: Vec::new(),
@@ -75,7 +78,11 @@ impl World {
         while let Some((core, arrival)) = self.node.next_arrival() {
             match arrival {
                 Arrival::Apply { app, channel, event } => {
-                    assert_eq!((app, core), (0, Hasher::new(7).home(0, &channel, 2)));
+                    assert_eq!(core, Hasher::new(7).home(app, &channel, 2));
+                    if let Some((number, _)) = zilliqa::logged_epoch(&event) {
+                        self.epochs.push(number);
+                        continue;
+                    }
                     let frame = event.frame().map(|frame| frame.to_vec()).unwrap_or_default();
                     let text = String::from_utf8(frame).expect("text");
                     self.applied.push(format!("{channel} {text}"));

@@ -18,6 +18,7 @@ fn of_section(more: &str) -> String {
 fn cluster_config_ranges() {
     for (key, min, max) in [
         ("keep_s", 10_u64, 86_400),
+        ("history_s", 10, 86_400),
         ("hold_ms", 2001, 15_000),
         ("append_ms", 100, 7999),
         ("hold_bytes", 1 << 20, 1 << 30),
@@ -160,14 +161,14 @@ fn cluster_config_refuses_what_is_not_carried() {
     let mut cases = vec![
         (app("history = [{ channels = ['a'] }]"), "apps[0].history"),
         (app("limits = { connections = 10 }"), "apps[0].limits.connections"),
-        (app("[[routes]]\nendpoint = 'reflect'"), "routes[0].endpoint"),
     ];
     if cfg!(feature = "zenith") {
         cases.push((app("[[routes]]\nendpoint = 'zenith'"), "routes[0].endpoint"));
         cases.push((app("[zenith]"), "routes[0].endpoint"));
     }
     if cfg!(feature = "zilliqa") {
-        cases.push((app("[[routes]]\nendpoint = 'zilliqa'"), "routes[0].endpoint"));
+        let file = "[zilliqa.node]\nurls = ['http://a']\nstate_file = 'f'";
+        cases.push((app(file), "zilliqa.node.state_file"));
     }
     let link = "[[apps]]\nid = '2'\nkey = 'l'\nsecret = 's'\n[[links]]\n\
                 source = { app = '1', channel = 'a' }\nviews = [{ app = '2', channel = 'b' }]";
@@ -188,6 +189,12 @@ fn cluster_config_refuses_what_is_not_carried() {
     ] {
         assert_eq!(refusal(&app(carried)), "", "{carried}");
     }
+    assert_eq!(refusal(&app("[[routes]]\nendpoint = 'reflect'\nreflect.history = 5")), "");
+    for poll in ["leader", "each"] {
+        let text = format!("[[routes]]\nendpoint = 'zilliqa'\n[zilliqa]\npoll = '{poll}'");
+        assert_eq!(refusal(&app(&text)).is_empty(), cfg!(feature = "zilliqa"), "{poll}");
+    }
+    assert!(refusal(&app("[zilliqa]\npoll = 'all'")).contains("zilliqa.poll"));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use super::state::{self, StateFile};
 use super::{NodeFailure, Poller, PollerAction, Question};
-use crate::config::ZilliqaNode;
+use crate::config::{ZilliqaNode, ZilliqaPoll};
 use crate::control::backlog::Backlog;
 use crate::control::client::{self, Kept, Target};
 use crate::control::job::{Job, JobKind, JobSetup, Turn};
@@ -27,6 +27,13 @@ use std::time::Duration;
 /// The ticket of a request, and its response.
 type NodeReply = (u64, Result<Bytes, NodeFailure>);
 
+/// How often a node of a cluster looks whether it polls, and whether the log has what it has
+/// published, in milliseconds.
+const LOG_MS: u64 = 200;
+/// How much longer than a publish waits for the engine an epoch is awaited, in milliseconds, before
+/// it is published again. The engine and all nodes drop what they have had.
+const AGAIN_MS: u64 = 2000;
+
 pub(crate) const JOB: JobKind = JobKind { is_needed, start };
 
 fn is_needed(env: &Env) -> bool {
@@ -42,6 +49,7 @@ fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
         read: Results::new(&setup.notifier),
         notifier: setup.notifier.clone(),
         counters: setup.counters.clone(),
+        env: setup.env.clone(),
     };
     if is_needed(&setup.env) {
         let saved = saved(&setup.env.config.zilliqa.node.state_file)?;
@@ -65,6 +73,7 @@ struct ZilliqaJob {
     read: Results<(Arc<Env>, io::Result<Option<u64>>)>,
     notifier: Notifier,
     counters: Arc<Counters>,
+    env: Arc<Env>,
 }
 
 impl ZilliqaJob {
@@ -96,6 +105,7 @@ impl ZilliqaJob {
 
 impl Job for ZilliqaJob {
     fn reload(&mut self, env: &Arc<Env>, now_ms: u64) {
+        self.env = env.clone();
         match &mut self.follower {
             Some(follower) => follower.renew(&env.config.zilliqa.node, now_ms),
             None => {
@@ -115,13 +125,17 @@ impl Job for ZilliqaJob {
             }
         }
         if let Some(follower) = &mut self.follower {
-            follower.turn(turn.backlog, turn.draining, turn.now_ms);
+            follower.turn(&self.env, turn.backlog, turn.draining, turn.now_ms);
         }
     }
 
     fn deadline_ms(&self, turn: &Turn<'_>) -> u64 {
         match &self.follower {
-            Some(follower) if !turn.draining => follower.poller.deadline_ms(turn.now_ms),
+            Some(follower) if !turn.draining => {
+                let in_log = self.env.config.cluster.is_some();
+                let looks_ms = if in_log { turn.now_ms + LOG_MS } else { u64::MAX };
+                follower.poller.deadline_ms(turn.now_ms).min(looks_ms)
+            }
             _ => u64::MAX,
         }
     }
@@ -150,6 +164,8 @@ struct Follower {
     state_file: Option<StateFile>,
     /// An epoch number to write to the state file when its event is in the queue to the reactors.
     unkept: Option<u64>,
+    /// In a cluster, the epoch that the poller awaits, and when it was published.
+    awaited: Option<(Event, u64)>,
     /// Whether the last epoch from the nodes was skipped, because a posted one was not below it.
     behind: bool,
     timeout: Duration,
@@ -181,6 +197,7 @@ impl Follower {
             answers: Results::new(notifier),
             state_file,
             unkept: None,
+            awaited: None,
             behind: false,
             timeout: Duration::from_millis(config.timeout_ms),
             max_bytes: config.answer_bytes,
@@ -214,12 +231,13 @@ impl Follower {
 
     /// Runs one turn: takes responses, runs the poller's actions and writes the state file. When
     /// `draining`, no new action is started.
-    fn turn(&mut self, backlog: &mut Backlog, draining: bool, now_ms: u64) {
+    fn turn(&mut self, env: &Env, backlog: &mut Backlog, draining: bool, now_ms: u64) {
         for (ticket, answer) in self.answers.take() {
             self.poller.received(ticket, answer, now_ms);
         }
         if !draining {
-            self.order(backlog, now_ms);
+            self.follow_log(env, backlog, now_ms);
+            self.order(env, backlog, now_ms);
         }
         if backlog.has_room()
             && let Some(number) = self.unkept.take()
@@ -233,20 +251,49 @@ impl Follower {
         }
     }
 
-    fn order(&mut self, backlog: &mut Backlog, now_ms: u64) {
+    /// In a cluster, tells the poller what the log has had, and publishes again what it should have
+    /// had by now.
+    fn follow_log(&mut self, env: &Env, backlog: &mut Backlog, now_ms: u64) {
+        let Some(cluster) = &env.config.cluster else { return };
+        let polls = env.runtime.cluster.is_ready() && is_poller(env);
+        self.poller.follow(polls, self.shared.last(), now_ms);
+        if self.poller.awaited().is_none() {
+            self.awaited = None;
+        }
+        if let Some((event, since_ms)) = &mut self.awaited
+            && *since_ms + cluster.hold_ms + AGAIN_MS <= now_ms
+            && backlog.has_room()
+        {
+            *since_ms = now_ms;
+            let event = event.clone();
+            self.publish(event, backlog);
+        }
+    }
+
+    fn publish(&self, event: Event, backlog: &mut Backlog) {
+        let (app, channel) = (zilliqa::APP, self.channel.clone());
+        backlog.put(reactor::ReactorCommand::Publish { app, channel, event });
+    }
+
+    fn order(&mut self, env: &Env, backlog: &mut Backlog, now_ms: u64) {
+        let in_log = env.config.cluster.is_some();
         if self.poller.takes_questions() {
             for question in self.shared.questions() {
                 self.question(question, now_ms);
             }
         }
         loop {
-            let wants_logs = self.shared.wants_logs();
+            // The clients of other nodes may want them.
+            let wants_logs = in_log || self.shared.wants_logs();
             let actions = self.poller.actions(backlog.has_room(), wants_logs, now_ms);
             if actions.is_empty() {
                 return;
             }
             for order in actions {
-                self.carry_out(order, backlog);
+                match in_log {
+                    true => self.carry_out_in_cluster(order, backlog, now_ms),
+                    false => self.carry_out(order, backlog),
+                }
             }
         }
     }
@@ -258,6 +305,21 @@ impl Follower {
             question.answer(|address| contracts.contains(address))
         });
         self.poller.question(Question { from, answer }, &about, now_ms);
+    }
+
+    /// As [`Follower::carry_out`], but the log decides what is published, and keeps the number.
+    fn carry_out_in_cluster(&mut self, order: PollerAction, backlog: &mut Backlog, now_ms: u64) {
+        let event = match order {
+            PollerAction::Publish { event, .. } => event,
+            // The one after which epochs are fetched: nothing was published yet.
+            PollerAction::SaveState(number) if self.awaited.is_none() => {
+                Event::message(zilliqa::ZilliqaMessage::Begin(number).into())
+            }
+            PollerAction::SaveState(_) => return,
+            order => return self.carry_out(order, backlog),
+        };
+        self.awaited = Some((event.clone(), now_ms));
+        self.publish(event, backlog);
     }
 
     fn carry_out(&mut self, order: PollerAction, backlog: &mut Backlog) {
@@ -273,10 +335,9 @@ impl Follower {
                 if std::mem::take(&mut self.behind) {
                     tracing::info!(number, "the nodes are ahead of the posted epochs again");
                 }
-                let (app, channel) = (zilliqa::APP, self.channel.clone());
                 self.counters.epochs.add(1);
                 self.counters.last_epoch.set(number);
-                backlog.put(reactor::ReactorCommand::Publish { app, channel, event });
+                self.publish(event, backlog);
             }
             PollerAction::SaveState(number) => self.unkept = Some(number),
             PollerAction::Message { to, what } => {
@@ -329,6 +390,14 @@ impl Follower {
     /// Whether nothing is left to write to the state file.
     fn is_idle(&self) -> bool {
         self.unkept.is_none() && self.state_file.as_ref().is_none_or(StateFile::is_idle)
+    }
+}
+
+/// Whether this node of a cluster is one that polls.
+fn is_poller(env: &Env) -> bool {
+    match env.config.zilliqa.poll {
+        ZilliqaPoll::Leader => env.runtime.cluster.is_leader(),
+        ZilliqaPoll::Each => true,
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod contracts;
 mod fetch;
+mod follow;
 pub(super) mod job;
 mod nodes;
 mod rpc;
@@ -59,6 +60,17 @@ enum NodeFailure {
     TooLarge,
 }
 
+/// Whether a poller polls, and whom it publishes for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PollRole {
+    /// The process is alone: an epoch that it publishes has taken effect.
+    Alone,
+    /// This node of a cluster polls.
+    Polls,
+    /// Other nodes poll.
+    Rests,
+}
+
 /// The poller of all nodes; see the module's documentation.
 struct Poller {
     config: ZilliqaNode,
@@ -68,6 +80,9 @@ struct Poller {
     last: Option<u64>,
     /// The last epoch in the state file of the process before this one.
     saved: Option<u64>,
+    role: PollRole,
+    /// In a cluster, an epoch that is published and that the log has not had yet.
+    awaited: Option<u64>,
     /// Fetches of the epochs after `last`, in order, without a gap.
     fetches: VecDeque<EpochFetch>,
     contracts: ContractLookup<Question>,
@@ -94,6 +109,8 @@ impl Poller {
             make,
             last: None,
             saved,
+            role: PollRole::Alone,
+            awaited: None,
             fetches: VecDeque::new(),
             next_poll_ms: now_ms,
             progress_ms: now_ms,
@@ -121,17 +138,21 @@ impl Poller {
     /// block itself.
     fn actions(&mut self, room: bool, wants_logs: bool, now_ms: u64) -> Vec<PollerAction> {
         let mut actions = Vec::new();
-        if now_ms >= self.next_poll_ms {
-            self.next_poll_ms = now_ms + self.config.interval_ms;
-            self.poll(now_ms, &mut actions);
+        if self.polls() {
+            if now_ms >= self.next_poll_ms {
+                self.next_poll_ms = now_ms + self.config.interval_ms;
+                self.poll(now_ms, &mut actions);
+            }
+            self.begin(now_ms, &mut actions);
+            if room {
+                self.release(wants_logs, now_ms, &mut actions);
+            }
+            self.fill();
+            self.fetch(wants_logs, now_ms, &mut actions);
         }
-        self.begin(now_ms, &mut actions);
         if room {
-            self.release(wants_logs, now_ms, &mut actions);
             self.answer(now_ms, &mut actions);
         }
-        self.fill();
-        self.fetch(wants_logs, now_ms, &mut actions);
         self.inquire(now_ms, &mut actions);
         actions
     }
@@ -165,6 +186,7 @@ impl Poller {
         let last = match self.saved {
             None => {
                 actions.push(PollerAction::SaveState(top));
+                self.await_log(top);
                 top
             }
             Some(saved) if top <= saved => {
@@ -182,7 +204,8 @@ impl Poller {
                         "missed epochs are skipped, because there are more than zilliqa.node.replay"
                     );
                 }
-                if skipped < top - saved {
+                // The clients of a node that begins to poll are connected.
+                if skipped < top - saved && self.role == PollRole::Alone {
                     self.hold_until_ms = now_ms + self.config.replay_wait_ms;
                 }
                 saved + skipped
@@ -196,7 +219,7 @@ impl Poller {
 
     /// Publishes the next epoch if its fetch is complete.
     fn release(&mut self, wants_logs: bool, now_ms: u64, actions: &mut Vec<PollerAction>) {
-        if now_ms < self.hold_until_ms {
+        if now_ms < self.hold_until_ms || self.awaited.is_some() {
             return;
         }
         // One per call, because there may be no room for a second one.
@@ -207,6 +230,7 @@ impl Poller {
             Ok(event) => {
                 self.fetches.pop_front();
                 self.last = Some(number);
+                self.await_log(number);
                 self.progress_ms = now_ms;
                 self.nodes.recovered(node);
                 actions.push(PollerAction::Publish { number, event });
@@ -404,6 +428,9 @@ impl Poller {
     fn deadline_ms(&self, now_ms: u64) -> u64 {
         let held = Some(self.hold_until_ms).filter(|until_ms| *until_ms > now_ms);
         let asked_ms = self.contracts.deadline_ms(now_ms);
+        if !self.polls() {
+            return asked_ms;
+        }
         self.next_poll_ms.min(held.unwrap_or(u64::MAX)).min(asked_ms)
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 #[path = "../../../examples/zilliqa/chain.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod chain;
+mod follow;
 mod renewal;
 
 /// How a simulated node behaves.

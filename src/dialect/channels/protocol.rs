@@ -150,7 +150,7 @@ impl<V: Vendor> Dialect for Connection<V> {
     fn closing(why: Why) -> Closing {
         match why {
             Why::Silent => V::DATA.codes.silent.clone(),
-            Why::Draining => V::DATA.codes.draining.clone(),
+            Why::Draining | Why::Gap => V::DATA.codes.draining.clone(),
             Why::Slow => V::DATA.codes.too_slow.clone(),
         }
     }

@@ -173,7 +173,7 @@ impl Dialect for Connection {
     fn closing(why: Why) -> Closing {
         match why {
             Why::Silent => closings::SILENT,
-            Why::Draining => closings::RESTART,
+            Why::Draining | Why::Gap => closings::RESTART,
             Why::Slow => closings::SLOW,
         }
     }

@@ -209,6 +209,11 @@ impl Epoch {
         self.number
     }
 
+    /// The document as it was received.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The transactions that were left out, with the reasons.
     pub fn skipped(&self) -> &[Anomaly] {
         &self.skipped

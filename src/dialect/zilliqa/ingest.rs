@@ -52,6 +52,9 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
     if context.draining {
         return Answered::Now(refused(503, "the server is shutting down"));
     }
+    if let Err(rejection) = context.env.check_joined() {
+        return Answered::Now(refused(rejection.status, &rejection.text));
+    }
     let Ok(text) = str::from_utf8(body) else {
         return Answered::Now(refused(400, "the document is not UTF-8"));
     };
@@ -60,7 +63,7 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
         Err(error) => return Answered::Now(refused(400, &error.to_string())),
     };
     let number = epoch.number();
-    match context.env.zilliqa.admit(&epoch, context.conn.core) {
+    match admit(context, &epoch) {
         Ok(range) => {
             context.effects.push(Effect::Publish {
                 app: APP,
@@ -68,8 +71,9 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
                 event: Event::message(ZilliqaMessage::Epoch(epoch).into()),
                 part: 0,
             });
-            // The reply waits until the home core has ordered the epoch.
-            Answered::Later(Box::new(move |_| done(number, &range)))
+            // The reply waits until the home core has ordered the epoch, or the engine of the
+            // cluster has stored it.
+            Answered::Later(Box::new(move |_| done(number, range.as_ref())))
         }
         Err(EpochRejected::Late(last)) => {
             let text = format!("BlockNum {number} is not above the last one, {last}");
@@ -81,17 +85,31 @@ fn publish(context: &mut DialectContext<'_>, body: &[u8]) -> Answered {
     }
 }
 
-fn done(number: u64, _: &EpochRange) -> HttpReply {
+/// Accepts an epoch. In a cluster its place is the one that the log gives it.
+fn admit(
+    context: &DialectContext<'_>,
+    epoch: &Arc<Epoch>,
+) -> Result<Option<EpochRange>, EpochRejected> {
+    let shared = &context.env.zilliqa;
+    if context.env.config.cluster.is_none() {
+        return shared.admit(epoch, context.conn.core).map(Some);
+    }
+    let last = shared.last().filter(|last| *last >= epoch.number());
+    last.map_or(Ok(None), |last| Err(EpochRejected::Late(last)))
+}
+
+fn done(number: u64, _: Option<&EpochRange>) -> HttpReply {
     let body = format!(r#"{{"BlockNum":"{number}"}}"#).into_bytes();
     HttpReply { status: 200, body: body.into(), allow: None }
 }
 
 /// The reply to a load balancer: that the server runs, and the number of the last epoch. The status
-/// is 503 while the server drains.
+/// is 503 while the server drains, or has not joined its cluster.
 fn status(context: &DialectContext<'_>) -> HttpReply {
     let number = context.env.zilliqa.last();
     let number = number.map_or("null".to_owned(), |number| format!("\"{number}\""));
-    let status = if context.draining { 503 } else { 200 };
+    let serves = !context.draining && context.env.check_joined().is_ok();
+    let status = if serves { 200 } else { 503 };
     let body = format!(r#"{{"server":"zilliqa","BlockNum":{number}}}"#).into_bytes();
     HttpReply { status, body: body.into(), allow: None }
 }

@@ -9,6 +9,7 @@ pub mod epoch;
 mod frames;
 mod history;
 mod ingest;
+mod log;
 mod messages;
 mod notifications;
 mod query;
@@ -17,6 +18,7 @@ mod sets;
 mod shared;
 mod words;
 
+pub use log::{LoggedEpoch, epoch_from_log, logged_epoch};
 pub use messages::{ContractReply, ZilliqaMessage, epoch_of};
 pub use notifications::NotificationCache;
 pub use query::{ClientQuery, QueryTopic, SubscriptionQuery, read};
@@ -24,7 +26,7 @@ pub use shared::{APP, CHANNEL, EpochRange, EpochRejected, Question, Shared};
 
 use super::{
     Answered, Closing, ConnectionEnd, Dialect, DialectApi, DialectContext, DialectEvent,
-    DialectPolicy, Effect, Env, Heartbeat, Opening, Why,
+    DialectPolicy, Effect, Env, Heartbeat, Opening, Rejection, Why,
 };
 use crate::config::{Contracts, SlowConsumer};
 use crate::dialect::DialectMessage;
@@ -219,6 +221,7 @@ impl Dialect for Connection {
                 Why::Silent => "no sign of life",
                 Why::Draining => "the server is shutting down",
                 Why::Slow => "the client does not read what it is sent",
+                Why::Gap => words::MISSING,
             },
         )
     }
@@ -234,6 +237,10 @@ impl Dialect for Connection {
 }
 
 impl DialectApi for Connection {
+    fn subprotocol<'a>(env: &Env, _opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        env.check_joined().map(|()| None)
+    }
+
     fn needs_body(
         context: &mut DialectContext<'_>,
         _app: u32,
@@ -257,6 +264,7 @@ impl Connection {
     fn on_message(&mut self, context: &mut DialectContext<'_>, what: &ZilliqaMessage) {
         match what {
             ZilliqaMessage::Epoch(epoch) => self.notify(context, epoch),
+            ZilliqaMessage::Begin(_) => {}
             ZilliqaMessage::Contracts(reply) => self.on_contracts(context, reply),
         }
     }

@@ -8,6 +8,7 @@ use super::epoch::Epoch;
 use super::notifications::NotificationCache;
 use super::query::{Named, QueryTopic};
 use super::sets::{HeldAddresses, Set};
+use super::words;
 use crate::config::Zilliqa;
 use crate::dialect::{Closing, DialectContext};
 use crate::hub::ResumeOutcome;
@@ -17,8 +18,6 @@ use crate::work::{self, WorkKind};
 use crate::ws::close;
 use std::rc::Rc;
 use std::sync::Arc;
-
-const MISSING: &str = "later blocks are not kept any more";
 
 /// A request for the epochs after one that the client knows.
 #[derive(Debug)]
@@ -94,7 +93,7 @@ pub(super) fn replay(
         }
     }
     if outcome.is_gap() {
-        context.close(Closing::new(close::GOING_AWAY, MISSING));
+        context.close(Closing::new(close::GOING_AWAY, words::MISSING));
     }
 }
 

@@ -14,6 +14,8 @@ pub(super) const NO_CONTRACT: &str = "no contract found in list";
 /// The error for an `after` that is not the number of a block.
 pub(super) const AFTER: &str = "invalid after field";
 pub(super) const TYPE: &str = "invalid type field";
+/// Why a client is closed that would miss epochs.
+pub(super) const MISSING: &str = "later blocks are not kept any more";
 
 /// An error message. It must not have a member `query`, because clients would treat it as a
 /// success.

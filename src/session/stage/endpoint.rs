@@ -170,5 +170,6 @@ fn plain_closing(why: Why) -> Closing {
         Why::Silent => Closing::new(close::GOING_AWAY, "no sign of life"),
         Why::Draining => Closing::new(close::GOING_AWAY, "the server is shutting down"),
         Why::Slow => Closing::new(close::POLICY, "the client does not read what it is sent"),
+        Why::Gap => Closing::new(close::RESTART, "events may be missing"),
     }
 }

@@ -214,7 +214,7 @@ impl WebSocket {
             // The peer will not answer soon: the write queue is sent, and the connection ends
             // without waiting for the peer's close frame.
             Why::Slow | Why::Silent => Progress::End(Ending::Flush),
-            Why::Draining => Progress::Again,
+            Why::Draining | Why::Gap => Progress::Again,
         }
     }
 

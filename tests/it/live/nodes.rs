@@ -20,19 +20,19 @@ use std::time::Duration;
 
 #[path = "../../../examples/zilliqa/chain.rs"]
 #[allow(dead_code)]
-mod chain;
+pub mod chain;
 #[path = "../../../examples/zilliqa/node.rs"]
 #[allow(dead_code)]
 mod node;
 
 /// Several nodes with the same chain.
-struct Net {
+pub struct Net {
     tip: Arc<AtomicU64>,
     nodes: Vec<Node>,
 }
 
 impl Net {
-    fn start(shapes: &[Shape]) -> Net {
+    pub fn start(shapes: &[Shape]) -> Net {
         let tip = Arc::new(AtomicU64::new(100));
         let node = |shape: &Shape| {
             Node::start("127.0.0.1:0", Chain::new(*shape), tip.clone(), node::plain).unwrap()
@@ -44,7 +44,17 @@ impl Net {
         with_nodes(self.nodes.iter().map(|node| format!("http://{}/", node.address)).collect())
     }
 
-    fn grow(&self, by: u64) -> u64 {
+    /// The URL of a node.
+    pub fn url(&self, node: usize) -> String {
+        format!("http://{}/", self.nodes[node].address)
+    }
+
+    /// The number of requests that a node has got.
+    pub fn requests(&self, node: usize) -> u64 {
+        self.nodes[node].requests()
+    }
+
+    pub fn grow(&self, by: u64) -> u64 {
         self.tip.fetch_add(by, Ordering::AcqRel) + by
     }
 
@@ -59,7 +69,11 @@ impl Net {
 
 /// A configuration with short intervals that polls these nodes.
 fn with_nodes(urls: Vec<String>) -> Config {
-    let mut config = config();
+    polling(config(), urls)
+}
+
+/// The same configuration, but one that polls these nodes at short intervals.
+pub fn polling(mut config: Config, urls: Vec<String>) -> Config {
     let path = Pattern::new("/");
     let when = vec![polycast::config::Condition { path, ..Default::default() }];
     config.routes.insert(0, Route { when, ..Route::to(EndpointKind::Zilliqa) });
@@ -77,10 +91,10 @@ fn followed(server: &Server) {
 }
 
 /// A client of the dialect that has subscribed to blocks.
-struct Watcher(Client);
+pub struct Watcher(pub Client);
 
 impl Watcher {
-    fn new(address: SocketAddr) -> Watcher {
+    pub fn new(address: SocketAddr) -> Watcher {
         let mut client = Client::open(address, "/");
         let query = r#"{"query":"NewBlock"}"#;
         client.send_text(query);
@@ -97,7 +111,7 @@ impl Watcher {
     }
 
     /// Checks that the next notifications are these blocks of the chain.
-    fn expect(&mut self, numbers: std::ops::RangeInclusive<u64>, chain: &Chain) {
+    pub fn expect(&mut self, numbers: std::ops::RangeInclusive<u64>, chain: &Chain) {
         for number in numbers {
             let values = self.next();
             assert_eq!(values[0]["query"], "NewBlock");

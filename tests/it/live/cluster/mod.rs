@@ -2,6 +2,7 @@
 //! `tests/run` installs them.
 
 mod checker;
+mod dialects;
 mod engine;
 mod faults;
 mod lives;
