@@ -104,7 +104,7 @@ impl ClusterNodes {
             }
         }
         if self.is_leader(now_ms) {
-            for node in self.table.to_purge(now_ms) {
+            for node in self.table.due_purges(now_ms) {
                 self.purge(node);
             }
         }

@@ -176,7 +176,7 @@ impl NodeTable {
     }
 
     /// The dead nodes whose state is to be removed once more, each once.
-    pub(super) fn to_purge(&mut self, now_ms: u64) -> Vec<u64> {
+    pub(super) fn due_purges(&mut self, now_ms: u64) -> Vec<u64> {
         let mut due = Vec::new();
         for (id, node) in &mut self.nodes {
             if node.is_dead() && !node.is_purged && node.read_ms + PURGE_MS <= now_ms {
@@ -302,9 +302,9 @@ mod tests {
         table.note(&part(1, Up), 1, 0);
         table.note(&part(1, Dead), 2, 1000);
         assert!(!table.note_state(1, 1000), "its state does not count");
-        assert!(table.to_purge(10_999).is_empty());
-        assert_eq!(table.to_purge(11_000), [1]);
-        assert!(table.to_purge(11_000).is_empty(), "once");
+        assert!(table.due_purges(10_999).is_empty());
+        assert_eq!(table.due_purges(11_000), [1]);
+        assert!(table.due_purges(11_000).is_empty(), "once");
         table.forget(&TIMING, 60_999);
         assert!(table.get(1).is_some());
         table.forget(&TIMING, 61_000);
