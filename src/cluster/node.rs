@@ -366,15 +366,17 @@ impl ClusterNode {
         if origin.as_ref().is_some_and(|it| it.is_epoch) {
             return self.fail_epochs(&key.channel, why);
         }
+        let (app, channel) = key.channel;
+        if let Some(state) = key.state {
+            // Its core states it again, so nothing is lost.
+            let (core, user) = (self.home(app, &channel), state.user().cloned());
+            return self.arrivals.push_back((core, Arrival::Unstated { app, channel, user, why }));
+        }
         match why {
             Unpublished::Refused => self.setup.counters.cluster_refused.add(1),
             Unpublished::Unknown => self.setup.counters.cluster_unknown.add(1),
         }
-        let (app, channel) = key.channel;
-        if let Some(state) = key.state {
-            let (core, user) = (self.home(app, &channel), state.user().cloned());
-            self.arrivals.push_back((core, Arrival::Unstated { app, channel, user, why }));
-        } else if let Some((core, ack)) = origin.and_then(|it| it.request) {
+        if let Some((core, ack)) = origin.and_then(|it| it.request) {
             let failed = Some((channel, why));
             self.arrivals.push_back((core, Arrival::Settled { ack, failed }));
         }
