@@ -20,16 +20,18 @@ end
 if expected ~= '' and expected ~= last then return {'conflict'} end
 
 local bytes = #body + #SUBJECT + OVERHEAD
+local is_kept = ttl_ms == '' or tonumber(ttl_ms) > keep_ms
 local is_state = replaces == '1' or ttl_ms == ''
-local room = is_state and max_bytes or max_bytes * 0.8
-if meta[4] - gone + meta[5] + bytes > room then return {'full'} end
+local used, needed = meta[4] - gone + meta[5], is_kept and 2 * bytes or bytes
+-- A node refuses events above the same bound, as soon as it knows the size.
+local is_full = not is_state and used >= max_bytes * 0.8
+if is_full or used + needed > max_bytes then return {'full'} end
 
 local now = now_ms()
 local sequence = digits(meta[2] + 1)
 local before = replaces == '1' and '0' or last
 local entry = table.concat({sequence, digits(now), before, body}, ' ')
 redis.call('XADD', LOG, sequence .. '-0', 'e', entry)
-local is_kept = ttl_ms == '' or tonumber(ttl_ms) > keep_ms
 if is_kept then
   redis.call('ZADD', KEPT, sequence, entry)
   redis.call('HINCRBY', META, 'k', #entry)

@@ -53,7 +53,8 @@ impl ServerInfo {
                  the log; it must be noeviction"
             ));
         }
-        let is_cluster = self.get("redis_mode") == "cluster";
+        // Valkey has renamed the field.
+        let is_cluster = ["redis_mode", "server_mode"].iter().any(|it| self.get(it) == "cluster");
         match (is_cluster, kind == EngineKind::RedisCluster) {
             (true, false) => {
                 Some("the engine is a Redis Cluster: write redis+cluster:// in `engine`".to_owned())
@@ -118,6 +119,8 @@ mod tests {
         }
         let cluster = ServerInfo::read(&SERVER.replace("standalone", "cluster"));
         assert_eq!(cluster.problem(EngineKind::RedisCluster), None);
+        let valkey = SERVER.replace("redis_mode:standalone", "server_mode:cluster");
+        assert_eq!(ServerInfo::read(&valkey).problem(EngineKind::RedisCluster), None);
         assert!(!ServerInfo::read(&SERVER.replace("master\r", "slave\r")).is_primary());
         let warnings = ServerInfo::read(&SERVER.replace("enabled:1", "enabled:0")).warnings();
         assert!(warnings[0].contains("appendonly is off"));
