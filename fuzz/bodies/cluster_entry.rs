@@ -16,11 +16,11 @@ pub(crate) fn run(data: &[u8]) {
         let is_member = matches!(state, StatePart::Member { .. });
         let author = (entry.node, entry.number);
         let written = write_state(author, entry.app, entry.channel, is_member, &state_part(state));
-        assert_eq!(read(&written).expect("an entry").states, [state.clone()]);
+        assert_eq!(read(&written).expect("an entry").states, std::slice::from_ref(state));
     }
     for node in &entry.nodes {
         let written = write_node((entry.node, entry.number), node);
-        assert_eq!(read(&written).expect("an entry").nodes, [node.clone()]);
+        assert_eq!(read(&written).expect("an entry").nodes, std::slice::from_ref(node));
     }
     let pieces: Vec<Vec<u8>> = entry.epochs.iter().map(epoch_part).collect();
     assert!(pieces.iter().map(Vec::len).sum::<usize>() <= data.len());

@@ -313,28 +313,6 @@ impl ClusterNode {
         attached.missed
     }
 
-    /// Handles that entries may have expired before they were delivered. Returns whether the log is
-    /// delivered anew.
-    fn notes_lag(&mut self, next: Option<u64>, engine: &mut dyn Engine, now_ms: u64) -> bool {
-        let Some(log) = self.follower.lags(next, now_ms) else { return false };
-        if self.follower.is_rereading() {
-            self.close_subscribers();
-            return false;
-        }
-        self.attach(log, engine, now_ms);
-        true
-    }
-
-    fn close_subscribers(&mut self) {
-        self.setup.counters.cluster_gaps.add(1);
-        self.send_to_all(&Arrival::Gap);
-    }
-
-    fn send_to_all(&mut self, arrival: &Arrival) {
-        let cores = 0..self.setup.cores;
-        self.arrivals.extend(cores.map(|core| (core, arrival.clone())));
-    }
-
     fn home(&self, app: u32, channel: &str) -> u16 {
         self.setup.hasher.home(app, channel, self.setup.cores)
     }

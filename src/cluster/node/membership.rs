@@ -1,4 +1,5 @@
-//! The node among the others: what it says of itself, and what follows from what is read of nodes.
+//! The node among the others: what it says of itself, what follows from what is read of nodes, and
+//! from what may have been missed.
 
 use super::ClusterNode;
 use crate::cluster::arrival::Arrival;
@@ -33,6 +34,33 @@ impl ClusterNode {
         let summary = NodeSummary { apps, connections };
         self.summary = Some((version, summary));
         self.nodes.set_summary(summary);
+    }
+
+    /// Handles that entries may have expired before they were delivered. Returns whether the log is
+    /// delivered anew.
+    pub(super) fn notes_lag(
+        &mut self,
+        next: Option<u64>,
+        engine: &mut dyn Engine,
+        now_ms: u64,
+    ) -> bool {
+        let Some(log) = self.follower.lags(next, now_ms) else { return false };
+        if self.follower.is_rereading() {
+            self.close_subscribers();
+            return false;
+        }
+        self.attach(log, engine, now_ms);
+        true
+    }
+
+    pub(super) fn close_subscribers(&mut self) {
+        self.setup.counters.cluster_gaps.add(1);
+        self.send_to_all(&Arrival::Gap);
+    }
+
+    pub(super) fn send_to_all(&mut self, arrival: &Arrival) {
+        let cores = 0..self.setup.cores;
+        self.arrivals.extend(cores.map(|core| (core, arrival.clone())));
     }
 
     /// Notes that the log was read from its beginning, if that has come to its end.
