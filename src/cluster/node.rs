@@ -7,9 +7,10 @@ use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry::{self, Entry};
 use super::epochs::NodeEpochs;
-use super::events::{event_of, part_of};
+use super::events::{event_of, part_of, remembered_s};
 use super::follower::{Follower, Taken};
 use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
+use super::places::{LogChange, LogPlaces};
 use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
@@ -17,7 +18,7 @@ use super::subject;
 use crate::config::Cluster;
 use crate::dialect::zilliqa;
 use crate::dialect::{self, Env, Proposal, StateProposal};
-use crate::hub::{Hasher, StateAuthor, Unpublished};
+use crate::hub::{Hasher, LogMark, LogPlace, StateAuthor, Unpublished, log_serial};
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::VecDeque;
@@ -60,6 +61,7 @@ pub struct ClusterNode {
     queue: AppendQueue<Origin>,
     epochs: NodeEpochs,
     follower: Follower,
+    places: LogPlaces,
     applied: AppliedNumbers,
     nodes: ClusterNodes,
     /// The version of the configuration whose applications other nodes know.
@@ -99,6 +101,7 @@ impl ClusterNode {
             queue: AppendQueue::new(limits),
             epochs: NodeEpochs::new(cluster.keep_s.max(cluster.history_s)),
             follower: Follower::new(cluster.keep_s * 1000),
+            places: LogPlaces::new(cluster.keep_s * 1000),
             applied: AppliedNumbers::default(),
             is_up: false,
             was_up: false,
@@ -148,6 +151,7 @@ impl ClusterNode {
     /// Handles what the engine reports, and sends what can be sent.
     pub fn turn(&mut self, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
         let mut is_stale = false;
+        self.places.turn(now.ms);
         for event in engine.take() {
             let is_delivery = matches!(event, EngineEvent::Entry { .. } | EngineEvent::Current);
             // What was delivered before a new delivery begins is delivered by that again.
@@ -211,6 +215,29 @@ impl ClusterNode {
         self.arrivals.push_front((core, arrival));
     }
 
+    /// Up to where the entries of the log are in arrivals that were taken, if all were.
+    pub fn mark(&self) -> LogMark {
+        self.places.mark(self.follower.position())
+    }
+
+    /// Notes that everything that is stored has been delivered.
+    fn note_current(&mut self, engine: &mut dyn Engine) {
+        let change = self.places.current();
+        if change.is_some() && self.places.is_doubtful() {
+            engine.look();
+        }
+        self.note_change(change);
+    }
+
+    /// Tells the cores how the node goes on with the log.
+    fn note_change(&mut self, change: Option<LogChange>) {
+        let Some(LogChange { start, is_gap }) = change else { return };
+        if is_gap && self.follower.has_joined() {
+            self.close_subscribers();
+        }
+        self.send_to_all(&Arrival::Log(start));
+    }
+
     /// Returns whether a new delivery of the log begins.
     fn on_event(
         &mut self,
@@ -222,7 +249,7 @@ impl ClusterNode {
         let counters = self.setup.counters.clone();
         match event {
             EngineEvent::Up(log) => {
-                let missed = self.attach(log, engine, now.ms);
+                let missed = self.attach(log, true, engine, now.ms);
                 if self.was_up {
                     counters.cluster_fillings.add(1);
                     counters.cluster_filled.add(missed);
@@ -265,6 +292,7 @@ impl ClusterNode {
                     return true;
                 }
                 self.follower.current(now.ms);
+                self.note_current(engine);
                 self.end_reading(engine, now.ms);
             }
         }
@@ -287,7 +315,11 @@ impl ClusterNode {
         let age_ms = now.unix_ms.saturating_sub(stored_ms);
         let taken = self.follower.takes(sequence, is_last, now.ms);
         match taken {
-            Taken::Apply => self.setup.counters.cluster_lag_ms.set(age_ms),
+            Taken::Apply => {
+                self.setup.counters.cluster_lag_ms.set(age_ms);
+                let change = self.places.entry(sequence, age_ms, is_last);
+                self.note_change(change);
+            }
             Taken::Fold => {}
             Taken::Repeated => self.setup.counters.cluster_repeated.add(1),
         }
@@ -299,14 +331,28 @@ impl ClusterNode {
         false
     }
 
-    /// Follows the log on from where this node is. Returns the number of entries that were stored
-    /// meanwhile.
-    fn attach(&mut self, log: LogInfo, engine: &mut dyn Engine, now_ms: u64) -> u64 {
+    /// Follows the log on from where this node is. `is_whole` says that `log` has the last entry.
+    /// Returns the number of entries that were stored meanwhile.
+    fn attach(
+        &mut self,
+        log: LogInfo,
+        is_whole: bool,
+        engine: &mut dyn Engine,
+        now_ms: u64,
+    ) -> u64 {
+        let position = self.follower.position();
         let attached = self.follower.attached(log, now_ms);
         self.setup.counters.cluster_epochs.add(attached.is_new.into());
         if attached.is_gap {
             self.close_subscribers();
         }
+        let mut change = match is_whole {
+            true => self.places.attached(log, position, attached.is_gap),
+            false => self.places.lag(),
+        };
+        // They are closed already.
+        change.iter_mut().for_each(|change| change.is_gap &= !attached.is_gap);
+        self.note_change(change);
         self.nodes.attached(&attached, now_ms);
         self.take_effects(engine);
         engine.follow(attached.after);
@@ -321,7 +367,7 @@ impl ClusterNode {
             self.close_subscribers();
             return false;
         }
-        self.attach(log, engine, now_ms);
+        self.attach(log, false, engine, now_ms);
         true
     }
 
@@ -433,14 +479,14 @@ impl ClusterNode {
             }
         }
         if taken == Taken::Apply && entry.nodes.is_empty() {
-            self.apply(entry, age_ms, env, now_ms);
+            self.apply(entry, (sequence, age_ms), env, now_ms);
         } else {
             self.apply_states(&entry, env, now_ms);
         }
     }
 
     /// Sends the events of an entry to the home of their channel.
-    fn apply(&mut self, entry: Entry<'_>, age_ms: u64, env: &Env, now_ms: u64) {
+    fn apply(&mut self, entry: Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env, now_ms: u64) {
         let counters = self.setup.counters.clone();
         counters.cluster_entries.add(1);
         if !self.applied.takes(entry.node, entry.number) {
@@ -458,14 +504,19 @@ impl ClusterNode {
         for part in &entry.epochs {
             let Some(event) = self.take_epoch(part, env) else { continue };
             let (channel, event) = (channel.clone(), Box::new(event));
-            self.arrivals.push_back((core, Arrival::Apply { app, channel, event }));
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place: None }));
         }
-        for part in entry.events {
+        for (index, part) in entry.events.into_iter().enumerate() {
             counters.cluster_events.add(1);
+            let serial = log_serial(sequence, index);
+            // No node writes an entry of so many events.
+            counters.cluster_skipped.add(serial.is_none().into());
+            let ttl_s = remembered_s(&part);
+            let place = serial.map(|serial| LogPlace { serial, age_ms, ttl_s });
             let event = event_of(part, age_ms, env);
             let event = Box::new(dialect::from_log(env, (app, &channel), age_ms, event));
-            self.arrivals
-                .push_back((core, Arrival::Apply { app, channel: channel.clone(), event }));
+            let channel = channel.clone();
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place }));
         }
     }
 
@@ -488,5 +539,7 @@ impl ClusterNode {
     }
 }
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod tests;
