@@ -1,7 +1,7 @@
 //! What comes from the log to a core.
 
 use crate::dialect::{Event, Member};
-use crate::hub::{Ack, ClientEvent, StateAuthor, Unpublished};
+use crate::hub::{Ack, ClientEvent, LogPlace, LogStart, StateAuthor, Unpublished};
 use std::sync::Arc;
 
 /// What a core is sent from the log.
@@ -15,7 +15,11 @@ pub enum Arrival {
         channel: Arc<str>,
         /// The event.
         event: Box<Event>,
+        /// Its place in the log.
+        place: Option<LogPlace>,
     },
+    /// How the node goes on with the log.
+    Log(LogStart),
     /// An event that a connection of this core has proposed is in the log, or why it is not.
     Settled {
         /// The request that waits.

@@ -15,6 +15,10 @@ pub trait Engine {
     /// earlier delivery.
     fn follow(&mut self, after: u64);
 
+    /// Looks at the state of the log again, as after an interruption: [`EngineEvent::Up`] follows.
+    /// An engine that cannot does nothing.
+    fn look(&mut self) {}
+
     /// Takes the outcomes since the last call, oldest first.
     fn take(&mut self) -> Vec<EngineEvent>;
 

@@ -3,7 +3,8 @@
 //! ```text
 //! entry   = format(1) node(8) number text(application's id) text(channel) number(of parts) part*
 //! part    = kind(1) number(of bytes) bytes
-//! event   = flags(1) [excluded(16)] [number(ttl in ms) text(event) text(data)] frame
+//! event   = flags(1) [excluded(16)] [number(ttl in s)] [number(ttl in ms) text(event) text(data)]
+//!           frame
 //!         | flags(1) [excluded(16)] code(2) reason
 //! member  = flags(1) node(8) text(user)
 //!           [number(max) [text(info)] [number(of bytes) added removed]]
@@ -45,6 +46,7 @@ const EPOCH: u8 = 5;
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
 const CLOSES: u8 = 4;
+const IS_REMEMBERED: u8 = 8;
 
 const IS_PRESENT: u8 = 1;
 const HAS_INFO: u8 = 2;
@@ -75,6 +77,9 @@ pub struct EventPart<'e> {
 pub enum PartContent<'e> {
     /// It delivers a frame.
     Frame {
+        /// How long the history of the channel remembers the event, in seconds, if it does. The log
+        /// keeps it at least as long.
+        remembered_s: Option<u32>,
         /// What a cache channel keeps of the event.
         cached: Option<CachedPart<'e>>,
         /// The frame.
@@ -132,7 +137,11 @@ pub fn part(event: &EventPart<'_>) -> Vec<u8> {
         out.extend_from_slice(&low.to_le_bytes());
     }
     match &event.content {
-        PartContent::Frame { cached, frame } => {
+        PartContent::Frame { remembered_s, cached, frame } => {
+            if let Some(ttl_s) = remembered_s {
+                out[0] |= IS_REMEMBERED;
+                push_number(&mut out, (*ttl_s).into());
+            }
             if let Some(cached) = cached {
                 out[0] |= IS_CACHED;
                 push_number(&mut out, cached.ttl_ms);
@@ -298,7 +307,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
 /// Reads an event as [`part`] has written it; `None` if it is malformed.
 pub fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
     let flags = *take(&mut rest, 1)?.first()?;
-    if flags & !(EXCLUDES | IS_CACHED | CLOSES) != 0 {
+    if flags & !(EXCLUDES | IS_CACHED | CLOSES | IS_REMEMBERED) != 0 {
         return None;
     }
     let mut excluded = None;
@@ -311,13 +320,17 @@ pub fn read_event(mut rest: &[u8]) -> Option<EventPart<'_>> {
         let content = PartContent::Close { code, reason: str::from_utf8(rest).ok()? };
         return Some(EventPart { excluded, content });
     }
+    let mut remembered_s = None;
+    if flags & IS_REMEMBERED != 0 {
+        remembered_s = Some(take_number(&mut rest)?.try_into().ok()?);
+    }
     let mut cached = None;
     if flags & IS_CACHED != 0 {
         let ttl_ms = take_number(&mut rest)?;
         let (event, data) = (take_text(&mut rest)?, take_text(&mut rest)?);
         cached = Some(CachedPart { ttl_ms, event, data });
     }
-    Some(EventPart { excluded, content: PartContent::Frame { cached, frame: rest } })
+    Some(EventPart { excluded, content: PartContent::Frame { remembered_s, cached, frame: rest } })
 }
 
 fn read_member(mut rest: &[u8]) -> Option<StatePart<'_>> {

@@ -6,28 +6,39 @@ use crate::hub::{CacheEntry, Excluded, Retention, SharedFrame};
 use crate::mem::Frozen;
 use std::sync::Arc;
 
-/// An event as a part of an entry, and how long it is cached, in seconds; `None` if a cluster does
-/// not carry it.
+/// How long a history remembers the event of a part, in seconds, if it does.
+pub(super) fn remembered_s(part: &EventPart<'_>) -> Option<u32> {
+    match part.content {
+        PartContent::Frame { remembered_s, .. } => remembered_s,
+        PartContent::Close { .. } => None,
+    }
+}
+
+/// An event as a part of an entry, and how long it is cached or remembered, in seconds; `None` if a
+/// cluster does not carry it.
 pub fn part_of(event: &Event, env: &Env) -> Option<(Vec<u8>, u64)> {
     let excluded = event.except.map(|except| match except {
         Excluded::Connection(conn) => env.socket_ids.numbers_of(conn),
         Excluded::Elsewhere(numbers) => numbers,
     });
-    let cached = match &event.retain {
-        Retention::Nothing => None,
-        Retention::Cache(entry) => Some(entry),
+    let (cached, remembered_s) = match &event.retain {
+        Retention::Nothing => (None, None),
+        Retention::Cache(entry) => (Some(entry), None),
+        Retention::History(limit) if limit.ttl_s > 0 => (None, Some(limit.ttl_s)),
+        Retention::CacheAndHistory(entry, limit) => (Some(entry), Some(limit.ttl_s)),
         _ => return None,
     };
     let content = match &event.payload {
         EventPayload::Frame(shared) => {
             let cached =
                 cached.map(|it| CachedPart { ttl_ms: it.ttl_ms, event: &it.event, data: &it.data });
-            PartContent::Frame { cached, frame: &shared.frame }
+            PartContent::Frame { remembered_s, cached, frame: &shared.frame }
         }
         EventPayload::Close(code, reason) => PartContent::Close { code: *code, reason },
         _ => return None,
     };
-    let kept_s = cached.map_or(0, |it| it.ttl_ms.div_ceil(1000));
+    let cached_s = cached.map_or(0, |it| it.ttl_ms.div_ceil(1000));
+    let kept_s = cached_s.max(remembered_s.unwrap_or(0).into());
     Some((entry::part(&EventPart { excluded, content }), kept_s))
 }
 
@@ -40,7 +51,7 @@ pub fn event_of(part: EventPart<'_>, age_ms: u64, env: &Env) -> Event {
             let payload = EventPayload::Close(code, known_reason(reason));
             Event { payload, except, ..Event::default() }
         }
-        PartContent::Frame { cached, frame } => {
+        PartContent::Frame { cached, frame, .. } => {
             let compressed = env.compresses.then(Default::default);
             let shared = SharedFrame { frame: Frozen::new(frame), compressed };
             let retain = cached.map_or(Retention::Nothing, |it| {

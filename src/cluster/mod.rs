@@ -19,6 +19,7 @@ mod events;
 pub mod follower;
 mod node;
 pub mod nodes;
+mod places;
 pub mod queue;
 mod repeats;
 pub mod sim;

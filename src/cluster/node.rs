@@ -8,9 +8,10 @@ use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, Refusal};
 use super::entry::{self, Entry};
 use super::epochs::NodeEpochs;
-use super::events::{event_of, part_of};
+use super::events::{event_of, part_of, remembered_s};
 use super::follower::{Follower, Taken};
 use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
+use super::places::{LogChange, LogPlaces};
 use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
@@ -18,7 +19,7 @@ use super::subject;
 use crate::config::Cluster;
 use crate::dialect::zilliqa;
 use crate::dialect::{self, Env, Proposal, StateProposal};
-use crate::hub::{Hasher, StateAuthor, Unpublished};
+use crate::hub::{Hasher, LogMark, LogPlace, StateAuthor, Unpublished, log_serial};
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::VecDeque;
@@ -61,6 +62,7 @@ pub struct ClusterNode {
     queue: AppendQueue<Origin>,
     epochs: NodeEpochs,
     follower: Follower,
+    places: LogPlaces,
     applied: AppliedNumbers,
     nodes: ClusterNodes,
     /// The version of the configuration whose applications other nodes know.
@@ -100,6 +102,7 @@ impl ClusterNode {
             queue: AppendQueue::new(limits),
             epochs: NodeEpochs::new(cluster.keep_s.max(cluster.history_s)),
             follower: Follower::new(cluster.keep_s * 1000),
+            places: LogPlaces::new(cluster.keep_s * 1000),
             applied: AppliedNumbers::default(),
             is_up: false,
             was_up: false,
@@ -149,6 +152,7 @@ impl ClusterNode {
     /// Handles what the engine reports, and sends what can be sent.
     pub fn turn(&mut self, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
         let mut is_stale = false;
+        self.places.turn(now.ms);
         for event in engine.take() {
             let is_delivery = matches!(event, EngineEvent::Entry { .. } | EngineEvent::Current);
             // What was delivered before a new delivery begins is delivered by that again.
@@ -212,6 +216,29 @@ impl ClusterNode {
         self.arrivals.push_front((core, arrival));
     }
 
+    /// Up to where the entries of the log are in arrivals that were taken, if all were.
+    pub fn mark(&self) -> LogMark {
+        self.places.mark(self.follower.position())
+    }
+
+    /// Notes that everything that is stored has been delivered.
+    fn note_current(&mut self, engine: &mut dyn Engine) {
+        let change = self.places.current();
+        if change.is_some() && self.places.is_doubtful() {
+            engine.look();
+        }
+        self.note_change(change);
+    }
+
+    /// Tells the cores how the node goes on with the log.
+    fn note_change(&mut self, change: Option<LogChange>) {
+        let Some(LogChange { start, is_gap }) = change else { return };
+        if is_gap && self.follower.has_joined() {
+            self.close_subscribers();
+        }
+        self.send_to_all(&Arrival::Log(start));
+    }
+
     /// Returns whether a new delivery of the log begins.
     fn on_event(
         &mut self,
@@ -223,7 +250,7 @@ impl ClusterNode {
         let counters = self.setup.counters.clone();
         match event {
             EngineEvent::Up(log) => {
-                let missed = self.attach(log, engine, now.ms);
+                let missed = self.attach(log, true, engine, now.ms);
                 if self.was_up {
                     counters.cluster_fillings.add(1);
                     counters.cluster_filled.add(missed);
@@ -266,6 +293,7 @@ impl ClusterNode {
                     return true;
                 }
                 self.follower.current(now.ms);
+                self.note_current(engine);
                 self.end_reading(engine, now.ms);
             }
         }
@@ -288,7 +316,11 @@ impl ClusterNode {
         let age_ms = now.unix_ms.saturating_sub(stored_ms);
         let taken = self.follower.takes(sequence, is_last, now.ms);
         match taken {
-            Taken::Apply => self.setup.counters.cluster_lag_ms.set(age_ms),
+            Taken::Apply => {
+                self.setup.counters.cluster_lag_ms.set(age_ms);
+                let change = self.places.entry(sequence, age_ms, is_last);
+                self.note_change(change);
+            }
             Taken::Fold => {}
             Taken::Repeated => self.setup.counters.cluster_repeated.add(1),
         }
@@ -405,14 +437,14 @@ impl ClusterNode {
             }
         }
         if taken == Taken::Apply && entry.nodes.is_empty() {
-            self.apply(entry, age_ms, env, now_ms);
+            self.apply(entry, (sequence, age_ms), env, now_ms);
         } else {
             self.apply_states(&entry, env, now_ms);
         }
     }
 
     /// Sends the events of an entry to the home of their channel.
-    fn apply(&mut self, entry: Entry<'_>, age_ms: u64, env: &Env, now_ms: u64) {
+    fn apply(&mut self, entry: Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env, now_ms: u64) {
         let counters = self.setup.counters.clone();
         counters.cluster_entries.add(1);
         if !self.applied.takes(entry.node, entry.number) {
@@ -430,14 +462,19 @@ impl ClusterNode {
         for part in &entry.epochs {
             let Some(event) = self.take_epoch(part, env) else { continue };
             let (channel, event) = (channel.clone(), Box::new(event));
-            self.arrivals.push_back((core, Arrival::Apply { app, channel, event }));
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place: None }));
         }
-        for part in entry.events {
+        for (index, part) in entry.events.into_iter().enumerate() {
             counters.cluster_events.add(1);
+            let serial = log_serial(sequence, index);
+            // No node writes an entry of so many events.
+            counters.cluster_skipped.add(serial.is_none().into());
+            let ttl_s = remembered_s(&part);
+            let place = serial.map(|serial| LogPlace { serial, age_ms, ttl_s });
             let event = event_of(part, age_ms, env);
             let event = Box::new(dialect::from_log(env, (app, &channel), age_ms, event));
-            self.arrivals
-                .push_back((core, Arrival::Apply { app, channel: channel.clone(), event }));
+            let channel = channel.clone();
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place }));
         }
     }
 
@@ -460,5 +497,7 @@ impl ClusterNode {
     }
 }
 
+#[cfg(test)]
+mod history_tests;
 #[cfg(test)]
 mod tests;

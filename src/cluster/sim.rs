@@ -74,6 +74,29 @@ impl SimLog {
     }
 }
 
+impl SimLog {
+    /// Forgets the entries whose time is over.
+    pub fn expire_due(&mut self, now_ms: u64) {
+        let SimLog { entries, subjects, .. } = self;
+        let is_over = |sequence: &u64, stored_ms: &u64| {
+            let ttl_s = subjects.get(sequence).and_then(|(_, ttl_s)| *ttl_s);
+            ttl_s.is_some_and(|ttl_s| stored_ms + ttl_s * 1000 <= now_ms)
+        };
+        entries.retain(|(sequence, stored_ms, _)| !is_over(sequence, stored_ms));
+    }
+
+    /// Stores an entry of the log again, as an engine does that has forgotten its id.
+    pub fn repeat(&mut self, index: usize, now_ms: u64) {
+        let (sequence, _, body) = self.entries[index].clone();
+        self.last += 1;
+        if let Some(subject) = self.subjects.get(&sequence).cloned() {
+            self.subjects.insert(self.last, subject);
+        }
+        self.entries.push((self.last, now_ms, body.clone()));
+        self.history.push((self.last, now_ms, body));
+    }
+}
+
 /// One node's connection to the log.
 pub struct SimEngine {
     /// The log.
@@ -143,7 +166,7 @@ impl SimEngine {
 
     /// Delivers the next entry this many times.
     pub fn deliver(&mut self, times: usize) {
-        let Some(after) = self.after else { return };
+        let Some(after) = self.after.filter(|_| self.is_up) else { return };
         let log = self.log.borrow();
         match log.entries.iter().find(|(sequence, ..)| *sequence > after) {
             Some((sequence, stored_ms, body)) => {
@@ -186,6 +209,10 @@ impl Engine for SimEngine {
 
     fn follow(&mut self, after: u64) {
         self.after = Some(after);
+    }
+
+    fn look(&mut self) {
+        self.attach();
     }
 
     fn take(&mut self) -> Vec<EngineEvent> {

@@ -305,10 +305,7 @@ fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
         keys.push("zilliqa.node.state_file".to_owned());
     }
     for (index, app) in context.apps.iter().enumerate() {
-        let asked = [
-            ("history", !app.history.is_empty()),
-            ("limits.connections", app.limits.connections > 0),
-        ];
+        let asked = [("limits.connections", app.limits.connections > 0)];
         let asked = asked.into_iter().filter(|(_, is_asked)| *is_asked);
         keys.extend(asked.map(|(key, _)| format!("apps[{index}].{key}")));
     }

@@ -6,7 +6,9 @@ use super::content::Content;
 use super::env::Env;
 use crate::codec::Format;
 use crate::dialect::{Event, EventPayload};
-use crate::hub::{EventForms, Form, HistoryPage, SharedFrame, StreamPosition};
+use crate::hub::{
+    EventForms, Form, HistoryLimit, HistoryPage, LogPlace, Retention, SharedFrame, StreamPosition,
+};
 use crate::mem::Frozen;
 use crate::ws::{Opcode, frame};
 use std::borrow::Cow;
@@ -54,6 +56,26 @@ pub fn linked_publish(env: &Env, app: u32, name: &str, event: &mut Event) -> Lin
         }
         None => LinkedPublish::Refused,
     }
+}
+
+/// Prepares an event that has come from the log of a cluster, with its place there: this process's
+/// configuration says which forms subscribers may need, and how much a history keeps of it.
+pub fn event_from_log(
+    env: &Env,
+    (app, name): (u32, &str),
+    event: &mut Event,
+    place: Option<LogPlace>,
+) {
+    if env.links.is_source(app, name) {
+        event.forms = Some(Arc::new(EventForms::new(None)));
+    }
+    let Some(ttl_s) = place.and_then(|place| place.ttl_s) else { return };
+    let Some(ChannelHistory { limit, .. }) = history(env, app, name) else { return };
+    let limit = HistoryLimit { ttl_s: limit.ttl_s.min(ttl_s), ..limit };
+    event.retain = match std::mem::take(&mut event.retain) {
+        Retention::Cache(entry) => Retention::CacheAndHistory(entry, limit),
+        _ => Retention::History(limit),
+    };
 }
 
 /// How much is kept of the events of the channel that a name leads to, which is the source's if the

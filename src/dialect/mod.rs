@@ -50,7 +50,9 @@ pub use context::{CoreState, DialectContext, Heartbeat, Opening, Rejection, free
 pub use effects::{Effect, EffectList, Effects, JoinOutcome, PeerMessage};
 pub use entry::{ChosenBy, DialectEntry, entries};
 pub use env::Env;
-pub use forms::{LinkedPublish, history_of, linked_publish, make_form, page_in_view};
+pub use forms::{
+    LinkedPublish, event_from_log, history_of, linked_publish, make_form, page_in_view,
+};
 pub use links::{LinkedName, Links, Resolved};
 pub use log::{from_log, into_log};
 pub use message::{

@@ -80,10 +80,7 @@ pub(super) fn into_log(env: &Env, event: Event) -> (Event, u64) {
 
 /// See [`super::from_log`].
 pub(super) fn from_log(env: &Env, group: &str, age_ms: u64, event: Event) -> Event {
-    let limit = limit_of(env, group).and_then(|limit| {
-        let ttl_s = limit.ttl_s.saturating_sub((age_ms / 1000) as u32);
-        (ttl_s > 0).then_some(HistoryLimit { ttl_s, ..limit })
-    });
+    let limit = limit_of(env, group).filter(|limit| u64::from(limit.ttl_s) * 1000 > age_ms);
     Event { retain: limit.map_or(Retention::Nothing, Retention::History), ..event }
 }
 
@@ -287,7 +284,7 @@ mod tests {
             _ => None,
         };
         assert_eq!(retained(&group, 0), Some((5, 100, 1 << 20)));
-        assert_eq!(retained(&group, 99_999), Some((5, 1, 1 << 20)));
+        assert_eq!(retained(&group, 99_999), Some((5, 100, 1 << 20)));
         assert_eq!(retained(&group, 100_000), None, "it has expired");
         assert_eq!(retained("another", 0), None);
     }

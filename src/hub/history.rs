@@ -9,6 +9,8 @@
 use super::event::HistoryLimit;
 use super::forms::{EventForms, StreamPosition};
 use super::frames::{CompressedFrames, SharedFrame};
+use super::log_view::{LATE_MS, LogPlace, LogView};
+use super::numbers::Numbers;
 use crate::mem::Frozen;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +29,9 @@ const SPARE_PART: usize = 16;
 #[derive(Debug)]
 pub(super) struct History {
     events: VecDeque<HistoryEntry>,
-    /// The position of the last event that was pushed; its serial is 0 before the first one.
+    numbers: Numbers,
+    /// The position of the last event that was pushed; its serial is 0 before the first one. In a
+    /// cluster a position behind which no event was received.
     position: StreamPosition,
     /// Bytes of the frames, and of the frames of which the entries have other forms.
     bytes: usize,
@@ -84,6 +88,7 @@ impl History {
     pub(super) fn new(since: u64, stream: u64, ttl_ms: u64, overhead: usize) -> History {
         History {
             events: VecDeque::new(),
+            numbers: Numbers::Counted,
             position: StreamPosition { stream, serial: 0 },
             bytes: 0,
             formed_bytes: 0,
@@ -103,6 +108,48 @@ impl History {
     pub(super) fn after_serial(mut self, serial: u64) -> History {
         self.position.serial = serial;
         self
+    }
+
+    /// A history without an event, whose positions come from the log of a cluster.
+    pub(super) fn of_log(since: u64, view: &LogView, ttl_ms: u64, overhead: usize) -> History {
+        let mut history = History::new(since, view.stream, ttl_ms, overhead);
+        history.numbers = Numbers::of_log(view.forgotten);
+        history.position.serial = view.present();
+        history
+    }
+
+    /// Notes that no event of the channel has come up to this serial number of the log, besides
+    /// those that were pushed.
+    pub(super) fn note_reached(&mut self, serial: u64) {
+        self.position.serial = self.position.serial.max(serial);
+    }
+
+    /// Notes that the event at this place is not kept, and so none before it, because a history has
+    /// no gap.
+    pub(super) fn skip(&mut self, place: LogPlace) {
+        while !self.events.is_empty() {
+            self.forget_first();
+        }
+        self.note_reached(place.serial);
+        if let Numbers::OfLog(numbers) = &mut self.numbers {
+            numbers.skip(place.serial);
+        }
+    }
+
+    /// The serial number of the last event by the log of a cluster; 0 without one.
+    pub(super) fn last_of_log(&self) -> u64 {
+        match &self.numbers {
+            Numbers::Counted => 0,
+            Numbers::OfLog(numbers) => numbers.last,
+        }
+    }
+
+    /// Whether there never was an event.
+    pub(super) fn is_unused(&self) -> bool {
+        match &self.numbers {
+            Numbers::Counted => self.position.serial == 0,
+            Numbers::OfLog(numbers) => numbers.last == 0,
+        }
     }
 
     /// Counts a request to resume.
@@ -137,14 +184,27 @@ impl History {
         self.position
     }
 
-    /// The position of the next event.
-    pub(super) fn next(&self) -> StreamPosition {
-        StreamPosition { serial: self.position.serial + 1, ..self.position }
+    /// The position of the next event, which may have its place in the log of a cluster.
+    pub(super) fn next(&self, place: Option<LogPlace>) -> StreamPosition {
+        let serial = match (&self.numbers, place) {
+            (Numbers::OfLog(_), Some(place)) => place.serial,
+            _ => self.position.serial + 1,
+        };
+        StreamPosition { serial, ..self.position }
     }
 
-    /// The serial number of the first event that is kept, or that of the next event.
+    /// The serial number of the first event that is kept, or that of the next event, if they are
+    /// consecutive.
     fn first(&self) -> u64 {
         self.position.serial + 1 - self.events.len() as u64
+    }
+
+    /// The serial number of the event at this index.
+    fn serial_at(&self, index: usize) -> u64 {
+        match &self.numbers {
+            Numbers::Counted => self.first() + index as u64,
+            Numbers::OfLog(numbers) => numbers.at(index).unwrap_or(self.position.serial),
+        }
     }
 
     /// Appends the event at position [`History::next`] and removes the oldest events beyond the
@@ -157,14 +217,16 @@ impl History {
         forms: Option<Arc<EventForms>>,
         limit: HistoryLimit,
         now_ms: u64,
+        place: Option<LogPlace>,
     ) -> u64 {
+        let age_ms = place.map_or(0, |place| place.age_ms);
         let until_ms = match limit.ttl_ms() {
             0 => u64::MAX,
-            ttl_ms => now_ms.saturating_add(ttl_ms),
+            ttl_ms => now_ms.saturating_add(ttl_ms.saturating_sub(age_ms)),
         };
         // Two, so that a channel drops expired events faster than new ones are added.
         self.expire(now_ms, 2);
-        self.push_until(shared, forms, limit, until_ms)
+        self.push_until(shared, forms, limit, until_ms, place)
     }
 
     /// Appends an event that expires at `until_ms`, in milliseconds; see [`History::push`].
@@ -174,8 +236,10 @@ impl History {
         forms: Option<Arc<EventForms>>,
         limit: HistoryLimit,
         until_ms: u64,
+        place: Option<LogPlace>,
     ) -> u64 {
-        self.position.serial += 1;
+        self.position = self.next(place);
+        self.numbers.push(self.position.serial);
         self.ttl_ms = limit.ttl_ms();
         if self.events.len() == self.events.capacity() {
             // A queue that doubled its capacity would be half empty, at worst.
@@ -218,6 +282,7 @@ impl History {
 
     fn forget_first(&mut self) {
         let Some(entry) = self.events.pop_front() else { return };
+        self.numbers.pop();
         self.bytes -= entry.shared.frame.len();
         if entry.forms.is_some() {
             self.formed -= 1;
@@ -252,15 +317,39 @@ impl History {
     }
 
     /// Whether every event after the one with this serial number is kept, because that event is
-    /// kept, too, or is the last one, or because there was none before the first.
-    pub(super) fn reaches(&self, serial: u64) -> bool {
-        let (first, last) = (self.first(), self.position.serial);
-        serial <= last && (serial >= first || serial == last || (serial == 0 && first == 1))
+    /// kept, too, or is the last one, or because there was none before the first. In a cluster
+    /// `view` is what the core knows of the log.
+    pub(super) fn reaches(&self, serial: u64, now_ms: u64, view: Option<&LogView>) -> bool {
+        let last = self.position.serial;
+        match (&self.numbers, view) {
+            (Numbers::OfLog(numbers), Some(view)) => {
+                if serial > last || view.is_void(serial) || !view.is_current() {
+                    return false;
+                }
+                // Of what was read late the event itself must be there, and live long enough.
+                let lives = |index: usize| {
+                    let until_ms = self.events.get(index).map_or(0, |entry| entry.until_ms);
+                    until_ms > now_ms.saturating_add(LATE_MS)
+                };
+                serial >= numbers.lost
+                    && (serial >= view.floor || numbers.index_of(serial).is_some_and(lives))
+            }
+            _ => {
+                let first = self.first();
+                serial <= last && (serial >= first || serial == last || (serial == 0 && first == 1))
+            }
+        }
     }
 
     /// The serial number after which the last `count` events that are kept follow.
     pub(super) fn before_last(&self, count: u32) -> u64 {
-        self.position.serial - u64::from(count).min(self.events.len() as u64)
+        let kept = self.events.len();
+        match (&self.numbers, kept - kept.min(count as usize)) {
+            (Numbers::Counted, index) => self.position.serial - (kept - index) as u64,
+            (Numbers::OfLog(numbers), index) => {
+                numbers.at(index).map_or(self.position.serial, |serial| serial - 1)
+            }
+        }
     }
 
     /// Notes that a subscriber resumes through this view, or through none.
@@ -297,12 +386,30 @@ impl History {
         serial: u64,
         now_ms: u64,
     ) -> impl Iterator<Item = (StreamPosition, &HistoryEntry)> {
-        let (first, stream) = (self.first(), self.position.stream);
-        let from =
-            serial.saturating_add(1).saturating_sub(first).min(self.events.len() as u64) as usize;
-        let numbered = self.events.range(from..).zip(first + from as u64..);
+        let stream = self.position.stream;
+        let from = self.index_after(serial);
+        let numbered = self.events.range(from..).zip(from..);
         let alive = numbered.skip_while(move |(entry, _)| entry.until_ms <= now_ms);
-        alive.map(move |(entry, serial)| (StreamPosition { stream, serial }, entry))
+        alive.map(move |(entry, index)| {
+            (StreamPosition { stream, serial: self.serial_at(index) }, entry)
+        })
+    }
+
+    /// Whether an event after this serial number has expired and was not removed yet.
+    pub(super) fn has_expired_after(&self, serial: u64, now_ms: u64) -> bool {
+        let next = self.events.get(self.index_after(serial));
+        next.is_some_and(|entry| entry.until_ms <= now_ms)
+    }
+
+    /// The index of the first event after this serial number.
+    fn index_after(&self, serial: u64) -> usize {
+        match &self.numbers {
+            Numbers::Counted => {
+                let after = serial.saturating_add(1).saturating_sub(self.first());
+                after.min(self.events.len() as u64) as usize
+            }
+            Numbers::OfLog(numbers) => numbers.count_until(serial),
+        }
     }
 
     /// Bytes of memory, estimated. An event with compressed frames is counted with one of them, and
@@ -320,6 +427,7 @@ impl History {
             + self.events.len() * (FRAME_BYTES + compressed)
             + self.formed * views * (FORM_BYTES + compressed)
             + self.views.capacity() * size_of::<u16>()
+            + self.numbers.memory()
             + frames
     }
 }
@@ -334,7 +442,7 @@ mod tests {
         let mut history = History::new(1, 7, 0, 0);
         let push = |text: &&str| {
             let entry = SharedFrame { frame: Frozen::new(text.as_bytes()), compressed: None };
-            history.push(entry, None, HistoryLimit { max, bytes, ttl_s: 0 }, 0)
+            history.push(entry, None, HistoryLimit { max, bytes, ttl_s: 0 }, 0, None)
         };
         assert_eq!(texts.iter().map(push).sum::<u64>(), lost, "{texts:?} {max} {bytes}");
         let found = history.events();
@@ -364,24 +472,30 @@ mod tests {
         let mut history = History::new(1, 7, 10_000, 0);
         for serial in 1..=count {
             let frame = Frozen::new(serial.to_string().as_bytes());
-            assert_eq!(history.next().serial, serial);
-            history.push(SharedFrame { frame, compressed: None }, None, LIMIT, serial * 1000);
+            assert_eq!(history.next(None).serial, serial);
+            let shared = SharedFrame { frame, compressed: None };
+            history.push(shared, None, LIMIT, serial * 1000, None);
         }
         history
     }
 
     #[test]
     fn history_reaches_a_position_only_if_nothing_after_it_is_lost() {
-        let reached = |count| (0..8).filter(|it| numbered(count).reaches(*it)).collect::<Vec<_>>();
+        let reached =
+            |count| (0..8).filter(|it| numbered(count).reaches(*it, 0, None)).collect::<Vec<_>>();
         assert_eq!(reached(0), [0]);
         assert_eq!(reached(1), [0, 1]);
         assert_eq!(reached(3), [0, 1, 2, 3]);
         assert_eq!(reached(5), [3, 4, 5]);
         let mut history = numbered(5);
         assert_eq!(history.expire(13_999, 9), 1, "the event of time 3000 lives until 13000");
-        assert!(!history.reaches(3) && history.reaches(4));
+        assert!(!history.reaches(3, 0, None) && history.reaches(4, 0, None));
         assert_eq!(history.expire(15_000, 9), 2);
-        assert!(!history.reaches(4) && history.reaches(5) && !history.reaches(6));
+        assert!(
+            !history.reaches(4, 0, None)
+                && history.reaches(5, 0, None)
+                && !history.reaches(6, 0, None)
+        );
     }
 
     #[test]
@@ -423,7 +537,7 @@ mod tests {
             let empty = history.memory();
             for pushed in 1..=2 * count {
                 let shared = SharedFrame { frame: Frozen::new(text.as_bytes()), compressed: None };
-                history.push(shared, None, limit, 0);
+                history.push(shared, None, limit, 0, None);
                 let kept = history.len();
                 assert_eq!(kept, pushed.min(count) as usize);
                 let beside = history.memory() - empty - kept * text.len();

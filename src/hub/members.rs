@@ -23,11 +23,27 @@ pub struct Subscriber {
 
 /// Marks a subscriber whose leaving must be reported to the home.
 const MEMBER: u32 = 1 << 31;
+/// The number of a request that is never answered.
+const MUTED: u32 = MEMBER - 1;
+/// The largest number of a request.
+pub(super) const MAX_REQUEST: u32 = MUTED - 1;
 
 impl Subscriber {
     /// Whether the subscriber receives what is published.
     pub fn is_active(&self) -> bool {
         self.request_id() == 0
+    }
+
+    /// Whether the subscriber will never receive anything.
+    pub(super) fn is_muted(&self) -> bool {
+        self.request_id() == MUTED
+    }
+
+    /// Makes an active subscriber receive nothing any more.
+    pub(super) fn mute(&mut self) {
+        if self.is_active() {
+            self.state |= MUTED;
+        }
     }
 
     /// The number of the request that the home has not answered, or 0.

@@ -21,11 +21,13 @@ mod home;
 mod invariants;
 mod join;
 mod kept;
+mod log_view;
 mod mail;
 mod members;
 mod name;
 mod node_states;
 mod nodes;
+mod numbers;
 mod occupancy;
 mod own_states;
 mod picture;
@@ -56,6 +58,7 @@ pub use history::HistoryUsage;
 pub use home::ChannelInfo;
 pub use join::{JoinRefusal, JoinReply, JoinRequest};
 pub use kept::Losses;
+pub use log_view::{LogMark, LogPlace, LogStart, log_serial};
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
@@ -76,6 +79,7 @@ use channel::{ChannelState, HomeLink};
 use channel_events::ChannelEvents;
 use hashbrown::HashTable;
 use kept::KeptStore;
+use log_view::LogView;
 use members::Members;
 use name::home_among;
 use own_states::OwnStates;
@@ -114,6 +118,8 @@ pub struct Hub<M> {
     relay: Option<Box<HubRelay<M>>>,
     /// What this node states in the log of its cluster; `None` without a cluster.
     own_states: Option<Box<OwnStates<M>>>,
+    /// What is known of the log of a cluster; `None` without a cluster.
+    log: Option<LogView>,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -138,6 +144,7 @@ impl<M: HubMessage> Hub<M> {
             proposals: None,
             relay: None,
             own_states: None,
+            log: None,
         }
     }
 
@@ -189,7 +196,7 @@ impl<M: HubMessage> Hub<M> {
         }
         let found = self.find(app, name, hash);
         let name = |hub: &Hub<M>| hub.hasher.name(app, name);
-        match self.publish_at_home(found, name, event, now_ms, mail) {
+        match self.publish_at_home(found, name, (event, None), now_ms, mail) {
             Some(at) => Published::Ordered(at),
             None => Published::NotSubscribed,
         }

@@ -6,6 +6,7 @@
 //! every node by [`Hub::apply`], in the order of the log.
 
 use super::event::Event;
+use super::log_view::LogPlace;
 use super::mail::{Ack, OutgoingMail};
 use super::own_states::{OwnStates, StateTimes};
 use super::{Hub, HubMessage};
@@ -30,6 +31,7 @@ impl<M: HubMessage> Hub<M> {
     pub fn follow_log(&mut self, times: StateTimes) {
         self.proposals.get_or_insert_default();
         self.own_states.get_or_insert_with(|| Box::new(OwnStates::new(times)));
+        self.log.get_or_insert_default();
     }
 
     /// Adds a proposal, if events are proposed.
@@ -65,18 +67,23 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Lets an event take effect: it is ordered after all that were applied before, kept, and sent
-    /// to the other cores with subscribers. This core is the channel's home. Returns the channel's
+    /// to the other cores with subscribers. This core is the channel's home. A history keeps the
+    /// event by its `place` in the log. Returns the channel's
     /// index if the event is to be delivered to this core's subscribers. If the channel has no
     /// subscriber, nothing is allocated, unless the event must be kept.
     pub fn apply(
         &mut self,
         app: u32,
         name: &str,
-        event: &mut Event<M>,
+        (event, place): (&mut Event<M>, Option<LogPlace>),
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
     ) -> Option<u32> {
         let found = self.find(app, name, self.hasher.hash(app, name));
-        self.publish_at_home(found, |hub| hub.hasher.name(app, name), event, now_ms, mail)
+        if let (Some(place), Some(log)) = (place, &mut self.log) {
+            log.reached = log.reached.max(place.serial);
+        }
+        let name = |hub: &Hub<M>| hub.hasher.name(app, name);
+        self.publish_at_home(found, name, (event, place), now_ms, mail)
     }
 }

@@ -220,7 +220,7 @@ impl<M: HubMessage> Hub<M> {
         if let Some(relay) = &mut self.relay {
             relay.number = relayed.number;
         }
-        let at = self.apply(app, name, event, now_ms, mail);
+        let at = self.apply(app, name, (event, None), now_ms, mail);
         self.kept.begin_at = None;
         at
     }
@@ -315,7 +315,7 @@ impl<M: HubMessage> Hub<M> {
             let longest_ms = limit.ttl_ms();
             let push = |(frame, left_ms): (Frozen, u64)| {
                 let until_ms = now_ms.saturating_add(left_ms.min(longest_ms));
-                history.push_until(shared(frame), None, limit, until_ms)
+                history.push_until(shared(frame), None, limit, until_ms, None)
             };
             events.into_iter().map(push).sum()
         });

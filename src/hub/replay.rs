@@ -4,6 +4,7 @@ use super::event::HistoryLimit;
 use super::forms::{EventForms, StreamPosition};
 use super::frames::SharedFrame;
 use super::history::History;
+use super::log_view::LogView;
 use std::sync::Arc;
 
 /// A request to resume the history of a channel, in the join request of a subscriber that receives
@@ -96,10 +97,10 @@ impl ResumeOutcome {
 }
 
 impl ResumeReply {
-    /// Gives up the replay of `missed` events, which the connection has no room for: the connection
-    /// begins at the present position.
-    pub fn give_up(&mut self, missed: usize) {
-        self.position.serial += missed as u64;
+    /// Gives up the replay of missed events, the last of which is at `last`, because the connection
+    /// has no room for them: the connection begins at the present position.
+    pub fn give_up(&mut self, last: Option<StreamPosition>) {
+        self.position = last.unwrap_or(self.position);
         self.missed = Vec::new();
         self.outcome = ResumeOutcome::TooLarge;
     }
@@ -122,7 +123,12 @@ pub struct HistoryPage {
 
 impl History {
     /// The position after which the replay begins, and the outcome of the request.
-    fn locate(&self, from: ResumeFrom) -> (StreamPosition, ResumeOutcome) {
+    fn locate(
+        &self,
+        from: ResumeFrom,
+        now_ms: u64,
+        view: Option<&LogView>,
+    ) -> (StreamPosition, ResumeOutcome) {
         let present = self.position();
         match from {
             ResumeFrom::Present => (present, ResumeOutcome::Present),
@@ -132,7 +138,7 @@ impl History {
                 (StreamPosition { serial, ..present }, ResumeOutcome::Recovered)
             }
             ResumeFrom::Kept(from, max) => {
-                let found = from.map(|it| self.locate(ResumeFrom::Position(it)));
+                let found = from.map(|it| self.locate(ResumeFrom::Position(it), now_ms, view));
                 let last = StreamPosition { serial: self.before_last(max), ..present };
                 match found {
                     None => (last, ResumeOutcome::Present),
@@ -146,7 +152,7 @@ impl History {
             ResumeFrom::Position(it) if it.serial > present.serial => {
                 (present, ResumeOutcome::Future)
             }
-            ResumeFrom::Position(it) if !self.reaches(it.serial) => {
+            ResumeFrom::Position(it) if !self.reaches(it.serial, now_ms, view) => {
                 (present, ResumeOutcome::Expired)
             }
             ResumeFrom::Position(it) => (it, ResumeOutcome::Recovered),
@@ -154,9 +160,16 @@ impl History {
     }
 
     /// Answers a request to resume: a position, and copies of all events after it that have not
-    /// expired, for a subscriber through this view, or through none.
-    pub(super) fn resume(&mut self, from: ResumeFrom, view: u16, now_ms: u64) -> ResumeReply {
-        let (position, outcome) = self.locate(from);
+    /// expired, for a subscriber through this view of a link, or through none. `log` is what the
+    /// core knows of the log of a cluster.
+    pub(super) fn resume(
+        &mut self,
+        from: ResumeFrom,
+        view: u16,
+        now_ms: u64,
+        log: Option<&LogView>,
+    ) -> ResumeReply {
+        let (position, outcome) = self.locate(from, now_ms, log);
         self.note_view(view);
         let missed = self.missed_after(position.serial, now_ms).into_iter();
         let missed: Vec<_> = missed.map(|(shared, forms)| MissedEvent { shared, forms }).collect();
@@ -175,26 +188,22 @@ impl History {
         after: Option<StreamPosition>,
         max: usize,
         now_ms: u64,
+        log: Option<&LogView>,
     ) -> HistoryPage {
         let present = self.position();
         let (from, complete) = match after {
-            None => (0, self.reaches(0)),
+            None => (0, self.reaches(0, now_ms, log)),
             Some(after) if after.stream == present.stream => {
-                (after.serial, self.reaches(after.serial))
+                (after.serial, self.reaches(after.serial, now_ms, log))
             }
             Some(_) => (0, false),
         };
+        // An event that has expired, but was not swept yet, may be the first after the position.
+        let complete = complete && !self.has_expired_after(from, now_ms);
         let found = self.after(from, now_ms).take(max);
         let events: Vec<_> = found.map(|(at, entry)| (at.serial, entry.shared.clone())).collect();
-        // An event that has expired, but was not swept yet, may be the first after the position.
-        let whole = events.first().is_none_or(|(first, _)| complete && *first == from + 1);
-        let all_expired = events.is_empty() && from != present.serial;
         let serial = events.last().map_or(present.serial, |(last, _)| *last);
-        HistoryPage {
-            complete: complete && whole && !all_expired,
-            position: StreamPosition { serial, ..present },
-            events,
-            view: None,
-        }
+        let position = StreamPosition { serial, ..present };
+        HistoryPage { events, position, complete, view: None }
     }
 }

@@ -8,6 +8,7 @@ use super::cache;
 use super::event::{Event, EventPayload, HistoryLimit};
 use super::forms::{EventForms, StreamPosition};
 use super::history::History;
+use super::log_view::{LogMark, LogPlace, LogStart};
 use super::name::ChannelName;
 use super::replay::{HistoryPage, ResumeReply, ResumeRequest};
 use super::{Hub, HubMessage};
@@ -26,17 +27,24 @@ impl<M: HubMessage> Hub<M> {
         event: &mut Event<M>,
         limit: HistoryLimit,
         now_ms: u64,
+        place: Option<LogPlace>,
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
+        let doubtful =
+            place.filter(|it| self.log.is_some_and(|log| log.is_doubtful(*it, limit.ttl_ms())));
         self.change_history(at, limit, now_ms, |history, positioned| {
+            if let Some(place) = doubtful {
+                history.skip(place);
+                return 0;
+            }
             // The forms of a linked channel's event as it is delivered are not kept: they would be
             // as many as its views. Its replays make and share those that they need.
             let is_linked = event.forms.is_some();
             if positioned {
-                event.forms = Some(Arc::new(EventForms::new(Some(history.next()))));
+                event.forms = Some(Arc::new(EventForms::new(Some(history.next(place)))));
             }
             let kept = event.forms.clone().filter(|_| !is_linked);
-            history.push(shared.clone(), kept, limit, now_ms)
+            history.push(shared.clone(), kept, limit, now_ms, place)
         });
         self.make_room();
     }
@@ -52,11 +60,13 @@ impl<M: HubMessage> Hub<M> {
         let channel = self.channels[at as usize].as_mut()?;
         channel.home.get_or_insert_default().positioned = true;
         let mut reply = None;
+        let log = self.log;
         self.change_history(at, request.limit, now_ms, |history, _| {
             history.idle_ms = None;
+            history.note_reached(log.map_or(0, |log| log.present()));
             history.expire(now_ms, usize::MAX);
             let lost = history.trim(request.limit);
-            let found = history.resume(request.from, request.view, now_ms);
+            let found = history.resume(request.from, request.view, now_ms, log.as_ref());
             if let Some(is_recovered) = found.outcome.is_recovered() {
                 history.count_resume(is_recovered);
             }
@@ -83,12 +93,15 @@ impl<M: HubMessage> Hub<M> {
         let is_idle = channel.subscribers.is_empty() && channel.interest.is_empty();
         let home = channel.home.get_or_insert_default();
         let before = home.history.as_ref().map_or((0, 0), |it| (it.memory(), it.len()));
-        let kept = &mut self.kept;
+        let (kept, log) = (&mut self.kept, &self.log);
         let history = home.history.get_or_insert_with(|| {
             kept.began += 1;
             kept.pictures.insert(kept.began, channel.name.clone());
             let overhead = if limit.ttl_s > 0 { cache::overhead::<M>(&channel.name) } else { 0 };
             let begin = kept.begin_at.take();
+            if let Some(view) = log.as_ref().filter(|_| limit.ttl_s > 0) {
+                return History::of_log(kept.began, view, limit.ttl_ms(), overhead);
+            }
             let begin =
                 begin.unwrap_or_else(|| StreamPosition { stream: kept.stream(), serial: 0 });
             History::new(kept.began, begin.stream, limit.ttl_ms(), overhead)
@@ -96,9 +109,9 @@ impl<M: HubMessage> Hub<M> {
         });
         history.idle_ms = is_idle.then_some(now_ms);
         kept.losses.elements += change(history, home.positioned);
-        match history.position().serial {
-            0 => kept.empty.insert(history.since),
-            _ => kept.empty.remove(&history.since),
+        match history.is_unused() {
+            true => kept.empty.insert(history.since),
+            false => kept.empty.remove(&history.since),
         };
         kept.bytes = kept.bytes + history.memory() - before.0;
         if history.outlives() {
@@ -138,6 +151,9 @@ impl<M: HubMessage> Hub<M> {
         self.kept.expiries.remove(&(history.look_ms, history.since));
         self.kept.pictures.remove(&history.since);
         self.kept.empty.remove(&history.since);
+        if let Some(log) = &mut self.log {
+            log.forgotten = log.forgotten.max(history.last_of_log());
+        }
         history.memory()
     }
 
@@ -192,15 +208,43 @@ impl<M: HubMessage> Hub<M> {
 
     /// Drops the histories with positions of an application, after its configuration has changed:
     /// events may be published that its histories would lack. A client that resumes is not told
-    /// that it has recovered, because the next history is another stream.
+    /// that it has recovered, because the next history is another stream, or in a cluster because
+    /// nothing is known of the events before.
     pub fn end_histories(&mut self, app: u32) {
         let names = self.kept.pictures.values().filter(|name| name.app() == app);
-        for name in names.cloned().collect::<Vec<_>>() {
+        let names = names.cloned().collect();
+        self.drop_histories(names);
+        if let Some(log) = &mut self.log {
+            log.forgotten = log.forgotten.max(log.reached);
+        }
+    }
+
+    fn drop_histories(&mut self, names: Vec<ChannelName>) {
+        for name in names {
             let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
             let home = self.channels[at as usize].as_ref().and_then(|it| it.home.as_ref());
             if home.and_then(|home| home.history.as_ref()).is_some() {
                 self.drop_history(at);
             }
+        }
+    }
+
+    /// Notes how this node goes on with the log of the cluster. With another log all histories end.
+    pub fn begin_log(&mut self, start: LogStart) {
+        if self.log.get_or_insert_default().begin(start) {
+            let names = self.kept.pictures.values().cloned().collect();
+            self.drop_histories(names);
+            // They were of the log before.
+            if let Some(log) = &mut self.log {
+                log.forgotten = 0;
+            }
+        }
+    }
+
+    /// Notes that all entries of the log up to a mark were applied that are for this core.
+    pub fn reach(&mut self, mark: LogMark) {
+        if let Some(log) = &mut self.log {
+            log.reach(mark);
         }
     }
 
@@ -213,9 +257,17 @@ impl<M: HubMessage> Hub<M> {
         max: usize,
         now_ms: u64,
     ) -> Option<Box<HistoryPage>> {
-        let home = self.channels[at? as usize].as_ref()?.home.as_ref()?;
-        let history = home.history.as_ref().filter(|history| history.outlives())?;
-        Some(Box::new(history.page(after, max, now_ms)))
+        let home = at.and_then(|at| self.channels[at as usize].as_ref()?.home.as_ref());
+        let history = home.and_then(|home| home.history.as_ref()).filter(|it| it.outlives());
+        let log = self.log.as_ref();
+        match (history, log) {
+            (Some(history), _) => Some(Box::new(history.page(after, max, now_ms, log))),
+            // As a history that begins now would answer.
+            (None, Some(view)) => {
+                Some(Box::new(History::of_log(0, view, 1, 0).page(after, max, now_ms, log)))
+            }
+            (None, None) => None,
+        }
     }
 
     /// The number of events in histories with positions of which this core is the home, and the

@@ -5,6 +5,7 @@ use super::encodings::Encodings;
 use super::event::{Event, EventPayload, PictureChange, Retention};
 use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::kept::Losses;
+use super::log_view::LogPlace;
 use super::mail::{Answer, Down, OutgoingMail, Up};
 use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
@@ -113,7 +114,13 @@ impl<M: HubMessage> Hub<M> {
 
     /// Orders `event` in its channel: keeps what later subscribers need, and sends the event to the
     /// interested cores.
-    fn order(&mut self, at: u32, event: &mut Event<M>, now_ms: u64, mail: &mut OutgoingMail<M>) {
+    fn order(
+        &mut self,
+        at: u32,
+        (event, place): (&mut Event<M>, Option<LogPlace>),
+        now_ms: u64,
+        mail: &mut OutgoingMail<M>,
+    ) {
         if let (
             Retention::Cache(entry) | Retention::CacheAndHistory(entry, _),
             EventPayload::Frame(shared),
@@ -122,12 +129,12 @@ impl<M: HubMessage> Hub<M> {
             self.keep(at, shared.frame.clone(), entry, now_ms);
         }
         if let Retention::History(limit) | Retention::CacheAndHistory(_, limit) = event.retain {
-            self.append_history(at, event, limit, now_ms);
+            self.append_history(at, event, limit, now_ms, place);
         }
         if let Some(client_event) = &event.notify {
             self.note_client_event(at, client_event);
         }
-        if event.has_recipients() {
+        if self.is_delivered(event, place) {
             self.fan_out(at, event, mail);
         }
         // Last, because a channel that keeps nothing any more may be released.
@@ -143,7 +150,7 @@ impl<M: HubMessage> Hub<M> {
         &mut self,
         found: Option<u32>,
         name: impl FnOnce(&Hub<M>) -> ChannelName,
-        event: &mut Event<M>,
+        (event, place): (&mut Event<M>, Option<LogPlace>),
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
     ) -> Option<u32> {
@@ -151,7 +158,7 @@ impl<M: HubMessage> Hub<M> {
             let name = name(self);
             let at = found.or_else(|| event.is_kept().then(|| self.insert(name.clone())));
             if let Some(at) = at {
-                self.order(at, event, now_ms, mail);
+                self.order(at, (event, None), now_ms, mail);
             }
             self.relay_ordered(name, at, event);
             return at.filter(|_| event.has_recipients());
@@ -161,8 +168,13 @@ impl<M: HubMessage> Hub<M> {
             None if event.is_kept() => self.insert(name(self)),
             None => return None,
         };
-        self.order(at, event, now_ms, mail);
-        event.has_recipients().then_some(at)
+        self.order(at, (event, place), now_ms, mail);
+        self.is_delivered(event, place).then_some(at)
+    }
+
+    /// Whether the event is delivered to the subscribers.
+    fn is_delivered(&self, event: &Event<M>, place: Option<LogPlace>) -> bool {
+        event.has_recipients() && self.log.is_none_or(|log| log.delivers(place))
     }
 
     /// Changes the picture of a channel by the value of an event.
@@ -309,7 +321,8 @@ impl<M: HubMessage> Hub<M> {
             }
             Up::Publish { name, mut event, ack } => {
                 let found = self.find(name.app(), name.text(), name.hash());
-                let at = self.publish_at_home(found, |_| name.clone(), &mut event, now_ms, mail);
+                let ordered = (&mut event, None);
+                let at = self.publish_at_home(found, |_| name.clone(), ordered, now_ms, mail);
                 if let Some(ack) = ack {
                     let answer = Answer::Channel(self.channel_info(&name, now_ms));
                     mail.down(from, Down::Answer { ack, answer });

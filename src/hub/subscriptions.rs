@@ -4,7 +4,7 @@
 use super::channel::HomeLink;
 use super::join::{JoinReply, JoinRequest};
 use super::mail::{OutgoingMail, Up};
-use super::members::{Start, Subscriber};
+use super::members::{MAX_REQUEST, Start, Subscriber};
 use super::name::{ChannelName, ConnId, home_among};
 use super::rooms::Claim;
 use super::roster::ChannelFull;
@@ -149,9 +149,8 @@ impl<M: HubMessage> Hub<M> {
     }
 
     fn next_question(&mut self) -> u32 {
-        // 31 bits, because the highest one is `MEMBER`; 0 stands for no request.
-        self.request_id = (self.request_id + 1) & (u32::MAX >> 1);
-        self.request_id = self.request_id.max(1);
+        // 0 stands for no request.
+        self.request_id = self.request_id % MAX_REQUEST + 1;
         self.request_id
     }
 
@@ -260,6 +259,14 @@ impl<M: HubMessage> Hub<M> {
             }
         }
         self.release_if_empty(at);
+    }
+
+    /// Delivers nothing more to the subscribers of this core, because they have missed events: what
+    /// comes later would seem to them to follow what they have got. Later subscribers get it.
+    pub fn mute(&mut self) {
+        for channel in self.channels.iter_mut().flatten() {
+            channel.subscribers.iter_mut().for_each(Subscriber::mute);
+        }
     }
 
     fn counts_changed(&mut self, at: u32) {

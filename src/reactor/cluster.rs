@@ -10,11 +10,13 @@ use super::{Peers, Reactor};
 use crate::cluster::Arrival;
 use crate::dialect::{Proposal, StateProposal};
 use crate::driver::Driver;
+use crate::hub::LogMark;
 use crate::limits::CLUSTER_QUEUE;
 use crate::mem::Notifier;
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::time::Now;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The room for states on their way to the thread. A hub proposes about as many at a time.
 const STATE_QUEUE: usize = 1024;
@@ -24,6 +26,10 @@ pub struct ClusterLink {
     proposals: Sender<Proposal>,
     states: Sender<StateProposal>,
     arrivals: Receiver<Arrival>,
+    /// Up to where the entries of the log were pushed; see [`LogMark`].
+    mark: Arc<AtomicU64>,
+    /// The number of gaps that the core has taken notice of.
+    gaps: Arc<AtomicU64>,
     notifier: Notifier,
 }
 
@@ -32,6 +38,10 @@ pub struct CoreLink {
     proposals: Receiver<Proposal>,
     states: Receiver<StateProposal>,
     arrivals: Sender<Arrival>,
+    mark: Arc<AtomicU64>,
+    gaps: Arc<AtomicU64>,
+    /// The number of gaps that were pushed.
+    gaps_pushed: u64,
     core: u16,
     peers: Arc<Peers>,
     waker: Waker,
@@ -44,15 +54,28 @@ pub fn cluster_link(peers: &Arc<Peers>, core: u16, notifier: &Notifier) -> (Clus
     let (to_thread, proposals) = mailbox(CLUSTER_QUEUE);
     let (states_to_thread, states) = mailbox(STATE_QUEUE);
     let (arrivals, from_thread) = mailbox(CLUSTER_QUEUE);
-    let notifier = notifier.clone();
+    let [mark, gaps] = [(); 2].map(|()| Arc::<AtomicU64>::default());
     let link = ClusterLink {
         proposals: to_thread,
         states: states_to_thread,
         arrivals: from_thread,
-        notifier,
+        mark: mark.clone(),
+        gaps: gaps.clone(),
+        notifier: notifier.clone(),
     };
-    let (peers, waker) = (peers.clone(), Waker::default());
-    (link, CoreLink { proposals, states, arrivals, core, peers, waker, pushed: false })
+    let core_link = CoreLink {
+        proposals,
+        states,
+        arrivals,
+        mark,
+        gaps,
+        gaps_pushed: 0,
+        core,
+        peers: peers.clone(),
+        waker: Waker::default(),
+        pushed: false,
+    };
+    (link, core_link)
 }
 
 impl ClusterLink {
@@ -78,9 +101,24 @@ impl CoreLink {
     /// # Errors
     /// The queue is full; the arrival is returned.
     pub fn push(&mut self, arrival: Arrival) -> Result<(), Arrival> {
+        let is_gap = matches!(arrival, Arrival::Gap);
         self.arrivals.push(arrival)?;
         self.pushed = true;
+        self.gaps_pushed += u64::from(is_gap);
         Ok(())
+    }
+
+    /// Whether the core has taken notice of all gaps that were pushed. Until all cores have, no
+    /// core may be sent what comes after a gap, because its home would deliver that to subscribers
+    /// of others who have missed events.
+    pub fn has_taken_gaps(&self) -> bool {
+        self.gaps.load(Ordering::Acquire) == self.gaps_pushed
+    }
+
+    /// Notes that all entries of the log up to a mark were pushed that are for this core. The core
+    /// is not woken: it needs the mark only when it has something to do.
+    pub fn reach(&mut self, mark: LogMark) {
+        self.mark.store(mark.0, Ordering::Release);
     }
 
     /// Wakes the core, if something was sent to it and it sleeps.
@@ -124,14 +162,21 @@ impl<D: Driver> Reactor<D> {
     /// causes.
     pub(super) fn take_arrivals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
+        let mark = LogMark(link.mark.load(Ordering::Acquire));
         for taken in 0..CLUSTER_QUEUE {
             let is_spent = taken >= super::mail::MIN_TAKEN && !self.shard.has_work_left();
             if is_spent || !self.shard.takes_requests() {
                 return;
             }
             match link.arrivals.pop() {
+                Some(Arrival::Gap) => {
+                    self.shard.arrive(Arrival::Gap, now);
+                    link.gaps.fetch_add(1, Ordering::Release);
+                    link.notifier.notify();
+                }
                 Some(arrival) => self.shard.arrive(arrival, now),
-                None => return,
+                // What was pushed before the mark was read has been taken.
+                None => return self.shard.reach(mark),
             }
         }
     }

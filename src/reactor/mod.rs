@@ -179,6 +179,7 @@ impl<D: Driver> Reactor<D> {
             let (now, began_ns) = self.clock.read();
             self.counters.beat_ms.set(now.ms);
             self.take_answers(now);
+            self.take_arrivals(now);
             for done in done.drain(..) {
                 self.complete(done, now);
             }

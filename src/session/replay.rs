@@ -52,6 +52,7 @@ impl Session {
         let each = if form.view == 0 { work::DELIVERY } else { work::DELIVERY + work::MESSAGE };
         cx.work.charge(WorkKind::Delivery, each * resumed.missed.len() as u64);
         let missed = std::mem::take(&mut resumed.missed);
+        let last = missed.last().and_then(|it| it.forms.position);
         let (events, waiting) = (self.stage.is_event_stream(), self.link.queue.replies());
         let (is_stream, id_bytes) = match self.stage.framing() {
             Framing::Records(_, ids) => (true, ids.map_or(0, |ids| ids.max_bytes())),
@@ -68,7 +69,7 @@ impl Session {
             taken.push(replayed);
         }
         if bytes > 0 && waiting + bytes > REPLAY_BYTES {
-            resumed.give_up(taken.len());
+            resumed.give_up(last);
             taken = Vec::new();
         }
         count_resume(resumed.outcome, cx.counters);

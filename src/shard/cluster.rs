@@ -3,8 +3,8 @@
 
 use super::Shard;
 use crate::cluster::Arrival;
-use crate::dialect::{Event, Proposal, StateProposal, Why};
-use crate::hub::{Ack, Answer, ChannelInfo, Unpublished};
+use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log};
+use crate::hub::{Ack, Answer, ChannelInfo, LogMark, LogPlace, Unpublished};
 use crate::session::SessionEvent;
 use crate::time::Now;
 use crate::work;
@@ -46,9 +46,10 @@ impl Shard {
         self.work.add(work::STEP);
         let Shard { hub, mail, .. } = self;
         match arrival {
-            Arrival::Apply { app, channel, mut event } => {
-                return self.apply(app, &channel, &mut event, now);
+            Arrival::Apply { app, channel, mut event, place } => {
+                return self.apply((app, &channel), &mut event, place, now);
             }
+            Arrival::Log(start) => return hub.begin_log(start),
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
             Arrival::Gap => return self.close_subscribers(),
             Arrival::Member { app, channel, author, user, member } => {
@@ -76,11 +77,24 @@ impl Shard {
         }
     }
 
-    /// Lets an event of the log take effect. This core is the home of the channel.
-    pub fn apply(&mut self, app: u32, channel: &str, event: &mut Event, now: Now) {
-        if let Some(at) = self.hub.apply(app, channel, event, now.ms, &mut self.mail) {
+    /// Lets an event of the log take effect, with its place there. This core is the home of the
+    /// channel.
+    pub fn apply(
+        &mut self,
+        (app, channel): (u32, &str),
+        event: &mut Event,
+        place: Option<LogPlace>,
+        now: Now,
+    ) {
+        event_from_log(&self.env, (app, channel), event, place);
+        if let Some(at) = self.hub.apply(app, channel, (event, place), now.ms, &mut self.mail) {
             self.deliver_at(at, event, now);
         }
+    }
+
+    /// Notes that everything of the log up to a mark has taken effect that is for this core.
+    pub fn reach(&mut self, mark: LogMark) {
+        self.hub.reach(mark);
     }
 
     /// Answers a proposal of this core: its event is in the log, or why it is not.
@@ -93,9 +107,11 @@ impl Shard {
     }
 
     /// Closes the connections with subscriptions, because events for them may be missing from the
-    /// log. They are closed in slices by the next sweeps, so that their clients do not all
-    /// reconnect at the same time.
+    /// log. They get nothing more, so that no client takes a later position for its own, and are
+    /// closed in slices by the next sweeps, so that their clients do not all reconnect at the same
+    /// time.
     pub fn close_subscribers(&mut self) {
+        self.hub.mute();
         self.gap = Some(super::drain::Drain::new(self.sessions.end()));
     }
 

@@ -66,7 +66,7 @@ fn cluster_shard_answers_when_the_event_is_in_the_log() {
     assert_eq!(responses(&mut machine, api), [(200, "{}".to_owned())]);
     assert!(machine.wire(hears).received.is_empty(), "it is delivered when the log has it");
     let mut event = proposal.event.clone();
-    machine.shard.apply(0, "a", &mut event, machine.now);
+    machine.shard.apply((0, "a"), &mut event, None, machine.now);
     machine.settle();
     let heard = r#"{"event":"e","channel":"a","data":"1"}"#.to_owned();
     assert_eq!(machine.wire(hears).received, [Received::Text(heard)]);
@@ -131,7 +131,7 @@ fn cluster_shard_keeps_cached_events_of_the_log() {
     let [proposal] = &proposals(&mut machine)[..] else { panic!("one proposal") };
     settle(&mut machine, proposal, None);
     let mut event = proposal.event.clone();
-    machine.shard.apply(0, "cache-a", &mut event, machine.now);
+    machine.shard.apply((0, "cache-a"), &mut event, None, machine.now);
     let at = machine.open();
     machine.receive(at, &handshake("/app/app-key", ""));
     let subscribe = r#"{"event":"pusher:subscribe","data":{"channel":"cache-a"}}"#;
@@ -160,7 +160,7 @@ fn cluster_shard_closes_subscribers_after_a_gap() {
     machine.wait(500);
     assert!(machine.wire(later).received.is_empty());
     let mut event: Event = Frozen::new(b"\x81\x02{}").into();
-    machine.shard.apply(0, "a", &mut event, machine.now);
+    machine.shard.apply((0, "a"), &mut event, None, machine.now);
     machine.settle();
     assert_eq!(machine.wire(later).received, [Received::Text("{}".to_owned())]);
     machine.end();

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn frame(excluded: Option<[u64; 2]>, frame: &[u8]) -> EventPart<'_> {
-    EventPart { excluded, content: PartContent::Frame { cached: None, frame } }
+    EventPart { excluded, content: PartContent::Frame { remembered_s: None, cached: None, frame } }
 }
 
 fn written(events: &[EventPart<'_>]) -> Vec<u8> {
@@ -20,7 +20,11 @@ fn all_forms() -> Vec<EventPart<'static>> {
         frame(Some([1, u64::MAX]), b"\x81\x02{}"),
         EventPart {
             excluded: None,
-            content: PartContent::Frame { cached: Some(cached), frame: b"\x81\x02{}" },
+            content: PartContent::Frame {
+                remembered_s: None,
+                cached: Some(cached),
+                frame: b"\x81\x02{}",
+            },
         },
         EventPart { excluded: None, content: PartContent::Close { code: 4009, reason: "Over" } },
     ]
@@ -187,6 +191,37 @@ fn cluster_entry_epoch_is_a_piece_of_its_document() {
         let entry = write_epoch((1, 1), "a", "b", [&*part].into_iter());
         assert_eq!(read(&entry).is_ok(), is_read, "{bytes} {offset} {piece:?}");
     }
+}
+
+/// Events that a history remembers.
+fn remembered() -> Vec<EventPart<'static>> {
+    let cached = CachedPart { ttl_ms: 1_800_000, event: "price", data: "{\"a\":1}" };
+    let event = |excluded, ttl_s, cached| EventPart {
+        excluded,
+        content: PartContent::Frame { remembered_s: Some(ttl_s), cached, frame: b"\x81\x02{}" },
+    };
+    vec![event(None, 1, None), event(Some([1, 2]), 86_400, None), event(None, 120, Some(cached))]
+}
+
+/// As the other file of format 1.
+#[test]
+fn cluster_entry_of_remembered_events_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-history.hex");
+    let written = written(&remembered());
+    let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, golden.trim());
+    assert_eq!(read(&written).expect("an entry").events, remembered());
+    // The time has 32 bits.
+    let mut long = part(&remembered()[0]);
+    assert_eq!(long.remove(1), 1);
+    let with = |number: u64| {
+        let mut bytes = vec![long[0]];
+        push_number(&mut bytes, number);
+        bytes.extend_from_slice(&long[1..]);
+        write((1, 1), "a", "c", [&*bytes].into_iter())
+    };
+    assert!(read(&with(u32::MAX.into())).is_ok());
+    assert_eq!(read(&with(1 << 32)), Err(NotAnEntry::Malformed));
 }
 
 #[test]

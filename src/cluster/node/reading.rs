@@ -5,14 +5,28 @@ use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::{Engine, LogInfo};
 
 impl ClusterNode {
-    /// Follows the log on from where this node is. Returns the number of entries that were stored
-    /// meanwhile.
-    pub(super) fn attach(&mut self, log: LogInfo, engine: &mut dyn Engine, now_ms: u64) -> u64 {
+    /// Follows the log on from where this node is. `is_whole` says that `log` has the last entry.
+    /// Returns the number of entries that were stored meanwhile.
+    pub(super) fn attach(
+        &mut self,
+        log: LogInfo,
+        is_whole: bool,
+        engine: &mut dyn Engine,
+        now_ms: u64,
+    ) -> u64 {
+        let position = self.follower.position();
         let attached = self.follower.attached(log, now_ms);
         self.setup.counters.cluster_epochs.add(attached.is_new.into());
         if attached.is_gap {
             self.close_subscribers();
         }
+        let mut change = match is_whole {
+            true => self.places.attached(log, position, attached.is_gap),
+            false => self.places.lag(),
+        };
+        // They are closed already.
+        change.iter_mut().for_each(|change| change.is_gap &= !attached.is_gap);
+        self.note_change(change);
         self.nodes.attached(&attached, now_ms);
         self.take_effects(engine);
         engine.follow(attached.after);
@@ -32,11 +46,11 @@ impl ClusterNode {
             self.close_subscribers();
             return false;
         }
-        self.attach(log, engine, now_ms);
+        self.attach(log, false, engine, now_ms);
         true
     }
 
-    fn close_subscribers(&mut self) {
+    pub(super) fn close_subscribers(&mut self) {
         self.setup.counters.cluster_gaps.add(1);
         self.send_to_all(&Arrival::Gap);
     }

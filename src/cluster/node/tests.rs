@@ -77,7 +77,7 @@ impl World {
         self.node.turn(&mut self.engine, &self.env, self.now);
         while let Some((core, arrival)) = self.node.next_arrival() {
             match arrival {
-                Arrival::Apply { app, channel, event } => {
+                Arrival::Apply { app, channel, event, .. } => {
                     assert_eq!(core, Hasher::new(7).home(app, &channel, 2));
                     if let Some((number, _)) = zilliqa::logged_epoch(&event) {
                         self.epochs.push(number);
@@ -93,6 +93,7 @@ impl World {
                     assert_eq!(before, None, "{} has two outcomes", ack.ticket);
                 }
                 Arrival::Gap => self.gaps += 1,
+                Arrival::Log(_) => {}
                 other => {
                     self.notes.push((core, format!("{other:?}")));
                     self.note(core, &other);

@@ -11,7 +11,7 @@ mod redis;
 mod tls;
 
 use super::job::{Job, JobKind, JobSetup, Turn};
-use crate::cluster::{ClusterNode, Engine, NodeSetup, NodeTime};
+use crate::cluster::{Arrival, ClusterNode, Engine, NodeSetup, NodeTime};
 use crate::config::Cluster;
 use crate::dialect::Env;
 #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
@@ -101,12 +101,22 @@ impl<E: Engine> ClusterJob<E> {
     fn hand_over(&mut self) {
         let was_paused = std::mem::replace(&mut self.is_paused, false);
         while let Some((core, arrival)) = self.node.next_arrival() {
+            if !matches!(arrival, Arrival::Gap) && !self.cores.iter().all(CoreLink::has_taken_gaps)
+            {
+                self.node.return_arrival(core, arrival);
+                self.is_paused = true;
+                break;
+            }
             let Some(link) = self.cores.get_mut(usize::from(core)) else { continue };
             if let Err(arrival) = link.push(arrival) {
                 self.node.return_arrival(core, arrival);
                 self.is_paused = true;
                 break;
             }
+        }
+        if !self.is_paused {
+            let mark = self.node.mark();
+            self.cores.iter_mut().for_each(|core| core.reach(mark));
         }
         self.cores.iter_mut().for_each(CoreLink::wake);
         if was_paused != self.is_paused {

@@ -88,6 +88,11 @@ impl Engine for NatsEngine {
         self.delivery = Some(task.abort_handle());
     }
 
+    fn look(&mut self) {
+        // The task that takes it ends only with the thread.
+        let _ = self.shared.signals.send(shared::Signal::Broken(self.shared.delivery.get()));
+    }
+
     fn take(&mut self) -> Vec<EngineEvent> {
         self.shared.events.take()
     }

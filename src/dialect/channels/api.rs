@@ -5,7 +5,7 @@ use super::super::effects::Effect;
 use super::super::reply::{Answered, HttpReply};
 use super::data::{Target, USER};
 use super::publish::{Accepted, PublishReply, PublishSource};
-use super::reply::{NO_HISTORY, NO_KEYS, empty, json_error};
+use super::reply::{NO_KEYS, empty, json_error};
 use super::vendor::Vendor;
 use super::{history, idempotency, reads, signature};
 use crate::codec::json::MalformedJson;
@@ -54,9 +54,6 @@ pub(super) fn answer<V: Vendor>(
     if request.method != method {
         let message = format!("The method {} is not allowed here", request.method);
         return Answered::Now(HttpReply { allow: Some(method), ..json_error::<V>(405, &message) });
-    }
-    if matches!(target, Target::History(_)) && context.env.config.cluster.is_some() {
-        return Answered::Now(json_error::<V>(501, NO_HISTORY));
     }
     match target {
         Target::Events => publish::<V>(context, app, Publishing::Event, request),

@@ -7,9 +7,6 @@ use std::borrow::Cow;
 
 pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
-/// Why reads of histories are refused in a cluster.
-pub(super) const NO_HISTORY: &str = "Histories are not available in a cluster yet";
-
 /// Why idempotency keys are refused in a cluster.
 pub(super) const NO_KEYS: &str =
     "Idempotency keys are not available in a cluster yet; a node knows only its own";

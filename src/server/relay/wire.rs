@@ -254,7 +254,7 @@ mod tests {
     const POSITION: Option<StreamPosition> = Some(StreamPosition { stream: 7, serial: u64::MAX });
 
     fn part() -> Vec<u8> {
-        let content = PartContent::Frame { cached: None, frame: b"frame" };
+        let content = PartContent::Frame { remembered_s: None, cached: None, frame: b"frame" };
         entry::part(&EventPart { excluded: Some([1, 2]), content })
     }
 

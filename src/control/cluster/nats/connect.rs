@@ -5,9 +5,9 @@ use super::super::tls;
 use super::shared::{EngineState, Signal, request};
 use crate::cluster::{EngineEvent, LogInfo};
 use crate::config::Cluster;
+use crate::crypto::sha256;
 use async_nats::{Client, ConnectOptions, Event};
 use std::fmt::Write;
-use std::hash::{DefaultHasher, Hasher};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -167,9 +167,10 @@ async fn attach(shared: &EngineState) -> Result<LogInfo, String> {
         return Err(too_old(&version));
     }
     let info = find_stream(&shared.client, &shared.cluster).await?;
-    let mut epoch = DefaultHasher::new();
-    epoch.write(info.created.as_bytes());
-    Ok(LogInfo { epoch: epoch.finish(), last: info.state.last_seq })
+    // The same on all nodes, also of other releases.
+    let digest = sha256(&[info.created.as_bytes()]);
+    let epoch = u64::from_be_bytes(std::array::from_fn(|at| digest[at]));
+    Ok(LogInfo { epoch, last: info.state.last_seq })
 }
 
 fn too_old(version: &str) -> String {

@@ -5,6 +5,7 @@ mod checker;
 mod dialects;
 mod engine;
 mod faults;
+mod history;
 mod lives;
 mod presence;
 mod redis;
