@@ -1,8 +1,10 @@
 //! Nodes on a simulated engine, in virtual time.
 
 mod dialects;
+mod history;
 mod lives;
 
+use super::super::events::event_of;
 use super::super::sim::{SimEngine, SimLog};
 use super::*;
 use crate::cluster::entry::PartContent;

@@ -5,15 +5,15 @@
 //! log that follow that position, and `recovered` is only said if these are also exactly the events
 //! that follow what the client has got before.
 
-use super::super::entry::PartContent;
-use super::super::places::stream_of;
-use super::super::sim::{SimEngine, SimLog};
-use super::*;
+use super::super::super::entry::PartContent;
+use super::super::super::places::stream_of;
+use super::super::super::sim::{SimEngine, SimLog};
+use super::super::*;
 use crate::config::{AppHistory, Config};
 use crate::dialect::{Event, Hub, Join, JoinRequest, OutgoingMail, event_from_log, history_of};
 use crate::hub::{
     Answer, EventForms, Form, JoinReply, Joined, MissedEvent, Query, ResumeFrom, ResumeOutcome,
-    ResumeReply, ResumeRequest, Retention, SharedFrame, StateTimes, StreamPosition,
+    ResumeReply, ResumeRequest, Retention, SharedFrame, StateTimes, StreamPosition, log_serial,
 };
 use crate::mem::{Frozen, Slot};
 use std::cell::RefCell;

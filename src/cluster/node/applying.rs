@@ -1,0 +1,95 @@
+//! What the entries of the log are to the cores: events, states and epochs.
+
+use super::ClusterNode;
+use crate::cluster::arrival::Arrival;
+use crate::cluster::entry::{self, Entry};
+use crate::cluster::events::{event_of, remembered_s};
+use crate::cluster::follower::Taken;
+use crate::cluster::states;
+use crate::dialect::{self, Env};
+use crate::hub::{LogPlace, StateAuthor, log_serial};
+use std::sync::Arc;
+
+impl ClusterNode {
+    /// Notes the state that an entry has, and applies its events if they are to be.
+    pub(super) fn take_entry(
+        &mut self,
+        body: &[u8],
+        (sequence, age_ms): (u64, u64),
+        taken: Taken,
+        env: &Env,
+        now_ms: u64,
+    ) {
+        let counters = &self.setup.counters;
+        let entry = match entry::read(body) {
+            Ok(entry) => entry,
+            Err(error) => {
+                counters.cluster_skipped.add(1);
+                return tracing::warn!(%error, "the cluster's log has something unreadable");
+            }
+        };
+        for part in &entry.nodes {
+            if !self.nodes.on_part(entry.node, part, sequence, now_ms) {
+                counters.cluster_skipped.add(1);
+            }
+        }
+        if taken == Taken::Apply && entry.nodes.is_empty() {
+            self.apply(entry, (sequence, age_ms), env, now_ms);
+        } else {
+            self.apply_states(&entry, env, now_ms);
+        }
+    }
+
+    /// Sends the events of an entry to the home of their channel.
+    fn apply(&mut self, entry: Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env, now_ms: u64) {
+        let counters = self.setup.counters.clone();
+        counters.cluster_entries.add(1);
+        if !self.applied.takes(entry.node, entry.number) {
+            return counters.cluster_repeated.add(1);
+        }
+        counters.cluster_skipped.add(entry.skipped as u64);
+        if !entry.states.is_empty() {
+            self.apply_states(&entry, env, now_ms);
+        }
+        let Some(app) = env.app_of_log_id(entry.app) else {
+            return counters.cluster_skipped.add(1);
+        };
+        let core = self.home(app, entry.channel);
+        let channel: Arc<str> = entry.channel.into();
+        for part in &entry.epochs {
+            let Some(event) = self.take_epoch(part, env) else { continue };
+            let (channel, event) = (channel.clone(), Box::new(event));
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place: None }));
+        }
+        for (index, part) in entry.events.into_iter().enumerate() {
+            counters.cluster_events.add(1);
+            let serial = log_serial(sequence, index);
+            // No node writes an entry of so many events.
+            counters.cluster_skipped.add(serial.is_none().into());
+            let ttl_s = remembered_s(&part);
+            let place = serial.map(|serial| LogPlace { serial, age_ms, ttl_s });
+            let event = event_of(part, age_ms, env);
+            let event = Box::new(dialect::from_log(env, (app, &channel), age_ms, event));
+            let channel = channel.clone();
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place }));
+        }
+    }
+
+    /// Sends the states of an entry to the home of their channel. States of dead nodes do not
+    /// count.
+    fn apply_states(&mut self, entry: &Entry<'_>, env: &Env, now_ms: u64) {
+        let Some(app) = env.app_of_log_id(entry.app) else { return };
+        let core = self.home(app, entry.channel);
+        for part in &entry.states {
+            let node = part.node();
+            if !self.nodes.note_state(node, now_ms) {
+                self.setup.counters.cluster_skipped.add(1);
+                continue;
+            }
+            self.setup.counters.cluster_states.add(1);
+            let author = StateAuthor { node, is_ours: node == self.nodes.id() };
+            let arrival = states::arrival_of(part, (app, entry.channel.into()), author);
+            self.arrivals.push_back((core, arrival));
+        }
+    }
+}
