@@ -30,12 +30,13 @@ if is_full or used + needed > max_bytes then return {'full'} end
 local now = now_ms()
 local sequence = digits(meta[2] + 1)
 local before = replaces == '1' and '0' or last
-local entry = table.concat({sequence, digits(now), before, body}, ' ')
+local ends = ttl_ms == '' and '0' or digits(now + ttl_ms)
+local entry = table.concat({sequence, digits(now), ends, before, body}, ' ')
 redis.call('XADD', LOG, sequence .. '-0', 'e', entry)
 if is_kept then
   redis.call('ZADD', KEPT, sequence, entry)
   redis.call('HINCRBY', META, 'k', #entry)
-  if ttl_ms ~= '' then redis.call('ZADD', ENDS, now + ttl_ms, sequence) end
+  if ttl_ms ~= '' then redis.call('ZADD', ENDS, ends, sequence) end
 end
 local second = digits(math.floor(now / 1000))
 local total = digits(meta[4] + bytes)

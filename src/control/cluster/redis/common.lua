@@ -6,8 +6,8 @@
 --   kept   sorted set: entries that live longer than the stream keeps them, by sequence
 --   ends   sorted set: sequences of kept entries by the time at which they expire
 --   marks  list: 'SECOND SEQUENCE BYTES' of the first entry of each second in the stream
--- An entry is 'SEQUENCE MILLISECONDS PREDECESSOR BODY'; the predecessor is the sequence of the
--- subject's entry before it, 0 if there is none.
+-- An entry is 'SEQUENCE STORED ENDS PREDECESSOR BODY': when it was stored and when it expires, in
+-- milliseconds, 0 for never; and the sequence of the subject's entry before it, 0 if there is none.
 local META, LOG, KEPT, ENDS, MARKS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 
 -- Lua writes large numbers with an exponent.
@@ -21,7 +21,7 @@ local function now_ms()
 end
 
 local function predecessor(entry)
-  return string.match(entry, '^%d+ %d+ (%d+) ')
+  return string.match(entry, '^%d+ %d+ %d+ (%d+) ')
 end
 
 -- Removes a kept entry. Returns its predecessor, or nil if there is no such entry.

@@ -83,18 +83,20 @@ async fn stored(
     }
     let mut answers = link.ask_all(&pipeline, REQUEST).await?.into_iter();
     let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
-    let (kept, stream) = (next()?, next()?);
-    page::merged(kept, stream).ok_or_else(|| malformed("XRANGE"))
+    let (kept, stream, time) = (next()?, next()?, next()?);
+    let now_ms = page::time_ms(time).ok_or_else(|| malformed("TIME"))?;
+    let page = page::merged(kept, stream).ok_or_else(|| malformed("XRANGE"))?;
+    Ok(page.without_expired(now_ms))
 }
 
 /// The kept entries are asked for first: an entry that leaves the stream meanwhile is among them.
-fn reads(shared: &RedisState, after: u64) -> [Cmd; 2] {
+fn reads(shared: &RedisState, after: u64) -> [Cmd; 3] {
     let mut kept = cmd("ZRANGEBYSCORE");
     kept.arg(&shared.keys.kept).arg(format!("({after}")).arg("+inf");
     kept.arg("LIMIT").arg(0).arg(ENTRIES);
     let mut stream = cmd("XRANGE");
     stream.arg(&shared.keys.log).arg(format!("({after}-0")).arg("+").arg("COUNT").arg(ENTRIES);
-    [kept, stream]
+    [kept, stream, cmd("TIME")]
 }
 
 fn malformed(command: &str) -> RequestFailure {
@@ -110,13 +112,14 @@ impl RedisState {
 
     /// Delivers entries. Returns the position behind them.
     fn put(&self, page: EntryPage, after: u64) -> u64 {
-        let EntryPage { entries, is_last } = page;
-        let Some(end) = entries.last().map(|last| last.sequence) else { return after };
+        let EntryPage { entries, is_last, end } = page;
+        let last = entries.last().map_or(0, |last| last.sequence);
         for entry in entries {
-            let is_last = is_last && entry.sequence == end;
+            let is_last = is_last && entry.sequence == last;
             let (sequence, stored_ms, body) = (entry.sequence, entry.stored_ms, entry.body);
             self.events.put(EngineEvent::Entry { sequence, stored_ms, is_last, body });
         }
+        let end = end.max(after);
         self.note_seen(self.known.get().epoch, end);
         end
     }

@@ -6,17 +6,19 @@ use redis::Value;
 /// The number of entries that are asked for at a time.
 pub(super) const ENTRIES: usize = 64;
 
-/// An entry as it is stored: `SEQUENCE MILLISECONDS PREDECESSOR BODY`.
+/// An entry as it is stored: `SEQUENCE STORED ENDS PREDECESSOR BODY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StoredEntry {
     pub(super) sequence: u64,
     pub(super) stored_ms: u64,
+    /// When it expires, 0 for never.
+    ends_ms: u64,
     pub(super) body: Vec<u8>,
 }
 
 impl StoredEntry {
     fn read(mut bytes: Vec<u8>) -> Option<StoredEntry> {
-        let mut ends = [0; 3];
+        let mut ends = [0; 4];
         let mut from = 0;
         for end in &mut ends {
             *end = from + bytes[from..].iter().position(|byte| *byte == b' ')?;
@@ -25,8 +27,9 @@ impl StoredEntry {
         let word = |from: usize, to: usize| str::from_utf8(&bytes[from..to]).ok();
         let sequence = word(0, ends[0])?.parse().ok()?;
         let stored_ms = word(ends[0] + 1, ends[1])?.parse().ok()?;
+        let ends_ms = word(ends[1] + 1, ends[2])?.parse().ok()?;
         bytes.drain(..from);
-        Some(StoredEntry { sequence, stored_ms, body: bytes })
+        Some(StoredEntry { sequence, stored_ms, ends_ms, body: bytes })
     }
 }
 
@@ -36,19 +39,35 @@ pub(super) struct EntryPage {
     pub(super) entries: Vec<StoredEntry>,
     /// Whether there were no further entries when the server was asked.
     pub(super) is_last: bool,
+    /// The sequence number up to which these are all entries; 0 if there was none.
+    pub(super) end: u64,
+}
+
+impl EntryPage {
+    fn new(entries: Vec<StoredEntry>, is_last: bool) -> EntryPage {
+        let end = entries.last().map_or(0, |last| last.sequence);
+        EntryPage { entries, is_last, end }
+    }
+
+    /// Leaves out what has expired by the server's time, in milliseconds. The server removes many
+    /// entries at a time, and so some of them late.
+    pub(super) fn without_expired(mut self, now_ms: u64) -> EntryPage {
+        self.entries.retain(|entry| entry.ends_ms == 0 || entry.ends_ms > now_ms);
+        self
+    }
 }
 
 /// Reads the answer to `XREAD` of one stream; `None` if it is malformed. No answer in the time of
 /// its `BLOCK` is an empty page.
 pub(super) fn of_xread(answer: Value) -> Option<EntryPage> {
     let streams = match answer {
-        Value::Nil => return Some(EntryPage { is_last: true, ..EntryPage::default() }),
+        Value::Nil => return Some(EntryPage::new(Vec::new(), true)),
         answer => list(answer)?,
     };
     let stream = list(streams.into_iter().next()?)?;
     let entries = of_stream(stream.into_iter().nth(1)?)?;
     let is_last = entries.len() < ENTRIES;
-    Some(EntryPage { entries, is_last })
+    Some(EntryPage::new(entries, is_last))
 }
 
 /// Merges what the sorted set of kept entries and the stream have behind a position, each up to
@@ -68,7 +87,7 @@ pub(super) fn merged(kept: Value, stream: Value) -> Option<EntryPage> {
     entries.retain(|entry| entry.sequence <= end);
     entries.sort_by_key(|entry| entry.sequence);
     entries.dedup_by_key(|entry| entry.sequence);
-    Some(EntryPage { entries, is_last: end == u64::MAX })
+    Some(EntryPage::new(entries, end == u64::MAX))
 }
 
 /// The entries of a stream: a list of ids with the values of their fields.
@@ -85,6 +104,12 @@ pub(super) fn log_state(answer: Value) -> Option<LogState> {
     let words = list(answer)?;
     let word = |at: usize| number(words.get(at)?);
     Some(LogState { epoch: word(0)?, last: word(1)?, run: word(2)? })
+}
+
+/// Reads the answer to `TIME`, in milliseconds.
+pub(super) fn time_ms(answer: Value) -> Option<u64> {
+    let words = list(answer)?;
+    Some(number(words.first()?)? * 1000 + number(words.get(1)?)? / 1000)
 }
 
 /// The next cursor and the keys in an answer to `SCAN`.
@@ -120,7 +145,7 @@ mod tests {
     }
 
     fn entry(sequence: u64) -> String {
-        format!("{sequence} 1700 0 body {sequence}")
+        format!("{sequence} 1700 0 0 body {sequence}")
     }
 
     fn kept(sequences: &[u64]) -> Value {
@@ -142,12 +167,26 @@ mod tests {
     #[test]
     fn cluster_redis_entry_is_read() {
         let read = |text: &str| StoredEntry::read(text.as_bytes().to_vec());
-        let expected = StoredEntry { sequence: 7, stored_ms: 1700, body: b"a b  c".to_vec() };
-        assert_eq!(read("7 1700 4 a b  c"), Some(expected));
-        assert!(read("7 1700 4 ").is_some_and(|it| it.body.is_empty()));
-        for bad in ["", "7 1700 4", "x 1700 4 a", "7 x 4 a", "7"] {
+        let body = b"a b  c".to_vec();
+        let expected = StoredEntry { sequence: 7, stored_ms: 1700, ends_ms: 1760, body };
+        assert_eq!(read("7 1700 1760 4 a b  c"), Some(expected));
+        assert!(read("7 1700 0 4 ").is_some_and(|it| it.body.is_empty()));
+        for bad in ["", "7 1700 0 4", "x 1700 0 4 a", "7 x 0 4 a", "7 1700 x 4 a", "7"] {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn cluster_redis_expired_entries_are_not_delivered() {
+        let of = |text: &str| StoredEntry::read(text.as_bytes().to_vec()).expect("an entry");
+        let page =
+            || EntryPage::new(vec![of("1 5 0 0 a"), of("2 5 10 0 b"), of("3 5 9 0 c")], true);
+        for (now_ms, expected) in [(8, vec![1, 2, 3]), (9, vec![1, 2]), (10, vec![1])] {
+            let page = page().without_expired(now_ms);
+            assert_eq!((numbers(&page), page.end, page.is_last), (expected, 3, true), "{now_ms}");
+        }
+        let time = Value::Array(vec![bulk("1700000000"), bulk("123999")]);
+        assert_eq!(time_ms(time), Some(1_700_000_000_123));
     }
 
     #[test]

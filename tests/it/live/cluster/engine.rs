@@ -161,6 +161,12 @@ impl EngineServer {
         format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
+    /// Whether the server's program has loaded this library.
+    pub fn uses_library(&self, name: &str) -> bool {
+        let maps = format!("/proc/{}/maps", self.child.as_ref().expect("it runs").id());
+        fs::read_to_string(maps).unwrap().contains(name)
+    }
+
     /// The folder of its files.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -142,7 +142,11 @@ fn cluster_p17_client_resumes_after_its_node_was_killed() {
 #[test]
 fn cluster_p17_resume_over_a_restart_of_the_engine() {
     for storage in [ClusterStorage::File, ClusterStorage::Memory] {
-        let Some(mut nats) = Nats::start("resume-engine") else { return };
+        let nats = match storage {
+            ClusterStorage::File => Nats::start("resume-engine"),
+            ClusterStorage::Memory => Nats::start_with("resume-engine", &[]),
+        };
+        let Some(mut nats) = nats else { return };
         let mut config = config_of(&nats);
         config.cluster.as_mut().unwrap().storage = storage;
         let Some(node) = start(config) else { return };

@@ -35,6 +35,13 @@ fn joined(server: &Server) {
     wait("the node joins", || ready(server) == 200);
 }
 
+/// Waits until nodes have read what the first one has, which clients of that one may have heard.
+fn level(first: &Server, others: &[&Server]) {
+    let position = |node: &Server| node.count("cluster_position");
+    let wanted = position(first);
+    wait("the nodes are level", || others.iter().all(|node| position(node) >= wanted));
+}
+
 /// The status of the readiness page.
 fn ready(server: &Server) -> u16 {
     ready_at(server.addresses()[0])

@@ -3,7 +3,7 @@
 use super::super::child::{BASE, Process};
 use super::super::webhooks::Endpoint;
 use super::engine::{Nats, cluster_of};
-use super::{joined, nodes, ready_at};
+use super::{joined, level, nodes, ready_at};
 use crate::net::*;
 use polycast::config::Config;
 use polycast::server::Server;
@@ -52,7 +52,9 @@ fn cluster_p5_joins_cost_an_entry_for_each_user_of_a_node() {
     let Some([first, second]) = nodes(&nats) else { return };
     let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
     let ada = member(one, "ada", 1);
+    level(&first, &[&second]);
     let mut bob = member(two, "bob", 2);
+    level(&second, &[&first]);
     let before = first.count("cluster_appends");
     assert_eq!(before, 2, "the channel is occupied, and has a member");
     let others: Vec<Client> = (0..10).map(|_| member(one, "ada", 2)).collect();
@@ -264,6 +266,7 @@ fn cluster_p14_watchlists_see_users_of_all_nodes() {
     };
     let mut ada = sign_in(&first, "ada", "bob");
     says(&mut ada, "offline", "bob");
+    level(&first, &[&second]);
     let mut bob = sign_in(&second, "bob", "ada");
     says(&mut bob, "online", "ada");
     says(&mut ada, "online", "bob");
