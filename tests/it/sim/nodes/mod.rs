@@ -11,7 +11,7 @@ mod client;
 mod judge;
 mod site;
 
-use super::number;
+use super::run_seeds;
 use fastrand::Rng;
 use judge::Judge;
 use polycast::cluster::sim::SimLog;
@@ -19,9 +19,6 @@ use site::Site;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-/// The number of seeds of a normal run, and the number of steps for each seed.
-const SEEDS: u64 = 200;
-const STEPS: u64 = 400;
 /// The maximum number of nodes.
 const SITES: usize = 3;
 /// How long the log keeps an event, in milliseconds. A cluster's `keep_s` is the same time.
@@ -35,25 +32,10 @@ const DEATH_ROUNDS: usize = 600;
 
 #[test]
 fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
-    let steps = number("SIM_STEPS").unwrap_or(STEPS);
-    let one = number("SIM_SEED");
-    let seeds = match one {
-        Some(seed) => seed..seed + 1,
-        None => {
-            let first = number("SIM_FROM").unwrap_or(0);
-            first..first + number("SIM_SEEDS").unwrap_or(SEEDS)
-        }
-    };
     let mut totals = Totals::default();
-    for seed in seeds {
-        let run = std::panic::catch_unwind(|| World::new(seed).run(steps));
-        match run {
-            Ok(run) => totals.add(&run),
-            Err(_) => panic!("SIM_SEED={seed} SIM_STEPS={steps} fails, see above"),
-        }
-    }
+    let is_one = run_seeds(|seed, steps| World::new(seed).run(steps), |run| totals.add(&run));
     println!("{totals:?}");
-    if one.is_none() {
+    if !is_one {
         let Totals { received, stored, refused, unknown, killed, gaps, epochs, members } = totals;
         for (count, what) in [
             (received, "received event"),
