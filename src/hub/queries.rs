@@ -9,7 +9,7 @@ use super::{Hub, HubMessage};
 
 impl<M: HubMessage> Hub<M> {
     /// Sends a query to the cores that can answer it. Returns this core's own answer, if it has
-    /// one, and the number of cores that will answer by [`Down::Answer`].
+    /// one, and the number of cores that will answer by [`super::Down::Answer`].
     pub fn put(
         &self,
         query: &Query,
