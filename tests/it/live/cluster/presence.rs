@@ -266,6 +266,8 @@ fn cluster_p14_watchlists_see_users_of_all_nodes() {
     };
     let mut ada = sign_in(&first, "ada", "bob");
     says(&mut ada, "offline", "bob");
+    // Signing in does not wait for the log.
+    wait("the log has ada", || first.count("cluster_states") > 0);
     level(&first, &[&second]);
     let mut bob = sign_in(&second, "bob", "ada");
     says(&mut bob, "online", "ada");
