@@ -104,6 +104,8 @@ impl EngineServer {
                 command.args(self.more.first().filter(is_file));
                 command.args(["--bind", "127.0.0.1", "--port", &port, "--save", "", "--dir"]);
                 command.arg(&self.folder).stdout(log).stderr(Stdio::null());
+                // A killed process keeps what it has written, and a busy disk stops nobody.
+                command.args(["--appendfsync", "no"]);
             }
         }
         command.args(self.more.iter().filter(|it| !it.ends_with(".conf")));
