@@ -278,7 +278,7 @@ fn cluster_p16_zilliqa_every_node_may_poll() {
         watchers.iter_mut().for_each(|watcher| watcher.expect(tip - by + 1..=tip, &chain));
     }
     for (node, server) in [&first, &second].into_iter().enumerate() {
-        assert!(net.requests(node) > 10);
+        assert!(net.requests(node) > 0);
         wait_count(server, "epochs", 10);
     }
 }
