@@ -77,6 +77,8 @@ impl EngineServer {
             });
             return None;
         };
+        // Two runs of the tests may be under way.
+        let name = format!("{name}-{}", std::process::id());
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("engines").join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
@@ -202,6 +204,10 @@ impl Drop for EngineServer {
         if self.child.is_some() {
             self.kill();
         }
+        // The files of a test that failed stay for its reader.
+        if !std::thread::panicking() {
+            let _ = fs::remove_dir_all(&self.folder);
+        }
     }
 }
 
@@ -223,16 +229,24 @@ pub fn free_port() -> u16 {
     TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// The configuration of a node; its publishes wait one second for the engine.
+/// The configuration of a node. What is published waits so long for the engine that a machine that
+/// is busy with other tests loses nothing.
 pub fn cluster_of(server: &EngineServer) -> Config {
     let mut config = config();
     config.cluster = Some(Box::new(Cluster {
         engine: vec![server.url()],
-        hold_ms: 1500,
+        hold_ms: 6000,
         append_ms: 500,
         log_bytes: 64 << 20,
         ..Cluster::default()
     }));
+    config
+}
+
+/// The configuration of a node whose publishes are refused soon when the engine is away.
+pub fn impatient(server: &EngineServer) -> Config {
+    let mut config = cluster_of(server);
+    config.cluster.as_mut().unwrap().hold_ms = 1500;
     config
 }
 

@@ -1,8 +1,8 @@
 //! Faults of the engine and of nodes.
 
 use super::checker::Checker;
-use super::engine::{Nats, QUIET, cluster_of};
-use super::{joined, nodes, ready};
+use super::engine::{Nats, QUIET, cluster_of, impatient};
+use super::{joined, nodes, nodes_of, ready};
 use crate::live::child::Process;
 use crate::net::*;
 use polycast::config::ClusterStorage;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 #[test]
 fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
     let Some(mut nats) = Nats::start("killed") else { return };
-    let Some([first, second]) = nodes(&nats) else { return };
+    let Some([first, second]) = nodes_of(&impatient(&nats)) else { return };
     let checker = Checker::default();
     let mut hearers: Vec<_> = [&first, &second, &first, &second]
         .map(|server| checker.subscriber(server.addresses()[0], &["a", "b"]))
@@ -74,7 +74,7 @@ fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
 #[test]
 fn cluster_p8_engine_away_is_told_and_ends_by_itself() {
     let Some(mut nats) = Nats::start("away") else { return };
-    let Some([node]) = nodes(&nats) else { return };
+    let Some([node]) = nodes_of(&impatient(&nats)) else { return };
     let address = node.addresses()[0];
     let mut hears = Client::subscriber(address, "a");
     nats.kill();
@@ -86,7 +86,7 @@ fn cluster_p8_engine_away_is_told_and_ends_by_itself() {
     let waited = begun.elapsed();
     assert_eq!((refused.status, refused.field("Retry-After")), (503, Some("1")), "{refused:?}");
     assert!(refused.body.contains(r#""channels":["a"]"#), "{refused:?}");
-    assert!((1400..4000).contains(&waited.as_millis()), "{waited:?}");
+    assert!((1400..10_000).contains(&waited.as_millis()), "{waited:?}");
     wait("it is not ready", || ready(&node) == 503);
     hears.subscribe("b");
     hears.sync();
@@ -101,7 +101,7 @@ fn cluster_p8_engine_away_is_told_and_ends_by_itself() {
 #[test]
 fn cluster_p8_engine_that_is_stopped_loses_nothing() {
     let Some(nats) = Nats::start("stopped") else { return };
-    let Some([first, second]) = nodes(&nats) else { return };
+    let Some([first, second]) = nodes_of(&impatient(&nats)) else { return };
     let mut hears = Client::subscriber(second.addresses()[0], "a");
     nats.stop();
     let mut api = Client::connect(first.addresses()[0]);

@@ -14,6 +14,7 @@ mod refusals;
 use crate::net::*;
 use checker::Checker;
 use engine::{Nats, cluster_of};
+use polycast::config::Config;
 use polycast::server::Server;
 use std::net::SocketAddr;
 use std::thread;
@@ -21,9 +22,14 @@ use std::time::Duration;
 
 /// Nodes that have joined.
 fn nodes<const COUNT: usize>(nats: &Nats) -> Option<[Server; COUNT]> {
+    nodes_of(&cluster_of(nats))
+}
+
+/// Nodes with this configuration that have joined.
+fn nodes_of<const COUNT: usize>(config: &Config) -> Option<[Server; COUNT]> {
     let mut list = Vec::new();
     for _ in 0..COUNT {
-        let server = start(cluster_of(nats))?;
+        let server = start(config.clone())?;
         joined(&server);
         list.push(server);
     }
