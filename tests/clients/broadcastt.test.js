@@ -134,9 +134,9 @@ async function request(server, method, where, body) {
 const publish = (server, channels, name, data, socket_id) =>
   request(server, "POST", "/apps/111/event", { name, data, channels, socket_id })
 
-function scene(name, config, body, threads = 1) {
+function scene(name, config, body, { alone = false, threads = 1 } = {}) {
   test(`broadcastt: ${name}`, { timeout: TEST_MS }, async () => {
-    const server = await Server.start({ config: CONFIG + config, threads })
+    const server = await Server.start({ config: CONFIG + config, threads, alone })
     server.clients = []
     Object.assign(wire, { sockets: 0, frames: [], closes: [], autoPong: true, loses: false })
     Object.assign(endpoint, { user: () => null, asked: [] })
@@ -238,7 +238,7 @@ async function twice(server) {
 }
 // With two cores, about half of the channels have their home, which has the members, on the other
 // core.
-scene("a second subscription is told who is there, whichever core knows", "", twice, 2)
+scene("a second subscription is told who is there, whichever core knows", "", twice, { threads: 2 })
 
 scene("an event of a client goes nowhere, since it names no channel", "", async (server) => {
   const [one, two] = [await connected(server), await connected(server)]
@@ -349,7 +349,7 @@ scene("4200 to 4299: a server that ends is left, and joined again when it is bac
   const [code] = await within("the server's end", server.exited)
   assert.equal(code, 0)
   wire.frames.length = 0
-  const next = await Server.start({ config: CONFIG, port })
+  const next = await Server.start({ config: CONFIG, port, alone: true })
   try {
     await until("another connection", () => client.status === CONNECTED)
     await until("the subscription", () => wire.frames.some(({ channel }) => channel === "kept"))
@@ -360,7 +360,7 @@ scene("4200 to 4299: a server that ends is left, and joined again when it is bac
     client._socket.terminate()
     await next.stop()
   }
-})
+}, { alone: true })
 
 scene("a connection that breaks is made again", "", async (server) => {
   const client = await connected(server)

@@ -75,7 +75,7 @@ withServer("a silent peer is closed with 4201", { config: IMPATIENT }, async (se
   assert.equal(await within("the close", closed), 4201)
 })
 
-withServer("a draining server closes with 4200, and the client tries again", {}, async (server) => {
+withServer("a draining server closes with 4200, and the client tries again", { alone: true }, async (server) => {
   const client = await server.connect()
   const channel = await subscribe(client, "news")
   assert.ok(channel.subscribed)

@@ -6,6 +6,8 @@ const { spawn } = require("node:child_process")
 const { once } = require("node:events")
 const fs = require("node:fs")
 const http = require("node:http")
+const https = require("node:https")
+const net = require("node:net")
 const os = require("node:os")
 const path = require("node:path")
 const { test } = require("node:test")
@@ -15,6 +17,9 @@ const Subscriber = require("pusher-js")
 const BINARY = process.env.POLYCAST || path.join(__dirname, "../../target/release/polycast")
 // The driver that the server runs on: io_uring or epoll.
 const DRIVER = process.env.POLYCAST_TEST_IO || "io_uring"
+// How many nodes of a cluster serve each test; 1 is a server without a cluster.
+const NODES = Number(process.env.POLYCAST_TEST_NODES || 1)
+const NATS = process.env.NATS_SERVER || path.join(__dirname, "../../target/nats/bin/nats-server")
 const START_MS = 15000
 const STOP_MS = 15000
 const EVENT_MS = 10000
@@ -80,9 +85,14 @@ ${COMPRESSING}`
 class Server {
   /**
    * Starts a server on `port`, by default on a free one. `config` is the text of a configuration;
-   * without it the server is the demo.
+   * without it the server is the demo. With POLYCAST_TEST_NODES it is several nodes of a cluster,
+   * unless the test is about a server `alone`.
    */
-  static async start({ config, threads = 1, port = 0 } = {}) {
+  static async start({ alone = false, ...options } = {}) {
+    return NODES > 1 && !alone ? Cluster.start(options) : Server.startAlone(options)
+  }
+
+  static async startAlone({ config, threads = 1, port = 0 } = {}) {
     const server = new Server()
     const args = ["--threads", String(threads), "--no-pin", "--io", DRIVER]
     // The option --listen would replace the listeners of the configuration.
@@ -107,11 +117,11 @@ class Server {
   }
 
   listening() {
-    let output = ""
+    this.output = ""
     return new Promise((resolve, reject) => {
       this.child.stdout.on("data", (chunk) => {
-        output += chunk
-        const found = LISTENS.exec(output)
+        this.output += chunk
+        const found = LISTENS.exec(this.output)
         if (found) {
           this.host = found[1]
           this.port = Number(found[2])
@@ -121,6 +131,16 @@ class Server {
       this.child.on("error", reject)
       this.child.on("exit", (code) => reject(new Error(`the server ended with ${code}`)))
     })
+  }
+
+  /** Waits until a node has joined its cluster. */
+  async joined() {
+    const isSecure = /^polycast listens on https/m.test(this.output)
+    const url = `${isSecure ? "https" : "http"}://${this.host}:${this.port}/ready`
+    for (const end = Date.now() + START_MS; (await status(url)) !== 200;) {
+      assert.ok(Date.now() < end, `the node does not join\n${this.errors}`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
   }
 
   secureUrl(where) {
@@ -174,6 +194,128 @@ class Server {
       timeout: EVENT_MS,
       ...options,
     })
+  }
+}
+
+/** The status of the answer to a GET, whatever the certificate. */
+function status(url) {
+  return new Promise((resolve, reject) => {
+    const { get } = url.startsWith("https") ? https : http
+    get(url, { rejectUnauthorized: false, agent: false }, (response) => {
+      response.resume()
+      resolve(response.statusCode)
+    }).on("error", reject)
+  })
+}
+
+/** A NATS server for the clusters of this process, which ends with it. */
+let engine
+function startEngine() {
+  engine ??= (async () => {
+    const folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-nats-"))
+    const port = await freePort()
+    const args = ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", folder]
+    const child = spawn(NATS, args, { stdio: "ignore" })
+    process.on("exit", () => {
+      child.kill("SIGKILL")
+      fs.rmSync(folder, { recursive: true, force: true })
+    })
+    child.unref()
+    for (const end = Date.now() + START_MS; !(await accepts(port));) {
+      assert.ok(Date.now() < end, `${NATS} does not listen`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    return `nats://127.0.0.1:${port}`
+  })()
+  return engine
+}
+
+async function freePort() {
+  const server = net.createServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address()
+  server.close()
+  await once(server, "close")
+  return port
+}
+
+function accepts(port) {
+  return new Promise((resolve) => {
+    const socket = net.connect(port, "127.0.0.1")
+    socket.on("connect", () => resolve(true))
+    socket.on("error", () => resolve(false))
+    socket.on("close", () => socket.destroy())
+    socket.on("connect", () => socket.end())
+  })
+}
+
+/**
+ * Nodes of one cluster behind a balancer, which gives each new connection to the next node. For a
+ * test it is as one server.
+ */
+class Cluster extends Server {
+  static #count = 0
+
+  static async start({ config = app("client_events = true"), threads = 1, port = 0, nodes = NODES } = {}) {
+    const cluster = new Cluster()
+    const name = `t${process.pid}-${(Cluster.#count += 1)}`
+    const section = `[cluster]\nengine = ["${await startEngine()}"]\nname = "${name}"\n`
+    cluster.nodes = []
+    cluster.options = { config: `${config}\n${section}`, threads }
+    cluster.sockets = new Set()
+    cluster.turn = 0
+    try {
+      for (let number = 0; number < nodes; number += 1) await cluster.add()
+      cluster.balancer = net.createServer((client) => cluster.#pass(client))
+      cluster.balancer.listen(port, "127.0.0.1")
+      await once(cluster.balancer, "listening")
+    } catch (error) {
+      cluster.nodes.forEach((node) => node.child.kill("SIGKILL"))
+      throw error
+    }
+    cluster.host = cluster.nodes[0].host
+    cluster.port = cluster.balancer.address().port
+    return cluster
+  }
+
+  /** Starts one more node, and waits until it has joined. */
+  async add() {
+    const node = await Server.startAlone(this.options)
+    this.nodes.push(node)
+    await node.joined()
+    return node
+  }
+
+  /** Takes a node out of the cluster and its balancer, without an end of its own. */
+  async kill(node) {
+    this.nodes = this.nodes.filter((it) => it !== node)
+    node.child.kill("SIGKILL")
+    await node.exited
+    if (node.folder) fs.rmSync(node.folder, { recursive: true })
+  }
+
+  #pass(client) {
+    const node = this.nodes[(this.turn += 1) % this.nodes.length]
+    const upstream = net.connect({ port: node.port, host: node.host, allowHalfOpen: true })
+    for (const [one, other] of [[client, upstream], [upstream, client]]) {
+      this.sockets.add(one)
+      one.pipe(other)
+      one.on("error", () => other.resetAndDestroy())
+      one.on("close", () => {
+        this.sockets.delete(one)
+        other.end()
+      })
+    }
+  }
+
+  get errors() {
+    return this.nodes.map((node) => node.errors).join("")
+  }
+
+  async stop() {
+    this.balancer.close()
+    await Promise.all(this.nodes.map((node) => node.stop()))
+    this.sockets.forEach((socket) => socket.destroy())
   }
 }
 
@@ -343,6 +485,7 @@ function withServer(name, { hooks, timeout = TEST_MS, ...options }, body) {
 
 module.exports = {
   COMPRESSING,
+  Cluster,
   DEMO,
   FIXTURES,
   SECURE,

@@ -68,7 +68,7 @@ events = 5000
 bytes = "4MiB"
 `)
   const title = `pusher-js ${version} loses nothing in ${UPGRADES} upgrades of the binary`
-  withServer(title, { config, threads: 2 }, async (server) => {
+  withServer(title, { config, threads: 2, alone: true }, async (server) => {
     await until("the number of the process", () => pidIn(file) === server.child.pid)
     const Pusher = require(library)
     const clients = Array.from({ length: CLIENTS }, () => new Pusher("app-key", {

@@ -268,7 +268,7 @@ fn subscribe<V: Vendor>(
             match who {
                 Ok(who) => {
                     let request = users::join_request::<V>(&name, &who, limits, cached);
-                    conn.who().present.entry(name.clone()).or_insert(who.id);
+                    conn.enter(&name, who.id);
                     Some(request)
                 }
                 Err(refusal) => return conn.refuse(context, &name, refusal),

@@ -17,7 +17,7 @@ use super::who::Silence;
 use super::{api, channel, commands, links, listen, messages, positions, watch};
 use crate::dialect::Event;
 use crate::http;
-use crate::hub::{Answer, JoinReply, ResumeOutcome, ResumeReply};
+use crate::hub::{Answer, JoinReply, ResumeOutcome, ResumeReply, Users};
 use crate::mem::Frozen;
 use crate::time::Deadline;
 use crate::ws;
@@ -242,7 +242,12 @@ impl<V: Vendor> Connection<V> {
                 if kind != ChannelKind::Public && V::settings(context.env, app).infers_channel {
                     self.who().closed.push(name.to_owned());
                 }
-                push_join_reply::<V>(context, name, reply.unwrap_or_default());
+                let (again, reply) = (self.entered(name), reply.unwrap_or_default());
+                let users = reply.users.clone();
+                push_join_reply::<V>(context, name, reply);
+                for _ in 0..again {
+                    push_again::<V>(context, name, users.as_deref());
+                }
             }
             JoinOutcome::SubscriptionLimit => {
                 let max = app.limits.subscriptions_per_connection;
@@ -273,7 +278,7 @@ impl<V: Vendor> Connection<V> {
         let name = self.who.as_mut().and_then(|who| who.asked.remove(&part));
         let (Some(name), Answer::Users(users)) = (name, answer) else { return };
         if self.who().present.contains_key(&name) {
-            context.send_text(&messages::subscribed(V::DATA, &name, &V::roster(&users)));
+            push_again::<V>(context, &name, Some(&users));
         }
     }
 
@@ -290,6 +295,12 @@ impl<V: Vendor> Connection<V> {
             self.end(context, V::DATA.codes.unauthorised.clone());
         }
     }
+}
+
+/// Acknowledges a repeated subscription to a presence channel.
+fn push_again<V: Vendor>(context: &mut DialectContext<'_>, name: &str, users: Option<&Users>) {
+    let roster = users.map_or(b"{}".to_vec(), V::roster);
+    context.send_text(&messages::subscribed(V::DATA, name, &roster));
 }
 
 /// Sends the acknowledgement of a subscription, and on a cache channel the cached event or a cache

@@ -181,21 +181,39 @@ impl<V: Vendor> Connection<V> {
         self.user()?.gathering.take().map(|gathering| *gathering)
     }
 
+    /// Notes that the client joins a presence channel as this user, unless it does already.
+    pub(super) fn enter(&mut self, name: &str, user_id: String) {
+        let who = self.who();
+        if !who.present.contains_key(name) {
+            who.present.insert(name.to_owned(), user_id);
+            who.joining.insert(name.to_owned(), 0);
+        }
+    }
+
+    /// Notes that a join is answered. Returns how often the client has subscribed again meanwhile.
+    pub(super) fn entered(&mut self, name: &str) -> u16 {
+        self.who.as_mut().and_then(|who| who.joining.remove(name)).unwrap_or(0)
+    }
+
     /// Forgets that the client is in channel `name`.
     pub(super) fn absent(&mut self, name: &str) {
         if let Some(who) = &mut self.who {
             who.present.remove(name);
+            who.joining.remove(name);
             who.closed.retain(|other| other != name);
         }
     }
 
     /// Queries the members of a presence channel that the client is in, to acknowledge its repeated
-    /// subscription.
+    /// subscription. While the first one is not answered, because a cluster stores the member, the
+    /// acknowledgement waits for that.
     pub(super) fn ask_roster(&mut self, context: &mut DialectContext<'_>, name: &str) {
         let app = self.app;
         let who = self.who();
-        if who.asked.len() >= QUESTIONS {
-            return self.protocol_error(context, ProtocolError::Subscribed(name));
+        match who.joining.get_mut(name) {
+            Some(again) if usize::from(*again) < QUESTIONS => return *again += 1,
+            None if who.asked.len() < QUESTIONS => {}
+            _ => return self.protocol_error(context, ProtocolError::Subscribed(name)),
         }
         who.questions = who.questions.wrapping_add(1);
         let part = who.questions;

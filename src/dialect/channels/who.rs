@@ -10,6 +10,9 @@ pub(super) struct Who {
     pub(super) user: Option<User>,
     /// The client's user id in each presence channel.
     pub(super) present: HashMap<String, String>,
+    /// The presence channels whose first join is not answered yet, and how often the client has
+    /// subscribed again meanwhile.
+    pub(super) joining: HashMap<String, u16>,
     /// The private and presence channels that the client has joined; kept only if the vendor infers
     /// the channel of client events.
     pub(super) closed: Vec<String>,

@@ -3,9 +3,9 @@
 use super::super::child::{BASE, Process};
 use super::super::webhooks::Endpoint;
 use super::engine::{Nats, cluster_of};
-use super::{joined, level, nodes, ready_at};
+use super::{joined, level, nodes, nodes_of, ready_at};
 use crate::net::*;
-use polycast::config::Config;
+use polycast::config::{Config, DuplicateSubscribe};
 use polycast::server::Server;
 use std::net::SocketAddr;
 use std::thread;
@@ -16,12 +16,17 @@ const ROOM: &str = "presence-room";
 /// A new connection that has asked to join a channel as this user.
 fn joining(address: SocketAddr, user: &str) -> (Client, String) {
     let (mut client, id) = Client::app(address);
+    client.send_text(&subscription(&id, user));
+    (client, id)
+}
+
+/// The message by which the connection with this socket id asks to join as this user.
+fn subscription(id: &str, user: &str) -> String {
     let data = format!(r#"{{"user_id":"{user}"}}"#);
     let auth = DEMO.auth(&format!("{id}:{ROOM}:{data}"));
     let data = data.replace('"', r#"\""#);
     let text = format!(r#"{{"channel":"{ROOM}","auth":"{auth}","channel_data":"{data}"}}"#);
-    client.send_text(&format!(r#"{{"event":"pusher:subscribe","data":{text}}}"#));
-    (client, id)
+    format!(r#"{{"event":"pusher:subscribe","data":{text}}}"#)
 }
 
 /// A member, who has been told of this number of users.
@@ -285,4 +290,25 @@ fn cluster_p14_watchlists_see_users_of_all_nodes() {
     says(&mut ada, "online", "bob");
     drop(bob);
     says(&mut ada, "offline", "bob");
+}
+
+/// A client that subscribes again before the log has its user is answered twice, both times with
+/// itself among the members.
+#[test]
+fn cluster_repeated_join_is_answered_when_the_first_one_is() {
+    let Some(nats) = Nats::start("repeated-join") else { return };
+    let mut config = cluster_of(&nats);
+    config.apps[0].duplicate_subscribe = DuplicateSubscribe::Ack;
+    let Some([node]) = nodes_of(&config) else { return };
+    let (mut client, id) = Client::app(node.addresses()[0]);
+    let subscribe = subscription(&id, "ada");
+    for _ in 0..3 {
+        client.send_text(&subscribe);
+    }
+    for _ in 0..3 {
+        let text = client.text();
+        assert!(text.contains(r#"\"ids\":[\"ada\"]"#), "{text}");
+    }
+    client.send_text(&subscribe);
+    assert!(client.text().contains(r#"\"count\":1"#), "the query of the members");
 }
