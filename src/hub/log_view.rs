@@ -134,8 +134,8 @@ impl LogView {
         }
     }
 
-    /// Whether an event at a place, which a history remembers for `ttl_ms`, is not kept because it
-    /// was read so late that it may be there a second time, at a later place than other nodes have.
+    /// Whether an event at a place, which a history remembers for `ttl_ms`, was read so late that
+    /// it may be there a second time, at a later place than other nodes have.
     pub(super) fn is_doubtful(&self, place: LogPlace, ttl_ms: u64) -> bool {
         place.serial <= self.floor && place.age_ms.saturating_add(LATE_MS) >= ttl_ms
     }

@@ -30,13 +30,10 @@ impl<M: HubMessage> Hub<M> {
         place: Option<LogPlace>,
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
-        let doubtful =
-            place.filter(|it| self.log.is_some_and(|log| log.is_doubtful(*it, limit.ttl_ms())));
+        let is_doubtful = place.is_some_and(|place| {
+            self.log.is_some_and(|log| log.is_doubtful(place, limit.ttl_ms()))
+        });
         self.change_history(at, limit, now_ms, |history, positioned| {
-            if let Some(place) = doubtful {
-                history.skip(place);
-                return 0;
-            }
             // The forms of a linked channel's event as it is delivered are not kept: they would be
             // as many as its views. Its replays make and share those that they need.
             let is_linked = event.forms.is_some();
@@ -44,7 +41,11 @@ impl<M: HubMessage> Hub<M> {
                 event.forms = Some(Arc::new(EventForms::new(Some(history.next(place)))));
             }
             let kept = event.forms.clone().filter(|_| !is_linked);
-            history.push(shared.clone(), kept, limit, now_ms, place)
+            let lost = history.push(shared.clone(), kept, limit, now_ms, place);
+            if is_doubtful {
+                history.forbid_earlier();
+            }
+            lost
         });
         self.make_room();
     }
