@@ -34,7 +34,7 @@ impl<M: HubMessage> Hub<M> {
         self.log.get_or_insert_default();
     }
 
-    /// Adds a proposal, if events are proposed.
+    /// Adds a proposal, if events are proposed, and the event has any effect.
     pub(super) fn propose(
         &mut self,
         app: u32,
@@ -42,6 +42,9 @@ impl<M: HubMessage> Hub<M> {
         event: &Event<M>,
         ack: Option<Ack>,
     ) -> bool {
+        if !event.has_recipients() && !event.is_kept() {
+            return false;
+        }
         let Some(proposals) = &mut self.proposals else { return false };
         let origin = ack.map(|ack| (self.core, ack));
         proposals.push_back(Proposal { app, name: name.into(), event: event.clone(), origin });
@@ -68,9 +71,9 @@ impl<M: HubMessage> Hub<M> {
 
     /// Lets an event take effect: it is ordered after all that were applied before, kept, and sent
     /// to the other cores with subscribers. This core is the channel's home. A history keeps the
-    /// event by its `place` in the log. Returns the channel's
-    /// index if the event is to be delivered to this core's subscribers. If the channel has no
-    /// subscriber, nothing is allocated, unless the event must be kept.
+    /// event by its `place` in the log. Returns the channel's index if the event is to be delivered
+    /// to this core's subscribers. If the channel has no subscriber, nothing is allocated, unless
+    /// the event must be kept.
     pub fn apply(
         &mut self,
         app: u32,
