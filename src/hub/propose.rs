@@ -85,6 +85,7 @@ impl<M: HubMessage> Hub<M> {
         let found = self.find(app, name, self.hasher.hash(app, name));
         if let (Some(place), Some(log)) = (place, &mut self.log) {
             log.reached = log.reached.max(place.serial);
+            event.since_log = place.was_delivered.then_some(log.generation);
         }
         let name = |hub: &Hub<M>| hub.hasher.name(app, name);
         self.publish_at_home(found, name, (event, place), now_ms, mail)

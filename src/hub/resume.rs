@@ -9,6 +9,7 @@ use super::event::{Event, EventPayload, HistoryLimit};
 use super::forms::{EventForms, StreamPosition};
 use super::history::History;
 use super::log_view::{LogMark, LogPlace, LogStart};
+use super::mail::{Down, OutgoingMail};
 use super::name::ChannelName;
 use super::replay::{HistoryPage, ResumeReply, ResumeRequest};
 use super::{Hub, HubMessage};
@@ -230,9 +231,15 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// Notes how this node goes on with the log of the cluster. With another log all histories end.
-    pub fn begin_log(&mut self, start: LogStart) {
+    /// Notes how this node goes on with the log of the cluster. With another log all histories end,
+    /// and the other cores learn from where on this home's mail is of that one.
+    pub fn begin_log(&mut self, start: LogStart, mail: &mut OutgoingMail<M>) {
         if self.log.get_or_insert_default().begin(start) {
+            self.logs.begin(self.core, start.generation);
+            let log_began = Down::LogBegan { home: self.core, log: start.generation };
+            for core in (0..self.cores).filter(|core| *core != self.core) {
+                mail.down(core, log_began.clone());
+            }
             let names = self.kept.pictures.values().cloned().collect();
             self.drop_histories(names);
             // They were of the log before.
@@ -240,6 +247,11 @@ impl<M: HubMessage> Hub<M> {
                 log.forgotten = 0;
             }
         }
+    }
+
+    /// Notes that another core's mail is of another log from now on.
+    pub fn log_began(&mut self, home: u16, log: u16) {
+        self.logs.begin(home, log);
     }
 
     /// Notes that all entries of the log up to a mark were applied that are for this core.

@@ -297,10 +297,10 @@ fn cluster_node_excludes_a_connection_of_its_own_only() {
         let entry = entry::read(&bytes).expect("an entry");
         event_of(entry.events[0].clone(), 0, &world.env).except
     };
-    assert_eq!(read(&first), Some(Excluded::Connection(conn)));
+    assert_eq!(read(&first), Some(Excluded::from(conn)));
     let other = crate::dialect::SocketIds::new([9; 16]);
     Arc::get_mut(&mut second.env).expect("nobody else has it").socket_ids = other;
-    assert_ne!(read(&second), Some(Excluded::Connection(conn)));
+    assert_ne!(read(&second), Some(Excluded::from(conn)));
     first.rest();
 }
 
