@@ -5,7 +5,7 @@
 //! core that gets the event proposes it, from [`Hub::publish`]; the event comes back to the home of
 //! every node by [`Hub::apply`], in the order of the log.
 
-use super::event::Event;
+use super::event::{Event, EventPayload, Retention};
 use super::log_view::LogPlace;
 use super::mail::{Ack, OutgoingMail};
 use super::own_states::{OwnStates, StateTimes};
@@ -34,7 +34,8 @@ impl<M: HubMessage> Hub<M> {
         self.log.get_or_insert_default();
     }
 
-    /// Adds a proposal, if events are proposed, and the event has any effect.
+    /// Adds a proposal, if events are proposed. An event without any effect is not: it only brings
+    /// its publisher an answer.
     pub(super) fn propose(
         &mut self,
         app: u32,
@@ -42,7 +43,7 @@ impl<M: HubMessage> Hub<M> {
         event: &Event<M>,
         ack: Option<Ack>,
     ) -> bool {
-        if !event.has_recipients() && !event.is_kept() {
+        if matches!((&event.payload, &event.retain), (EventPayload::Nothing, Retention::Nothing)) {
             return false;
         }
         let Some(proposals) = &mut self.proposals else { return false };
