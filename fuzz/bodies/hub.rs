@@ -196,6 +196,7 @@ impl World {
                 }
                 Some(Down::JoinReply { .. }) => panic!("nobody wished for anything"),
                 Some(Down::Message { .. }) => panic!("nobody has said anything"),
+                Some(Down::LogBegan { .. }) => panic!("there is no log"),
                 Some(Down::Answer { ack, .. }) => {
                     self.acked.insert(ack.ticket.into());
                 }

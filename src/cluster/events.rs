@@ -17,9 +17,9 @@ pub(super) fn remembered_s(part: &EventPart<'_>) -> Option<u32> {
 /// An event as a part of an entry, and how long it is cached or remembered, in seconds; `None` if a
 /// cluster does not carry it.
 pub fn part_of(event: &Event, env: &Env) -> Option<(Vec<u8>, u64)> {
-    let excluded = event.except.map(|except| match except {
-        Excluded::Connection(conn) => env.socket_ids.numbers_of(conn),
-        Excluded::Elsewhere(numbers) => numbers,
+    let excluded = event.except.map(|except| match except.connection() {
+        Ok(conn) => env.socket_ids.numbers_of(conn),
+        Err(numbers) => numbers,
     });
     let (cached, remembered_s) = match &event.retain {
         Retention::Nothing => (None, None),

@@ -12,7 +12,7 @@ use super::epochs::NodeEpochs;
 use super::events::part_of;
 use super::follower::{Follower, Taken};
 use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
-use super::places::{LogChange, LogPlaces};
+use super::places::LogPlaces;
 use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
@@ -20,7 +20,7 @@ use super::subject;
 use crate::config::Cluster;
 use crate::dialect::zilliqa;
 use crate::dialect::{self, Env, Proposal, StateProposal};
-use crate::hub::{Hasher, LogMark, Unpublished};
+use crate::hub::{Hasher, Unpublished};
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::VecDeque;
@@ -215,29 +215,6 @@ impl ClusterNode {
     /// Takes back an arrival for which a core has no room yet.
     pub fn return_arrival(&mut self, core: u16, arrival: Arrival) {
         self.arrivals.push_front((core, arrival));
-    }
-
-    /// Up to where the entries of the log are in arrivals that were taken, if all were.
-    pub fn mark(&self) -> LogMark {
-        self.places.mark(self.follower.position())
-    }
-
-    /// Notes that everything that is stored has been delivered.
-    fn note_current(&mut self, engine: &mut dyn Engine) {
-        let change = self.places.current();
-        if change.is_some() && self.places.is_doubtful() {
-            engine.look();
-        }
-        self.note_change(change);
-    }
-
-    /// Tells the cores how the node goes on with the log.
-    fn note_change(&mut self, change: Option<LogChange>) {
-        let Some(LogChange { start, is_gap }) = change else { return };
-        if is_gap && self.follower.has_joined() {
-            self.close_subscribers();
-        }
-        self.send_to_all(&Arrival::Log(start));
     }
 
     /// Returns whether a new delivery of the log begins.

@@ -349,12 +349,15 @@ impl ClusterNodes {
         }
     }
 
-    /// Logs that a node has other applications.
+    /// Logs that a node has other applications or links.
     fn compare_apps(&self, part: &NodePart<'_>) {
         let (ours, theirs) = (self.summary.apps, part.apps);
         if part.node != self.own.id() && self.has_served && ours != theirs {
             let id = format!("{:016x}", part.node);
-            tracing::warn!(id, "cluster: the node has other applications or keys than this one");
+            tracing::warn!(
+                id,
+                "cluster: the node has other applications, keys or links than this one"
+            );
         }
     }
 

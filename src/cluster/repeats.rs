@@ -2,6 +2,9 @@
 //! engine has not answered, and the engine stores it once. But an engine that loses a server may
 //! forget that it has the entry. So a node also remembers the numbers of the entries that it has
 //! applied, and applies each once. All nodes read the same log, so they decide the same.
+//!
+//! If the engine loses its log, an entry that is sent again may be in that log and in the next one.
+//! It has a place in the next one for all nodes, and some of them have applied it before.
 
 use std::collections::HashMap;
 
@@ -12,9 +15,28 @@ const WINDOW: u64 = 128 * 1024;
 /// written last.
 const NODES: usize = 64;
 
-/// The numbers of the entries that were applied, by the node that has written them.
+/// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct AppliedNumbers {
+    of_all_logs: EntryNumbers,
+    /// Those of the present log, if it is not the first one.
+    of_log: Option<EntryNumbers>,
+}
+
+/// Whether an entry was applied before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Repeat {
+    /// It was not, as far as the numbers are remembered.
+    New,
+    /// It was, out of an earlier log.
+    OfEarlierLog,
+    /// It was, out of this log.
+    OfThisLog,
+}
+
+/// The numbers of entries, by the node that has written them.
+#[derive(Debug, Default)]
+struct EntryNumbers {
     nodes: HashMap<u64, NodeNumbers>,
     clock: u64,
 }
@@ -24,14 +46,40 @@ struct NodeNumbers {
     newest: u64,
     /// A bit for each of the last `WINDOW` numbers, at the number's remainder.
     bits: Vec<u64>,
-    /// When the node has last written, by `AppliedNumbers::clock`.
+    /// When the node has last written, by `EntryNumbers::clock`.
     used: u64,
 }
 
 impl AppliedNumbers {
-    /// Whether the entry with this number of this node is to be applied: it was not before, as far
-    /// as the numbers are remembered.
-    pub(super) fn takes(&mut self, node: u64, number: u64) -> bool {
+    /// Notes that another log begins, or that the log has lost its end. What is left of it is
+    /// [noted](AppliedNumbers::note) again.
+    pub(super) fn begin_log(&mut self) {
+        self.of_log = Some(EntryNumbers::default());
+    }
+
+    /// Notes that the log has an entry that was applied before.
+    pub(super) fn note(&mut self, node: u64, number: u64) {
+        if let Some(of_log) = &mut self.of_log {
+            of_log.takes(node, number);
+        }
+    }
+
+    /// Takes the entry with this number of this node.
+    pub(super) fn takes(&mut self, node: u64, number: u64) -> Repeat {
+        let is_new = self.of_all_logs.takes(node, number);
+        let is_new_here = self.of_log.as_mut().map_or(is_new, |it| it.takes(node, number));
+        match (is_new, is_new_here) {
+            (_, false) => Repeat::OfThisLog,
+            (false, true) => Repeat::OfEarlierLog,
+            (true, true) => Repeat::New,
+        }
+    }
+}
+
+impl EntryNumbers {
+    /// Whether the entry with this number of this node is not among these, as far as they are
+    /// remembered. From now on it is.
+    fn takes(&mut self, node: u64, number: u64) -> bool {
         self.clock += 1;
         if !self.nodes.contains_key(&node) && self.nodes.len() >= NODES {
             let oldest = self.nodes.iter().min_by_key(|(_, it)| it.used).map(|(node, _)| *node);
@@ -79,7 +127,7 @@ mod tests {
 
     #[test]
     fn cluster_repeated_numbers_are_applied_once_in_any_order() {
-        let mut applied = AppliedNumbers::default();
+        let mut applied = EntryNumbers::default();
         for number in [5, 7, 6, 1, 9] {
             assert!(applied.takes(1, number));
         }
@@ -91,7 +139,7 @@ mod tests {
 
     #[test]
     fn cluster_repeated_numbers_are_known_within_the_window() {
-        let mut applied = AppliedNumbers::default();
+        let mut applied = EntryNumbers::default();
         assert!(applied.takes(1, 1) && applied.takes(1, 2));
         assert!(applied.takes(1, WINDOW));
         assert!(!applied.takes(1, 1) && applied.takes(1, 3), "the window has them");
@@ -107,7 +155,7 @@ mod tests {
 
     #[test]
     fn cluster_repeated_numbers_of_the_last_nodes_are_kept() {
-        let mut applied = AppliedNumbers::default();
+        let mut applied = EntryNumbers::default();
         for node in 0..NODES as u64 {
             assert!(applied.takes(node, 1));
         }
@@ -115,5 +163,30 @@ mod tests {
         assert!(applied.takes(NODES as u64, 1));
         assert!(!applied.takes(0, 1) && applied.takes(1, 1), "node 1 was forgotten");
         assert_eq!(applied.nodes.len(), NODES);
+    }
+
+    /// What is in the log is decided by that log; what a node has delivered, by all logs.
+    #[test]
+    fn cluster_repeated_numbers_of_an_earlier_log_are_new_in_the_next_one() {
+        let mut applied = AppliedNumbers::default();
+        assert_eq!(applied.takes(1, 1), Repeat::New);
+        assert_eq!(applied.takes(1, 1), Repeat::OfThisLog);
+        applied.begin_log();
+        assert_eq!(applied.takes(1, 2), Repeat::New);
+        assert_eq!(
+            [1, 1, 2].map(|it| applied.takes(1, it)),
+            [Repeat::OfEarlierLog, Repeat::OfThisLog, Repeat::OfThisLog]
+        );
+        // All earlier logs are remembered, and not only the last one.
+        applied.begin_log();
+        assert_eq!(applied.takes(1, 3), Repeat::New);
+        applied.begin_log();
+        let all = [1, 2, 3].map(|it| applied.takes(1, it));
+        assert_eq!(all, [Repeat::OfEarlierLog; 3]);
+        // A log that has lost its end still has its beginning.
+        applied.begin_log();
+        applied.note(1, 1);
+        assert_eq!(applied.takes(1, 1), Repeat::OfThisLog);
+        assert_eq!(applied.takes(1, 2), Repeat::OfEarlierLog);
     }
 }

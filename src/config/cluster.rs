@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::app::AppConfig;
-use super::link::ChannelLink;
+use super::link::{ChannelLink, LinkEnd, LinkTarget};
 use super::route::{EndpointKind, Route};
 use super::size;
 use crate::settings::error::{Error, Problem};
@@ -293,7 +293,10 @@ fn entry_max(cluster: &Cluster) -> u64 {
 fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     let mut keys = Vec::new();
     for (index, route) in context.routes.iter().enumerate() {
-        let is_carried = matches!(route.endpoint, EndpointKind::Reflect | EndpointKind::Zilliqa);
+        let is_carried = matches!(
+            route.endpoint,
+            EndpointKind::Reflect | EndpointKind::Channel | EndpointKind::Zilliqa
+        );
         if route.endpoint.is_dialect() && !is_carried {
             keys.push(format!("routes[{index}].endpoint"));
         }
@@ -309,8 +312,13 @@ fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
         let asked = asked.into_iter().filter(|(_, is_asked)| *is_asked);
         keys.extend(asked.map(|(key, _)| format!("apps[{index}].{key}")));
     }
-    if !context.links.is_empty() {
-        keys.push("links".to_owned());
+    for (index, link) in context.links.iter().enumerate() {
+        let is_zenith = |end: &LinkEnd| end.target().0 == LinkTarget::Zenith;
+        if is_zenith(&link.source) {
+            keys.push(format!("links[{index}].source.zenith"));
+        }
+        let views = link.views.iter().enumerate().filter(|(_, view)| is_zenith(view));
+        keys.extend(views.map(|(view, _)| format!("links[{index}].views[{view}].zenith")));
     }
     keys
 }

@@ -109,7 +109,7 @@ impl DialectApi for Connection {
 
     fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
         match env.links.resolve(APP, NormalPath::new(opening.path).matched()) {
-            Some(_) => Ok(None),
+            Some(_) => env.check_joined().map(|()| None),
             None => Err(Rejection { status: 404, text: "the path leads to no channel".into() }),
         }
     }

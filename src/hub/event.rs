@@ -33,31 +33,53 @@ pub struct Event<M> {
     /// The other forms of the event. `None` if no subscriber can need one: such an event reaches
     /// only the subscribers that receive it as it was published.
     pub forms: Option<Arc<EventForms>>,
+    /// Only subscriptions that have begun under this log of the cluster receive the event, because
+    /// the others have received it out of an earlier one; `None` for all subscriptions.
+    pub since_log: Option<u16>,
 }
 
 /// The one connection that does not receive an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Excluded {
-    /// A connection of this process.
-    Connection(ConnId),
+    /// A connection of this process. These are the fields of its [`ConnId`], which as a type of its
+    /// own would make an event larger.
+    Connection {
+        /// The core that holds it.
+        core: u16,
+        /// Its slot on that core.
+        index: u32,
+        /// The generation of its slot.
+        generation: u64,
+    },
     /// The connection with this socket id, which is not of this process: the two numbers of the
     /// id.
     Elsewhere([u64; 2]),
 }
 
 impl Excluded {
+    /// The excluded connection.
+    ///
+    /// # Errors
+    /// It is not one of this process; the two numbers of its socket id are returned.
+    pub fn connection(self) -> Result<ConnId, [u64; 2]> {
+        match self {
+            Excluded::Connection { core, index, generation } => {
+                Ok(ConnId { core, slot: Slot { index, generation } })
+            }
+            Excluded::Elsewhere(numbers) => Err(numbers),
+        }
+    }
+
     /// The excluded connection, if `core` of this process holds it.
     pub fn on(self, core: u16) -> Option<Slot> {
-        match self {
-            Excluded::Connection(conn) if conn.core == core => Some(conn.slot),
-            _ => None,
-        }
+        self.connection().ok().filter(|conn| conn.core == core).map(|conn| conn.slot)
     }
 }
 
 impl From<ConnId> for Excluded {
     fn from(conn: ConnId) -> Excluded {
-        Excluded::Connection(conn)
+        let Slot { index, generation } = conn.slot;
+        Excluded::Connection { core: conn.core, index, generation }
     }
 }
 
@@ -115,6 +137,7 @@ impl<M> Default for Event<M> {
             retain: Retention::default(),
             notify: None,
             forms: None,
+            since_log: None,
         }
     }
 }

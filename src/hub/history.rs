@@ -124,15 +124,11 @@ impl History {
         self.position.serial = self.position.serial.max(serial);
     }
 
-    /// Notes that the event at this place is not kept, and so none before it, because a history has
-    /// no gap.
-    pub(super) fn skip(&mut self, place: LogPlace) {
-        while !self.events.is_empty() {
-            self.forget_first();
-        }
-        self.note_reached(place.serial);
+    /// Notes that no subscriber may continue behind an event before the last one, which may be
+    /// there a second time, at a place that other nodes have not.
+    pub(super) fn forbid_earlier(&mut self) {
         if let Numbers::OfLog(numbers) = &mut self.numbers {
-            numbers.skip(place.serial);
+            numbers.lost = numbers.lost.max(numbers.last);
         }
     }
 

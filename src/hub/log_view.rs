@@ -42,6 +42,8 @@ pub struct LogPlace {
     /// How long the history of its channel remembers it, in seconds, if it does. The log keeps it
     /// at least as long.
     pub ttl_s: Option<u32>,
+    /// Whether this node has delivered the event before, out of an earlier log.
+    pub was_delivered: bool,
 }
 
 /// How a node goes on with the log: when it begins, when it is another log, and when entries were
@@ -79,10 +81,31 @@ impl LogMark {
     }
 }
 
+/// The logs of which the homes on all cores deliver events, as far as their mail has said. A core
+/// takes another log a little earlier or later than others.
+#[derive(Debug, Default)]
+pub(super) struct HomeLogs(Vec<u16>);
+
+impl HomeLogs {
+    /// The number of the log of a home; 0 before the first one.
+    pub(super) fn of(&self, home: u16) -> u16 {
+        self.0.get(usize::from(home)).copied().unwrap_or(0)
+    }
+
+    /// Notes that a home goes on with another log.
+    pub(super) fn begin(&mut self, home: u16, log: u16) {
+        let home = usize::from(home);
+        if self.0.len() <= home {
+            self.0.resize(home + 1, 0);
+        }
+        self.0[home] = log;
+    }
+}
+
 /// What a core knows of the log; all numbers besides `stream` and `generation` are serial numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LogView {
-    generation: u16,
+    pub(super) generation: u16,
     pub(super) stream: u64,
     /// Everything up to this one was received.
     pub(super) reached: u64,
@@ -125,6 +148,12 @@ impl LogView {
         self.reached >= self.read_until.max(self.floor)
     }
 
+    /// Whether events are still to come that are kept and not delivered, so that nobody may continue
+    /// behind what is kept now.
+    pub(super) fn is_reading_late(&self) -> bool {
+        self.present() > self.reached
+    }
+
     /// Behind which position a subscriber who comes now gets everything.
     pub(super) fn present(&self) -> u64 {
         match self.floor {
@@ -134,8 +163,8 @@ impl LogView {
         }
     }
 
-    /// Whether an event at a place, which a history remembers for `ttl_ms`, is not kept because it
-    /// was read so late that it may be there a second time, at a later place than other nodes have.
+    /// Whether an event at a place, which a history remembers for `ttl_ms`, was read so late that
+    /// it may be there a second time, at a later place than other nodes have.
     pub(super) fn is_doubtful(&self, place: LogPlace, ttl_ms: u64) -> bool {
         place.serial <= self.floor && place.age_ms.saturating_add(LATE_MS) >= ttl_ms
     }
@@ -189,10 +218,11 @@ mod tests {
         assert_eq!((view.floor, view.is_current()), (0, false));
         assert!(!view.begin(LogStart { read_until: 8, known_after: 8, ..start }));
         assert_eq!((view.floor, view.is_current()), (8 * 64 + 63, false));
-        let place = |serial| Some(LogPlace { serial, age_ms: 0, ttl_s: None });
+        let place =
+            |serial| Some(LogPlace { serial, age_ms: 0, ttl_s: None, was_delivered: false });
         assert!(!view.delivers(place(8 * 64 + 63)) && view.delivers(place(9 * 64)));
         assert!(view.delivers(None));
-        let aged = |serial, age_ms| LogPlace { serial, age_ms, ttl_s: None };
+        let aged = |serial, age_ms| LogPlace { serial, age_ms, ttl_s: None, was_delivered: false };
         assert!(
             view.is_doubtful(aged(64, 3000), 20_000) && !view.is_doubtful(aged(64, 2999), 20_000)
         );

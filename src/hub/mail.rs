@@ -216,6 +216,13 @@ pub enum Down<M> {
         /// The message.
         what: M,
     },
+    /// What follows from this home is of another log of the cluster.
+    LogBegan {
+        /// The core that sends it.
+        home: u16,
+        /// The number of the log.
+        log: u16,
+    },
     /// A published event is ordered, or a query is answered.
     Answer {
         /// The request that waits for it.

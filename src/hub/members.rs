@@ -15,7 +15,8 @@ pub struct Subscriber {
     pub slot: u32,
     /// Position of the channel in that connection's list.
     back: u32,
-    /// The number of the unanswered request to the home, or 0; with the flag `MEMBER`.
+    /// The number of the unanswered request to the home, or 0; the log under which the subscription
+    /// has begun; and the flag `MEMBER`.
     state: u32,
     /// The form in which it receives the channel's events.
     pub form: Form,
@@ -23,8 +24,13 @@ pub struct Subscriber {
 
 /// Marks a subscriber whose leaving must be reported to the home.
 const MEMBER: u32 = 1 << 31;
+/// The place of the log's number, of which 7 bits are kept: a subscription that has lasted while the
+/// engine has lost its log 128 times would count as a new one.
+const LOG_SHIFT: u32 = 24;
+const LOG: u32 = MEMBER - REQUEST - 1;
+const REQUEST: u32 = (1 << LOG_SHIFT) - 1;
 /// The number of a request that is never answered.
-const MUTED: u32 = MEMBER - 1;
+const MUTED: u32 = REQUEST;
 /// The largest number of a request.
 pub(super) const MAX_REQUEST: u32 = MUTED - 1;
 
@@ -32,6 +38,17 @@ impl Subscriber {
     /// Whether the subscriber receives what is published.
     pub fn is_active(&self) -> bool {
         self.request_id() == 0
+    }
+
+    /// Whether the subscriber receives an event: any, or one for those only whose subscription has
+    /// begun under this log.
+    pub fn receives(&self, since_log: Option<u16>) -> bool {
+        self.is_active() && since_log.is_none_or(|log| self.state & LOG == log_bits(log))
+    }
+
+    /// Notes that the subscription begins under this log of the channel's home.
+    pub(super) fn begin_under(&mut self, log: u16) {
+        self.state = self.state & !LOG | log_bits(log);
     }
 
     /// Whether the subscriber will never receive anything.
@@ -48,8 +65,12 @@ impl Subscriber {
 
     /// The number of the request that the home has not answered, or 0.
     pub(super) fn request_id(&self) -> u32 {
-        self.state & !MEMBER
+        self.state & REQUEST
     }
+}
+
+fn log_bits(log: u16) -> u32 {
+    u32::from(log) << LOG_SHIFT & LOG
 }
 
 /// How a subscription begins.
@@ -59,6 +80,8 @@ pub(super) struct Start {
     pub(super) request_id: u32,
     /// Whether the end of the subscription must be reported to the home.
     pub(super) member: bool,
+    /// The log under which it begins, by the channel's home.
+    pub(super) log: u16,
     /// The form in which the subscriber receives events.
     pub(super) form: Form,
 }
@@ -103,7 +126,8 @@ impl Members {
         subscribers: &mut Vec<Subscriber>,
         start: Start,
     ) {
-        let state = start.request_id & !MEMBER | if start.member { MEMBER } else { 0 };
+        let member = if start.member { MEMBER } else { 0 };
+        let state = start.request_id & REQUEST | log_bits(start.log) | member;
         if slot as usize >= self.of_slot.len() {
             self.of_slot.resize_with(slot as usize + 1, Vec::new);
         }
@@ -148,20 +172,21 @@ impl Members {
         Some((removed.channel, left.state & MEMBER != 0))
     }
 
-    /// Makes the subscription at `position` of `slot`'s list active, if it waits for the answer to
-    /// request `request_id`.
+    /// Makes the subscription at `position` of `slot`'s list active under a log, if it waits for the
+    /// answer to request `request_id`.
     pub(super) fn activate(
         &self,
         slot: u32,
         position: usize,
-        request_id: u32,
+        (request_id, log): (u32, u16),
         subscribers: &mut [Subscriber],
     ) -> bool {
         let Some(member) = self.list(slot).get(position) else { return false };
         let Some(subscriber) = subscribers.get_mut(member.at as usize) else { return false };
-        let waits = subscriber.state & !MEMBER == request_id;
+        let waits = subscriber.request_id() == request_id;
         if waits {
             subscriber.state &= MEMBER;
+            subscriber.begin_under(log);
         }
         waits
     }

@@ -79,7 +79,7 @@ use channel::{ChannelState, HomeLink};
 use channel_events::ChannelEvents;
 use hashbrown::HashTable;
 use kept::KeptStore;
-use log_view::LogView;
+use log_view::{HomeLogs, LogView};
 use members::Members;
 use name::home_among;
 use own_states::OwnStates;
@@ -120,6 +120,8 @@ pub struct Hub<M> {
     own_states: Option<Box<OwnStates<M>>>,
     /// What is known of the log of a cluster; `None` without a cluster.
     log: Option<LogView>,
+    /// The logs of the homes on all cores.
+    logs: HomeLogs,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -145,6 +147,7 @@ impl<M: HubMessage> Hub<M> {
             relay: None,
             own_states: None,
             log: None,
+            logs: HomeLogs::default(),
         }
     }
 

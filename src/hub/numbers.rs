@@ -17,7 +17,7 @@ pub(super) enum Numbers {
 pub(super) struct LogNumbers {
     /// Those of the events that are kept, the oldest first.
     serials: VecDeque<u64>,
-    /// Every event after this one that the core has received is kept.
+    /// Every event after this one that the core has received is kept, once.
     pub(super) lost: u64,
     /// The last event; 0 before the first one.
     pub(super) last: u64,
@@ -61,11 +61,6 @@ impl Numbers {
 }
 
 impl LogNumbers {
-    /// Notes an event that is not kept.
-    pub(super) fn skip(&mut self, serial: u64) {
-        (self.lost, self.last) = (self.lost.max(serial), serial);
-    }
-
     /// The number of events up to this serial number.
     pub(super) fn count_until(&self, serial: u64) -> usize {
         self.serials.partition_point(|it| *it <= serial)

@@ -5,7 +5,7 @@
 //! core that gets the event proposes it, from [`Hub::publish`]; the event comes back to the home of
 //! every node by [`Hub::apply`], in the order of the log.
 
-use super::event::Event;
+use super::event::{Event, EventPayload, Retention};
 use super::log_view::LogPlace;
 use super::mail::{Ack, OutgoingMail};
 use super::own_states::{OwnStates, StateTimes};
@@ -34,7 +34,8 @@ impl<M: HubMessage> Hub<M> {
         self.log.get_or_insert_default();
     }
 
-    /// Adds a proposal, if events are proposed.
+    /// Adds a proposal, if events are proposed. An event without any effect is not: it only brings
+    /// its publisher an answer.
     pub(super) fn propose(
         &mut self,
         app: u32,
@@ -42,6 +43,9 @@ impl<M: HubMessage> Hub<M> {
         event: &Event<M>,
         ack: Option<Ack>,
     ) -> bool {
+        if matches!((&event.payload, &event.retain), (EventPayload::Nothing, Retention::Nothing)) {
+            return false;
+        }
         let Some(proposals) = &mut self.proposals else { return false };
         let origin = ack.map(|ack| (self.core, ack));
         proposals.push_back(Proposal { app, name: name.into(), event: event.clone(), origin });
@@ -68,9 +72,9 @@ impl<M: HubMessage> Hub<M> {
 
     /// Lets an event take effect: it is ordered after all that were applied before, kept, and sent
     /// to the other cores with subscribers. This core is the channel's home. A history keeps the
-    /// event by its `place` in the log. Returns the channel's
-    /// index if the event is to be delivered to this core's subscribers. If the channel has no
-    /// subscriber, nothing is allocated, unless the event must be kept.
+    /// event by its `place` in the log. Returns the channel's index if the event is to be delivered
+    /// to this core's subscribers. If the channel has no subscriber, nothing is allocated, unless
+    /// the event must be kept.
     pub fn apply(
         &mut self,
         app: u32,
@@ -82,6 +86,7 @@ impl<M: HubMessage> Hub<M> {
         let found = self.find(app, name, self.hasher.hash(app, name));
         if let (Some(place), Some(log)) = (place, &mut self.log) {
             log.reached = log.reached.max(place.serial);
+            event.since_log = place.was_delivered.then_some(log.generation);
         }
         let name = |hub: &Hub<M>| hub.hasher.name(app, name);
         self.publish_at_home(found, name, (event, place), now_ms, mail)

@@ -130,16 +130,17 @@ impl History {
         view: Option<&LogView>,
     ) -> (StreamPosition, ResumeOutcome) {
         let present = self.position();
+        let before_last = |count| match view.is_some_and(LogView::is_reading_late) {
+            true => present,
+            false => StreamPosition { serial: self.before_last(count), ..present },
+        };
         match from {
             ResumeFrom::Present => (present, ResumeOutcome::Present),
             ResumeFrom::Malformed => (present, ResumeOutcome::Malformed),
-            ResumeFrom::Rewind(count) => {
-                let serial = self.before_last(count);
-                (StreamPosition { serial, ..present }, ResumeOutcome::Recovered)
-            }
+            ResumeFrom::Rewind(count) => (before_last(count), ResumeOutcome::Recovered),
             ResumeFrom::Kept(from, max) => {
                 let found = from.map(|it| self.locate(ResumeFrom::Position(it), now_ms, view));
-                let last = StreamPosition { serial: self.before_last(max), ..present };
+                let last = before_last(max);
                 match found {
                     None => (last, ResumeOutcome::Present),
                     Some((at, ResumeOutcome::Recovered)) => (at, ResumeOutcome::Recovered),

@@ -9,6 +9,7 @@ use super::event::{Event, EventPayload, HistoryLimit};
 use super::forms::{EventForms, StreamPosition};
 use super::history::History;
 use super::log_view::{LogMark, LogPlace, LogStart};
+use super::mail::{Down, OutgoingMail};
 use super::name::ChannelName;
 use super::replay::{HistoryPage, ResumeReply, ResumeRequest};
 use super::{Hub, HubMessage};
@@ -30,13 +31,10 @@ impl<M: HubMessage> Hub<M> {
         place: Option<LogPlace>,
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
-        let doubtful =
-            place.filter(|it| self.log.is_some_and(|log| log.is_doubtful(*it, limit.ttl_ms())));
+        let is_doubtful = place.is_some_and(|place| {
+            self.log.is_some_and(|log| log.is_doubtful(place, limit.ttl_ms()))
+        });
         self.change_history(at, limit, now_ms, |history, positioned| {
-            if let Some(place) = doubtful {
-                history.skip(place);
-                return 0;
-            }
             // The forms of a linked channel's event as it is delivered are not kept: they would be
             // as many as its views. Its replays make and share those that they need.
             let is_linked = event.forms.is_some();
@@ -44,7 +42,11 @@ impl<M: HubMessage> Hub<M> {
                 event.forms = Some(Arc::new(EventForms::new(Some(history.next(place)))));
             }
             let kept = event.forms.clone().filter(|_| !is_linked);
-            history.push(shared.clone(), kept, limit, now_ms, place)
+            let lost = history.push(shared.clone(), kept, limit, now_ms, place);
+            if is_doubtful {
+                history.forbid_earlier();
+            }
+            lost
         });
         self.make_room();
     }
@@ -229,9 +231,15 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// Notes how this node goes on with the log of the cluster. With another log all histories end.
-    pub fn begin_log(&mut self, start: LogStart) {
+    /// Notes how this node goes on with the log of the cluster. With another log all histories end,
+    /// and the other cores learn from where on this home's mail is of that one.
+    pub fn begin_log(&mut self, start: LogStart, mail: &mut OutgoingMail<M>) {
         if self.log.get_or_insert_default().begin(start) {
+            self.logs.begin(self.core, start.generation);
+            let log_began = Down::LogBegan { home: self.core, log: start.generation };
+            for core in (0..self.cores).filter(|core| *core != self.core) {
+                mail.down(core, log_began.clone());
+            }
             let names = self.kept.pictures.values().cloned().collect();
             self.drop_histories(names);
             // They were of the log before.
@@ -239,6 +247,11 @@ impl<M: HubMessage> Hub<M> {
                 log.forgotten = 0;
             }
         }
+    }
+
+    /// Notes that another core's mail is of another log from now on.
+    pub fn log_began(&mut self, home: u16, log: u16) {
+        self.logs.begin(home, log);
     }
 
     /// Notes that all entries of the log up to a mark were applied that are for this core.

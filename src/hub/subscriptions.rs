@@ -100,7 +100,8 @@ impl<M: HubMessage> Hub<M> {
             request_id = 0;
         }
         if let Some(channel) = &mut self.channels[at as usize] {
-            let start = Start { request_id, member, form };
+            let log = self.logs.of(self.core);
+            let start = Start { request_id, member, log, form };
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.home_link = HomeLink::Known;
         }
@@ -124,13 +125,13 @@ impl<M: HubMessage> Hub<M> {
         };
         let name = channel.name.clone();
         let home = home_among(name.hash(), self.cores);
-        let mut start = Start { form, ..Start::default() };
+        let mut start = Start { form, log: self.logs.of(home), ..Start::default() };
         // If the first subscriber's join request is not answered, the home may not know of this
         // core yet.
         let is_known = channel.subscribers.first().is_some_and(Subscriber::is_active);
         let asks = channel.home_link == HomeLink::Known && !is_known;
         if let Some(request) = request.or_else(|| asks.then(JoinRequest::default)) {
-            start = Start { request_id: question, member: request.member.is_some(), form };
+            start = Start { request_id: question, member: request.member.is_some(), ..start };
             mail.up(home, Up::Join { request_id: question, slot, name, request, claim });
             // The home sends publishes from that join on. Subscribers without a join reply are not
             // active and get none.
@@ -168,7 +169,8 @@ impl<M: HubMessage> Hub<M> {
         let Some(position) = self.members.position(slot.index, at) else { return false };
         let Some(channel) = &mut self.channels[at as usize] else { return false };
         let subscribers = &mut channel.subscribers;
-        if !self.members.activate(slot.index, position, request_id, subscribers) {
+        let answered = (request_id, self.logs.of(home_among(name.hash(), self.cores)));
+        if !self.members.activate(slot.index, position, answered, subscribers) {
             return false;
         }
         if !granted {
@@ -185,6 +187,8 @@ impl<M: HubMessage> Hub<M> {
         match found.and_then(|at| self.channels[at as usize].as_mut()) {
             Some(channel) if channel.home_link == HomeLink::Requested(request_id) => {
                 channel.home_link = HomeLink::Known;
+                let log = self.logs.of(home_among(name.hash(), self.cores));
+                channel.subscribers.iter_mut().for_each(|it| it.begin_under(log));
                 channel.subscribers.iter().filter(|it| it.is_active()).copied().collect()
             }
             _ => Vec::new(),

@@ -9,6 +9,7 @@ mod channel_events;
 mod cores;
 mod history;
 mod kept;
+mod logs;
 mod nodes;
 #[cfg(feature = "zenith")]
 mod pictures;
@@ -108,7 +109,8 @@ impl World {
         let text = String::from_utf8_lossy(event.frame().expect("a frame")).into_owned();
         let subscribers = self.cores.hubs[core as usize].subscribers(name).iter();
         let except = event.except.and_then(|it| it.on(core)).map(|slot| slot.index);
-        for subscriber in subscribers.filter(|it| it.is_active() && Some(it.slot) != except) {
+        let receives = |it: &&Subscriber| it.receives(event.since_log);
+        for subscriber in subscribers.filter(receives).filter(|it| Some(it.slot) != except) {
             self.received.push((core, subscriber.slot, text.clone()));
         }
     }
@@ -142,6 +144,7 @@ impl World {
                     self.on_join_reply.push((to, slot.index, users, cached));
                 }
             }
+            Down::LogBegan { home, log } => hub.log_began(home, log),
             Down::Answer { .. } | Down::Message { .. } => {}
         }
     }

@@ -28,7 +28,8 @@ pub struct NodeStatus {
     pub state: &'static str,
     /// The version of its release.
     pub release: Box<str>,
-    /// Whether it has the same applications as this process, by their ids and keys.
+    /// Whether it has the same applications as this process, by their ids and keys, and the same
+    /// links.
     pub has_same_apps: bool,
     /// The number of its open connections.
     pub connections: u64,

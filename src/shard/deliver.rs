@@ -46,7 +46,8 @@ impl Shard {
     pub(super) fn deliver_at(&mut self, at: u32, event: &Event, now: Now) {
         // Only the forms of an event depend on the channel's name.
         let name = event.forms.as_ref().and_then(|_| self.hub.name_at(at));
-        let received = self.hub.subscribers_at(at).iter().filter(|it| it.is_active());
+        let subscribers = self.hub.subscribers_at(at).iter();
+        let received = subscribers.filter(|it| it.receives(event.since_log));
         self.subscribers.extend(received.map(|it| (it.slot, it.form)));
         self.deliver_to_listed(event, name.as_deref().unwrap_or(""), now);
     }
@@ -59,7 +60,8 @@ impl Shard {
     }
 
     pub(super) fn deliver(&mut self, name: &ChannelName, event: &Event, now: Now) {
-        let received = self.hub.subscribers(name).iter().filter(|it| it.is_active());
+        let subscribers = self.hub.subscribers(name).iter();
+        let received = subscribers.filter(|it| it.receives(event.since_log));
         self.subscribers.extend(received.map(|it| (it.slot, it.form)));
         self.deliver_to_listed(event, name.text(), now);
     }

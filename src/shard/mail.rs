@@ -59,6 +59,7 @@ impl Shard {
                 }
             }
             Down::Message { slot, what } => self.deliver_message(slot, &what, now),
+            Down::LogBegan { home, log } => self.hub.log_began(home, log),
             Down::Answer { ack, answer } => self.answered(ack, answer, now),
             Down::JoinReply { request_id, slot, name, reply } => {
                 let granted = reply.is_ok();

@@ -5,6 +5,7 @@ use crate::cluster::arrival::Arrival;
 use crate::cluster::entry::{self, Entry};
 use crate::cluster::events::{event_of, remembered_s};
 use crate::cluster::follower::Taken;
+use crate::cluster::repeats::Repeat;
 use crate::cluster::states;
 use crate::dialect::{self, Env};
 use crate::hub::{LogPlace, StateAuthor, log_serial};
@@ -33,20 +34,30 @@ impl ClusterNode {
                 counters.cluster_skipped.add(1);
             }
         }
-        if taken == Taken::Apply && entry.nodes.is_empty() {
-            self.apply(entry, (sequence, age_ms), env, now_ms);
-        } else {
-            self.apply_states(&entry, env, now_ms);
+        // An entry of a node itself has a number of another kind.
+        if !entry.nodes.is_empty() {
+            return self.apply_states(&entry, env, now_ms);
+        }
+        match taken {
+            Taken::Apply => self.apply(entry, (sequence, age_ms), env, now_ms),
+            Taken::Fold | Taken::Repeated => {
+                self.applied.note(entry.node, entry.number);
+                self.apply_states(&entry, env, now_ms);
+            }
         }
     }
 
-    /// Sends the events of an entry to the home of their channel.
+    /// Sends the events of an entry to the home of their channel. Events that this node has applied
+    /// out of an earlier log belong to the histories of this one, too.
     fn apply(&mut self, entry: Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env, now_ms: u64) {
         let counters = self.setup.counters.clone();
         counters.cluster_entries.add(1);
-        if !self.applied.takes(entry.node, entry.number) {
-            return counters.cluster_repeated.add(1);
+        let repeat = self.applied.takes(entry.node, entry.number);
+        counters.cluster_repeated.add((repeat != Repeat::New).into());
+        if repeat == Repeat::OfThisLog {
+            return;
         }
+        let was_delivered = repeat == Repeat::OfEarlierLog;
         counters.cluster_skipped.add(entry.skipped as u64);
         if !entry.states.is_empty() {
             self.apply_states(&entry, env, now_ms);
@@ -56,7 +67,8 @@ impl ClusterNode {
         };
         let core = self.home(app, entry.channel);
         let channel: Arc<str> = entry.channel.into();
-        for part in &entry.epochs {
+        // An epoch has no place in a history.
+        for part in entry.epochs.iter().filter(|_| !was_delivered) {
             let Some(event) = self.take_epoch(part, env) else { continue };
             let (channel, event) = (channel.clone(), Box::new(event));
             self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place: None }));
@@ -67,7 +79,7 @@ impl ClusterNode {
             // No node writes an entry of so many events.
             counters.cluster_skipped.add(serial.is_none().into());
             let ttl_s = remembered_s(&part);
-            let place = serial.map(|serial| LogPlace { serial, age_ms, ttl_s });
+            let place = serial.map(|serial| LogPlace { serial, age_ms, ttl_s, was_delivered });
             let event = event_of(part, age_ms, env);
             let event = Box::new(dialect::from_log(env, (app, &channel), age_ms, event));
             let channel = channel.clone();

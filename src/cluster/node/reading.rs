@@ -3,8 +3,33 @@
 use super::ClusterNode;
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::{Engine, LogInfo};
+use crate::cluster::places::LogChange;
+use crate::hub::LogMark;
 
 impl ClusterNode {
+    /// Up to where the entries of the log are in arrivals that were taken, if all were.
+    pub fn mark(&self) -> LogMark {
+        self.places.mark(self.follower.position())
+    }
+
+    /// Notes that everything that is stored has been delivered.
+    pub(super) fn note_current(&mut self, engine: &mut dyn Engine) {
+        let change = self.places.current();
+        if change.is_some() && self.places.is_doubtful() {
+            engine.look();
+        }
+        self.note_change(change);
+    }
+
+    /// Tells the cores how the node goes on with the log.
+    pub(super) fn note_change(&mut self, change: Option<LogChange>) {
+        let Some(LogChange { start, is_gap }) = change else { return };
+        if is_gap && self.follower.has_joined() {
+            self.close_subscribers();
+        }
+        self.send_to_all(&Arrival::Log(start));
+    }
+
     /// Follows the log on from where this node is. `is_whole` says that `log` has the last entry.
     /// Returns the number of entries that were stored meanwhile.
     pub(super) fn attach(
@@ -17,6 +42,9 @@ impl ClusterNode {
         let position = self.follower.position();
         let attached = self.follower.attached(log, now_ms);
         self.setup.counters.cluster_epochs.add(attached.is_new.into());
+        if attached.is_new {
+            self.applied.begin_log();
+        }
         if attached.is_gap {
             self.close_subscribers();
         }

@@ -167,9 +167,12 @@ fn cluster_config_refuses_what_is_not_carried() {
         let file = "[zilliqa.node]\nurls = ['http://a']\nstate_file = 'f'";
         cases.push((app(file), "zilliqa.node.state_file"));
     }
-    let link = "[[apps]]\nid = '2'\nkey = 'l'\nsecret = 's'\n[[links]]\n\
-                source = { app = '1', channel = 'a' }\nviews = [{ app = '2', channel = 'b' }]";
-    cases.push((app(link), "links"));
+    let apps = "[[apps]]\nid = '2'\nkey = 'l'\nsecret = 's'\n";
+    let link = |source: &str, view: &str| {
+        app(&format!("{apps}[[links]]\nsource = {{ {source} }}\nviews = [{{ {view} }}]"))
+    };
+    let carried = link("app = '1', channel = 'a'", "app = '2', channel = 'b'");
+    assert_eq!(refusal(&carried), "");
     for (text, key) in cases {
         let error = refusal(&text);
         let wanted = format!("{key}: expected no value, because a cluster");
@@ -193,6 +196,32 @@ fn cluster_config_refuses_what_is_not_carried() {
         assert_eq!(refusal(&app(&text)).is_empty(), cfg!(feature = "zilliqa"), "{poll}");
     }
     assert!(refusal(&app("[zilliqa]\npoll = 'all'")).contains("zilliqa.poll"));
+}
+
+/// A link is carried if all of its views are.
+#[cfg(feature = "zenith")]
+#[test]
+fn cluster_config_refuses_links_with_zenith() {
+    let topics = "[zenith]\ntopics = [{ controller = 'P', kind = '*' }]\n";
+    let config = Config::parse_with(
+        &format!(
+            "{APP}[[links]]\nsource = {{ app = '1', channel = 'a' }}\n\
+             views = [{{ zenith = 'P/a' }}]\n{topics}"
+        ),
+        FileFormat::Toml,
+        "f",
+        &|_| None,
+    );
+    let config = config.expect("without a cluster");
+    let context = super::ClusterContext {
+        routes: &[],
+        apps: &[],
+        links: &config.links,
+        has_zenith: false,
+        has_state_file: false,
+        keep_alive_ms: 0,
+    };
+    assert_eq!(super::not_carried(&context), ["links[0].views[0].zenith"]);
 }
 
 #[test]

@@ -56,11 +56,15 @@ impl Info {
     }
 
     /// Why the attributes cannot be known: in a cluster the nodes know of each other's subscribers
-    /// how many there are only for applications that count them.
+    /// how many there are only for applications that count them, and never by which names they have
+    /// subscribed.
     pub(super) fn uncounted(self, env: &Env, app: u32) -> Option<&'static str> {
+        env.config.cluster.as_ref()?;
+        if self.link {
+            return Some("info link is not available, because the server is one of several");
+        }
         let is_counted = || env.watches(app, EventMask::COUNTS | EventMask::READS);
-        let is_unknown = self.subscription_count && env.config.cluster.is_some() && !is_counted();
-        is_unknown.then_some(
+        (self.subscription_count && !is_counted()).then_some(
             "info subscription_count needs subscription_count or counts_in_reads of the \
              application, because the server is one of several",
         )

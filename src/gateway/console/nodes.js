@@ -5,7 +5,7 @@ const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`
 /** The cells of a node's row. */
 export function nodeCells({ id, state, release, connections, age_ms, is_own, has_same_apps }) {
   const name = is_own ? `${id} (this one)` : id
-  const note = has_same_apps ? "" : "other applications"
+  const note = has_same_apps ? "" : "other applications or links"
   return [name, state, release, String(connections), seconds(age_ms), note]
 }
 

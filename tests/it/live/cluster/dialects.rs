@@ -12,7 +12,7 @@ use polycast::config::{
 use polycast::server::Server;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A node whose paths below `/groups/` are groups.
 fn grouped(nats: &Nats, history: u32, exclude_sender: bool) -> Config {
@@ -129,7 +129,8 @@ fn cluster_p16_reflect_history_is_the_same_on_all_nodes_and_for_new_ones() {
     assert_eq!(other.text(), "first");
 }
 
-/// A message is removed from the histories of all nodes after `history_s`.
+/// A message is removed from the histories of all nodes after `history_s`. Until then nodes that
+/// start have it.
 #[test]
 fn cluster_reflect_history_ends_with_the_log() {
     let Some(nats) = Nats::start("reflect-expiry") else { return };
@@ -147,6 +148,23 @@ fn cluster_reflect_history_ends_with_the_log() {
         let mut late = member(server, "/groups/a");
         assert_eq!(late.text(), "new");
     }
+    // A third node has what it reads late, too, if it starts in less than the time of a message.
+    let in_time = (0..5).find_map(|n| {
+        let text = n.to_string();
+        ada.send_text(&text);
+        assert_eq!((ada.text(), bob.text()), (text.clone(), text.clone()));
+        let sent = Instant::now();
+        let third = started(&config)?;
+        let mut late = member(&third, "/groups/a");
+        (sent.elapsed() < Duration::from_secs(8)).then(|| {
+            let mut heard = late.text();
+            while heard != text {
+                assert_ne!(heard, "old");
+                heard = late.text();
+            }
+        })
+    });
+    assert!(in_time.is_some(), "no node starts in time");
 }
 
 #[test]

@@ -100,6 +100,9 @@ fn cluster_p17_client_resumes_on_another_node() {
         // Only a node that has read the log from its beginning knows that nothing was before.
         response.body.rsplit_once(r#","complete""#).expect("a page").0.to_owned()
     };
+    for server in [&first, &second, &third] {
+        wait("the node has read them", || server.count("cluster_events") == 12);
+    }
     let expected = page(&first);
     assert!(expected.contains(r#""data":"11""#), "{expected}");
     assert!(expected.contains(&format!(r#""serial":{},"event":"e","data":"4""#, serials[4])));
