@@ -33,6 +33,20 @@ pub struct Event<M> {
     /// The other forms of the event. `None` if no subscriber can need one: such an event reaches
     /// only the subscribers that receive it as it was published.
     pub forms: Option<Arc<EventForms>>,
+    /// The idempotency key with which the event was published, if the log of a cluster is to
+    /// decide whether the event was published before.
+    pub key: Option<Box<EventKey>>,
+}
+
+/// What tells an event of a request with an idempotency key from all other events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventKey {
+    /// The digest of the key and its application.
+    pub key: u128,
+    /// The digest of what the request publishes.
+    pub request: u128,
+    /// The number of the event in its request, from 0.
+    pub index: u16,
 }
 
 /// The one connection that does not receive an event.
@@ -115,6 +129,7 @@ impl<M> Default for Event<M> {
             retain: Retention::default(),
             notify: None,
             forms: None,
+            key: None,
         }
     }
 }

@@ -17,6 +17,9 @@ impl ClusterNode {
         let position = self.follower.position();
         let attached = self.follower.attached(log, now_ms);
         self.setup.counters.cluster_epochs.add(attached.is_new.into());
+        if attached.is_new {
+            self.keys.begin_log();
+        }
         if attached.is_gap {
             self.close_subscribers();
         }
