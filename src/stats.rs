@@ -560,6 +560,17 @@ counters! {
     cluster_gaps,
     /// Times the engine came back with another log.
     cluster_epochs,
+    /// Idempotency keys of the cluster's log that this node remembers.
+    cluster_keys,
+    /// Events with an idempotency key that were not published, because the cluster's log had them
+    /// already.
+    cluster_key_repeats,
+    /// Events not published because the cluster's log had their idempotency key with another
+    /// publish.
+    cluster_key_conflicts,
+    /// Idempotency keys of the log removed before their two minutes were over, because their
+    /// application had limits.idempotency_keys or limits.idempotency_bytes.
+    cluster_keys_dropped,
     /// Nodes of the cluster that are not dead, this one included, as far as this node has read.
     cluster_nodes,
     /// Nodes whose end this node has read: they were declared dead, or had left.

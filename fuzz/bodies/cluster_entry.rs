@@ -1,7 +1,8 @@
 //! Entries of a cluster's log: whatever is read is bounded by its bytes, and is written as it was.
 
 use polycast::cluster::entry::{
-    StatePart, epoch_part, part, read, state_part, write, write_epoch, write_node, write_state,
+    StatePart, epoch_part, part, read, state_part, write_epoch, write_node, write_state,
+    write_with_keys,
 };
 
 pub(crate) fn run(data: &[u8]) {
@@ -9,9 +10,10 @@ pub(crate) fn run(data: &[u8]) {
     let parts: Vec<Vec<u8>> = entry.events.iter().map(part).collect();
     assert!(parts.iter().map(Vec::len).sum::<usize>() <= data.len() + 4 * parts.len());
     let parts = parts.iter().map(|part| &**part);
-    let written = write((entry.node, entry.number), entry.app, entry.channel, parts);
+    let head = ((entry.node, entry.number), entry.app, entry.channel);
+    let written = write_with_keys(head, parts, &entry.keys);
     let again = read(&written).expect("an entry");
-    assert_eq!((again.events, again.skipped), (entry.events, 0));
+    assert_eq!((again.events, again.keys, again.skipped), (entry.events, entry.keys, 0));
     for state in &entry.states {
         let is_member = matches!(state, StatePart::Member { .. });
         let author = (entry.node, entry.number);

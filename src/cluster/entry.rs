@@ -9,11 +9,16 @@
 //! member  = flags(1) node(8) text(user)
 //!           [number(max) [text(info)] [number(of bytes) added removed]]
 //! count   = node(8) number
+//! key     = number(of the event in the entry) key(16) request(16)
+//!           number(of the event in the request)
 //! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
 //!           number(of connections) text(release) [more]
 //! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
 //! text    = number(of bytes) bytes
 //! ```
+//!
+//! A key is the idempotency key of one of the events. The keys of an entry are in the order of
+//! their events, at most one for each.
 //!
 //! A number is a varint: seven bits a byte, the low ones first. Other integers are little-endian.
 //! A reader skips kinds of parts that it does not know. Nothing that an entry says is trusted: a
@@ -23,10 +28,12 @@
 //! all releases know of each other. What later releases add to it stands behind the rest.
 
 mod epoch;
+mod key;
 mod node;
 mod state;
 
 pub use epoch::EpochPart;
+pub use key::KeyPart;
 pub use node::{NodePart, NodePhase};
 pub use state::{PresentPart, StatePart};
 
@@ -42,6 +49,8 @@ const COUNT: u8 = 3;
 const NODE: u8 = 4;
 /// The kind of a part that is a piece of an epoch.
 const EPOCH: u8 = 5;
+/// The kind of a part that is the idempotency key of an event.
+const KEY: u8 = 6;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -118,6 +127,8 @@ pub struct Entry<'e> {
     pub channel: &'e str,
     /// The events.
     pub events: Vec<EventPart<'e>>,
+    /// The idempotency keys of some of the events, in their order.
+    pub keys: Vec<KeyPart>,
     /// What it says of members and numbers of subscribers.
     pub states: Vec<StatePart<'e>>,
     /// What it says of nodes.
@@ -173,7 +184,19 @@ pub fn write<'p>(
     channel: &str,
     parts: impl ExactSizeIterator<Item = &'p [u8]>,
 ) -> Vec<u8> {
-    write_parts((author, app, channel), EVENT, parts)
+    write_with_keys((author, app, channel), parts, &[])
+}
+
+/// The same of events of which some have idempotency keys.
+pub fn write_with_keys<'p>(
+    head: ((u64, u64), &str, &str),
+    parts: impl ExactSizeIterator<Item = &'p [u8]>,
+    keys: &[KeyPart],
+) -> Vec<u8> {
+    let mut out = write_head(head, parts.len() + keys.len());
+    parts.for_each(|part| push_part(&mut out, EVENT, part));
+    keys.iter().for_each(|key| push_part(&mut out, KEY, &key.bytes()));
+    out
 }
 
 /// Writes the entry with this number of a node, of these pieces of an epoch, each as
@@ -188,22 +211,30 @@ pub fn write_epoch<'p>(
 }
 
 fn write_parts<'p>(
-    ((node, number), app, channel): ((u64, u64), &str, &str),
+    head: ((u64, u64), &str, &str),
     kind: u8,
     parts: impl ExactSizeIterator<Item = &'p [u8]>,
 ) -> Vec<u8> {
+    let mut out = write_head(head, parts.len());
+    parts.for_each(|part| push_part(&mut out, kind, part));
+    out
+}
+
+/// Writes the beginning of an entry of so many parts.
+fn write_head(((node, number), app, channel): ((u64, u64), &str, &str), parts: usize) -> Vec<u8> {
     let mut out = vec![FORMAT];
     out.extend_from_slice(&node.to_le_bytes());
     push_number(&mut out, number);
     push_text(&mut out, app);
     push_text(&mut out, channel);
-    push_number(&mut out, parts.len() as u64);
-    for part in parts {
-        out.push(kind);
-        push_number(&mut out, part.len() as u64);
-        out.extend_from_slice(part);
-    }
+    push_number(&mut out, parts as u64);
     out
+}
+
+fn push_part(out: &mut Vec<u8>, kind: u8, part: &[u8]) {
+    out.push(kind);
+    push_number(out, part.len() as u64);
+    out.extend_from_slice(part);
 }
 
 /// Writes a state as a part.
@@ -286,7 +317,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let number = take_number(&mut rest)?;
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
     let (mut events, mut states) = (Vec::new(), Vec::new());
-    let (mut nodes, mut epochs) = (Vec::new(), Vec::new());
+    let (mut nodes, mut epochs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     let mut skipped = 0;
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
@@ -297,11 +328,13 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             COUNT => states.push(read_count(bytes)?),
             NODE => nodes.push(read_node(bytes)?),
             EPOCH => epochs.push(EpochPart::read(bytes)?),
+            KEY => keys.push(KeyPart::read(bytes)?),
             _ => skipped += 1,
         }
     }
-    let entry = Entry { node, number, app, channel, events, states, nodes, epochs, skipped };
-    rest.is_empty().then_some(entry)
+    let is_sound = rest.is_empty() && KeyPart::are_of(&keys, events.len());
+    let entry = Entry { node, number, app, channel, events, keys, states, nodes, epochs, skipped };
+    is_sound.then_some(entry)
 }
 
 /// Reads an event as [`part`] has written it; `None` if it is malformed.

@@ -12,11 +12,13 @@
 //! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too.
 
 mod arrival;
+mod awaited;
 mod engine;
 pub mod entry;
 mod epochs;
 mod events;
 pub mod follower;
+mod keys;
 mod node;
 pub mod nodes;
 mod places;

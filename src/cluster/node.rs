@@ -2,18 +2,23 @@
 
 mod applying;
 mod epochs;
+mod keys;
 mod membership;
 mod reading;
 
 use super::arrival::Arrival;
+use super::awaited::AwaitedKeys;
 use super::engine::{Append, Engine, EngineEvent, Refusal};
 use super::entry;
 use super::epochs::NodeEpochs;
 use super::events::part_of;
 use super::follower::{Follower, Taken};
+use super::keys::LoggedKeys;
 use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
 use super::places::LogPlaces;
-use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
+use super::queue::{
+    AppendQueue, ChannelKey, Failure, Pack, QueueLimits, QueuedEvent, StateSubject,
+};
 use super::repeats::AppliedNumbers;
 use super::states::{self, Origin};
 use super::subject;
@@ -65,6 +70,8 @@ pub struct ClusterNode {
     follower: Follower,
     places: LogPlaces,
     applied: AppliedNumbers,
+    keys: LoggedKeys,
+    awaited: AwaitedKeys,
     nodes: ClusterNodes,
     /// The version of the configuration whose applications other nodes know.
     summary: Option<(u32, NodeSummary)>,
@@ -105,6 +112,8 @@ impl ClusterNode {
             follower: Follower::new(cluster.keep_s * 1000),
             places: LogPlaces::new(cluster.keep_s * 1000),
             applied: AppliedNumbers::default(),
+            keys: LoggedKeys::default(),
+            awaited: AwaitedKeys::default(),
             is_up: false,
             was_up: false,
             down_ms: now_ms,
@@ -115,17 +124,22 @@ impl ClusterNode {
 
     /// Takes an event that a core proposes.
     pub fn propose(&mut self, proposal: Proposal, env: &Env, now: NodeTime) {
-        let Proposal { app, name, event, origin } = proposal;
+        let Proposal { app, name, mut event, origin } = proposal;
         if zilliqa::logged_epoch(&event).is_some() {
             return self.propose_epoch((app, name), event, origin);
         }
-        let is_epoch = false;
-        let ack = Some(Origin { request: origin, client_event: event.notify.clone(), is_epoch });
+        let key = event.key.take();
+        let key_until_ms = self.key_until_ms(key.as_deref(), now.ms);
+        let client_event = event.notify.clone();
+        let ack = Origin { request: origin, client_event, is_epoch: false, key_until_ms };
+        if let Some(decision) = self.known_key(app, key.as_deref(), now.ms) {
+            return self.answer_key(ack, (app, name), decision);
+        }
         let (event, history_s) = dialect::into_log(env, app, event);
         let part = env.log_id(app).and_then(|_| part_of(&event, env));
         let waiting = part.filter(|_| !self.is_full).map(|(part, kept_s)| {
-            let ttl_s = Some(self.keep_s.max(kept_s).max(history_s));
-            QueuedEvent { part, ttl_s, ack: ack.clone() }
+            let ttl_s = Some(self.ttl_s(kept_s.max(history_s), key.as_deref()));
+            QueuedEvent { part, key, ttl_s, ack: Some(ack.clone()) }
         });
         let key = (app, name).into();
         let full = match waiting {
@@ -133,7 +147,7 @@ impl ClusterNode {
             None => true,
         };
         if full {
-            self.fail((ack, key, Unpublished::Refused));
+            self.fail((Some(ack), key, Unpublished::Refused));
         }
     }
 
@@ -143,7 +157,9 @@ impl ClusterNode {
         // What is true stays; its end only has to reach the nodes that follow the log.
         let full = part.is_none_or(|(part, ends)| {
             let ttl_s = ends.then_some(self.keep_s);
-            self.queue.push(&key, QueuedEvent { part, ttl_s, ack: None }, now.ms).is_err()
+            self.queue
+                .push(&key, QueuedEvent { part, key: None, ttl_s, ack: None }, now.ms)
+                .is_err()
         });
         if full {
             self.fail((None, key, Unpublished::Refused));
@@ -165,6 +181,7 @@ impl ClusterNode {
             self.tick_ms = now.ms + AppendQueue::<()>::TICK_MS;
             let failed = self.queue.tick(now.ms);
             failed.into_iter().for_each(|failure| self.fail(failure));
+            self.tick_keys(env, now.ms);
             self.note_summary(env);
             self.show_nodes(env, now.ms);
         }
@@ -193,7 +210,8 @@ impl ClusterNode {
 
     /// When [`ClusterNode::turn`] is due again, if no event comes, in milliseconds.
     pub fn deadline_ms(&self) -> u64 {
-        let of_queue = match (self.queue.is_empty(), self.is_up) {
+        let is_idle = self.queue.is_empty() && self.awaited.is_empty();
+        let of_queue = match (is_idle, self.is_up) {
             (true, true) => u64::MAX,
             (true, false) => self.down_ms + self.hold_ms,
             (false, _) => self.tick_ms,
@@ -204,7 +222,7 @@ impl ClusterNode {
     /// Whether nothing waits for the engine.
     pub fn is_idle(&self) -> bool {
         let waits = !self.queue.is_empty() || !self.epochs.is_empty();
-        !waits && self.arrivals.is_empty() && self.nodes.may_end()
+        !waits && self.awaited.is_empty() && self.arrivals.is_empty() && self.nodes.may_end()
     }
 
     /// What a core is to be sent next.
@@ -292,6 +310,7 @@ impl ClusterNode {
             return true;
         }
         let age_ms = now.unix_ms.saturating_sub(stored_ms);
+        self.keys.note_time(stored_ms, now.ms);
         let taken = self.follower.takes(sequence, is_last, now.ms);
         match taken {
             Taken::Apply => {
@@ -322,7 +341,7 @@ impl ClusterNode {
     fn send(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
         let counters = &self.setup.counters;
         while let Some(pack) = self.queue.next(now_ms) {
-            let Pack { number, channel: (app, channel), state, ttl_s, again, parts } = pack;
+            let Pack { number, channel: (app, channel), state, ttl_s, again, parts, keys } = pack;
             let epoch_id = self.epochs.id_on(pack.channel).filter(|_| state.is_none());
             let app = env.log_id(*app).unwrap_or_default();
             let author = (self.setup.id, number);
@@ -334,7 +353,10 @@ impl ClusterNode {
                 _ if epoch_id.is_some() => {
                     entry::write_epoch(author, app, channel, parts.iter().copied())
                 }
-                _ => entry::write(author, app, channel, parts.iter().copied()),
+                _ => {
+                    let parts = parts.iter().copied();
+                    entry::write_with_keys((author, app, channel), parts, &keys)
+                }
             };
             let subject = match state {
                 None => subject::of_channel(&self.name, app, channel),
@@ -358,17 +380,25 @@ impl ClusterNode {
     }
 
     fn stored(&mut self, number: u64) {
-        let Some(((app, channel), origins)) = self.queue.stored(number) else { return };
-        for Origin { request, client_event, is_epoch } in origins {
-            let request = if is_epoch { self.epochs.stored() } else { request };
-            if let Some((core, ack)) = request {
-                self.arrivals.push_back((core, Arrival::Settled { ack, failed: None }));
-            }
-            if let Some(client_event) = client_event {
-                let (core, channel) = (self.home(app, &channel), channel.clone());
-                let arrival = Arrival::Published { app, channel, client_event };
-                self.arrivals.push_back((core, arrival));
-            }
+        let Some((channel, origins)) = self.queue.stored(number) else { return };
+        let (keyed, others): (Vec<_>, Vec<_>) =
+            origins.into_iter().partition(|it| it.key_until_ms.is_some());
+        others.into_iter().for_each(|origin| self.settle_stored(origin, &channel));
+        self.stored_with_keys(number, channel, keyed);
+    }
+
+    /// Reports that an event is in the log.
+    fn settle_stored(&mut self, origin: Origin, (app, channel): &ChannelKey) {
+        let Origin { request, client_event, is_epoch, .. } = origin;
+        let request = if is_epoch { self.epochs.stored() } else { request };
+        if let Some((core, ack)) = request {
+            self.arrivals.push_back((core, Arrival::Settled { ack, failed: None }));
+        }
+        if let Some(client_event) = client_event {
+            let (app, channel) = (*app, channel.clone());
+            let core = self.home(app, &channel);
+            let arrival = Arrival::Published { app, channel, client_event };
+            self.arrivals.push_back((core, arrival));
         }
     }
 
@@ -385,6 +415,8 @@ impl ClusterNode {
         match why {
             Unpublished::Refused => self.setup.counters.cluster_refused.add(1),
             Unpublished::Unknown => self.setup.counters.cluster_unknown.add(1),
+            // Counted when it was decided.
+            Unpublished::KeyUsed => {}
         }
         if let Some((core, ack)) = origin.and_then(|it| it.request) {
             let failed = Some((channel, why));

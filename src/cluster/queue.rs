@@ -9,12 +9,15 @@
 //! under the same number, until its first event has waited for `hold_ms`. What the engine has
 //! surely not stored is then refused; of the rest it is not known.
 
-use crate::hub::Unpublished;
+use super::entry::KeyPart;
+use crate::hub::{EventKey, Unpublished};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// The estimated bytes of an event in the queue besides its part.
 const EVENT_BYTES: usize = 96;
+/// The estimated bytes of an event's key.
+const KEY_BYTES: usize = 64;
 /// The maximum number of events of one entry.
 const PACK_EVENTS: usize = 64;
 /// The size of an entry, in bytes, at which no further event is added.
@@ -77,6 +80,8 @@ pub struct QueueLimits {
 pub struct QueuedEvent<T> {
     /// The event as a part of an entry.
     pub part: Vec<u8>,
+    /// Its idempotency key.
+    pub key: Option<Box<EventKey>>,
     /// How long the log keeps it, in seconds; `None` until another one replaces it.
     pub ttl_s: Option<u64>,
     /// Who waits for the answer.
@@ -98,6 +103,8 @@ pub struct Pack<'q> {
     pub again: bool,
     /// The parts of its events.
     pub parts: Vec<&'q [u8]>,
+    /// The idempotency keys of some of its events.
+    pub keys: Vec<KeyPart>,
 }
 
 /// The outcome of an event or a state: whose it is, its key, and why it is not in the log.
@@ -148,7 +155,8 @@ enum Phase {
 
 impl<T> Event<T> {
     fn bytes(&self) -> usize {
-        self.waiting.part.len() + EVENT_BYTES
+        let key = self.waiting.key.as_ref().map_or(0, |_| KEY_BYTES);
+        self.waiting.part.len() + EVENT_BYTES + key
     }
 }
 
@@ -224,9 +232,19 @@ impl<T> AppendQueue<T> {
         let ttls = entry.events.iter().map(|it| it.waiting.ttl_s);
         let ttl_s = ttls.max_by_key(|ttl_s| ttl_s.unwrap_or(u64::MAX)).unwrap_or(Some(0));
         let parts = entry.events.iter().map(|it| &*it.waiting.part).collect();
+        let keys = entry.events.iter().enumerate();
+        let key = |(event, it): (usize, &Event<T>)| {
+            Some(KeyPart { event, key: **it.waiting.key.as_ref()? })
+        };
+        let keys = keys.filter_map(key).collect();
         let QueueKey { channel, state } = self.numbers.get(&entry.number)?;
         let state = state.as_ref();
-        Some(Pack { number: entry.number, channel, state, ttl_s, again, parts })
+        Some(Pack { number: entry.number, channel, state, ttl_s, again, parts, keys })
+    }
+
+    /// Whether an entry is still under way.
+    pub fn has(&self, number: u64) -> bool {
+        self.numbers.contains_key(&number)
     }
 
     /// Notes that an entry is in the log. Returns its channel and who waits for its events; `None`

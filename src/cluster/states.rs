@@ -10,7 +10,7 @@ use crate::mem::Frozen;
 use std::sync::Arc;
 
 /// Who is interested in the fate of an event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Origin {
     /// The core and the request that wait for it.
     pub(super) request: Option<(u16, Ack)>,
@@ -18,6 +18,9 @@ pub(super) struct Origin {
     pub(super) client_event: Option<Arc<ClientEvent>>,
     /// Whether the event is the piece of an epoch that is under way.
     pub(super) is_epoch: bool,
+    /// Until when the request waits for the log's decision about the event's idempotency key, in
+    /// milliseconds; `None` if it has none.
+    pub(super) key_until_ms: Option<u64>,
 }
 
 /// The key of a state of node `node`, its part of an entry, and whether the state is the end of an

@@ -57,10 +57,12 @@ section! {
         pub client_events_per_s: u16 = 10, count(0..=60_000);
         /// Maximum number of idempotency keys that are kept; a key is kept for two minutes after
         /// its first publish. Beyond it the oldest are removed, and a publish that is repeated with
-        /// such a key is published again.
+        /// such a key is published again. In a cluster it is also the number of keys of the log
+        /// that each node remembers, and must be the same on all nodes.
         pub idempotency_keys: usize = 100_000, count(1..=1 << 24);
         /// Maximum size of all answers that are kept for idempotency keys; beyond it the oldest
-        /// keys are removed. An answer takes room only if the publish asked for info.
+        /// keys are removed. An answer takes room only if the publish asked for info. In a cluster
+        /// it also bounds what is remembered of publishes of more than 64 events.
         #[serde(deserialize_with = "size::memory")]
         pub idempotency_bytes: usize = 16 * 1024 * 1024, bytes(1024..=GIB);
         /// How long a cache channel keeps its last event.

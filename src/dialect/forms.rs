@@ -51,7 +51,8 @@ pub fn linked_publish(env: &Env, app: u32, name: &str, event: &mut Event) -> Lin
     match translated {
         Some(translated) => {
             let forms = Some(Arc::new(EventForms::new(None)));
-            let event = Event { except: event.except, forms, ..translated };
+            let (except, key) = (event.except, event.key.take());
+            let event = Event { except, forms, key, ..translated };
             LinkedPublish::Source { app: resolved.app, name: resolved.name, event }
         }
         None => LinkedPublish::Refused,

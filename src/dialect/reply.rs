@@ -26,7 +26,9 @@ pub enum Answered {
     Gathered(Finish),
 }
 
-/// Makes a reply from the answers, each with its part of the request.
+/// Makes a reply from the answers, each with its part of the request. If events of the request were
+/// not published, the answers are an [`Answer::Unpublished`] for each of them, and the reply counts
+/// only if a reason is [`Unpublished::KeyUsed`](crate::hub::Unpublished::KeyUsed).
 pub type Finish = Box<dyn FnOnce(Vec<(u16, Answer)>) -> HttpReply>;
 
 /// The reply to a request whose path names nothing.

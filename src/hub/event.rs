@@ -36,6 +36,20 @@ pub struct Event<M> {
     /// Only subscriptions that have begun under this log of the cluster receive the event, because
     /// the others have received it out of an earlier one; `None` for all subscriptions.
     pub since_log: Option<u16>,
+    /// The idempotency key with which the event was published, if the log of a cluster is to
+    /// decide whether the event was published before.
+    pub key: Option<Box<EventKey>>,
+}
+
+/// What tells an event of a request with an idempotency key from all other events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventKey {
+    /// The digest of the key and its application.
+    pub key: u128,
+    /// The digest of what the request publishes.
+    pub request: u128,
+    /// The number of the event in its request, from 0.
+    pub index: u16,
 }
 
 /// The one connection that does not receive an event.
@@ -138,6 +152,7 @@ impl<M> Default for Event<M> {
             notify: None,
             forms: None,
             since_log: None,
+            key: None,
         }
     }
 }

@@ -97,13 +97,16 @@ pub enum Answer {
     Unpublished(Arc<str>, Unpublished),
 }
 
-/// Why the answer to a publish is not that the event is published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why the answer to a publish is not that the event is published. Of several events of a request
+/// the highest reason says most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unpublished {
     /// The event was not taken into the log and never will be.
     Refused,
     /// Nobody has said whether the event was taken into the log.
     Unknown,
+    /// The log has the idempotency key with another request.
+    KeyUsed,
 }
 
 /// A message to the home of a channel.

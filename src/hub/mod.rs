@@ -49,8 +49,8 @@ mod waiting_joins;
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
 pub use encodings::Encodings;
 pub use event::{
-    CacheEntry, Clears, ClientEvent, Event, EventPayload, Excluded, HistoryLimit, HubMessage, Mode,
-    PictureChange, Retention,
+    CacheEntry, Clears, ClientEvent, Event, EventKey, EventPayload, Excluded, HistoryLimit,
+    HubMessage, Mode, PictureChange, Retention,
 };
 pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};

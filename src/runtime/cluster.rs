@@ -1,6 +1,6 @@
 //! Whether this node of a cluster has joined it. The control thread writes it, and cores read it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The phase of a process in its cluster.
@@ -46,9 +46,21 @@ pub struct ClusterStatus {
     /// can be used.
     lost: AtomicU64,
     nodes: Mutex<Arc<[NodeStatus]>>,
+    /// The memory of the idempotency keys of the log, in bytes.
+    key_bytes: AtomicUsize,
 }
 
 impl ClusterStatus {
+    /// Changes the memory of the idempotency keys of the log, in bytes.
+    pub fn set_key_bytes(&self, bytes: usize) {
+        self.key_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The memory of the idempotency keys of the log, in bytes.
+    pub fn key_bytes(&self) -> usize {
+        self.key_bytes.load(Ordering::Relaxed)
+    }
+
     /// Changes the phase.
     pub fn set(&self, phase: ClusterPhase) {
         self.phase.store(phase as u8, Ordering::Release);

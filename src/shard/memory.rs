@@ -45,7 +45,8 @@ impl Shard {
         let inflated = self.codecs.held_bytes();
         let frames = mem::frame_bytes();
         // All cores share the idempotency keys, so each counts an equal part.
-        let keys = self.env.apps.idempotency_bytes() / usize::from(self.cores.max(1));
+        let keys = self.env.apps.idempotency_bytes() + self.env.runtime.cluster.key_bytes();
+        let keys = keys / usize::from(self.cores.max(1));
         // So do the epochs that are kept.
         let epochs = self.env.zilliqa.history_bytes() / usize::from(self.cores.max(1));
         let shared = keys + epochs;

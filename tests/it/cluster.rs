@@ -99,6 +99,69 @@ fn cluster_shard_names_the_channels_that_were_not_published() {
     machine.end();
 }
 
+fn publish_keyed(machine: &mut Machine, at: usize, data: &str) {
+    let body =
+        format!(r#"{{"name":"e","channels":["a","b"],"data":"{data}","idempotency_key":"k"}}"#);
+    let request = signed("POST", EVENTS, body.as_bytes(), machine.now.unix_s);
+    machine.receive(at, &request);
+}
+
+/// Whatever is not known to be published is proposed again when its request is repeated, with the
+/// same keys, and only then has an answer that is kept.
+#[test]
+fn cluster_shard_proposes_a_request_with_a_key_until_all_of_it_is_published() {
+    let mut machine = Machine::new(in_cluster());
+    let api = machine.open();
+    let (refused, unknown) = (Some(Unpublished::Refused), Some(Unpublished::Unknown));
+    let mut keys = Vec::new();
+    for (outcomes, status) in
+        [([refused, None], 503), ([None, unknown], 504), ([refused, refused], 503)]
+    {
+        publish_keyed(&mut machine, api, "1");
+        let [first, second] = &proposals(&mut machine)[..] else { panic!("two proposals") };
+        // While nothing is answered, another request with the key is refused.
+        let other = machine.open();
+        publish_keyed(&mut machine, other, "1");
+        assert_eq!(responses(&mut machine, other)[0].0, 409);
+        keys.push([first, second].map(|it| it.event.key.as_deref().copied().expect("a key")));
+        settle(&mut machine, first, outcomes[0]);
+        settle(&mut machine, second, outcomes[1]);
+        assert_eq!(responses(&mut machine, api)[0].0, status);
+    }
+    let [[first, second], ..] = keys[..] else { panic!("{keys:?}") };
+    assert!(keys.iter().all(|it| *it == [first, second]), "{keys:?}");
+    assert_eq!((first.index, second.index), (0, 1));
+    assert_eq!((first.key, first.request), (second.key, second.request));
+    // The connection is lost before the answer.
+    let lost = machine.open();
+    publish_keyed(&mut machine, lost, "1");
+    assert_eq!(proposals(&mut machine).len(), 2);
+    machine.hang_up(lost);
+    publish_keyed(&mut machine, api, "1");
+    let all = proposals(&mut machine);
+    all.iter().for_each(|proposal| settle(&mut machine, proposal, None));
+    assert_eq!((all.len(), responses(&mut machine, api)), (2, vec![(200, "{}".to_owned())]));
+    publish_keyed(&mut machine, api, "1");
+    assert_eq!(responses(&mut machine, api), [(200, "{}".to_owned())]);
+    assert_eq!(proposals(&mut machine).len(), 0, "the answer is kept");
+    machine.end();
+}
+
+/// The log has the key with another request, which another node has got.
+#[test]
+fn cluster_shard_says_that_a_key_was_used() {
+    let mut machine = Machine::new(in_cluster());
+    let api = machine.open();
+    for outcomes in [[None, Some(Unpublished::KeyUsed)], [Some(Unpublished::KeyUsed); 2]] {
+        publish_keyed(&mut machine, api, "1");
+        let all = proposals(&mut machine);
+        all.iter().zip(outcomes).for_each(|(it, outcome)| settle(&mut machine, it, outcome));
+        let text = r#"{"error":"the idempotency key was used for another request","code":409}"#;
+        assert_eq!(responses(&mut machine, api), [(409, text.to_owned())]);
+    }
+    machine.end();
+}
+
 #[test]
 fn cluster_shard_reads_no_more_while_many_proposals_wait() {
     let mut machine = Machine::new(in_cluster());

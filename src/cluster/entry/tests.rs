@@ -1,6 +1,7 @@
 //! Entries that are written and read, the golden entries, and entries that are cut or invented.
 
 use super::*;
+use crate::hub::EventKey;
 use proptest::prelude::*;
 
 fn frame(excluded: Option<[u64; 2]>, frame: &[u8]) -> EventPart<'_> {
@@ -224,6 +225,59 @@ fn cluster_entry_of_remembered_events_stays_as_it_is() {
     assert_eq!(read(&with(1 << 32)), Err(NotAnEntry::Malformed));
 }
 
+/// Events of which the first and the last have idempotency keys.
+fn written_keys(places: &[usize]) -> Vec<u8> {
+    let parts: Vec<Vec<u8>> = all_forms().iter().map(part).collect();
+    let keys: Vec<KeyPart> = places.iter().map(|event| key_part(*event)).collect();
+    let head = ((0x0123_4567_89ab_cdef, 300), "app", "private-a");
+    write_with_keys(head, parts.iter().map(|part| &**part), &keys)
+}
+
+fn key_part(event: usize) -> KeyPart {
+    let key = 0x0011_2233_4455_6677_8899_aabb_ccdd_eeff;
+    KeyPart { event, key: EventKey { key, request: !key, index: 300 + event as u16 } }
+}
+
+/// As the other files of format 1.
+#[test]
+fn cluster_entry_of_events_with_keys_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-keys.hex");
+    let written = written_keys(&[0, 3]);
+    let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, golden.trim());
+    let entry = read(&written).expect("an entry");
+    assert_eq!((entry.events, entry.skipped), (all_forms(), 0));
+    assert_eq!(entry.keys, [key_part(0), key_part(3)]);
+    for end in 1..written.len() {
+        assert_eq!(read(&written[..end]), Err(NotAnEntry::Malformed), "{end}");
+    }
+}
+
+#[test]
+fn cluster_entry_keys_are_those_of_its_events_in_order() {
+    for (places, is_read) in [
+        (&[][..], true),
+        (&[0, 1, 2, 3], true),
+        (&[3], true),
+        (&[4], false),
+        (&[1, 1], false),
+        (&[1, 0], false),
+    ] {
+        assert_eq!(read(&written_keys(places)).is_ok(), is_read, "{places:?}");
+    }
+    // The number of an event in its request has 16 bits.
+    let bytes = |index: u64| {
+        let mut bytes = vec![0; 33];
+        push_number(&mut bytes, index);
+        let mut out = write_head(((1, 1), "a", "b"), 2);
+        push_part(&mut out, EVENT, &part(&frame(None, b"f")));
+        push_part(&mut out, KEY, &bytes);
+        out
+    };
+    let index = |index| read(&bytes(index)).map(|entry| entry.keys[0].key.index);
+    assert_eq!((index(65_535), index(65_536)), (Ok(65_535), Err(NotAnEntry::Malformed)));
+}
+
 #[test]
 fn cluster_entry_skips_kinds_that_it_does_not_know() {
     let mut bytes = written(&[frame(None, b"f")]);
@@ -288,6 +342,7 @@ proptest! {
             app,
             channel,
             events: events.clone(),
+            keys: vec![],
             states: vec![],
             nodes: vec![],
             epochs: vec![],

@@ -1,10 +1,12 @@
 //! What the entries of the log are to the cores: events, states and epochs.
 
 use super::ClusterNode;
+use super::keys::keys_of;
 use crate::cluster::arrival::Arrival;
 use crate::cluster::entry::{self, Entry};
 use crate::cluster::events::{event_of, remembered_s};
 use crate::cluster::follower::Taken;
+use crate::cluster::keys::KeyDecision;
 use crate::cluster::repeats::Repeat;
 use crate::cluster::states;
 use crate::dialect::{self, Env};
@@ -73,7 +75,14 @@ impl ClusterNode {
             let (channel, event) = (channel.clone(), Box::new(event));
             self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place: None }));
         }
-        for (index, part) in entry.events.into_iter().enumerate() {
+        let (author, keys) = ((entry.node, entry.number), keys_of(&entry));
+        let mut decisions = Vec::new();
+        for (index, (part, key)) in entry.events.into_iter().zip(keys).enumerate() {
+            let decision = self.decide(app, key.as_ref(), env);
+            decisions.extend(key.map(|_| decision));
+            if decision != KeyDecision::Publish {
+                continue;
+            }
             counters.cluster_events.add(1);
             let serial = log_serial(sequence, index);
             // No node writes an entry of so many events.
@@ -85,6 +94,7 @@ impl ClusterNode {
             let channel = channel.clone();
             self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place }));
         }
+        self.note_decisions(author, decisions);
     }
 
     /// Sends the states of an entry to the home of their channel. States of dead nodes do not

@@ -31,8 +31,9 @@ impl ClusterNode {
     pub(super) fn queue_epoch(&mut self, now_ms: u64) {
         let Some(channel) = &self.epochs.channel else { return };
         let Some(part) = self.epochs.outbox.next() else { return };
-        let origin = Origin { request: None, client_event: None, is_epoch: true };
-        let piece = QueuedEvent { part, ttl_s: Some(self.epochs.ttl_s), ack: Some(origin) };
+        let origin = Origin { is_epoch: true, ..Origin::default() };
+        let ttl_s = Some(self.epochs.ttl_s);
+        let piece = QueuedEvent { part, key: None, ttl_s, ack: Some(origin) };
         if self.queue.push(&channel.clone().into(), piece, now_ms).is_ok() {
             self.epochs.outbox.sent();
         }
@@ -46,7 +47,7 @@ impl ClusterNode {
     }
 
     fn fail_epoch(&mut self, request: Option<(u16, Ack)>, channel: &ChannelKey, why: Unpublished) {
-        let origin = Origin { request, client_event: None, is_epoch: false };
+        let origin = Origin { request, ..Origin::default() };
         self.fail((Some(origin), channel.clone().into(), why));
     }
 

@@ -44,6 +44,7 @@ impl ClusterNode {
         self.setup.counters.cluster_epochs.add(attached.is_new.into());
         if attached.is_new {
             self.applied.begin_log();
+            self.keys.begin_log();
         }
         if attached.is_gap {
             self.close_subscribers();

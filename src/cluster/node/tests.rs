@@ -2,6 +2,7 @@
 
 mod dialects;
 mod history;
+mod keys;
 mod lives;
 
 use super::super::events::event_of;
@@ -630,6 +631,7 @@ fn judge(worlds: &[World], log: &SimLog, seed: u64) {
                 None => assert_eq!(count, 1, "seed {seed}: {ticket} was acknowledged"),
                 Some(Unpublished::Refused) => assert_eq!(count, 0, "seed {seed}: {ticket}"),
                 Some(Unpublished::Unknown) => assert!(count <= 1, "seed {seed}: {ticket}"),
+                Some(Unpublished::KeyUsed) => panic!("no event has a key"),
             }
         }
     }

@@ -12,7 +12,7 @@ fn channel(name: &str) -> QueueKey {
 }
 
 fn waiting(ack: u32) -> QueuedEvent<u32> {
-    QueuedEvent { part: ack.to_le_bytes().to_vec(), ttl_s: Some(60), ack: Some(ack) }
+    QueuedEvent { part: ack.to_le_bytes().to_vec(), key: None, ttl_s: Some(60), ack: Some(ack) }
 }
 
 fn queue(acks: &[(&str, u32)]) -> AppendQueue<u32> {
@@ -52,6 +52,25 @@ fn cluster_queue_packs_what_waits_for_a_channel() {
     assert_eq!(stored(&mut queue, 2), [2, 3]);
     assert!(queue.is_empty() && queue.bytes() == 0);
     assert_eq!(stored(&mut queue, 2), [0; 0], "that was answered");
+}
+
+#[test]
+fn cluster_queue_hands_over_the_keys_of_events_and_counts_their_bytes() {
+    let mut queue = AppendQueue::new(LIMITS);
+    let key = |key| EventKey { key, request: 0, index: 3 };
+    for (ack, key) in [(1, None), (2, Some(key(7))), (3, Some(key(8)))] {
+        let before = queue.bytes();
+        let event = QueuedEvent { key: key.map(Box::new), ..waiting(ack) };
+        queue.push(&channel("a"), event, 0).expect("there is room");
+        let bytes = if key.is_some() { KEY_BYTES } else { 0 };
+        assert_eq!(queue.bytes() - before, 4 + EVENT_BYTES + bytes);
+    }
+    let pack = queue.next(0).expect("an entry");
+    let keys: Vec<_> = pack.keys.iter().map(|part| (part.event, part.key)).collect();
+    assert_eq!(keys, [(1, key(7)), (2, key(8))]);
+    assert!(queue.has(1) && !queue.has(2));
+    queue.stored(1);
+    assert!(!queue.has(1) && queue.bytes() == 0);
 }
 
 fn state(user: &str) -> QueueKey {
@@ -117,8 +136,12 @@ fn cluster_queue_packs_have_bounds() {
     queue.stored(1);
     assert_eq!(next(&mut queue, 0).map(|(_, acks)| acks.len()), Some(1));
     queue.stored(2);
-    let large =
-        |ack| QueuedEvent { part: vec![0; PACK_BYTES / 2], ttl_s: Some(60), ack: Some(ack) };
+    let large = |ack| QueuedEvent {
+        part: vec![0; PACK_BYTES / 2],
+        key: None,
+        ttl_s: Some(60),
+        ack: Some(ack),
+    };
     (0..3).for_each(|ack| queue.push(&channel("a"), large(ack), 0).expect("there is room"));
     let sizes: Vec<usize> = (3..6)
         .map(|number| {
@@ -133,8 +156,12 @@ fn cluster_queue_packs_have_bounds() {
 #[test]
 fn cluster_queue_has_a_bound_in_bytes() {
     let mut queue = AppendQueue::new(LIMITS);
-    let of =
-        |bytes| QueuedEvent { part: vec![0; bytes - EVENT_BYTES], ttl_s: Some(60), ack: Some(0) };
+    let of = |bytes| QueuedEvent {
+        part: vec![0; bytes - EVENT_BYTES],
+        key: None,
+        ttl_s: Some(60),
+        ack: Some(0),
+    };
     assert!(queue.push(&channel("a"), of(10_001), 0).is_err());
     assert!(queue.push(&channel("a"), of(10_000), 0).is_ok());
     assert!(queue.push(&channel("b"), of(EVENT_BYTES), 0).is_err());
@@ -310,6 +337,7 @@ proptest! {
                 None => prop_assert_eq!(count(*ack), 1),
                 Some(Unpublished::Refused) => prop_assert_eq!(count(*ack), 0),
                 Some(Unpublished::Unknown) => prop_assert!(count(*ack) <= 1),
+                Some(Unpublished::KeyUsed) => prop_assert!(false, "the queue knows no keys"),
             }
         }
         for name in 0..3 {

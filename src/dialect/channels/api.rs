@@ -5,7 +5,7 @@ use super::super::effects::Effect;
 use super::super::reply::{Answered, HttpReply};
 use super::data::{Target, USER};
 use super::publish::{Accepted, PublishReply, PublishSource};
-use super::reply::{NO_KEYS, empty, json_error};
+use super::reply::{empty, json_error};
 use super::vendor::Vendor;
 use super::{history, idempotency, reads, signature};
 use crate::codec::json::MalformedJson;
@@ -151,9 +151,6 @@ fn publish<V: Vendor>(
     let key = keys.next();
     if keys.next().is_some() {
         return reads::refuse::<V>("X-Idempotency-Key is given more than once");
-    }
-    if key.is_some() && context.env.config.cluster.is_some() {
-        return Answered::Now(json_error::<V>(501, NO_KEYS));
     }
     let (env, now_ms) = (context.env, context.now.ms);
     let skipped = &[idempotency::MEMBER];

@@ -3,7 +3,7 @@
 use super::super::effects::Effects;
 use super::super::reply::{Finish, HttpReply};
 use super::idempotency::{KeyLookup, MEMBER};
-use super::publish::{Accepted, PublishSource};
+use super::publish::{Accepted, PublishSource, with_key};
 use super::reads::{self, Info};
 use super::reply::{self, ApiRefusal};
 use super::trigger::Trigger;
@@ -50,7 +50,8 @@ impl PublishSource<'_> {
                 return Err((400, "idempotency_key belongs to the batch, not to an event".into()));
             }
             let part = self.first_part + entries.len() as u16;
-            effects.push(trigger.publish::<V>(env, app, name, part));
+            let effect = trigger.publish::<V>(env, app, name, part);
+            effects.push(with_key(effect, first.as_ref(), entries.len()));
             asks |= trigger.info.is_some();
             entries.push((name.to_owned(), trigger.info));
         }
@@ -61,7 +62,7 @@ impl PublishSource<'_> {
             let finish: Finish = Box::new(move |answers| reply::<V>(&entries, (&answers, asked)));
             finish
         });
-        Ok(Accepted::new(parts + asked, first, finish))
+        Ok(Accepted::new::<V>(parts + asked, first, finish))
     }
 }
 

@@ -1,6 +1,10 @@
 //! Idempotency keys of one application: a publish that is repeated with the same key within two
 //! minutes gets the first answer, and publishes nothing.
 //!
+//! In a cluster these are the keys of this node's requests. The events of such a request have the
+//! key, too, and the log decides which of them are published. So nothing is kept here before all
+//! of them are.
+//!
 //! The requests of an application arrive on all cores, so all cores share the keys of an
 //! application, under a lock. Only a request with a key takes the lock, for a look-up and for the
 //! storage of its answer; both take a fraction of a microsecond.
@@ -8,6 +12,7 @@
 use super::super::reply::HttpReply;
 use crate::codec::json::{JsonText, push_string};
 use crate::crypto::sha256;
+use crate::hub::EventKey;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -110,7 +115,8 @@ pub(super) enum KeyLookup {
 /// The first request with a key, from its look-up until its answer is complete.
 ///
 /// If it is dropped before that, the key is removed, unless the request has published: then the
-/// key keeps the answer of [`FirstRequest::accept`].
+/// key keeps the answer of [`FirstRequest::accept`]. In a cluster the log knows what the request
+/// has published, so the key is removed.
 #[derive(Debug)]
 pub(super) struct FirstRequest {
     keys: Arc<IdempotencyKeys>,
@@ -118,6 +124,8 @@ pub(super) struct FirstRequest {
     number: u64,
     max_bytes: usize,
     fallback: Option<HttpReply>,
+    /// What the events of the request have of it, if the log of a cluster decides about them.
+    logged: Option<EventKey>,
     is_complete: bool,
 }
 
@@ -170,6 +178,7 @@ impl IdempotencyKeys {
             number,
             max_bytes: bounds.bytes,
             fallback: None,
+            logged: None,
             is_complete: false,
         })
     }
@@ -317,7 +326,24 @@ impl FirstRequest {
     /// Notes that the request was valid and has published. `fallback` is the answer that is kept if
     /// the connection of the request ends before the request's own answer is complete.
     pub(super) fn accept(&mut self, fallback: HttpReply) {
-        self.fallback = Some(fallback);
+        self.fallback = Some(fallback).filter(|_| self.logged.is_none());
+    }
+
+    /// Notes that some events of the request were not published, or that this is not known. The key
+    /// is removed, so that the request may be repeated.
+    pub(super) fn refuse(mut self) {
+        self.fallback = None;
+    }
+
+    /// Lets the log of a cluster decide about the events of the request. `key` is a digest of the
+    /// key and its application, `request` one of what is published.
+    pub(super) fn let_log_decide(&mut self, key: u128, request: u128) {
+        self.logged = Some(EventKey { key, request, index: 0 });
+    }
+
+    /// The key of an event of the request, if the log decides about it.
+    pub(super) fn event_key(&self, index: u16) -> Option<Box<EventKey>> {
+        self.logged.map(|key| Box::new(EventKey { index, ..key }))
     }
 
     /// Keeps the answer for later requests with the key.
@@ -374,6 +400,11 @@ pub(super) fn read_key<'k>(
 /// The hash under which a key is kept.
 pub(super) fn hash_key(key: &[u8]) -> u128 {
     first_half(sha256(&[key]))
+}
+
+/// The hash of a key by which all nodes of a cluster know it as one of this application.
+pub(super) fn hash_logged_key(app: &str, key: &[u8]) -> u128 {
+    first_half(sha256(&[app.as_bytes(), b"\0", key]))
 }
 
 /// The hash of what a request publishes: `target` and the members of its body, except those of

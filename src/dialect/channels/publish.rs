@@ -6,13 +6,15 @@ use super::super::env::Env;
 use super::super::reply::{Finish, HttpReply};
 use super::channel;
 use super::data::USER;
-use super::idempotency::{self, Bounds, FirstRequest, KeyLookup, fingerprint, hash_key};
+use super::idempotency::{
+    self, Bounds, FirstRequest, KeyLookup, fingerprint, hash_key, hash_logged_key,
+};
 use super::reads::{self, Info};
-use super::reply::{self, ApiRefusal, NO_KEYS, empty};
+use super::reply::{self, ApiRefusal, KEY_USED, empty, json_error};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
 use crate::codec::json::{JsonText, push_string};
-use crate::hub::{Answer, Query};
+use crate::hub::{Answer, Query, Unpublished};
 
 /// Where a request to publish comes from.
 #[derive(Clone, Copy)]
@@ -51,7 +53,7 @@ impl Accepted {
 
     /// A request without an idempotency key, or the first one with its key. `finish` makes the
     /// reply, if it has attributes of channels.
-    pub(super) fn new(
+    pub(super) fn new<V: Vendor>(
         parts: usize,
         first: Option<FirstRequest>,
         finish: Option<Finish>,
@@ -59,22 +61,44 @@ impl Accepted {
         let reply = match (first, finish) {
             (None, None) => PublishReply::Now(empty()),
             (None, Some(finish)) => PublishReply::Later(finish),
-            (Some(first), finish) => PublishReply::Later(kept(first, finish)),
+            (Some(first), finish) => PublishReply::Later(kept::<V>(first, finish)),
         };
         Accepted { parts: parts as u16, reply }
     }
 }
 
 /// Makes the reply to the first request with an idempotency key, and keeps it for later ones.
-fn kept(mut first: FirstRequest, finish: Option<Finish>) -> Finish {
+fn kept<V: Vendor>(mut first: FirstRequest, finish: Option<Finish>) -> Finish {
     // The events are published from here on, so a later request must not publish them again, even
     // if the connection of this one ends before the attributes of the channels have arrived.
     first.accept(empty());
     Box::new(move |answers| {
+        if let Some(why) = unpublished(&answers) {
+            first.refuse();
+            let is_used = why == Unpublished::KeyUsed;
+            return if is_used { json_error::<V>(409, KEY_USED) } else { empty() };
+        }
         let reply = finish.map_or_else(empty, |finish| finish(answers));
         first.complete(&reply);
         reply
     })
+}
+
+/// Why events of a request were not published, if some were not.
+fn unpublished(answers: &[(u16, Answer)]) -> Option<Unpublished> {
+    let whys = answers.iter().filter_map(|(_, answer)| match answer {
+        Answer::Unpublished(_, why) => Some(*why),
+        _ => None,
+    });
+    whys.max()
+}
+
+/// Gives the idempotency key of a request to the event that an effect publishes.
+pub(super) fn with_key(mut effect: Effect, first: Option<&FirstRequest>, index: usize) -> Effect {
+    if let Effect::Publish { event, .. } = &mut effect {
+        event.key = first.and_then(|first| first.event_key(index as u16));
+    }
+    effect
 }
 
 impl PublishSource<'_> {
@@ -93,9 +117,10 @@ impl PublishSource<'_> {
             _ => None,
         };
         let trigger = Trigger::read::<V>(self.env, self.app, body)?;
-        for (part, name) in trigger.channels.iter().enumerate() {
-            let part = self.first_part + part as u16;
-            effects.push(trigger.publish::<V>(self.env, self.app, name, part));
+        for (index, name) in trigger.channels.iter().enumerate() {
+            let part = self.first_part + index as u16;
+            let effect = trigger.publish::<V>(self.env, self.app, name, part);
+            effects.push(with_key(effect, first.as_ref(), index));
         }
         let count = trigger.channels.len();
         let asked = trigger.info.map_or(0, |_| self.ask(&trigger.channels, count, effects));
@@ -105,7 +130,7 @@ impl PublishSource<'_> {
                 Box::new(move |answers| info_reply::<V>(info, &names, (&answers, asked)));
             finish
         });
-        Ok(Accepted::new(count + asked, first, finish))
+        Ok(Accepted::new::<V>(count + asked, first, finish))
     }
 
     /// Asks for the attributes of `channels`, on which as many events are published, if these
@@ -143,8 +168,9 @@ impl PublishSource<'_> {
         channel::check(V::DATA, &name, V::settings(self.env, config).name_length)
             .map_err(|text| (400, text.into()))?;
         let trigger = Trigger::without_channel::<V>(self.env, &config.limits, body)?;
-        effects.push(trigger.publish::<V>(self.env, self.app, &name, self.first_part));
-        Ok(Accepted::new(1, first, None))
+        let effect = trigger.publish::<V>(self.env, self.app, &name, self.first_part);
+        effects.push(with_key(effect, first.as_ref(), 0));
+        Ok(Accepted::new::<V>(1, first, None))
     }
 
     /// Looks up the idempotency key of the request, if it has one.
@@ -158,19 +184,20 @@ impl PublishSource<'_> {
     ) -> Result<Option<KeyLookup>, ApiRefusal> {
         let read = idempotency::read_key(self.key, body);
         let Some(key) = read.map_err(|text| (400, text))? else { return Ok(None) };
-        if self.env.config.cluster.is_some() {
-            return Err((501, NO_KEYS.into()));
-        }
         let app = self.env.apps.get(self.app);
         let limits = &app.config.limits;
         let bounds = Bounds { keys: limits.idempotency_keys, bytes: limits.idempotency_bytes };
         let published = fingerprint(target, body, self.skipped);
         match app.idempotency().look_up(hash_key(key), published, self.now_ms, bounds) {
-            KeyLookup::Mismatch => {
-                Err((409, "the idempotency key was used for another request".into()))
-            }
+            KeyLookup::Mismatch => Err((409, KEY_USED.into())),
             KeyLookup::InProgress => {
                 Err((409, "a request with this idempotency key is in progress".into()))
+            }
+            KeyLookup::First(mut first) => {
+                if self.env.config.cluster.is_some() {
+                    first.let_log_decide(hash_logged_key(&app.config.id, key), published);
+                }
+                Ok(Some(KeyLookup::First(first)))
             }
             found => Ok(Some(found)),
         }

@@ -13,7 +13,7 @@ use super::super::effects::Effects;
 use super::super::reply::Finish;
 use super::idempotency::MEMBER;
 use super::publish::{PublishReply, PublishSource};
-use super::reply::ApiRefusal;
+use super::reply::{ApiRefusal, KEY_USED};
 use super::vendor::Vendor;
 use crate::codec::json::{JsonText, push_string};
 use crate::hub::{Answer, Unpublished};
@@ -260,8 +260,7 @@ impl Publisher {
         match (answer, &mut unanswered.later) {
             // That it is not known of one part says more than that another one was refused.
             (Answer::Unpublished(_, why), _) => {
-                let known = unanswered.unpublished != Some(Unpublished::Unknown);
-                unanswered.unpublished = if known { Some(why) } else { unanswered.unpublished };
+                unanswered.unpublished = unanswered.unpublished.max(Some(why));
             }
             (answer, Some(later)) => later.answers.push((within, answer)),
             _ => {}
@@ -269,15 +268,16 @@ impl Publisher {
         if unanswered.missing > 0 {
             return None;
         }
-        let failed = unanswered.unpublished.map(|why| unanswered.id.failed(&not_published(why)));
-        let text = match unanswered.later.take() {
-            later if failed.is_some() => {
-                self.held -= later.map_or(0, |_| usize::from(unanswered.parts) * PART_BYTES);
-                failed.unwrap_or_default()
+        let later = unanswered.later.take();
+        self.held -= later.as_ref().map_or(0, |_| usize::from(unanswered.parts) * PART_BYTES);
+        let text = match (later, unanswered.unpublished) {
+            (later, Some(why)) => {
+                let failed = vec![(0, Answer::Unpublished("".into(), why))];
+                later.map(|later| (later.finish)(failed));
+                unanswered.id.failed(&not_published(why))
             }
-            None => unanswered.id.published(b"{}"),
-            Some(later) => {
-                self.held -= usize::from(unanswered.parts) * PART_BYTES;
+            (None, None) => unanswered.id.published(b"{}"),
+            (Some(later), None) => {
                 let reply = (later.finish)(later.answers);
                 unanswered.id.published(&reply.body)
             }
@@ -297,6 +297,7 @@ fn not_published(why: Unpublished) -> ApiRefusal {
     match why {
         Unpublished::Refused => (503, "some events were not published; try again".into()),
         Unpublished::Unknown => (504, "it is not known whether some events were published".into()),
+        Unpublished::KeyUsed => (409, KEY_USED.into()),
     }
 }
 

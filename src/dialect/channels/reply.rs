@@ -7,9 +7,8 @@ use std::borrow::Cow;
 
 pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
-/// Why idempotency keys are refused in a cluster.
-pub(super) const NO_KEYS: &str =
-    "Idempotency keys are not available in a cluster yet; a node knows only its own";
+/// Why a request is refused whose idempotency key belongs to another one.
+pub(super) const KEY_USED: &str = "the idempotency key was used for another request";
 
 /// An error reply in the vendor's format.
 pub(super) fn json_error<V: Vendor>(status: u16, message: &str) -> HttpReply {

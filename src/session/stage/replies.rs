@@ -90,10 +90,21 @@ impl PendingReply {
 
 impl PendingReply {
     /// Writes the response to a request that has not published everything: 504 if that is not known
-    /// of some channel, else 503, after which the client may repeat it.
-    fn push_unpublished(&self, out: &mut Vec<u8>, cx: &Context<'_>) {
+    /// of some channel, else 503, after which the client may repeat it. If the idempotency key
+    /// belongs to another request, the dialect says so.
+    fn push_unpublished(mut self, out: &mut Vec<u8>, cx: &Context<'_>) {
+        let why = self.unpublished.iter().map(|(_, why)| *why).max();
+        if let Body::Later(it) = std::mem::replace(&mut self.body, Body::Bytes(Vec::new())) {
+            let answers = self.unpublished.iter().cloned();
+            let answer = |(channel, why)| (0, Answer::Unpublished(channel, why));
+            let reply = (it.finish)(answers.map(answer).collect());
+            if why == Some(Unpublished::KeyUsed) {
+                let manner = ResponseOptions { connection: it.connection, head_only: it.head_only };
+                return push(&reply, manner, it.shared_with.as_ref(), out, cx);
+            }
+        }
         let names: Vec<&str> = self.unpublished.iter().map(|(channel, _)| &**channel).collect();
-        let is_unknown = self.unpublished.iter().any(|(_, why)| *why == Unpublished::Unknown);
+        let is_unknown = why == Some(Unpublished::Unknown);
         let (status, text) = match is_unknown {
             true => (504, "it is not known whether the events of some channels were published"),
             false => (503, "the events of some channels were not published; try again"),
@@ -199,6 +210,7 @@ impl Replies {
             && let Some(reply) = self.waiting.pop_front()
         {
             self.first = self.first.wrapping_add(1);
+            let last = reply.last;
             match reply.body {
                 _ if !reply.unpublished.is_empty() => reply.push_unpublished(out, cx),
                 Body::Bytes(bytes) => out.extend_from_slice(&bytes),
@@ -209,7 +221,7 @@ impl Replies {
                     push(&reply, manner, it.shared_with.as_ref(), out, cx);
                 }
             }
-            if reply.last {
+            if last {
                 return true;
             }
         }

@@ -1,16 +1,18 @@
 //! What becomes of the options by which soketi and sockudo connect their servers.
 
 use super::ForeignServer;
+use super::address::{Login, address};
 use super::draft::Draft;
 use super::names::CLUSTER;
 use super::options::Options;
+use super::redis;
 use crate::settings::error::{Error, Problem};
 
 /// Where both look for NATS if nothing else is set.
 const DEFAULT_SERVER: &str = "127.0.0.1:4222";
 const DEFAULT_PORT: &str = "4222";
 
-/// Converts the adapter, if it is one through NATS, and names it if it is another one.
+/// Converts the adapter, if it is one through NATS or Redis, and names it if it is another one.
 pub(super) fn convert(options: &mut Options, draft: &mut Draft) -> Result<(), Error> {
     let Some(driver) = options.take("adapter.driver") else { return Ok(()) };
     match driver.text()?.as_str() {
@@ -22,6 +24,15 @@ pub(super) fn convert(options: &mut Options, draft: &mut Draft) -> Result<(), Er
                 "servers are connected by [cluster], through a log of NATS JetStream, which needs \
                  version 2.11 or newer with `jetstream` in its configuration; docs/cluster.md says \
                  what is carried",
+            );
+        }
+        name @ ("redis" | "redis-cluster") => {
+            redis::convert(options, draft, name == "redis-cluster")?;
+            draft.note(
+                &driver.name,
+                "servers are connected by [cluster], through a log in Redis, which needs version \
+                 7.0 or newer, or Valkey, with `maxmemory-policy noeviction` and `appendonly yes`; \
+                 docs/cluster.md says what is carried",
             );
         }
         _ => draft.note(&driver.name, CLUSTER),
@@ -70,35 +81,10 @@ fn nats(options: &mut Options, draft: &mut Draft) -> Result<(), Error> {
     Ok(())
 }
 
-/// The user and the password in an address; a user without a password is a token.
-type Login = (String, Option<String>);
-
 /// The address of a server as this one writes it, and the log-in in it.
 fn server(text: &str) -> Option<(String, Option<Login>)> {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("nats", text));
-    if !["nats", "tls"].contains(&scheme) {
-        return None;
-    }
-    let rest = rest.trim_end_matches('/');
-    let (login, host) = match rest.rsplit_once('@') {
-        Some((login, host)) => (Some(login), host),
-        None => (None, rest),
-    };
-    if host.is_empty() || host.contains('/') {
-        return None;
-    }
-    // The port follows the last colon, unless that is within the brackets of an IPv6 address.
-    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| !port.contains(']'));
-    let port = if has_port { String::new() } else { format!(":{DEFAULT_PORT}") };
-    let decode = |text: &str| {
-        let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
-        decoded.map_or_else(|_| text.to_owned(), |it| it.into_owned())
-    };
-    let login = login.map(|login| match login.split_once(':') {
-        Some((user, password)) => (decode(user), Some(decode(password))),
-        None => (decode(login), None),
-    });
-    Some((format!("{scheme}://{host}{port}"), login))
+    let (scheme, host, login) = address(text, &["nats", "tls"], DEFAULT_PORT)?;
+    Some((format!("{scheme}://{host}"), login))
 }
 
 #[cfg(test)]

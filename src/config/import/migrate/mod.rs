@@ -7,12 +7,14 @@
 //! An option is either converted or named in a note, so that nothing is lost in silence. What is
 //! made passes the check of this server.
 
+mod address;
 mod cluster;
 mod draft;
 mod hooks;
 mod laravel;
 mod names;
 mod options;
+mod redis;
 mod rules;
 #[cfg(test)]
 mod tests;

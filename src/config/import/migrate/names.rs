@@ -29,15 +29,27 @@ const CLIENTS: &str =
     "says where clients and the application find the server; set it there to this server";
 
 /// soketi: names without `SOKETI_`, and the paths of their options.
-const SOKETI: [(&str, &str); 36] = [
+const SOKETI: [(&str, &str); 48] = [
     ("ADAPTER_DRIVER", "adapter.driver"),
     ("ADAPTER_NATS_PASSWORD", "adapter.nats.pass"),
     ("ADAPTER_NATS_SERVERS", "adapter.nats.servers"),
     ("ADAPTER_NATS_TOKEN", "adapter.nats.token"),
     ("ADAPTER_NATS_USER", "adapter.nats.user"),
+    ("ADAPTER_REDIS_CLUSTER_MODE", "adapter.redis.cluster_mode"),
+    ("ADAPTER_REDIS_PREFIX", "adapter.redis.prefix"),
     ("APP_MANAGER_DRIVER", "app_manager.driver"),
     ("CHANNEL_LIMITS_MAX_NAME_LENGTH", "channel_limits.max_name_length"),
     ("CHANNEL_CACHE_TTL", "channel_limits.cache_ttl"),
+    ("DB_REDIS_CLUSTER_NODES", "database.redis.cluster_nodes"),
+    ("DB_REDIS_DB", "database.redis.db"),
+    ("DB_REDIS_HOST", "database.redis.host"),
+    ("DB_REDIS_INSTANCE_NAME", "database.redis.name"),
+    ("DB_REDIS_KEY_PREFIX", "database.redis.key_prefix"),
+    ("DB_REDIS_PASSWORD", "database.redis.password"),
+    ("DB_REDIS_PORT", "database.redis.port"),
+    ("DB_REDIS_SENTINELS", "database.redis.sentinels"),
+    ("DB_REDIS_SENTINEL_PASSWORD", "database.redis.sentinel_password"),
+    ("DB_REDIS_USERNAME", "database.redis.username"),
     ("DEBUG", "debug"),
     ("DEFAULT_APP_ID", "app_manager.array.apps.0.id"),
     ("DEFAULT_APP_KEY", "app_manager.array.apps.0.key"),
@@ -95,11 +107,25 @@ const SOKETI_HOOKS: [(&str, &str); 2] = [
 ];
 
 /// sockudo: its variables and the paths of their options.
-const SOCKUDO: [(&str, &str); 43] = [
+const SOCKUDO: [(&str, &str); 58] = [
     ("ACTIVITY_TIMEOUT", "activity_timeout"),
     ("ADAPTER_DRIVER", "adapter.driver"),
     ("APP_MANAGER_DRIVER", "app_manager.driver"),
     ("CORS_ORIGINS", "cors.origin"),
+    ("DATABASE_REDIS_CLUSTER_NODES", "adapter.cluster.nodes"),
+    ("DATABASE_REDIS_CLUSTER_PASSWORD", "database.redis.cluster.password"),
+    ("DATABASE_REDIS_CLUSTER_USERNAME", "database.redis.cluster.username"),
+    ("DATABASE_REDIS_CLUSTER_USE_TLS", "database.redis.cluster.use_tls"),
+    ("DATABASE_REDIS_DB", "database.redis.db"),
+    ("DATABASE_REDIS_HOST", "database.redis.host"),
+    ("DATABASE_REDIS_KEY_PREFIX", "database.redis.key_prefix"),
+    ("DATABASE_REDIS_MASTER_TLS_ENABLED", "database.redis.master_tls.enabled"),
+    ("DATABASE_REDIS_PASSWORD", "database.redis.password"),
+    ("DATABASE_REDIS_PORT", "database.redis.port"),
+    ("DATABASE_REDIS_SENTINEL_PASSWORD", "database.redis.sentinel_password"),
+    ("DATABASE_REDIS_SENTINEL_TLS_ENABLED", "database.redis.sentinel_tls.enabled"),
+    ("DATABASE_REDIS_SENTINEL_USERNAME", "database.redis.sentinel_username"),
+    ("DATABASE_REDIS_USERNAME", "database.redis.username"),
     ("DEBUG", "debug"),
     ("DEBUG_MODE", "debug"),
     ("HOST", "host"),
@@ -108,6 +134,7 @@ const SOCKUDO: [(&str, &str); 43] = [
     ("NATS_TOKEN", "adapter.nats.token"),
     ("NATS_USERNAME", "adapter.nats.username"),
     ("PORT", "port"),
+    ("REDIS_CLUSTER_NODES", "adapter.cluster.nodes"),
     ("SHUTDOWN_GRACE_PERIOD", "shutdown_grace_period"),
     ("SOCKUDO_DEFAULT_APP_ALLOWED_ORIGINS", "app_manager.array.apps.0.allowed_origins"),
     (

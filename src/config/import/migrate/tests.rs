@@ -1,7 +1,7 @@
 //! Each server's options, and what becomes of them.
 
 use super::*;
-use crate::config::{HookEvent, ListenAddress, Profile};
+use crate::config::{Cluster, HookEvent, ListenAddress, Profile};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
@@ -80,7 +80,7 @@ const SOKETI: &str = r#"{
     "cors": { "origin": ["https://a.example"], "credentials": true },
     "ssl": { "certPath": "/c.pem", "keyPath": "/k.pem", "passphrase": "", "caPath": "" },
     "database": { "redis": { "host": "h", "password": null } },
-    "adapter": { "driver": "redis" },
+    "adapter": { "driver": "cluster" },
     "metrics": { "enabled": true, "port": 9601 },
     "newOption": { "deep": 1 }
 }"#;
@@ -423,12 +423,139 @@ fn import_nats_is_left_out_where_a_cluster_does_not_carry_the_application() {
         assert!(note.contains("nats://127.0.0.1:4222"), "{note}");
     }
     assert_eq!(config.apps[0].limits.connections, 500);
-    // Redis is named.
-    let redis = text.replace("nats", "redis");
-    let paths = [file("soketi-redis.json", &redis)];
+    // What this server does not use is named.
+    let other = text.replace("nats", "cluster");
+    let paths = [file("soketi-other.json", &other)];
     let made = import(ForeignServer::Soketi, &paths, &Environment::default()).expect("sound");
     assert!(made.notes.iter().any(|note| note.starts_with("adapter.driver: ")));
     assert!(!made.toml.contains("[cluster]"));
+}
+
+/// What a file of a server becomes: the section and the notes; `None` if this build has no Redis.
+fn redis(server: ForeignServer, name: &str, text: &str) -> Option<(Cluster, Vec<String>)> {
+    let made = import(server, &[file(name, text)], &Environment::default()).expect("sound");
+    if !cfg!(feature = "cluster-redis") {
+        assert!(!made.toml.contains("[cluster]"), "{}", made.toml);
+        return None;
+    }
+    let config = Config::parse(&made.toml, FileFormat::Toml, "f").expect("valid");
+    let cluster = config.cluster.unwrap_or_else(|| panic!("{:#?}", made.notes));
+    assert!(!made.notes.iter().any(|note| note.contains("pa$word")), "{:#?}", made.notes);
+    assert!(made.notes.iter().any(|note| note.contains("noeviction")), "{:#?}", made.notes);
+    Some((*cluster, made.notes))
+}
+
+#[test]
+fn import_redis_of_soketi_becomes_a_cluster() {
+    let of = |more: &str| {
+        let name = format!("soketi-redis-{}.env", more.len());
+        redis(ForeignServer::Soketi, &name, &format!("SOKETI_ADAPTER_DRIVER=redis\n{more}"))
+    };
+    let servers = r#"'[{"host":"h1","port":7001},{"host":"h2"}]'"#;
+    for (more, engine, user, name) in [
+        ("", &["redis://127.0.0.1:6379"][..], "", "polycast"),
+        (
+            "SOKETI_DB_REDIS_HOST=r\nSOKETI_DB_REDIS_PORT=7\nSOKETI_DB_REDIS_PASSWORD='pa$word'\n\
+             SOKETI_ADAPTER_REDIS_PREFIX=chat\n",
+            &["redis://r:7"],
+            "default",
+            "chat",
+        ),
+        (
+            &format!(
+                "SOKETI_DB_REDIS_SENTINELS={servers}\nSOKETI_DB_REDIS_INSTANCE_NAME=m\n\
+                 SOKETI_DB_REDIS_USERNAME=u\nSOKETI_DB_REDIS_PASSWORD='pa$word'\n"
+            ),
+            &["redis+sentinel://h1:7001/m", "redis+sentinel://h2:26379/m"],
+            "u",
+            "polycast",
+        ),
+        (
+            &format!(
+                "SOKETI_ADAPTER_REDIS_CLUSTER_MODE=true\nSOKETI_DB_REDIS_CLUSTER_NODES={servers}\n"
+            ),
+            &["redis+cluster://h1:7001", "redis+cluster://h2:6379"],
+            "",
+            "polycast",
+        ),
+    ] {
+        let Some((cluster, _)) = of(more) else { return };
+        assert_eq!(cluster.engine, engine, "{more}");
+        let password = if user.is_empty() { "" } else { "pa$word" };
+        assert_eq!((cluster.user.as_str(), cluster.password.expose()), (user, password), "{more}");
+        assert_eq!(cluster.name, name);
+    }
+    let more = "SOKETI_DB_REDIS_DB=3\nSOKETI_DB_REDIS_KEY_PREFIX=k\n\
+                SOKETI_ADAPTER_REDIS_PREFIX='a b'\nSOKETI_DB_REDIS_SENTINEL_PASSWORD='pa$word'\n";
+    let Some((_, notes)) = of(more) else { return };
+    for name in ["DB_REDIS_DB", "DB_REDIS_KEY_PREFIX", "ADAPTER_REDIS_PREFIX"] {
+        let name = format!("SOKETI_{name}: ");
+        assert!(notes.iter().any(|note| note.starts_with(&name)), "{name} {notes:#?}");
+    }
+}
+
+#[test]
+fn import_redis_of_sockudo_becomes_a_cluster() {
+    let base = r#""host": "rediss://r", "port": 7, "username": "u", "password": "pa$word""#;
+    let node = r#"[{"host": "h1", "port": 7001}, {"host": "rediss://h2:7002"}]"#;
+    let tls = r#""sentinelTls": {"enabled": true}, "masterTls": {"enabled": true}"#;
+    for (number, (driver, adapter, database, engine)) in [
+        ("redis", "", base.to_owned(), &["rediss://r:7"][..]),
+        (
+            "redis",
+            "",
+            format!(r#"{base}, "sentinels": [{{"host": "s"}}], {tls}"#),
+            &["rediss+sentinel://s:26379/mymaster"],
+        ),
+        (
+            "redis-cluster",
+            r#", "cluster": {"nodes": ["n1:7001", "redis://n2"], "prefix": "old:"}"#,
+            base.to_owned(),
+            &["redis+cluster://n1:7001", "redis+cluster://n2:6379"],
+        ),
+        (
+            "redis",
+            r#", "redis": {"clusterMode": true, "prefix": "old:"}"#,
+            format!(r#"{base}, "cluster": {{"nodes": {node}, "useTLS": true}}"#),
+            &["rediss+cluster://h1:7001", "rediss+cluster://h2:7002"],
+        ),
+        ("redis-cluster", "", base.to_owned(), &["redis+cluster://127.0.0.1:7000"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let text = format!(
+            r#"{{"adapter": {{"driver": "{driver}"{adapter}}}, "database": {{"redis": {{{database}}}}}}}"#
+        );
+        let name = format!("sockudo-redis-{number}.json");
+        let Some((cluster, notes)) = redis(ForeignServer::Sockudo, &name, &text) else { return };
+        assert_eq!(cluster.engine, engine, "{notes:#?}");
+        assert_eq!((cluster.user.as_str(), cluster.password.expose()), ("u", "pa$word"));
+        assert_eq!(cluster.name == "old", text.contains("old"));
+    }
+    let text = "ADAPTER_DRIVER=redis-cluster\nREDIS_CLUSTER_NODES=n1:1,n2\n\
+                DATABASE_REDIS_CLUSTER_PASSWORD='pa$word'\nDATABASE_REDIS_PASSWORD=other\n";
+    let found = redis(ForeignServer::Sockudo, "sockudo-redis.env", text);
+    let Some((cluster, _)) = found else { return };
+    assert_eq!(cluster.engine, ["redis+cluster://n1:1", "redis+cluster://n2:6379"]);
+    assert_eq!((cluster.user.as_str(), cluster.password.expose()), ("default", "pa$word"));
+}
+
+#[test]
+fn import_redis_with_servers_of_another_kind_is_an_error() {
+    for (number, nodes) in
+        [r#"["ws://u:secret@n1"]"#, r#"[{"host": "http://n1"}]"#, r#"[{"name": "n1"}]"#]
+            .into_iter()
+            .enumerate()
+    {
+        let database = format!(r#"{{"redis": {{"sentinels": {nodes}}}}}"#);
+        let text = format!(r#"{{"adapter": {{"driver": "redis"}}, "database": {database}}}"#);
+        let paths = [file(&format!("soketi-wrong-{number}.json"), &text)];
+        let error = import(ForeignServer::Soketi, &paths, &Environment::default()).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("database.redis.sentinels"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
 }
 
 #[test]

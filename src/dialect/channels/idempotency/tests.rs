@@ -81,6 +81,45 @@ fn idempotency_key_of_a_lost_connection_keeps_the_plain_answer() {
     }
 }
 
+/// What was refused is not published, so its repetition must not be answered with success.
+#[test]
+fn idempotency_key_of_a_request_whose_events_were_refused_is_free_again() {
+    let keys = keys();
+    let mut begun = first(&keys, 7, BEGIN_MS, WIDE);
+    begun.accept(reply(2));
+    begun.refuse();
+    assert!(matches!(keys.look_up(7, 2, BEGIN_MS, WIDE), KeyLookup::First(_)));
+}
+
+#[test]
+fn idempotency_key_in_a_cluster_keeps_no_answer_before_the_log_has_decided() {
+    let keys = keys();
+    let mut begun = first(&keys, 7, BEGIN_MS, WIDE);
+    assert_eq!(begun.event_key(1), None);
+    begun.let_log_decide(8, 9);
+    let key = Some(Box::new(EventKey { key: 8, request: 9, index: 1 }));
+    assert_eq!(begun.event_key(1), key);
+    // Its connection is lost.
+    begun.accept(reply(2));
+    drop(begun);
+    let mut again = first(&keys, 7, BEGIN_MS, WIDE);
+    again.let_log_decide(8, 9);
+    again.accept(reply(2));
+    again.complete(&reply(3));
+    match keys.look_up(7, 1, BEGIN_MS, WIDE) {
+        KeyLookup::Replay(found) => assert_eq!(found, reply(3)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn idempotency_key_in_a_log_is_one_of_its_application() {
+    let digests = [("1", "k"), ("2", "k"), ("1", "l"), ("1k", ""), ("", "1k")]
+        .map(|(app, key)| hash_logged_key(app, key.as_bytes()));
+    let unique: std::collections::HashSet<u128> = digests.into_iter().collect();
+    assert_eq!(unique.len(), digests.len());
+}
+
 #[test]
 fn idempotency_number_of_keys_is_bounded_and_the_oldest_goes_first() {
     let bounds = Bounds { keys: 10, ..WIDE };

@@ -70,6 +70,53 @@ fn publisher_is_full_at_1024_unanswered_publishes() {
     assert_eq!(acknowledge(&mut publisher, 7), None, "none is expected");
 }
 
+fn fail(publisher: &mut Publisher, part: u16, why: Unpublished) -> Option<String> {
+    let text = publisher.acknowledged(part, Answer::Unpublished("c".into(), why));
+    text.map(|text| String::from_utf8(text).expect("UTF-8"))
+}
+
+/// The reason that says most is told, and a key whose events were not published is free again.
+#[test]
+fn publisher_is_told_why_events_were_not_published() {
+    let (env, mut effects) = (env(100), EffectList::new());
+    let mut publisher = Publisher::new("");
+    let (refused, unknown, used) =
+        (Unpublished::Refused, Unpublished::Unknown, Unpublished::KeyUsed);
+    let mut part = 1;
+    for (whys, status) in [
+        ([Some(refused), None], 503),
+        ([Some(unknown), Some(refused)], 504),
+        ([Some(refused), Some(unknown)], 504),
+        ([Some(used), Some(unknown)], 409),
+        ([None, Some(used)], 409),
+        ([None, None], 200),
+        // The key has this answer now.
+        ([None, None], 0),
+    ] {
+        let data = r#"{"id":1,"name":"e","channels":["a","b"],"data":"","idempotency_key":"k"}"#;
+        let outcome = publish(&mut publisher, &env, data, &mut effects);
+        if status == 0 {
+            let PublishOutcome::Answered(text) = outcome else { panic!("a repetition") };
+            assert_eq!(text, br#"{"event":"polycast:published","data":{"id":1}}"#);
+            break;
+        }
+        let answers = whys.map(|why| {
+            part += 1;
+            match why {
+                Some(why) => fail(&mut publisher, part - 1, why),
+                None => acknowledge(&mut publisher, part - 1),
+            }
+        });
+        let [None, Some(text)] = answers else { panic!("{answers:?}") };
+        let expected = match status {
+            200 => r#"{"event":"polycast:published","data":{"id":1}}"#.to_owned(),
+            status => format!(r#""status":{status}"#),
+        };
+        assert!(text.contains(&expected), "{whys:?}: {text}");
+    }
+    assert_eq!((publisher.held, publisher.unanswered.len()), (0, 0));
+}
+
 #[test]
 fn publisher_parts_stay_apart_over_the_end_of_their_numbers() {
     let env = env(10_000);

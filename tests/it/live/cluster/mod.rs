@@ -6,6 +6,7 @@ mod dialects;
 mod engine;
 mod faults;
 mod history;
+mod keys;
 mod links;
 mod lives;
 mod presence;

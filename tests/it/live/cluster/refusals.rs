@@ -74,9 +74,6 @@ fn cluster_refuses_what_it_does_not_carry() {
     let with_info = r#"{"name":"e","channel":"a","data":"1","info":"subscription_count"}"#;
     api.send(&DEMO.request("POST", EVENTS, with_info));
     assert_eq!(api.response().status, 400);
-    let with_key = r#"{"name":"e","channel":"a","data":"1","idempotency_key":"k"}"#;
-    api.send(&DEMO.request("POST", EVENTS, with_key));
-    assert_eq!(api.response().status, 501);
     // Nothing was published.
     assert_eq!(node.count("cluster_appends"), 0);
 }

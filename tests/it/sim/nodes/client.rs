@@ -1,6 +1,6 @@
 //! A client of the simulation: it subscribes and publishes, and notes what it gets.
 
-use super::judge::{Ended, EventRun, Judge, Outcome};
+use super::judge::{Ended, EventRun, Judge, Outcome, Publish};
 use crate::peer::{ClientReader, Received, auth, handshake, signed, text};
 use fastrand::Rng;
 use polycast::mem::Slot;
@@ -72,10 +72,14 @@ impl Client {
             if self.asked.len() >= 3 {
                 return Vec::new();
             }
-            let number = judge.publishes();
+            let Publish { number, channel, key, .. } = judge.publishes(rng, channel, unix_s);
             self.asked.push_back(number);
-            let body = format!(r#"{{"name":"e","channel":"{channel}","data":"{number}"}}"#);
-            return signed("POST", EVENTS, body.as_bytes(), unix_s);
+            let data = number.to_string();
+            let mut body = serde_json::json!({ "name": "e", "channel": channel, "data": data });
+            if let Some(key) = key {
+                body["idempotency_key"] = key.to_string().into();
+            }
+            return signed("POST", EVENTS, body.to_string().as_bytes(), unix_s);
         }
         if self.socket_id.is_empty()
             || self.joining.contains(channel)
@@ -127,6 +131,8 @@ impl Client {
                         200 => Outcome::Stored,
                         503 => Outcome::Refused,
                         504 => Outcome::Unknown,
+                        409 if body.contains("in progress") => Outcome::InProgress,
+                        409 => Outcome::KeyUsed,
                         _ => panic!("{status} {body}"),
                     };
                     judge.answers(number, outcome);
@@ -196,6 +202,7 @@ impl Client {
 
     /// Its connection has ended.
     pub(super) fn leaves(&mut self, ended: Ended, judge: &mut Judge) {
+        self.asked.drain(..).for_each(|number| judge.is_unanswered(number));
         for (channel, run) in std::mem::take(&mut self.run) {
             judge.notes_run(channel, run, ended);
         }

@@ -1,8 +1,13 @@
 //! Compares what all clients were answered and have received with the log.
 
-use polycast::cluster::entry::{self, PartContent};
+use fastrand::Rng;
+use polycast::cluster::entry::{self, Entry, PartContent};
 use polycast::cluster::sim::SimLog;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+/// For how long after its first request a key is used again, in seconds. The time of a key is two
+/// minutes from the entry on, which comes later.
+const REPEAT_S: u64 = 60;
 
 /// The answer to a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +15,19 @@ pub(super) enum Outcome {
     Stored,
     Refused,
     Unknown,
+    /// A request with its key is not answered yet on the same node.
+    InProgress,
+    /// Its key belongs to another request.
+    KeyUsed,
+}
+
+/// A publish: the number that is its data, its channel, and the number of which it has the key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Publish {
+    pub(super) number: u64,
+    pub(super) channel: &'static str,
+    pub(super) key: Option<u64>,
+    since_s: u64,
 }
 
 /// How a subscription has ended.
@@ -41,7 +59,18 @@ impl EventRun {
 #[derive(Default)]
 pub(super) struct Judge {
     published: u64,
-    answers: BTreeMap<u64, Outcome>,
+    answers: BTreeMap<u64, Vec<Outcome>>,
+    /// The publishes with keys that are sent again.
+    keyed: Vec<Publish>,
+    /// The requests of which the log has keys, since the log began and before, and the keys with
+    /// the events' numbers in their requests.
+    owners: HashMap<u128, u128>,
+    old_owners: HashMap<u128, BTreeSet<u128>>,
+    keys: HashSet<(u128, u16)>,
+    /// The publishes whose clients have left before the answer.
+    unanswered: BTreeSet<u64>,
+    /// Events that only nodes publish that do not know of the key's request in a log that is lost.
+    uncertain: BTreeSet<u64>,
     /// The events of each channel in the order of the log, for each life of the log.
     logs: Vec<BTreeMap<String, Vec<u64>>>,
     /// The entries that were seen: their nodes and numbers, and the last sequence number.
@@ -55,17 +84,48 @@ pub(super) struct Judge {
     pub(super) stored: u64,
     pub(super) refused: u64,
     pub(super) unknown: u64,
+    /// Events of the log that were skipped because of their keys.
+    pub(super) skipped: u64,
+    /// Requests that were refused because of their keys.
+    pub(super) key_used: u64,
 }
 
 impl Judge {
-    /// The number of a new event.
-    pub(super) fn publishes(&mut self) -> u64 {
-        self.published += 1;
-        self.published
+    /// What a client publishes: a new event with a key or without, one that was published before,
+    /// or a new event with the key of an earlier one.
+    pub(super) fn publishes(
+        &mut self,
+        rng: &mut Rng,
+        channel: &'static str,
+        unix_s: u64,
+    ) -> Publish {
+        self.keyed.retain(|it| unix_s < it.since_s + REPEAT_S);
+        let earlier = rng.choice(&self.keyed).copied();
+        let is_new = self.keyed.len() < 5 && rng.bool();
+        match (rng.u32(0..10), earlier) {
+            (0..4, Some(earlier)) if !is_new => earlier,
+            (4, Some(earlier)) if !is_new => {
+                self.published += 1;
+                Publish { number: self.published, ..earlier }
+            }
+            (choice, _) => {
+                self.published += 1;
+                let number = self.published;
+                let key = (choice < 5).then_some(number);
+                let publish = Publish { number, channel, key, since_s: unix_s };
+                self.keyed.extend(key.map(|_| publish));
+                publish
+            }
+        }
     }
 
     pub(super) fn answers(&mut self, number: u64, outcome: Outcome) {
-        assert_eq!(self.answers.insert(number, outcome), None, "{number} is answered twice");
+        self.answers.entry(number).or_default().push(outcome);
+    }
+
+    /// A client has left before its publish was answered.
+    pub(super) fn is_unanswered(&mut self, number: u64) {
+        self.unanswered.insert(number);
     }
 
     /// A subscription is confirmed.
@@ -94,7 +154,6 @@ impl Judge {
         if self.logs.is_empty() {
             self.logs.push(BTreeMap::new());
         }
-        let events = self.logs.last_mut().expect("one is there");
         for (sequence, _, body) in &log.history {
             if *sequence <= self.last {
                 continue;
@@ -104,15 +163,34 @@ impl Judge {
             if !self.seen.insert((entry.node, entry.number)) {
                 continue;
             }
-            for part in entry.events {
+            for (at, part) in entry.events.iter().enumerate() {
                 let PartContent::Frame { frame, .. } = part.content else { continue };
                 let text = String::from_utf8_lossy(frame);
                 let data = text.split(r#""data":""#).nth(1).expect("data");
                 let number = data.split('"').next().and_then(|it| it.parse().ok());
-                let list = events.entry(entry.channel.to_owned()).or_default();
-                list.push(number.expect("a number"));
+                let number = number.expect("a number");
+                if self.takes_effect(&entry, at, number) {
+                    let events = self.logs.last_mut().expect("one is there");
+                    events.entry(entry.channel.to_owned()).or_default().push(number);
+                }
             }
         }
+    }
+
+    /// Whether an event of an entry takes effect: its key is new, or belongs to its request and has
+    /// not published it.
+    fn takes_effect(&mut self, entry: &Entry<'_>, at: usize, number: u64) -> bool {
+        let Some(key) = entry.keys.iter().find(|it| it.event == at).map(|it| it.key) else {
+            return true;
+        };
+        let mut old_owners = self.old_owners.get(&key.key).into_iter().flatten();
+        if old_owners.any(|it| *it != key.request) {
+            self.uncertain.insert(number);
+        }
+        let is_owner = *self.owners.entry(key.key).or_insert(key.request) == key.request;
+        let takes = is_owner && self.keys.insert((key.key, key.index));
+        self.skipped += u64::from(!takes);
+        takes
     }
 
     /// The engine has lost its log.
@@ -120,6 +198,10 @@ impl Judge {
         self.logs.push(BTreeMap::new());
         self.seen.clear();
         self.last = 0;
+        self.keys.clear();
+        for (key, request) in self.owners.drain() {
+            self.old_owners.entry(key).or_default().insert(request);
+        }
     }
 
     /// Checks everything that was noted.
@@ -133,8 +215,9 @@ impl Judge {
                 again.extend((!stored.insert(*number)).then_some(*number));
             }
         }
-        // An event whose answer was lost with the log is sent again. Who has it already does not
-        // receive it from the new log.
+        // An event whose answer was lost with the log is sent again, by its node or its client. Who
+        // has it already does not receive it from the new log.
+        again.extend(&self.uncertain);
         for log in self.logs.iter_mut().flat_map(BTreeMap::values_mut) {
             log.retain(|number| !again.contains(number));
         }
@@ -143,18 +226,21 @@ impl Judge {
             assert!(run.numbers.iter().all(|it| own.insert(*it)), "one twice: {run:?}");
             run.numbers.retain(|number| !again.contains(number));
         }
-        for (number, outcome) in &self.answers {
+        for (number, outcomes) in &self.answers {
             let is_stored = stored.contains(number);
-            match outcome {
-                Outcome::Stored => {
-                    self.stored += 1;
-                    assert!(is_stored, "{number} was acknowledged and is not in the log");
-                }
-                Outcome::Refused => {
-                    self.refused += 1;
-                    assert!(!is_stored, "{number} was refused and is in the log");
-                }
-                Outcome::Unknown => self.unknown += 1,
+            let count = |outcome| outcomes.iter().filter(|it| **it == outcome).count() as u64;
+            self.stored += count(Outcome::Stored);
+            self.refused += count(Outcome::Refused);
+            self.unknown += count(Outcome::Unknown);
+            self.key_used += count(Outcome::KeyUsed);
+            if count(Outcome::Stored) > 0 {
+                assert!(is_stored, "{number} was acknowledged and is not in the log");
+            }
+            let is_never =
+                outcomes.iter().all(|it| matches!(it, Outcome::Refused | Outcome::KeyUsed));
+            let is_known = !self.uncertain.contains(number) && !self.unanswered.contains(number);
+            if is_never && is_known {
+                assert!(!is_stored, "{number} was refused and is in the log: {outcomes:?}");
             }
         }
         for known in &self.known {

@@ -36,7 +36,8 @@ fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
     let is_one = run_seeds(|seed, steps| World::new(seed).run(steps), |run| totals.add(&run));
     println!("{totals:?}");
     if !is_one {
-        let Totals { received, stored, refused, unknown, killed, gaps, epochs, members } = totals;
+        let Totals { received, stored, refused, unknown, killed, gaps, epochs, members, .. } =
+            totals;
         for (count, what) in [
             (received, "received event"),
             (stored, "acknowledged publish"),
@@ -46,6 +47,8 @@ fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
             (gaps, "gap"),
             (epochs, "lost log"),
             (members, "member"),
+            (totals.skipped, "event that was skipped because of its key"),
+            (totals.key_used, "publish that was refused because of its key"),
         ] {
             assert!(count > 0, "no {what}");
         }
@@ -64,6 +67,9 @@ struct Totals {
     epochs: u64,
     /// The users that are members of a channel at the end.
     members: u64,
+    /// Events of the log that were skipped, and publishes that were refused, because of their keys.
+    skipped: u64,
+    key_used: u64,
 }
 
 impl Totals {
@@ -76,6 +82,8 @@ impl Totals {
         self.gaps += run.gaps;
         self.epochs += run.epochs;
         self.members += run.members;
+        self.skipped += run.skipped;
+        self.key_used += run.key_used;
     }
 }
 
@@ -135,6 +143,8 @@ impl World {
             refused: judge.refused,
             unknown: judge.unknown,
             members: judge.members(),
+            skipped: judge.skipped,
+            key_used: judge.key_used,
             ..self.totals
         }
     }
@@ -156,8 +166,7 @@ impl World {
 
     fn pass(&mut self, ms: u64) {
         self.ms += ms;
-        let oldest = self.ms.saturating_sub(KEEP_MS);
-        self.log.borrow_mut().expire(oldest);
+        self.log.borrow_mut().expire_due(self.ms);
     }
 
     /// Each node has a turn, with a random part of what is on its way.
