@@ -42,7 +42,8 @@ withServer("a bad signature ends the client of a Vask application", { config: VA
   assert.ok(codes.includes(4009), JSON.stringify(errors))
 })
 
-withServer("presence channels have both counts", {}, async (server) => {
+// Nodes of a cluster know numbers of subscribers only where the configuration asks for them.
+withServer("presence channels have both counts", { alone: true }, async (server) => {
   const publisher = server.publisher()
   const member = { channelAuthorization: authorizer(publisher, { user_id: "u" }) }
   await subscribe(await server.connect(member), "presence-foobar")

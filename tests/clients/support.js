@@ -10,7 +10,7 @@ const https = require("node:https")
 const net = require("node:net")
 const os = require("node:os")
 const path = require("node:path")
-const { test } = require("node:test")
+const { after, test } = require("node:test")
 const Publisher = require("pusher")
 const Subscriber = require("pusher-js")
 
@@ -208,7 +208,7 @@ function status(url) {
   })
 }
 
-/** A NATS server for the clusters of this process, which ends with it. */
+/** A NATS server for the clusters of this process, which ends after its tests. */
 let engine
 function startEngine() {
   engine ??= (async () => {
@@ -216,11 +216,12 @@ function startEngine() {
     const port = await freePort()
     const args = ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", folder]
     const child = spawn(NATS, args, { stdio: "ignore" })
-    process.on("exit", () => {
+    const exited = once(child, "exit")
+    after(async () => {
       child.kill("SIGKILL")
-      fs.rmSync(folder, { recursive: true, force: true })
+      await exited
+      fs.rmSync(folder, { recursive: true })
     })
-    child.unref()
     for (const end = Date.now() + START_MS; !(await accepts(port));) {
       assert.ok(Date.now() < end, `${NATS} does not listen`)
       await new Promise((resolve) => setTimeout(resolve, 20))
@@ -263,7 +264,7 @@ class Cluster extends Server {
     cluster.nodes = []
     cluster.options = { config: `${config}\n${section}`, threads }
     cluster.sockets = new Set()
-    cluster.turn = 0
+    cluster.passed = []
     try {
       for (let number = 0; number < nodes; number += 1) await cluster.add()
       cluster.balancer = net.createServer((client) => cluster.#pass(client))
@@ -294,8 +295,14 @@ class Cluster extends Server {
     if (node.folder) fs.rmSync(node.folder, { recursive: true })
   }
 
+  /** The port of the node that has got the connection with this number, from 0 on. */
+  nodeOf(number) {
+    return this.passed[number]
+  }
+
   #pass(client) {
-    const node = this.nodes[(this.turn += 1) % this.nodes.length]
+    const node = this.nodes[this.passed.length % this.nodes.length]
+    this.passed.push(node.port)
     const upstream = net.connect({ port: node.port, host: node.host, allowHalfOpen: true })
     for (const [one, other] of [[client, upstream], [upstream, client]]) {
       this.sockets.add(one)
@@ -441,11 +448,11 @@ function collect(channel, event) {
   return seen
 }
 
-/** Waits until `condition` returns true; fails after `EVENT_MS`. */
-async function until(what, condition) {
-  const end = Date.now() + EVENT_MS
+/** Waits until `condition` returns true; fails after `ms`. */
+async function until(what, condition, ms = EVENT_MS) {
+  const end = Date.now() + ms
   while (!condition()) {
-    assert.ok(Date.now() < end, `${what}: not within ${EVENT_MS} ms`)
+    assert.ok(Date.now() < end, `${what}: not within ${ms} ms`)
     await new Promise((resolve) => setTimeout(resolve, 5))
   }
 }
@@ -488,6 +495,8 @@ module.exports = {
   Cluster,
   DEMO,
   FIXTURES,
+  NATS,
+  NODES,
   SECURE,
   Server,
   app,
