@@ -4,6 +4,7 @@ mod applying;
 mod epochs;
 mod membership;
 mod reading;
+mod reserving;
 
 use super::arrival::Arrival;
 use super::engine::{Append, Engine, EngineEvent, Refusal};
@@ -15,6 +16,7 @@ use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
 use super::places::{LogChange, LogPlaces};
 use super::queue::{AppendQueue, Failure, Pack, QueueLimits, QueuedEvent, StateSubject};
 use super::repeats::AppliedNumbers;
+use super::reservations::Reservations;
 use super::states::{self, Origin};
 use super::subject;
 use crate::config::Cluster;
@@ -66,6 +68,7 @@ pub struct ClusterNode {
     places: LogPlaces,
     applied: AppliedNumbers,
     nodes: ClusterNodes,
+    reservations: Reservations,
     /// The version of the configuration whose applications other nodes know.
     summary: Option<(u32, NodeSummary)>,
     is_up: bool,
@@ -93,6 +96,7 @@ impl ClusterNode {
         };
         ClusterNode {
             nodes: ClusterNodes::new(nodes, setup.counters.clone()),
+            reservations: Reservations::new(setup.id, cluster),
             summary: None,
             setup,
             name: cluster.name.clone(),
@@ -174,6 +178,7 @@ impl ClusterNode {
         if self.is_up && self.nodes.may_append(now.ms) {
             self.send(engine, env, now.ms);
         }
+        self.reserve(engine, env, now.ms);
         let counters = &self.setup.counters;
         counters.cluster_held_bytes.set(self.queue.bytes() as u64);
         counters.cluster_up.set(self.is_up.into());
@@ -198,13 +203,13 @@ impl ClusterNode {
             (true, false) => self.down_ms + self.hold_ms,
             (false, _) => self.tick_ms,
         };
-        of_queue.min(self.nodes.deadline_ms())
+        of_queue.min(self.nodes.deadline_ms()).min(self.reservations.deadline_ms())
     }
 
     /// Whether nothing waits for the engine.
     pub fn is_idle(&self) -> bool {
         let waits = !self.queue.is_empty() || !self.epochs.is_empty();
-        !waits && self.arrivals.is_empty() && self.nodes.may_end()
+        !waits && self.arrivals.is_empty() && self.nodes.may_end() && !self.has_to_give_back()
     }
 
     /// What a core is to be sent next.
@@ -251,7 +256,7 @@ impl ClusterNode {
         let counters = self.setup.counters.clone();
         match event {
             EngineEvent::Up(log) => {
-                let missed = self.attach(log, true, engine, now.ms);
+                let missed = self.attach(log, true, engine, env, now.ms);
                 if self.was_up {
                     counters.cluster_fillings.add(1);
                     counters.cluster_filled.add(missed);
@@ -266,16 +271,19 @@ impl ClusterNode {
                 }
                 self.queue.lost();
                 self.nodes.lost();
+                self.reservations.lost();
             }
             EngineEvent::Stored { number, sequence, took_ns } => {
                 self.follower.stored(sequence);
-                if !self.nodes.stored(number, sequence) {
+                if !self.reservations.has_number(number) && !self.nodes.stored(number, sequence) {
                     counters.cluster_append_ns.observe(took_ns);
                     self.stored(number);
                 }
             }
             EngineEvent::Refused { number, refusal } => {
-                if !self.nodes.refused(number, refusal, now.ms) {
+                if self.reservations.has_number(number) {
+                    self.reservations.refused(number, now.ms);
+                } else if !self.nodes.refused(number, refusal, now.ms) {
                     let again = refusal == Refusal::Later;
                     let failed = self.queue.refused(number, again, now.ms);
                     failed.into_iter().for_each(|failure| self.fail(failure));
@@ -290,7 +298,7 @@ impl ClusterNode {
                 self.is_full = bytes >= self.log_bytes / 100 * FULL_PERCENT;
             }
             EngineEvent::Current => {
-                if self.notes_lag(None, engine, now.ms) {
+                if self.notes_lag(None, engine, env, now.ms) {
                     return true;
                 }
                 self.follower.current(now.ms);
@@ -311,7 +319,7 @@ impl ClusterNode {
         env: &Env,
         now: NodeTime,
     ) -> bool {
-        if self.notes_lag(Some(sequence), engine, now.ms) {
+        if self.notes_lag(Some(sequence), engine, env, now.ms) {
             return true;
         }
         let age_ms = now.unix_ms.saturating_sub(stored_ms);

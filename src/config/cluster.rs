@@ -304,11 +304,6 @@ fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     if context.has_state_file {
         keys.push("zilliqa.node.state_file".to_owned());
     }
-    for (index, app) in context.apps.iter().enumerate() {
-        let asked = [("limits.connections", app.limits.connections > 0)];
-        let asked = asked.into_iter().filter(|(_, is_asked)| *is_asked);
-        keys.extend(asked.map(|(key, _)| format!("apps[{index}].{key}")));
-    }
     if !context.links.is_empty() {
         keys.push("links".to_owned());
     }

@@ -3,6 +3,7 @@
 use super::ClusterNode;
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::{Engine, LogInfo};
+use crate::dialect::Env;
 
 impl ClusterNode {
     /// Follows the log on from where this node is. `is_whole` says that `log` has the last entry.
@@ -12,6 +13,7 @@ impl ClusterNode {
         log: LogInfo,
         is_whole: bool,
         engine: &mut dyn Engine,
+        env: &Env,
         now_ms: u64,
     ) -> u64 {
         let position = self.follower.position();
@@ -27,6 +29,7 @@ impl ClusterNode {
         // They are closed already.
         change.iter_mut().for_each(|change| change.is_gap &= !attached.is_gap);
         self.note_change(change);
+        self.reservations.attached(log.epoch, attached.is_new, self.nodes.id(), env);
         self.nodes.attached(&attached, now_ms);
         self.take_effects(engine);
         engine.follow(attached.after);
@@ -39,6 +42,7 @@ impl ClusterNode {
         &mut self,
         next: Option<u64>,
         engine: &mut dyn Engine,
+        env: &Env,
         now_ms: u64,
     ) -> bool {
         let Some(log) = self.follower.lags(next, now_ms) else { return false };
@@ -46,7 +50,7 @@ impl ClusterNode {
             self.close_subscribers();
             return false;
         }
-        self.attach(log, false, engine, now_ms);
+        self.attach(log, false, engine, env, now_ms);
         true
     }
 
