@@ -117,6 +117,11 @@ impl ClusterNode {
         }
     }
 
+    /// The id of the node, which changes when others have declared it dead.
+    pub fn id(&self) -> u64 {
+        self.nodes.id()
+    }
+
     /// Takes an event that a core proposes.
     pub fn propose(&mut self, proposal: Proposal, env: &Env, now: NodeTime) {
         let Proposal { app, name, event, origin } = proposal;

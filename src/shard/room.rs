@@ -15,7 +15,11 @@ impl Shard {
     /// go on waiting request that again.
     pub(super) fn offer_room(&mut self, app: u32, now: Now) {
         let waiting = self.awaiting_room.remove(&app).unwrap_or_default();
-        waiting.into_iter().for_each(|slot| self.on_event(slot, SessionEvent::Room, now));
+        for slot in waiting {
+            self.on_event(slot, SessionEvent::Room, now);
+            // Nothing is read of a connection that waits.
+            self.try_resume(slot, now);
+        }
     }
 
     /// Asks all connections that wait for room: some may have waited for too long.

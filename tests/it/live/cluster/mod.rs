@@ -6,6 +6,7 @@ mod dialects;
 mod engine;
 mod faults;
 mod history;
+mod limits;
 mod lives;
 mod presence;
 mod redis;
