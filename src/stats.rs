@@ -206,6 +206,15 @@ counters! {
     /// WebSockets of applications refused because limits.overload_sockets or limits.overload_bytes
     /// was reached.
     refused_overload,
+    /// Connections refused because limits.connections of their application was reached, in a
+    /// cluster by all nodes together.
+    refused_quota,
+    /// Connections refused, to try again later, because this node of a cluster could not reserve
+    /// one of limits.connections of their application for them in time.
+    refused_not_reserved,
+    /// Connections that had to wait until this node of a cluster had reserved one of
+    /// limits.connections of their application for them.
+    room_waits,
     /// Subscriptions refused because their channel had no subscribers and their application had its
     /// maximum number of channels.
     refused_channels,
@@ -571,6 +580,12 @@ counters! {
     /// Idempotency keys of the log removed before their two minutes were over, because their
     /// application had limits.idempotency_keys or limits.idempotency_bytes.
     cluster_keys_dropped,
+    /// Connections that this node has reserved of limits.connections of all applications, open
+    /// ones included.
+    cluster_reserved,
+    /// Times this node has changed in the log what it has reserved of limits.connections of an
+    /// application, unsuccessful attempts included.
+    cluster_reservations,
     /// Nodes of the cluster that are not dead, this one included, as far as this node has read.
     cluster_nodes,
     /// Nodes whose end this node has read: they were declared dead, or had left.

@@ -20,6 +20,11 @@ pub enum Arrival {
     },
     /// How the node goes on with the log.
     Log(LogStart),
+    /// An application may have room for connections that wait.
+    Room {
+        /// The application's number.
+        app: u32,
+    },
     /// An event that a connection of this core has proposed is in the log, or why it is not.
     Settled {
         /// The request that waits.

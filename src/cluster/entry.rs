@@ -13,6 +13,8 @@
 //!           number(of the event in the request)
 //! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
 //!           number(of connections) text(release) [more]
+//! limit   = flags(1) epoch(8) number(of nodes) reserved*
+//! reserved = node(8) number(of connections)
 //! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
 //! text    = number(of bytes) bytes
 //! ```
@@ -29,11 +31,13 @@
 
 mod epoch;
 mod key;
+mod limit;
 mod node;
 mod state;
 
 pub use epoch::EpochPart;
 pub use key::KeyPart;
+pub use limit::{LimitPart, write_limit};
 pub use node::{NodePart, NodePhase};
 pub use state::{PresentPart, StatePart};
 
@@ -51,6 +55,8 @@ const NODE: u8 = 4;
 const EPOCH: u8 = 5;
 /// The kind of a part that is the idempotency key of an event.
 const KEY: u8 = 6;
+/// The kind of a part that says what nodes have reserved of an application's connections.
+const LIMIT: u8 = 8;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -135,6 +141,8 @@ pub struct Entry<'e> {
     pub nodes: Vec<NodePart<'e>>,
     /// The pieces of epochs.
     pub epochs: Vec<EpochPart<'e>>,
+    /// What nodes have reserved of the application's connections.
+    pub limit: Option<LimitPart>,
     /// The number of parts of unknown kinds, which were skipped.
     pub skipped: usize,
 }
@@ -318,7 +326,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
     let (mut events, mut states) = (Vec::new(), Vec::new());
     let (mut nodes, mut epochs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
-    let mut skipped = 0;
+    let (mut limit, mut skipped) = (None, 0);
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
         let bytes = take_counted(&mut rest)?;
@@ -329,11 +337,13 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             NODE => nodes.push(read_node(bytes)?),
             EPOCH => epochs.push(EpochPart::read(bytes)?),
             KEY => keys.push(KeyPart::read(bytes)?),
+            LIMIT => limit = Some(LimitPart::read(bytes)?),
             _ => skipped += 1,
         }
     }
     let is_sound = rest.is_empty() && KeyPart::are_of(&keys, events.len());
-    let entry = Entry { node, number, app, channel, events, keys, states, nodes, epochs, skipped };
+    let entry =
+        Entry { node, number, app, channel, events, keys, states, nodes, epochs, limit, skipped };
     is_sound.then_some(entry)
 }
 

@@ -9,7 +9,8 @@
 //! what is not answered is sent again, in order, and the engine drops what it has already. The
 //! [`follower`] knows the position up to which this node has applied the log; after any
 //! interruption the delivery begins again behind it, so that nothing is missing or applied twice.
-//! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too.
+//! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too, and so is
+//! how many connections each of them may admit ([`reservations`]).
 
 mod arrival;
 mod awaited;
@@ -24,6 +25,7 @@ pub mod nodes;
 mod places;
 pub mod queue;
 mod repeats;
+mod reservations;
 pub mod sim;
 mod states;
 pub mod subject;

@@ -5,6 +5,7 @@ mod epochs;
 mod keys;
 mod membership;
 mod reading;
+mod reserving;
 
 use super::arrival::Arrival;
 use super::awaited::AwaitedKeys;
@@ -20,6 +21,7 @@ use super::queue::{
     AppendQueue, ChannelKey, Failure, Pack, QueueLimits, QueuedEvent, StateSubject,
 };
 use super::repeats::AppliedNumbers;
+use super::reservations::Reservations;
 use super::states::{self, Origin};
 use super::subject;
 use crate::config::Cluster;
@@ -73,6 +75,7 @@ pub struct ClusterNode {
     keys: LoggedKeys,
     awaited: AwaitedKeys,
     nodes: ClusterNodes,
+    reservations: Reservations,
     /// The version of the configuration whose applications other nodes know.
     summary: Option<(u32, NodeSummary)>,
     is_up: bool,
@@ -100,6 +103,7 @@ impl ClusterNode {
         };
         ClusterNode {
             nodes: ClusterNodes::new(nodes, setup.counters.clone()),
+            reservations: Reservations::new(setup.id, cluster),
             summary: None,
             setup,
             name: cluster.name.clone(),
@@ -120,6 +124,11 @@ impl ClusterNode {
             tick_ms: now_ms,
             arrivals: VecDeque::new(),
         }
+    }
+
+    /// The id of the node, which changes when others have declared it dead.
+    pub fn id(&self) -> u64 {
+        self.nodes.id()
     }
 
     /// Takes an event that a core proposes.
@@ -191,6 +200,7 @@ impl ClusterNode {
         if self.is_up && self.nodes.may_append(now.ms) {
             self.send(engine, env, now.ms);
         }
+        self.reserve(engine, env, now.ms);
         let counters = &self.setup.counters;
         counters.cluster_held_bytes.set(self.queue.bytes() as u64);
         counters.cluster_up.set(self.is_up.into());
@@ -216,13 +226,14 @@ impl ClusterNode {
             (true, false) => self.down_ms + self.hold_ms,
             (false, _) => self.tick_ms,
         };
-        of_queue.min(self.nodes.deadline_ms())
+        of_queue.min(self.nodes.deadline_ms()).min(self.reservations.deadline_ms())
     }
 
     /// Whether nothing waits for the engine.
     pub fn is_idle(&self) -> bool {
         let waits = !self.queue.is_empty() || !self.epochs.is_empty();
-        !waits && self.awaited.is_empty() && self.arrivals.is_empty() && self.nodes.may_end()
+        let waits = waits || !self.awaited.is_empty() || self.has_to_give_back();
+        !waits && self.arrivals.is_empty() && self.nodes.may_end()
     }
 
     /// What a core is to be sent next.
@@ -246,7 +257,7 @@ impl ClusterNode {
         let counters = self.setup.counters.clone();
         match event {
             EngineEvent::Up(log) => {
-                let missed = self.attach(log, true, engine, now.ms);
+                let missed = self.attach(log, true, engine, env, now.ms);
                 if self.was_up {
                     counters.cluster_fillings.add(1);
                     counters.cluster_filled.add(missed);
@@ -261,16 +272,19 @@ impl ClusterNode {
                 }
                 self.queue.lost();
                 self.nodes.lost();
+                self.reservations.lost();
             }
             EngineEvent::Stored { number, sequence, took_ns } => {
                 self.follower.stored(sequence);
-                if !self.nodes.stored(number, sequence) {
+                if !self.reservations.has_number(number) && !self.nodes.stored(number, sequence) {
                     counters.cluster_append_ns.observe(took_ns);
                     self.stored(number);
                 }
             }
             EngineEvent::Refused { number, refusal } => {
-                if !self.nodes.refused(number, refusal, now.ms) {
+                if self.reservations.has_number(number) {
+                    self.reservations.refused(number, now.ms);
+                } else if !self.nodes.refused(number, refusal, now.ms) {
                     let again = refusal == Refusal::Later;
                     let failed = self.queue.refused(number, again, now.ms);
                     failed.into_iter().for_each(|failure| self.fail(failure));
@@ -285,7 +299,7 @@ impl ClusterNode {
                 self.is_full = bytes >= self.log_bytes / 100 * FULL_PERCENT;
             }
             EngineEvent::Current => {
-                if self.notes_lag(None, engine, now.ms) {
+                if self.notes_lag(None, engine, env, now.ms) {
                     return true;
                 }
                 self.follower.current(now.ms);
@@ -306,7 +320,7 @@ impl ClusterNode {
         env: &Env,
         now: NodeTime,
     ) -> bool {
-        if self.notes_lag(Some(sequence), engine, now.ms) {
+        if self.notes_lag(Some(sequence), engine, env, now.ms) {
             return true;
         }
         let age_ms = now.unix_ms.saturating_sub(stored_ms);

@@ -166,6 +166,27 @@ impl ClusterNodes {
         self.own.may_append(now_ms) && self.table.leader() == Some(self.own.id())
     }
 
+    /// Whether the process is about to end.
+    pub fn is_leaving(&self) -> bool {
+        self.is_leaving
+    }
+
+    /// The number of nodes that are not dead.
+    pub fn living_count(&self) -> u32 {
+        self.table.living().count() as u32
+    }
+
+    /// Whether something was read of a node so lately that it cannot be dead.
+    pub fn is_alive(&self, node: u64, now_ms: u64) -> bool {
+        let fence_ms = self.setup.timing.fence_ms();
+        self.table.living().any(|(id, known)| id == node && now_ms <= known.read_ms + fence_ms)
+    }
+
+    /// Whether this node has followed the log for so long that it knows who is dead.
+    pub fn can_judge(&self, now_ms: u64) -> bool {
+        self.has_served && self.refresh.is_none() && self.own.can_judge(now_ms)
+    }
+
     /// The format in which entries are written: the highest that all living nodes speak.
     pub fn format(&self) -> u8 {
         let (lowest, highest) = self.setup.formats;

@@ -23,6 +23,12 @@ pub fn of_node(name: &str, node: u64) -> String {
     format!("{name}.i.+n.{node:016x}")
 }
 
+/// The subject of what all nodes have reserved of the connections of an application, of which the
+/// id is given.
+pub fn of_reservations(name: &str, app: &str) -> String {
+    format!("{name}.i.+l.{}", token(app))
+}
+
 /// The first tokens of the subjects of a node's state.
 pub fn of_state(name: &str, node: u64) -> String {
     format!("{name}.i.+s.{node:016x}")
@@ -114,6 +120,7 @@ mod tests {
         assert_eq!(of_node("p", 0xab), "p.i.+n.00000000000000ab");
         assert_eq!(of_state("p", u64::MAX), "p.i.+s.ffffffffffffffff");
         assert_eq!(token("+n"), "%2Bn", "no application has the subjects of nodes");
+        assert_eq!(of_reservations("p", "a.b"), "p.i.+l.a%2Eb");
         assert_eq!(of_all("p"), "p.i.>");
         let state = |user: Option<&str>| {
             of_state_in("p", 10, ("1", "presence-a"), user.map(Arc::from).as_ref())

@@ -307,11 +307,6 @@ fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     if context.has_state_file {
         keys.push("zilliqa.node.state_file".to_owned());
     }
-    for (index, app) in context.apps.iter().enumerate() {
-        let asked = [("limits.connections", app.limits.connections > 0)];
-        let asked = asked.into_iter().filter(|(_, is_asked)| *is_asked);
-        keys.extend(asked.map(|(key, _)| format!("apps[{index}].{key}")));
-    }
     for (index, link) in context.links.iter().enumerate() {
         let is_zenith = |end: &LinkEnd| end.target().0 == LinkTarget::Zenith;
         if is_zenith(&link.source) {

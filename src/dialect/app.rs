@@ -2,6 +2,7 @@
 
 use super::channels::idempotency::IdempotencyKeys;
 use super::channels::signature;
+use super::room::{Admission, AllRooms, ConnectionRoom};
 use crate::config;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -16,14 +17,16 @@ pub struct App {
     pub keys: Vec<signature::AppKey>,
     /// The counters of the application on all cores. They are not updated for each message.
     pub(super) tally: Arc<Tally>,
-    /// The number of connections of all applications, on all cores.
-    all: Arc<AtomicUsize>,
+    /// What all applications have in common.
+    all: Arc<AllRooms>,
+    /// Whether the maximum number of connections is that of all nodes of a cluster.
+    shares_limit: bool,
 }
 
 /// The counters of one application on all cores, which are kept over reloads.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
-    connections: AtomicUsize,
+    room: ConnectionRoom,
     hooks_dropped: AtomicU64,
     /// When the log last reported requests with a stale timestamp, in milliseconds; 0 is never.
     stale_logged_ms: AtomicU64,
@@ -43,10 +46,17 @@ impl Tally {
 const STALE_LOG_INTERVAL_MS: u64 = 60_000;
 
 impl App {
-    pub(super) fn new(config: config::AppConfig, tally: Arc<Tally>, all: Arc<AtomicUsize>) -> App {
+    /// An application, which is one of a node of a cluster or not.
+    pub(super) fn new(
+        config: config::AppConfig,
+        tally: Arc<Tally>,
+        all: Arc<AllRooms>,
+        is_clustered: bool,
+    ) -> App {
         let keys = config.key_pairs();
         let keys = keys.map(|(key, secret)| signature::AppKey::new(key, secret.expose())).collect();
-        App { keys, config, tally, all }
+        let shares_limit = is_clustered && config.limits.connections > 0;
+        App { keys, config, tally, all, shares_limit }
     }
 
     /// Whether pages of every origin may read responses of the application's HTTP API (CORS).
@@ -84,19 +94,71 @@ impl App {
         is_due && swap(before_ms).is_ok()
     }
 
-    /// Counts one more connection; false if the application has its maximum number of connections.
-    pub fn admit(&self) -> bool {
-        let max = match self.config.limits.connections {
-            0 => usize::MAX,
-            max => max,
+    /// Counts one more connection, if the application has not its maximum number of connections. In
+    /// a cluster that may have to wait until this node has reserved more connections.
+    pub fn admit(&self) -> Admission {
+        let room = &self.tally.room;
+        let admission = match (self.shares_limit, self.config.limits.connections) {
+            (true, _) => room.admit_reserved(&self.all),
+            (false, max) => match room.admit(if max == 0 { usize::MAX } else { max }) {
+                true => Admission::Admitted,
+                false => Admission::Full,
+            },
         };
-        let step = |count: usize| (count < max).then_some(count + 1);
-        let counted =
-            self.tally.connections.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
-        if counted.is_ok() {
-            self.all.fetch_add(1, Ordering::Relaxed);
+        if admission == Admission::Admitted {
+            self.all.open.fetch_add(1, Ordering::Relaxed);
         }
-        counted.is_ok()
+        admission
+    }
+
+    /// Counts a connection that has waited, if there is room for it. If there is none, it waits on.
+    pub fn admit_waiting(&self) -> bool {
+        let room = &self.tally.room;
+        let is_admitted = match self.shares_limit {
+            true => room.admit_waiting(&self.all),
+            // The limit was removed.
+            false => {
+                room.stop_waiting();
+                room.admit(usize::MAX)
+            }
+        };
+        if is_admitted {
+            self.all.open.fetch_add(1, Ordering::Relaxed);
+        }
+        is_admitted
+    }
+
+    /// Notes that a connection does not wait any more and was not admitted.
+    pub fn stop_waiting(&self) {
+        self.tally.room.stop_waiting();
+    }
+
+    /// Whether all nodes of a cluster together are known to have the maximum number of connections.
+    pub fn is_full(&self) -> bool {
+        self.tally.room.is_full()
+    }
+
+    /// The number of connections that wait, on all cores.
+    pub fn waiting(&self) -> u32 {
+        self.tally.room.waiting()
+    }
+
+    /// The number of connections that this node of a cluster has reserved.
+    pub fn reserved(&self) -> u32 {
+        self.tally.room.reserved()
+    }
+
+    /// Lets cores admit connections up to this number, of which more may be open already. From
+    /// `ask_from` open ones on, the thread that reserves is woken. `is_full` says whether all nodes
+    /// together are known to have the maximum. Returns the number of open connections.
+    pub fn reserve(&self, reserved: u32, ask_from: u32, is_full: bool) -> u32 {
+        self.tally.room.reserve(reserved, ask_from, is_full)
+    }
+
+    /// Lets cores admit no more connections than `target`, and what is open now. Returns the
+    /// greater of the two.
+    pub fn give_back(&self, target: u32) -> u32 {
+        self.tally.room.give_back(target)
     }
 
     /// Whether the configuration no longer has the application.
@@ -106,13 +168,13 @@ impl App {
 
     /// The number of open connections of the application, on all cores.
     pub fn connections(&self) -> usize {
-        self.tally.connections.load(Ordering::Relaxed)
+        self.tally.room.open() as usize
     }
 
     /// Counts one connection less, after [`App::admit`] has counted it.
     pub fn release(&self) {
-        self.tally.connections.fetch_sub(1, Ordering::Relaxed);
-        self.all.fetch_sub(1, Ordering::Relaxed);
+        self.tally.room.release(&self.all);
+        self.all.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,9 +184,8 @@ mod tests {
 
     #[test]
     fn apps_stale_requests_are_logged_once_a_minute() {
-        let all = Arc::<AtomicUsize>::default();
         let config = config::Config::demo().apps.remove(0);
-        let app = App::new(config, Arc::default(), all);
+        let app = App::new(config, Arc::default(), Arc::default(), false);
         assert!(app.stale_is_news(0));
         assert!(!app.stale_is_news(0));
         assert!(!app.stale_is_news(60_000));

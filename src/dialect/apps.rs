@@ -2,7 +2,9 @@
 
 use super::app::{App, Tally};
 use super::channels::idempotency::IdempotencyCounts;
+use super::room::AllRooms;
 use crate::config;
+use crate::mem::Notifier;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,18 +26,22 @@ pub struct Apps {
     by_id: HashMap<String, u32>,
     /// Whether any application lets pages of every origin read its responses.
     any_shares_with_everybody: bool,
-    /// The number of connections of all applications, on all cores.
-    open: Arc<AtomicUsize>,
+    /// What the connections of all applications have in common.
+    rooms: Arc<AllRooms>,
+    /// Whether the process is a node of a cluster.
+    is_clustered: bool,
     /// The memory of the idempotency keys of all applications, in bytes.
     idempotency_bytes: Arc<AtomicUsize>,
 }
 
 impl Apps {
-    pub(super) fn new(configs: &[config::AppConfig]) -> Apps {
-        let (open, bytes) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let new = |app: &config::AppConfig| App::new(app.clone(), Tally::new(&bytes), open.clone());
+    pub(super) fn new(configs: &[config::AppConfig], is_clustered: bool) -> Apps {
+        let (rooms, bytes) = (Arc::<AllRooms>::default(), Arc::<AtomicUsize>::default());
+        let new = |app: &config::AppConfig| {
+            App::new(app.clone(), Tally::new(&bytes), rooms.clone(), is_clustered)
+        };
         let list = configs.iter().map(new).collect();
-        Apps::of(list, configs.len(), open, bytes)
+        Apps::of(list, configs.len(), (rooms, is_clustered), bytes)
     }
 
     /// Creates the look-up tables of `list`. Removed applications are not found by key or id;
@@ -43,13 +49,19 @@ impl Apps {
     fn of(
         list: Vec<App>,
         present: usize,
-        open: Arc<AtomicUsize>,
+        (rooms, is_clustered): (Arc<AllRooms>, bool),
         idempotency_bytes: Arc<AtomicUsize>,
     ) -> Apps {
-        let (by_key, by_id) = (HashMap::new(), HashMap::new());
         let any_shares_with_everybody = list.iter().any(App::shares_with_everybody);
-        let mut apps =
-            Apps { list, by_key, by_id, any_shares_with_everybody, open, idempotency_bytes };
+        let mut apps = Apps {
+            list,
+            by_key: HashMap::new(),
+            by_id: HashMap::new(),
+            any_shares_with_everybody,
+            rooms,
+            is_clustered,
+            idempotency_bytes,
+        };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
             if !app.is_gone() {
@@ -67,7 +79,7 @@ impl Apps {
         for old in &self.list {
             let new = configs.iter().find(|app| app.id == old.config.id);
             let config = new.unwrap_or(&old.config).clone();
-            let mut app = App::new(config, old.tally.clone(), self.open.clone());
+            let mut app = self.app(config, old.tally.clone());
             // Existing connections keep their dialect, so events are published in that dialect,
             // too.
             app.config.dialect = old.config.dialect;
@@ -79,9 +91,23 @@ impl Apps {
         }
         let is_new = |app: &&config::AppConfig| self.list.iter().all(|old| old.config.id != app.id);
         let added = configs.iter().filter(is_new);
-        let (open, bytes) = (&self.open, &self.idempotency_bytes);
-        list.extend(added.map(|app| App::new(app.clone(), Tally::new(bytes), open.clone())));
-        Apps::of(list, configs.len(), open.clone(), bytes.clone())
+        let bytes = &self.idempotency_bytes;
+        list.extend(added.map(|app| self.app(app.clone(), Tally::new(bytes))));
+        Apps::of(list, configs.len(), (self.rooms.clone(), self.is_clustered), bytes.clone())
+    }
+
+    fn app(&self, config: config::AppConfig, tally: Arc<Tally>) -> App {
+        App::new(config, tally, self.rooms.clone(), self.is_clustered)
+    }
+
+    /// Wakes the thread of this notifier when connections wait until more are reserved.
+    pub fn notify_of_need(&self, notifier: &Notifier) {
+        self.rooms.attach(notifier.clone());
+    }
+
+    /// Whether connections may have to be reserved, since the last call.
+    pub fn take_need(&self) -> bool {
+        self.rooms.take_asked()
     }
 
     /// All applications, with their numbers.
@@ -118,7 +144,7 @@ impl Apps {
 
     /// The number of open connections of all applications, on all cores.
     pub(super) fn open_count(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
+        self.rooms.open.load(Ordering::Relaxed)
     }
 
     /// The memory of the idempotency keys of all applications, in bytes.

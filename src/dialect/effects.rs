@@ -87,6 +87,12 @@ pub enum Effect {
         /// The message.
         what: DialectMessage,
     },
+    /// Wait until the application may have room for this connection, which then gets
+    /// `DialectEvent::Room`; a few times a second in any case.
+    AwaitRoom {
+        /// The application's number.
+        app: u32,
+    },
     /// Dial the upstream for which this connection has prepared a dial.
     Dial,
     /// Send a message from this proxy leg to the other one, which is on the same core. The message

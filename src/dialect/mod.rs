@@ -32,6 +32,7 @@ mod protocol;
 pub mod pusher;
 pub mod reflect;
 mod reply;
+mod room;
 mod setup;
 mod webhooks;
 #[cfg_attr(not(feature = "zenith"), path = "zenith/absent.rs")]
@@ -62,4 +63,5 @@ pub use message::{
 pub use paths::{SharedWith, admits_events, shared_with};
 pub use protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 pub use reply::{Answered, Finish, HttpReply};
+pub use room::Admission;
 pub use webhooks::{EventText, SignatureFields, WebhookFormat};

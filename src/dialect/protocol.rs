@@ -97,6 +97,9 @@ pub enum DialectEvent<'e> {
     Reload,
     /// The time of [`Dialect::deadline`] has come.
     Deadline,
+    /// There may be room for the connection, which has requested an `Effect::AwaitRoom`, or it may
+    /// have waited for too long.
+    Room,
     /// The peer has not answered a WebSocket ping: the dialect sends its own ping message.
     AppPing,
     /// The session is about to close. The dialect may send messages before the close, and may

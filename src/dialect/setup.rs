@@ -21,7 +21,7 @@ impl Env {
     /// As for [`runtime::build`].
     pub fn new(config: Config, node: u32) -> Result<Env, config::Error> {
         let runtime = runtime::build(&config)?;
-        let apps = Apps::new(&config.apps);
+        let apps = Apps::new(&config.apps, config.cluster.is_some());
         let zenith = Directory::new(config.zenith.as_deref(), Arc::<zenith::State>::default());
         let links = links(&Links::default(), &config, &apps)?;
         Ok(Env::with(config, runtime, apps, zenith, SocketIds::of_number(node), links))
@@ -119,6 +119,11 @@ fn place(end: &LinkEnd, config: &Config, apps: &Apps) -> LinkPlace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dialect::Admission;
+
+    fn admits(env: &Env, app: u32) -> bool {
+        env.apps.get(app).admit() == Admission::Admitted
+    }
 
     #[test]
     fn apps_overload_counts_all_applications() {
@@ -129,8 +134,8 @@ mod tests {
         assert!(!Env::new(config.clone(), 0).unwrap().is_overloaded(), "0 is never");
         config.limits.overload_sockets = 2;
         let env = Env::new(config.clone(), 0).unwrap();
-        assert!(env.apps.get(0).admit() && !env.is_overloaded());
-        assert!(env.apps.get(1).admit() && env.is_overloaded());
+        assert!(admits(&env, 0) && !env.is_overloaded());
+        assert!(admits(&env, 1) && env.is_overloaded());
         let env = env.reloaded(config).unwrap();
         assert!(env.is_overloaded());
         env.apps.get(0).release();
@@ -174,10 +179,10 @@ mod tests {
         config.apps[0].limits.connections = 2;
         let env = Env::new(config, 0).unwrap();
         let app = env.apps.get(0);
-        assert_eq!([app.admit(), app.admit(), app.admit()], [true, true, false]);
+        assert_eq!([admits(&env, 0), admits(&env, 0), admits(&env, 0)], [true, true, false]);
         app.release();
         assert_eq!(app.connections(), 1);
-        assert!(app.admit());
+        assert!(admits(&env, 0));
     }
 
     #[test]
@@ -188,7 +193,7 @@ mod tests {
         config.apps.push(second.clone());
         config.apps[1].limits.connections = 1;
         let env = Env::new(config.clone(), 7).unwrap();
-        assert!(env.apps.get(1).admit());
+        assert!(admits(&env, 1));
         let mut third = second;
         (third.id, third.key) = ("3".to_owned(), "third".to_owned());
         config.apps = vec![third, config.apps[1].clone()];
@@ -198,7 +203,7 @@ mod tests {
         assert_eq!(env.apps.by_key("app-key"), None);
         assert!(!env.apps.get(0).config.enabled);
         assert_eq!((env.apps.by_key("second"), env.apps.by_id("3")), (Some(1), Some(2)));
-        assert!(!env.apps.get(1).admit(), "its connection still counts");
+        assert!(!admits(&env, 1), "its connection still counts");
         // An application that is configured again gets its old number.
         config.apps.push(Config::demo().apps.remove(0));
         let env = env.reloaded(config).unwrap();

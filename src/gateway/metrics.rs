@@ -19,7 +19,7 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 25] = [
+const GAUGES: [&str; 26] = [
     "acme_domains",
     "acme_missing",
     "cluster_up",
@@ -29,6 +29,7 @@ const GAUGES: [&str; 25] = [
     "cluster_log_bytes",
     "cluster_keys",
     "cluster_nodes",
+    "cluster_reserved",
     "connections",
     "event_streams",
     "upstreams",

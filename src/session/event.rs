@@ -44,6 +44,9 @@ pub enum SessionEvent<'e> {
     },
     /// The connection has published to a channel of this name, to which it is not subscribed.
     NotSubscribed(&'e str),
+    /// There may be room for the connection, which waits for that, or it may have waited for too
+    /// long.
+    Room,
     /// The configuration was reloaded.
     Reload,
     /// The application closes the WebSocket, with a code and a reason of its choice.

@@ -49,6 +49,7 @@ impl Shard {
             Arrival::Apply { app, channel, mut event, place } => {
                 return self.apply((app, &channel), &mut event, place, now);
             }
+            Arrival::Room { app } => return self.offer_room(app, now),
             Arrival::Log(start) => return hub.begin_log(start, mail),
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
             Arrival::Gap => return self.close_subscribers(),

@@ -133,6 +133,7 @@ impl Shard {
                     home => self.mail.message(home, to, what),
                 }
             }
+            Effect::AwaitRoom { app } => self.await_room(app, slot),
             Effect::Dial => self.dials.push_back(slot),
             Effect::PeerMessage { to, message } => self.send_to_leg(slot, to, message, now),
         }

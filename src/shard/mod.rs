@@ -19,6 +19,7 @@ mod mail;
 mod memory;
 mod proxy;
 mod relay;
+mod room;
 mod sweep;
 mod turn;
 mod waiting;
@@ -37,7 +38,7 @@ use crate::stats::Counters;
 use crate::time::Now;
 use crate::work::{CostliestWork, Meter};
 use crate::ws::output::Codecs;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use warnings::Warnings;
@@ -77,6 +78,8 @@ pub struct Shard {
     closing_effects: EffectList,
     /// The clients whose dials have no slot yet, in the order of their requests.
     dials: VecDeque<Slot>,
+    /// The connections that wait until their application may have room, by its number.
+    awaiting_room: BTreeMap<u32, Vec<Slot>>,
     /// Whether some route leads to upstreams.
     dials_at_all: bool,
     keys: MaskKeys,
@@ -137,6 +140,7 @@ impl Shard {
             core_state: CoreState::default(),
             closing_effects: EffectList::new(),
             dials: VecDeque::new(),
+            awaiting_room: BTreeMap::new(),
             dials_at_all: common.env.config.has_proxies(),
             keys: MaskKeys::default(),
             listed: VecDeque::new(),

@@ -53,6 +53,7 @@ impl Shard {
         self.warnings.look(self.core, &self.counters, now);
         self.drain_slice(now);
         self.close_slice(now);
+        self.offer_rooms(now);
     }
 
     /// Removes the idempotency keys whose time is over, and sets their counters. One core does so

@@ -39,6 +39,7 @@ pub(crate) fn common(config: Config, cores: u16, seed: u64, mail_bound: usize) -
 /// A shard with its connections and a simulated clock.
 pub(crate) struct Machine {
     pub(crate) shard: Shard,
+    pub(crate) env: Arc<Env>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) now: Now,
     next_sweep_ms: u64,
@@ -76,7 +77,8 @@ impl Machine {
         }
         let shard = Shard::new(0, &common, counters.clone());
         let now = Now { ms: 1_000_000, unix_s: UNIX_S };
-        Machine { shard, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
+        let env = common.env;
+        Machine { shard, env, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
     }
 
     /// Opens a connection and returns its index.
@@ -277,6 +279,7 @@ impl Machine {
                 let waits =
                     wants.read || starved || self.wires[at].eof || self.shard.has_waiting_work();
                 let waits = waits || self.shard.has_proposals();
+                let waits = waits || self.env.apps.iter().any(|(_, app)| app.waiting() > 0);
                 assert!(waits, "nothing waits and nothing is read");
             }
         }

@@ -6,6 +6,7 @@ mod bench;
 mod certs;
 mod cli;
 mod cluster;
+mod cluster_room;
 mod compress;
 mod config;
 mod cores;

@@ -194,6 +194,48 @@ fn cluster_entry_epoch_is_a_piece_of_its_document() {
     }
 }
 
+fn limits() -> [LimitPart; 2] {
+    let reserved = vec![(0xfedc_ba98_7654_3210, 300), (7, 0), (8, u32::MAX)];
+    let settled_in = Some(0x1122_3344_5566_7788);
+    [LimitPart { settled_in, reserved }, LimitPart::default()]
+}
+
+/// As the file of events.
+#[test]
+fn cluster_entry_of_a_limit_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-limits.hex");
+    let golden: Vec<&str> = golden.lines().collect();
+    let mut digits = Vec::new();
+    for limit in limits() {
+        let written = write_limit((0x0123_4567_89ab_cdef, 7), "app", &limit);
+        digits.push(written.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let entry = read(&written).expect("an entry");
+        assert_eq!((entry.app, entry.channel, entry.number), ("app", "", 7));
+        assert_eq!((entry.limit, entry.events, entry.skipped), (Some(limit), vec![], 0));
+        for end in 1..written.len() {
+            assert_eq!(read(&written[..end]), Err(NotAnEntry::Malformed), "{end}");
+        }
+    }
+    assert_eq!(digits, golden, "{}", digits.join("\n"));
+}
+
+#[test]
+fn cluster_entry_of_a_limit_has_known_flags_and_numbers_of_32_bits() {
+    let with = |flags: u8, count: u64| {
+        let mut bytes = vec![flags];
+        bytes.extend_from_slice(&1u64.to_le_bytes());
+        push_number(&mut bytes, 1);
+        bytes.extend_from_slice(&7u64.to_le_bytes());
+        push_number(&mut bytes, count);
+        read(&write_parts(((1, 1), "a", ""), LIMIT, [&*bytes].into_iter())).map(|entry| entry.limit)
+    };
+    let read = |settled_in, count| Ok(Some(LimitPart { settled_in, reserved: vec![(7, count)] }));
+    assert_eq!(with(1, u32::MAX.into()), read(Some(1), u32::MAX));
+    assert_eq!(with(0, 1), read(None, 1));
+    assert_eq!(with(0, 1 << 32), Err(NotAnEntry::Malformed));
+    assert_eq!(with(2, 1), Err(NotAnEntry::Malformed));
+}
+
 /// Events that a history remembers.
 fn remembered() -> Vec<EventPart<'static>> {
     let cached = CachedPart { ttl_ms: 1_800_000, event: "price", data: "{\"a\":1}" };
@@ -346,6 +388,7 @@ proptest! {
             states: vec![],
             nodes: vec![],
             epochs: vec![],
+            limit: None,
             skipped: 0,
         };
         prop_assert_eq!(read(&bytes), Ok(expected));

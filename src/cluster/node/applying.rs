@@ -3,7 +3,7 @@
 use super::ClusterNode;
 use super::keys::keys_of;
 use crate::cluster::arrival::Arrival;
-use crate::cluster::entry::{self, Entry};
+use crate::cluster::entry::{self, Entry, LimitPart};
 use crate::cluster::events::{event_of, remembered_s};
 use crate::cluster::follower::Taken;
 use crate::cluster::keys::KeyDecision;
@@ -36,6 +36,9 @@ impl ClusterNode {
                 counters.cluster_skipped.add(1);
             }
         }
+        if let Some(part) = &entry.limit {
+            return self.take_limit(entry.app, part, sequence, env, now_ms);
+        }
         // An entry of a node itself has a number of another kind.
         if !entry.nodes.is_empty() {
             return self.apply_states(&entry, env, now_ms);
@@ -46,6 +49,15 @@ impl ClusterNode {
                 self.applied.note(entry.node, entry.number);
                 self.apply_states(&entry, env, now_ms);
             }
+        }
+    }
+
+    /// Notes what nodes have reserved of the connections of an application.
+    fn take_limit(&mut self, app: &str, part: &LimitPart, sequence: u64, env: &Env, now_ms: u64) {
+        self.setup.counters.cluster_entries.add(1);
+        match env.apps.by_id(app) {
+            Some(app) => self.reservations.on_part(app, part, sequence, &mut self.nodes, now_ms),
+            None => self.setup.counters.cluster_skipped.add(1),
         }
     }
 

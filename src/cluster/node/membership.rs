@@ -51,6 +51,7 @@ impl ClusterNode {
                 NodeEffect::Append(append) => engine.append(append),
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
                 NodeEffect::Died { node, is_ours } => {
+                    self.reservations.remove_node(node, is_ours);
                     self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
                 }
                 NodeEffect::Restate => {
@@ -59,6 +60,7 @@ impl ClusterNode {
                 }
                 NodeEffect::RefreshBegin => self.send_to_all(&Arrival::RefreshBegin),
                 NodeEffect::RefreshEnd { is_ours } => {
+                    self.reservations.settle();
                     self.send_to_all(&Arrival::RefreshEnd { is_ours })
                 }
             }

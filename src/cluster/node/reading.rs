@@ -4,6 +4,7 @@ use super::ClusterNode;
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::{Engine, LogInfo};
 use crate::cluster::places::LogChange;
+use crate::dialect::Env;
 use crate::hub::LogMark;
 
 impl ClusterNode {
@@ -37,6 +38,7 @@ impl ClusterNode {
         log: LogInfo,
         is_whole: bool,
         engine: &mut dyn Engine,
+        env: &Env,
         now_ms: u64,
     ) -> u64 {
         let position = self.follower.position();
@@ -56,6 +58,7 @@ impl ClusterNode {
         // They are closed already.
         change.iter_mut().for_each(|change| change.is_gap &= !attached.is_gap);
         self.note_change(change);
+        self.reservations.attached(log.epoch, attached.is_new, self.nodes.id(), env);
         self.nodes.attached(&attached, now_ms);
         self.take_effects(engine);
         engine.follow(attached.after);
@@ -68,6 +71,7 @@ impl ClusterNode {
         &mut self,
         next: Option<u64>,
         engine: &mut dyn Engine,
+        env: &Env,
         now_ms: u64,
     ) -> bool {
         let Some(log) = self.follower.lags(next, now_ms) else { return false };
@@ -75,7 +79,7 @@ impl ClusterNode {
             self.close_subscribers();
             return false;
         }
-        self.attach(log, false, engine, now_ms);
+        self.attach(log, false, engine, env, now_ms);
         true
     }
 

@@ -3,6 +3,7 @@
 mod dialects;
 mod history;
 mod keys;
+mod limits;
 mod lives;
 
 use super::super::events::event_of;
@@ -46,7 +47,10 @@ struct World {
 
 impl World {
     fn new(id: u64, log: &Rc<RefCell<SimLog>>) -> World {
-        let env = env();
+        World::of(id, log, env())
+    }
+
+    fn of(id: u64, log: &Rc<RefCell<SimLog>>, env: Arc<Env>) -> World {
         let counters = Arc::new(Counters::default());
         let setup = NodeSetup { id, hasher: Hasher::new(7), cores: 2, counters: counters.clone() };
         let cluster = env.config.cluster.as_deref().expect("a cluster");

@@ -94,10 +94,7 @@ impl ClusterNodes {
         {
             self.end_refresh(self.is_leader(now_ms));
         }
-        let may_judge = self.has_served
-            && self.refresh.is_none()
-            && self.own.can_judge(now_ms)
-            && self.returned_ms + timing.rejoin_ms <= now_ms;
+        let may_judge = self.can_judge(now_ms) && self.returned_ms + timing.rejoin_ms <= now_ms;
         if may_judge {
             for node in self.table.silent(self.own.id(), &timing, now_ms) {
                 self.declare_dead(node, now_ms);

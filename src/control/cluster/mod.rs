@@ -35,6 +35,7 @@ fn is_needed(env: &Env) -> bool {
 fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
     let Some(links) = setup.cluster.take() else { return Ok(Box::new(NoCluster)) };
     let Some(cluster) = &setup.env.config.cluster else { return Ok(Box::new(NoCluster)) };
+    setup.env.apps.notify_of_need(&setup.notifier);
     let id = sys::random_u64()?;
     let node = NodeSetup {
         id,

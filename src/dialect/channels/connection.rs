@@ -42,8 +42,7 @@ pub struct Connection<V> {
 
 impl<V: Vendor> Connection<V> {
     pub(super) fn new(app: u32, within_s: u64, now: Now) -> Connection<V> {
-        let by_s = if within_s == 0 { 0 } else { now.ms.div_ceil(1000) + within_s };
-        Connection {
+        let mut conn = Connection {
             app,
             error_second: 0,
             errors: 0,
@@ -52,10 +51,19 @@ impl<V: Vendor> Connection<V> {
             client_events: RateLimit::default(),
             begun: 0,
             begun_second: 0,
-            authorise_by_s: by_s as u32,
+            authorise_by_s: 0,
             who: None,
             vendor: PhantomData,
-        }
+        };
+        conn.authorise_within(within_s, now);
+        conn
+    }
+
+    /// Sets the time within which the client must sign in or join a channel that is not public; 0
+    /// is no such time.
+    pub(super) fn authorise_within(&mut self, within_s: u64, now: Now) {
+        let by_s = if within_s == 0 { 0 } else { now.ms.div_ceil(1000) + within_s };
+        self.authorise_by_s = by_s as u32;
     }
 
     /// The second by which a client without pings must have sent a message; 0 if the client

@@ -45,9 +45,7 @@ pub(super) fn listen<V: Vendor>(
     if entry.config.authorise_within_s > 0 && !is_authorised {
         return Err(refuse((401, "The application requires a private channel".into())));
     }
-    if !entry.admit() {
-        return Err(refuse((503, V::DATA.codes.over_quota.reason.clone())));
-    }
+    let admission = entry.admit();
     let max = entry.config.limits.subscriptions_per_connection;
     let histories = query.channels.iter().map(|name| history_of(context.env, app, name));
     let histories: Vec<_> = histories.collect();
@@ -55,7 +53,7 @@ pub(super) fn listen<V: Vendor>(
     if count > EventIds::MAX && opening.last_event_id().is_some() {
         context.count_malformed_id();
     }
-    let mut places = Places::new(opening, count);
+    let (mut places, mut joins) = (Places::new(opening, count), Vec::new());
     for (name, history) in query.channels.into_iter().zip(histories) {
         let cached = channel::is_cached(V::DATA, &name);
         let at = history.and_then(|history| Some((history, places.next()?)));
@@ -65,10 +63,12 @@ pub(super) fn listen<V: Vendor>(
         let request = JoinRequest { cached, resume, ..JoinRequest::default() };
         let request = (cached || resume.is_some()).then_some(request);
         let name = name.into_owned();
-        context.effects.push(Effect::Join { app, name, max, request, form });
+        joins.push(Effect::Join { app, name, max, request, form });
     }
     let mut conn = Connection::new(app, 0, context.now);
     conn.who().listens = true;
+    let begun = conn.begin(context, admission, joins);
+    begun.map_err(|closing| refuse((503, closing.reason.clone())))?;
     Ok((conn, places.ids))
 }
 

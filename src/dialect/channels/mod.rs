@@ -26,6 +26,7 @@ mod publish;
 mod publisher;
 mod reads;
 mod reply;
+mod room;
 pub mod signature;
 mod trigger;
 mod users;

@@ -10,7 +10,7 @@ use super::super::env::Env;
 use super::super::message::DialectMessage;
 use super::super::protocol::{ConnectionEnd, Dialect, DialectEvent, DialectPolicy};
 use super::super::reply::{Answered, HttpReply};
-use super::connection::{Connection, end, socket_id};
+use super::connection::{Connection, end};
 use super::data::ChannelKind;
 use super::vendor::{ProtocolError, SubscribeRefusal, Vendor};
 use super::who::Silence;
@@ -28,22 +28,18 @@ const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms:
 
 impl<V: Vendor> Dialect for Connection<V> {
     fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
-        match admit::<V>(context, opening) {
-            Ok(app) => {
-                let config = &context.env.apps.get(app).config;
-                let id = socket_id(context.env, context.conn);
-                let activity_s = V::settings(context.env, config).activity_s;
-                let text = messages::established(V::DATA, &id, activity_s);
-                context.send_text(text.as_bytes());
-                let within_s = config.authorise_within_s;
-                let inactive_s = V::inactivity_s(context.env, opening);
-                let mut conn = Connection::new(app, within_s, context.now);
-                if inactive_s > 0 {
-                    let since_s = context.now.ms.div_ceil(1000) as u32;
-                    conn.who().silence = Some(Silence { since_s, max_s: inactive_s as u32 });
-                }
-                Some(conn)
+        let opened = admit::<V>(context, opening).and_then(|app| {
+            let admission = context.env.apps.get(app).admit();
+            let mut conn = Connection::new(app, 0, context.now);
+            let inactive_s = V::inactivity_s(context.env, opening);
+            if inactive_s > 0 {
+                let since_s = context.now.ms.div_ceil(1000) as u32;
+                conn.who().silence = Some(Silence { since_s, max_s: inactive_s as u32 });
             }
+            conn.begin(context, admission, Vec::new()).map(|()| conn)
+        });
+        match opened {
+            Ok(conn) => Some(conn),
             Err(closing) => {
                 end::<V>(context, closing, true);
                 None
@@ -92,6 +88,7 @@ impl<V: Vendor> Dialect for Connection<V> {
                 }
             }
             DialectEvent::Deadline => self.on_deadline(context),
+            DialectEvent::Room => self.on_room(context),
             DialectEvent::AppPing => {
                 if let Some(ping) = V::DATA.ping {
                     context.send_text(ping);
@@ -125,7 +122,7 @@ impl<V: Vendor> Dialect for Connection<V> {
     }
 
     fn is_full(&self) -> bool {
-        self.publisher().is_some_and(|publisher| publisher.is_full())
+        self.is_waiting() || self.publisher().is_some_and(|publisher| publisher.is_full())
     }
 
     fn held_bytes(&self) -> usize {
@@ -134,7 +131,7 @@ impl<V: Vendor> Dialect for Connection<V> {
 
     fn ended(&mut self, env: &Env, end: ConnectionEnd<'_>) {
         if let ConnectionEnd::Dropped = end {
-            env.apps.get(self.app).release();
+            self.release(env.apps.get(self.app));
         }
     }
 
@@ -331,8 +328,8 @@ fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, repl
     }
 }
 
-/// Decides whether a new connection is admitted, and returns its application. The checks are
-/// ordered so that the cheapest, and those that reveal the least, come first.
+/// Decides whether the application admits a new connection, but for the number of connections, and
+/// returns it. The checks are ordered so that the cheapest, and those that reveal the least, come first.
 fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
     let env = context.env;
     let number = env.app_of_socket(opening.path);
@@ -362,10 +359,7 @@ fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Resu
         return Err(V::DATA.codes.origin.clone());
     }
     V::check_opening(env, opening)?;
-    match app.admit() {
-        true => Ok(number),
-        false => Err(V::DATA.codes.over_quota.clone()),
-    }
+    Ok(number)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::positions::Resuming;
 use super::publisher::Publisher;
+use super::room::WaitingForRoom;
 use std::collections::HashMap;
 
 /// The part of a connection's state that most clients do not have.
@@ -26,6 +27,8 @@ pub(super) struct Who {
     pub(super) listens: bool,
     /// The state of a publisher, if the connection has authenticated as one.
     pub(super) publisher: Option<Box<Publisher>>,
+    /// Set if the connection is not admitted yet.
+    pub(super) waiting: Option<Box<WaitingForRoom>>,
 }
 
 /// The inactivity timeout of a client without pings: the second of its last message, and the

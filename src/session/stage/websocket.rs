@@ -285,6 +285,7 @@ impl WebSocket {
             SessionEvent::NotSubscribed(name) => {
                 self.call_dialect(DialectEvent::NotSubscribed(name), out, cx)
             }
+            SessionEvent::Room => self.call_dialect(DialectEvent::Room, out, cx),
             SessionEvent::Reload => self.call_dialect(DialectEvent::Reload, out, cx),
             SessionEvent::Close(closing) => self.close_with(closing.clone(), out, cx),
             SessionEvent::CloseFor(why) => self.close_for(why, out, cx),

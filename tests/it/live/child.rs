@@ -50,9 +50,15 @@ pub fn rewrite(name: &str, more: &str) {
 impl Process {
     /// Starts the program, with its log in a file.
     pub fn start(name: &str, config: &str) -> Process {
+        Process::start_with(name, config, "")
+    }
+
+    /// The same with further keys of the application.
+    pub fn start_with(name: &str, config: &str, more: &str) -> Process {
         let log =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("live").join(format!("{name}.log"));
         let mut command = command(name, config);
+        rewrite(name, more);
         command.stderr(fs::File::create(&log).unwrap());
         Process::spawn(command, log)
     }

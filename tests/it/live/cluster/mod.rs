@@ -7,6 +7,7 @@ mod engine;
 mod faults;
 mod history;
 mod keys;
+mod limits;
 mod links;
 mod lives;
 mod presence;

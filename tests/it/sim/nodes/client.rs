@@ -23,6 +23,8 @@ pub(super) struct Client {
     /// Whether it publishes by HTTP and does not subscribe.
     publishes: bool,
     socket_id: String,
+    /// Whether it has outlived the place of its node in the log, so that it does not count.
+    pub(super) is_void: bool,
     /// The user that it is in the channel with members.
     user: String,
     /// The members of that channel as it knows them, while it is one.
@@ -45,6 +47,7 @@ impl Client {
             unread: Vec::new(),
             publishes: rng.u32(0..3) == 0,
             socket_id: String::new(),
+            is_void: false,
             user: format!("u{}", rng.u32(0..USERS)),
             members: None,
             asked: VecDeque::new(),
@@ -52,6 +55,20 @@ impl Client {
             leaving: VecDeque::new(),
             run: BTreeMap::new(),
         }
+    }
+
+    /// A client that subscribes.
+    pub(super) fn subscriber(core: usize, slot: Slot, rng: &mut Rng) -> Client {
+        Client { publishes: false, ..Client::new(core, slot, rng) }
+    }
+
+    pub(super) fn subscribes(&self) -> bool {
+        !self.publishes
+    }
+
+    /// Whether its connection was admitted.
+    pub(super) fn is_admitted(&self) -> bool {
+        !self.socket_id.is_empty()
     }
 
     /// The first bytes that it sends.

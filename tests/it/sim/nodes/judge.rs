@@ -1,5 +1,6 @@
 //! Compares what all clients were answered and have received with the log.
 
+use super::limit::LimitJudge;
 use fastrand::Rng;
 use polycast::cluster::entry::{self, Entry, PartContent};
 use polycast::cluster::sim::SimLog;
@@ -80,6 +81,8 @@ pub(super) struct Judge {
     /// The users who are members at the end, and the members as each of them knows them.
     members: BTreeSet<String>,
     known: Vec<BTreeSet<String>>,
+    /// Judges the number of connections.
+    pub(super) limit: LimitJudge,
     pub(super) received: u64,
     pub(super) stored: u64,
     pub(super) refused: u64,
@@ -160,6 +163,7 @@ impl Judge {
             }
             self.last = *sequence;
             let entry = entry::read(body).expect("an entry");
+            self.limit.observe(&entry);
             if !self.seen.insert((entry.node, entry.number)) {
                 continue;
             }
@@ -194,7 +198,8 @@ impl Judge {
     }
 
     /// The engine has lost its log.
-    pub(super) fn lost(&mut self) {
+    pub(super) fn lost(&mut self, ms: u64) {
+        self.limit.lost(ms);
         self.logs.push(BTreeMap::new());
         self.seen.clear();
         self.last = 0;

@@ -9,6 +9,7 @@
 
 mod client;
 mod judge;
+mod limit;
 mod site;
 
 use super::run_seeds;
@@ -29,6 +30,9 @@ const REST_ROUNDS: usize = 2000;
 const REST_MS: u64 = 50;
 /// The number of these rounds in which the nodes learn of all that have ended: 30 s.
 const DEATH_ROUNDS: usize = 600;
+/// The number of these rounds after which all connections are open that the limit has room for:
+/// 5 s.
+const CROWD_ROUNDS: usize = 100;
 
 #[test]
 fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
@@ -36,8 +40,8 @@ fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
     let is_one = run_seeds(|seed, steps| World::new(seed).run(steps), |run| totals.add(&run));
     println!("{totals:?}");
     if !is_one {
-        let Totals { received, stored, refused, unknown, killed, gaps, epochs, members, .. } =
-            totals;
+        let Totals { received, stored, refused, unknown, killed, gaps, .. } = totals;
+        let Totals { epochs, members, limited, full, .. } = totals;
         for (count, what) in [
             (received, "received event"),
             (stored, "acknowledged publish"),
@@ -49,6 +53,8 @@ fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
             (members, "member"),
             (totals.skipped, "event that was skipped because of its key"),
             (totals.key_used, "publish that was refused because of its key"),
+            (limited, "run with a limit"),
+            (full, "run with as many connections as its limit"),
         ] {
             assert!(count > 0, "no {what}");
         }
@@ -70,6 +76,9 @@ struct Totals {
     /// Events of the log that were skipped, and publishes that were refused, because of their keys.
     skipped: u64,
     key_used: u64,
+    /// The runs with a limit of connections, and those in which it was reached.
+    limited: u64,
+    full: u64,
 }
 
 impl Totals {
@@ -84,6 +93,8 @@ impl Totals {
         self.members += run.members;
         self.skipped += run.skipped;
         self.key_used += run.key_used;
+        self.limited += run.limited;
+        self.full += run.full;
     }
 }
 
@@ -106,10 +117,13 @@ impl World {
         let mut rng = Rng::with_seed(seed);
         let log = Rc::default();
         let sites = rng.usize(2..=SITES);
+        let mut judge = Judge::default();
+        // Every fourth run has a limit.
+        judge.limit.limit = if seed % 4 == 3 { 3 + seed as usize % 7 } else { 0 };
         let mut world = World {
             rng,
             log,
-            judge: Judge::default(),
+            judge,
             sites: Vec::new(),
             ms: 1_000_000,
             rough: true,
@@ -123,7 +137,8 @@ impl World {
     /// Starts a node.
     fn start(&mut self) {
         self.started += 1;
-        let site = Site::start(self.started, &self.log, &mut self.rng, self.ms);
+        let limit = self.judge.limit.limit;
+        let site = Site::start(self.started, limit, &self.log, &mut self.rng, self.ms);
         self.sites.push(site);
     }
 
@@ -131,7 +146,11 @@ impl World {
         for _ in 0..steps {
             self.step();
         }
-        self.rest();
+        self.rest(DEATH_ROUNDS);
+        if self.judge.limit.limit > 0 {
+            self.crowd();
+        }
+        self.totals.gaps += self.sites.iter().map(Site::gaps).sum::<u64>();
         for site in &mut self.sites {
             site.end(&mut self.judge);
         }
@@ -171,14 +190,35 @@ impl World {
 
     /// Each node has a turn, with a random part of what is on its way.
     fn round(&mut self) {
-        for site in &mut self.sites {
+        for at in 0..self.sites.len() {
+            let site = &mut self.sites[at];
             if site.is_stopped {
                 site.is_stopped = self.rough && self.rng.u32(0..20) > 0;
                 continue;
             }
             site.disturb(&mut self.rng, self.rough, self.ms, &mut self.judge);
             site.turn(&mut self.rng, self.rough, self.ms, &mut self.judge);
+            self.count();
         }
+    }
+
+    /// Judges how many connections there are.
+    fn count(&mut self) {
+        let World { sites, judge, ms, .. } = self;
+        let count = sites.iter_mut().map(|site| site.counted(judge, *ms)).sum();
+        judge.limit.judge(count);
+    }
+
+    /// More clients come than the limit has room for: all of it is in use.
+    fn crowd(&mut self) {
+        let World { sites, rng, ms, .. } = self;
+        let clients: usize = sites.iter_mut().map(|site| site.crowd(rng, *ms)).sum();
+        self.rest(CROWD_ROUNDS);
+        let limit = self.judge.limit.limit;
+        let open: usize = self.sites.iter().map(Site::admitted).sum();
+        assert!(open >= limit.min(clients), "{open} of {clients}, the limit is {limit}");
+        self.totals.limited += 1;
+        self.totals.full += u64::from(self.judge.limit.most == limit);
     }
 
     /// A node ends at once, with its clients, and another one starts.
@@ -202,20 +242,19 @@ impl World {
             site.cut(false, self.ms, &mut self.judge);
         }
         self.log.borrow_mut().lose();
-        self.judge.lost();
+        self.judge.lost(self.ms);
         self.totals.epochs += 1;
     }
 
     /// Lets all that is on its way arrive, without a disturbance.
-    fn rest(&mut self) {
+    fn rest(&mut self, rounds: usize) {
         self.rough = false;
         for round in 0..REST_ROUNDS {
             // Nothing expires any more, so that every node can be compared with the log.
             self.ms += REST_MS;
             self.round();
             let is_quiet = self.sites.iter_mut().all(|site| site.is_quiet());
-            if is_quiet && round > DEATH_ROUNDS {
-                self.totals.gaps += self.sites.iter().map(Site::gaps).sum::<u64>();
+            if is_quiet && round > rounds {
                 return;
             }
         }

@@ -43,7 +43,7 @@ pub(super) struct Site {
     pub(super) is_stopped: bool,
 }
 
-fn in_cluster() -> Config {
+fn in_cluster(limit: usize) -> Config {
     let cluster = Cluster {
         engine: vec!["nats://a:1".to_owned()],
         keep_s: KEEP_MS / 1000,
@@ -51,14 +51,21 @@ fn in_cluster() -> Config {
         append_ms: 500,
         ..Cluster::default()
     };
-    Config { cluster: Some(Box::new(cluster)), ..config("client_events = true\n") }
+    let app = format!("client_events = true\nlimits = {{ connections = {limit} }}\n");
+    Config { cluster: Some(Box::new(cluster)), ..config(&app) }
 }
 
 impl Site {
-    /// Starts a node with this id.
-    pub(super) fn start(id: u64, log: &Rc<RefCell<SimLog>>, rng: &mut Rng, ms: u64) -> Site {
+    /// Starts a node with this id, and this maximum number of connections.
+    pub(super) fn start(
+        id: u64,
+        limit: usize,
+        log: &Rc<RefCell<SimLog>>,
+        rng: &mut Rng,
+        ms: u64,
+    ) -> Site {
         let cores = rng.u16(1..=3);
-        let common = common(in_cluster(), cores, rng.u64(..), rng.usize(1..20));
+        let common = common(in_cluster(limit), cores, rng.u64(..), rng.usize(1..20));
         let counters = Arc::new(Counters::default());
         let (hasher, env) = (common.hasher.clone(), common.env.clone());
         let setup = NodeSetup { id, hasher, cores, counters: counters.clone() };
@@ -105,6 +112,37 @@ impl Site {
         let ended = self.ended(false, ms);
         let bytes = self.clients[at].acts(rng, judge, now.unix_s, ended);
         self.send(at, &bytes, now);
+    }
+
+    /// Subscribers come until there are as many clients as the node may have. Returns the number of
+    /// clients that subscribe.
+    pub(super) fn crowd(&mut self, rng: &mut Rng, ms: u64) -> usize {
+        while self.clients.len() < CLIENTS {
+            let core = rng.usize(0..self.cores.len());
+            let Some(index) = self.free[core].take() else { break };
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            let slot = self.cores[core].shard.open(index, peer, now(ms));
+            let mut client = Client::subscriber(core, slot, rng);
+            let hello = client.begins();
+            self.clients.push(client);
+            self.send(self.clients.len() - 1, &hello, now(ms));
+        }
+        self.clients.iter().filter(|client| client.subscribes()).count()
+    }
+
+    /// The number of connections that count, as their clients know it.
+    pub(super) fn counted(&mut self, judge: &Judge, ms: u64) -> usize {
+        let is_void = judge.limit.is_void(self.node.id(), ms);
+        let admitted = self.clients.iter_mut().filter(|client| client.is_admitted());
+        admitted.fold(0, |count, client| {
+            client.is_void |= is_void;
+            count + usize::from(!client.is_void)
+        })
+    }
+
+    /// The number of clients whose connections were admitted.
+    pub(super) fn admitted(&self) -> usize {
+        self.clients.iter().filter(|client| client.is_admitted()).count()
     }
 
     /// A client sends, as soon as its core reads from it.
