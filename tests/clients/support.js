@@ -210,6 +210,9 @@ function status(url) {
 
 /** A NATS server for the clusters of this process, which ends after its tests. */
 let engine
+let stopEngine
+after(() => stopEngine?.())
+
 function startEngine() {
   engine ??= (async () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-nats-"))
@@ -217,11 +220,11 @@ function startEngine() {
     const args = ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", folder]
     const child = spawn(NATS, args, { stdio: "ignore" })
     const exited = once(child, "exit")
-    after(async () => {
+    stopEngine = async () => {
       child.kill("SIGKILL")
       await exited
       fs.rmSync(folder, { recursive: true })
-    })
+    }
     for (const end = Date.now() + START_MS; !(await accepts(port));) {
       assert.ok(Date.now() < end, `${NATS} does not listen`)
       await new Promise((resolve) => setTimeout(resolve, 20))
