@@ -148,7 +148,7 @@ impl LogView {
         self.reached >= self.read_until.max(self.floor)
     }
 
-    /// Whether events are still to come that are kept and not delivered, so that nobody may continue
+    /// Whether events are still to come that are kept and not delivered: nobody may continue
     /// behind what is kept now.
     pub(super) fn is_reading_late(&self) -> bool {
         self.present() > self.reached

@@ -24,8 +24,8 @@ pub struct Subscriber {
 
 /// Marks a subscriber whose leaving must be reported to the home.
 const MEMBER: u32 = 1 << 31;
-/// The place of the log's number, of which 7 bits are kept: a subscription that has lasted while the
-/// engine has lost its log 128 times would count as a new one.
+/// The place of the log's number, of which 7 bits are kept: a subscription that has lasted while
+/// the engine has lost its log 128 times would count as a new one.
 const LOG_SHIFT: u32 = 24;
 const LOG: u32 = MEMBER - REQUEST - 1;
 const REQUEST: u32 = (1 << LOG_SHIFT) - 1;
@@ -172,8 +172,8 @@ impl Members {
         Some((removed.channel, left.state & MEMBER != 0))
     }
 
-    /// Makes the subscription at `position` of `slot`'s list active under a log, if it waits for the
-    /// answer to request `request_id`.
+    /// Makes the subscription at `position` of `slot`'s list active under a log, if it waits for
+    /// the answer to request `request_id`.
     pub(super) fn activate(
         &self,
         slot: u32,

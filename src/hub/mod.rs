@@ -44,6 +44,7 @@ mod slab;
 mod statements;
 mod subscriptions;
 mod usage;
+mod visits;
 mod waiting_joins;
 
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
@@ -73,6 +74,7 @@ pub use rooms::Claim;
 pub use roster::{ChannelFull, Member, MemberChange, Users};
 pub use subscriptions::{Join, Joined};
 pub use usage::ChannelUsage;
+pub use visits::{StateVisit, VisitedSlice};
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
@@ -87,6 +89,7 @@ use rooms::{Rooms, UNLISTED};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use visits::UnfinishedVisit;
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
 ///
@@ -122,6 +125,8 @@ pub struct Hub<M> {
     log: Option<LogView>,
     /// The logs of the homes on all cores.
     logs: HomeLogs,
+    /// A visit of all channels that has not ended.
+    visit: Option<UnfinishedVisit>,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -148,6 +153,7 @@ impl<M: HubMessage> Hub<M> {
             own_states: None,
             log: None,
             logs: HomeLogs::default(),
+            visit: None,
         }
     }
 

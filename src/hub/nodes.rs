@@ -6,7 +6,7 @@
 //! leave and a return that follow each other cancel each other out.
 
 use super::mail::OutgoingMail;
-use super::node_states::{NodeStates, RemovedStates, RosterChange};
+use super::node_states::RosterChange;
 use super::roster::Member;
 use super::{ChannelEventKind, EventMask, Hub, HubMessage};
 use std::sync::Arc;
@@ -92,7 +92,7 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Reports that the number of subscribers of all nodes has changed, which was `before`.
-    fn report_total(&mut self, at: u32, before: u64, is_ours: bool) {
+    pub(super) fn report_total(&mut self, at: u32, before: u64, is_ours: bool) {
         let channel = self.channels[at as usize].as_ref();
         let home = channel.and_then(|channel| channel.home.as_ref());
         let Some(nodes) = home.and_then(|home| home.nodes.as_ref()) else { return };
@@ -110,52 +110,6 @@ impl<M: HubMessage> Hub<M> {
         }
         if is_ours {
             self.note_change(at, EventMask::COUNTS, true, ChannelEventKind::Count(total));
-        }
-    }
-
-    /// Removes all states of a node, which has ended. `author` says whether this node reports what
-    /// changes.
-    pub fn remove_node(&mut self, author: StateAuthor, mail: &mut OutgoingMail<M>) {
-        self.remove_states(author.is_ours, mail, |nodes| {
-            nodes.has_node(author.node).then(|| nodes.remove_node(author.node))
-        });
-    }
-
-    /// Marks all states as not confirmed, because everything is stated again from now on.
-    pub fn begin_refresh(&mut self) {
-        for channel in self.channels.iter_mut().flatten() {
-            if let Some(nodes) = channel.home.as_mut().and_then(|home| home.nodes.as_mut()) {
-                nodes.begin_refresh();
-            }
-        }
-    }
-
-    /// Removes the states that were not confirmed since [`Hub::begin_refresh`]. `is_ours` says
-    /// whether this node reports what changes.
-    pub fn end_refresh(&mut self, is_ours: bool, mail: &mut OutgoingMail<M>) {
-        self.remove_states(is_ours, mail, |nodes| nodes.end_refresh());
-    }
-
-    fn remove_states(
-        &mut self,
-        is_ours: bool,
-        mail: &mut OutgoingMail<M>,
-        mut remove: impl FnMut(&mut NodeStates<M>) -> Option<RemovedStates<M>>,
-    ) {
-        let mut changed = Vec::new();
-        for (at, channel) in (0..).zip(self.channels.iter_mut()) {
-            let home = channel.as_mut().and_then(|channel| channel.home.as_mut());
-            let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { continue };
-            changed.extend(remove(nodes).map(|removed| (at, removed)));
-        }
-        for (at, removed) in changed {
-            for (user, change) in removed.members {
-                let what = ChannelEventKind::MemberRemoved(user);
-                self.note_change(at, EventMask::MEMBERS, is_ours, what);
-                self.announce(at, change.into(), mail);
-            }
-            self.report_total(at, removed.before, is_ours);
-            self.release_if_empty(at);
         }
     }
 }

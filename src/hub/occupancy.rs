@@ -95,8 +95,11 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Makes the tables smaller when most of their entries are free. One call does a bounded part
-    /// of that work.
+    /// of that work. A visit of all channels would miss those that are moved.
     pub(super) fn pack(&mut self) {
+        if self.is_visiting() {
+            return;
+        }
         let Hub { channels, index, members, recount, kept, rooms, .. } = self;
         channels.pack(PACK_WORK, |channel, from, to| {
             if let Some(at) = index.find_mut(channel.name.hash(), |at| *at == from) {

@@ -32,6 +32,11 @@ impl<T> Slab<T> {
         self.taken
     }
 
+    /// All numbers in use are below this one.
+    pub(super) fn end(&self) -> usize {
+        self.end
+    }
+
     /// The number of values for which memory is allocated.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {

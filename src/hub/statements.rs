@@ -17,8 +17,12 @@ const UNDER_WAY: usize = 1024;
 const RETRY_MS: u64 = 1000;
 
 impl<M: HubMessage> Hub<M> {
-    /// The next state to be taken into the log.
+    /// The next state to be taken into the log; `None` while a visit lists what is to be stated
+    /// again.
     pub fn next_state(&mut self, now_ms: u64) -> Option<StateProposal<M>> {
+        if self.is_visiting() {
+            return None;
+        }
         if let Some(state) = self.own_states.as_mut()?.returned.take() {
             return Some(state);
         }
@@ -52,9 +56,10 @@ impl<M: HubMessage> Hub<M> {
 
     /// Whether a state can be handed over, or examined.
     pub fn has_states(&self) -> bool {
-        self.own_states.as_ref().is_some_and(|it| {
-            it.returned.is_some() || !it.listed.is_empty() && it.under_way < UNDER_WAY
-        })
+        !self.is_visiting()
+            && self.own_states.as_ref().is_some_and(|it| {
+                it.returned.is_some() || !it.listed.is_empty() && it.under_way < UNDER_WAY
+            })
     }
 
     /// States no end of anything from now on, because the node leaves its cluster: its members stay
@@ -234,28 +239,26 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// States everything again that is true here, because this node has another id or the log is
-    /// another one.
-    pub fn restate(&mut self) {
+    /// Forgets what is on its way into the log, because everything is stated again.
+    pub(super) fn forget_states(&mut self) {
         let Some(own_states) = &mut self.own_states else { return };
         own_states.listed.clear();
         own_states.failed.clear();
         (own_states.returned, own_states.under_way) = (None, 0);
-        let mut to_list = Vec::new();
-        for (at, channel) in (0..).zip(self.channels.iter_mut()) {
-            let Some(channel) = channel else { continue };
-            let Some(nodes) = channel.home.as_mut().and_then(|home| home.nodes.as_mut()) else {
-                continue;
-            };
-            nodes.own_count.forget_log();
-            nodes.own.values_mut().for_each(|own| own.forget_log());
-            to_list.push((at, nodes.own.keys().cloned().collect::<Vec<_>>()));
-        }
-        for (at, users) in to_list {
-            self.list_count(at);
-            users.iter().for_each(|user| self.list_member(at, user));
-            self.release_if_empty(at);
-        }
+    }
+
+    /// States everything of a channel again that is true here. Returns the number of states.
+    pub(super) fn restate_channel(&mut self, at: u32) -> usize {
+        let channel = self.channels.get_mut(at as usize).and_then(Option::as_mut);
+        let home = channel.and_then(|channel| channel.home.as_mut());
+        let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { return 0 };
+        nodes.own_count.forget_log();
+        nodes.own.values_mut().for_each(|own| own.forget_log());
+        let users: Vec<_> = nodes.own.keys().cloned().collect();
+        self.list_count(at);
+        users.iter().for_each(|user| self.list_member(at, user));
+        self.release_if_empty(at);
+        users.len() + 1
     }
 
     /// Lists the numbers of subscribers of all channels that may differ from what the log has.

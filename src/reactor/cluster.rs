@@ -163,9 +163,12 @@ impl<D: Driver> Reactor<D> {
     pub(super) fn take_arrivals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mark = LogMark(link.mark.load(Ordering::Acquire));
+        if !self.shard.takes_requests() || !self.shard.visit_channels(now) {
+            return;
+        }
         for taken in 0..CLUSTER_QUEUE {
             let is_spent = taken >= super::mail::MIN_TAKEN && !self.shard.has_work_left();
-            if is_spent || !self.shard.takes_requests() {
+            if is_spent || !self.shard.takes_requests() || self.shard.is_visiting() {
                 return;
             }
             match link.arrivals.pop() {

@@ -242,6 +242,7 @@ impl<D: Driver> Reactor<D> {
         let ordered = self.inbox.as_mut().is_some_and(Inbox::is_waiting);
         let ordered = ordered && self.shard.takes_commands();
         let arrived = self.cluster.as_mut().is_some_and(ClusterLink::is_waiting);
+        let arrived = arrived || self.shard.is_visiting();
         let arrived = arrived || self.relay.as_mut().is_some_and(RelayLink::is_waiting);
         let ordered = ordered || arrived && self.shard.takes_requests();
         let is_offered = self.mail.me().relay.is_offered();

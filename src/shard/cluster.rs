@@ -4,10 +4,12 @@
 use super::Shard;
 use crate::cluster::Arrival;
 use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log};
-use crate::hub::{Ack, Answer, ChannelInfo, LogMark, LogPlace, Unpublished};
+use crate::hub::{
+    Ack, Answer, ChannelInfo, LogMark, LogPlace, StateVisit, Unpublished, VisitedSlice,
+};
 use crate::session::SessionEvent;
 use crate::time::Now;
-use crate::work;
+use crate::work::{self, WorkKind};
 use std::sync::Arc;
 
 impl Shard {
@@ -41,8 +43,12 @@ impl Shard {
         self.hub.proposal_count() > 0 || self.hub.has_states()
     }
 
-    /// Lets something that has come from the log take effect.
+    /// Lets something that has come from the log take effect. What changes all channels takes
+    /// effect in the slices of [`Shard::visit_channels`], the first of them at once.
     pub fn arrive(&mut self, arrival: Arrival, now: Now) {
+        while self.hub.is_visiting() {
+            self.visit_slice(now);
+        }
         self.work.add(work::STEP);
         let Shard { hub, mail, .. } = self;
         match arrival {
@@ -66,16 +72,48 @@ impl Shard {
             Arrival::Published { app, channel, client_event } => {
                 hub.report_client_event(app, &channel, &client_event);
             }
-            Arrival::NodeGone(author) => hub.remove_node(author, mail),
-            Arrival::Restate => hub.restate(),
-            Arrival::RefreshBegin => hub.begin_refresh(),
-            Arrival::RefreshEnd { is_ours } => hub.end_refresh(is_ours, mail),
+            Arrival::NodeGone(author) => return self.visit(StateVisit::NodeGone(author), now),
+            Arrival::Restate => return self.visit(StateVisit::Restate, now),
+            Arrival::RefreshBegin => return self.visit(StateVisit::RefreshBegin, now),
+            Arrival::RefreshEnd { is_ours } => {
+                return self.visit(StateVisit::RefreshEnd { is_ours }, now);
+            }
         }
         // Those who were there before learn of a new member before it learns of them.
         self.deliver_local(now);
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
         }
+    }
+
+    fn visit(&mut self, visit: StateVisit, now: Now) {
+        self.hub.begin_visit(visit);
+        self.visit_channels(now);
+    }
+
+    /// Goes on with a visit of all channels: one slice, and more while the turn has work left and
+    /// the mail has room. Returns whether the visit has ended, so that the next arrival may be
+    /// taken.
+    pub fn visit_channels(&mut self, now: Now) -> bool {
+        while self.hub.is_visiting() {
+            self.visit_slice(now);
+            if self.work.is_spent() || !self.takes_requests() {
+                break;
+            }
+        }
+        !self.hub.is_visiting()
+    }
+
+    fn visit_slice(&mut self, now: Now) {
+        let VisitedSlice { places, changes } = self.hub.visit_slice(&mut self.mail);
+        let cost = work::LISTED * places as u64 + work::EFFECT * changes as u64;
+        self.work.charge(WorkKind::Listing, cost);
+        self.deliver_local(now);
+    }
+
+    /// Whether a visit of all channels has not ended.
+    pub fn is_visiting(&self) -> bool {
+        self.hub.is_visiting()
     }
 
     /// Lets an event of the log take effect, with its place there. This core is the home of the

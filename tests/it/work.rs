@@ -5,6 +5,8 @@ use crate::peer::{self, Received};
 use crate::signer::Private;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use polycast::cluster::Arrival;
+use polycast::hub::StateAuthor;
 use polycast::jwt::Algorithm;
 use polycast::work;
 use polycast::ws::Opcode;
@@ -348,4 +350,42 @@ fn work_of_publishing_counts_its_deliveries() {
     assert!(spent < 200 * work::DELIVERY + 20 * work::EFFECT, "{spent}");
     machine.settle();
     machine.end();
+}
+
+/// The end of a node changes all channels of a core. That takes as many turns as it needs, each of
+/// which stays within its share, and nothing of the log overtakes it.
+#[test]
+fn work_of_the_end_of_a_node_is_spread_over_turns() {
+    const CHANNELS: u64 = 20_000;
+    /// The work of one slice: 256 channels, each with a change.
+    const SLICE: u64 = 256 * (work::LISTED + work::EFFECT);
+    let mut machine = Machine::new(config("[cluster]\nengine = ['nats://a:1']\n"));
+    let author = |node| StateAuthor { node, is_ours: false };
+    let count = |n: u64, node| {
+        let channel = format!("channel-{n}").into();
+        Arrival::Count { app: 0, channel, author: author(node), count: 1 }
+    };
+    for n in 0..CHANNELS {
+        [7, 8].into_iter().for_each(|node| machine.shard.arrive(count(n, node), machine.now));
+    }
+    machine.shard.next_turn(machine.now);
+    let begun = machine.shard.work();
+    machine.shard.arrive(Arrival::NodeGone(author(7)), machine.now);
+    assert!(machine.shard.is_visiting());
+    let mut works = vec![machine.shard.work() - begun];
+    while machine.shard.is_visiting() {
+        machine.shard.next_turn(machine.now);
+        let before = machine.shard.work();
+        machine.shard.visit_channels(machine.now);
+        works.push(machine.shard.work() - before);
+    }
+    assert!(works.iter().all(|spent| *spent < work::TURN + SLICE), "{works:?}");
+    assert!(works[..works.len() - 1].iter().all(|spent| *spent >= work::TURN), "{works:?}");
+    assert!(works.iter().sum::<u64>() >= CHANNELS * (work::LISTED + work::EFFECT), "{works:?}");
+    machine.shard.next_turn(machine.now);
+    machine.shard.arrive(Arrival::NodeGone(author(8)), machine.now);
+    assert!(machine.shard.is_visiting());
+    machine.shard.arrive(count(0, 9), machine.now);
+    assert!(!machine.shard.is_visiting());
+    assert_eq!(machine.shard.channel_count(), 1);
 }

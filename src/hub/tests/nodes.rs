@@ -209,7 +209,7 @@ impl Node {
                 let author = StateAuthor { node: *node, is_ours: *by == self.id };
                 for core in 0..self.cores.hubs.len() as u16 {
                     let (hub, mail) = self.cores.at(core);
-                    hub.remove_node(author, mail);
+                    visit_all(hub, StateVisit::NodeGone(author), mail);
                 }
             }
         }
@@ -237,9 +237,16 @@ impl Node {
         self.pump();
     }
 
+    fn visit(&mut self, visit: StateVisit) {
+        for core in 0..self.cores.hubs.len() as u16 {
+            let (hub, mail) = self.cores.at(core);
+            visit_all(hub, visit, mail);
+        }
+    }
+
     fn restate(&mut self) {
         self.proposals.clear();
-        self.cores.hubs.iter_mut().for_each(|hub| hub.restate());
+        self.visit(StateVisit::Restate);
         self.pump();
     }
 
@@ -562,15 +569,12 @@ fn nodes_restate_and_refresh_agree_with_what_is_open() {
     it.log.clear();
     for node in &mut it.nodes {
         node.position = 0;
-        node.cores.hubs.iter_mut().for_each(|hub| hub.begin_refresh());
+        node.visit(StateVisit::RefreshBegin);
         node.restate();
     }
     it.rest();
     for (at, node) in it.nodes.iter_mut().enumerate() {
-        for core in 0..2 {
-            let (hub, mail) = node.cores.at(core);
-            hub.end_refresh(at == 0, mail);
-        }
+        node.visit(StateVisit::RefreshEnd { is_ours: at == 0 });
         node.pump();
         assert_eq!(node.users("full"), ["ada", "bob"]);
         assert_eq!(node.heard(&place(0, 1, "full")), ["ada", "bob"]);
@@ -832,4 +836,63 @@ impl Model {
             self.change(author, name, removed(user));
         }
     }
+}
+
+/// A visit from its beginning to its end, of which no slice does more than its part.
+fn visit_all(hub: &mut Hub, visit: StateVisit, mail: &mut OutgoingMail) {
+    hub.begin_visit(visit);
+    while hub.is_visiting() {
+        assert!(hub.visit_slice(mail).places <= 256);
+    }
+}
+
+/// The end of a node is noticed in slices, however many channels there are, and what was not
+/// visited yet changes later. Channels that come and go meanwhile are missed by no visit.
+#[test]
+fn nodes_visit_of_all_channels_is_done_in_slices() {
+    const CHANNELS: usize = 1000;
+    let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), 1 << 20), OutgoingMail::new(1));
+    hub.follow_log(StateTimes { linger_ms: 3000, count_every_ms: 1000 });
+    let author = |node| StateAuthor { node, is_ours: false };
+    let member = user_member("ada", 0).member;
+    for n in 0..CHANNELS {
+        let name = format!("presence-{n}");
+        for node in [7, 8] {
+            let change = (&Arc::from("ada"), member.as_deref());
+            hub.apply_member((0, &name), author(node), change, NOW_MS, &mut mail);
+            hub.apply_count((0, &name), author(node), 1);
+        }
+    }
+    let subscriptions = |hub: &Hub| -> u64 {
+        (0..CHANNELS)
+            .map(|n| hub.channel_info(&hub.name(0, &format!("presence-{n}")), NOW_MS).subscriptions)
+            .sum()
+    };
+    assert!(!hub.is_visiting());
+    assert_eq!(hub.visit_slice(&mut mail), VisitedSlice::default());
+    hub.begin_visit(StateVisit::NodeGone(author(7)));
+    let mut slices = Vec::new();
+    while hub.is_visiting() {
+        slices.push(hub.visit_slice(&mut mail));
+        let visited: usize = slices.iter().map(|slice| slice.places).sum();
+        assert_eq!(subscriptions(&hub), (2 * CHANNELS - visited) as u64);
+        // The tables stay as they are, also if they have become much too large.
+        hub.sweep(NOW_MS);
+        assert!(hub.next_state(NOW_MS).is_none() && !hub.has_states());
+    }
+    let places: Vec<_> = slices.iter().map(|slice| slice.places).collect();
+    assert_eq!(places, [256, 256, 256, 232]);
+    assert!(slices.iter().all(|slice| slice.changes == slice.places), "a count each");
+    hub.begin_visit(StateVisit::NodeGone(author(8)));
+    let first = hub.visit_slice(&mut mail);
+    assert_eq!(first, VisitedSlice { places: 256, changes: 512 }, "a count and a user each");
+    // The last channels take free places, and the tables may not be packed before the end.
+    for _ in 0..10 {
+        hub.sweep(NOW_MS);
+    }
+    hub.invariants();
+    while hub.is_visiting() {
+        hub.visit_slice(&mut mail);
+    }
+    assert_eq!((hub.channel_count(), subscriptions(&hub)), (0, 0));
 }

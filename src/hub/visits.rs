@@ -1,0 +1,112 @@
+//! Changes of all channels of a core at once, which follow from one entry of the log of a cluster:
+//! a node has ended, or states are stated again. Such a visit is done in slices, because a core may
+//! have millions of channels. Until it has ended the core must let nothing further of the log take
+//! effect, so that all nodes make the same changes in the same order.
+
+use super::mail::OutgoingMail;
+use super::node_states::RemovedStates;
+use super::nodes::StateAuthor;
+use super::{ChannelEventKind, EventMask, Hub, HubMessage};
+
+/// The number of places for channels that one slice visits.
+const SLICE: usize = 256;
+
+/// What a visit does to each channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateVisit {
+    /// Removes all states of a node, which has ended. The author says whether this node reports
+    /// what changes.
+    NodeGone(StateAuthor),
+    /// States everything again that is true here, because this node has another id or the log is
+    /// another one.
+    Restate,
+    /// Marks all states as not confirmed, because everything is stated again from now on.
+    RefreshBegin,
+    /// Removes the states that were not confirmed since [`StateVisit::RefreshBegin`].
+    RefreshEnd {
+        /// Whether this node reports what changes.
+        is_ours: bool,
+    },
+}
+
+/// A visit that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnfinishedVisit {
+    visit: StateVisit,
+    /// The place of the next channel.
+    next: usize,
+}
+
+/// What one slice of a visit has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VisitedSlice {
+    /// The number of places for channels.
+    pub places: usize,
+    /// The number of states that were removed, or are to be stated.
+    pub changes: usize,
+}
+
+impl<M: HubMessage> Hub<M> {
+    /// Begins a visit of all channels. [`Hub::visit_slice`] goes on with it.
+    pub fn begin_visit(&mut self, visit: StateVisit) {
+        if visit == StateVisit::Restate {
+            self.forget_states();
+        }
+        self.visit = Some(UnfinishedVisit { visit, next: 0 });
+    }
+
+    /// Whether a visit has not ended.
+    pub fn is_visiting(&self) -> bool {
+        self.visit.is_some()
+    }
+
+    /// Does the next slice of the visit. Further events may be in [`Hub::next_local`].
+    pub fn visit_slice(&mut self, mail: &mut OutgoingMail<M>) -> VisitedSlice {
+        let Some(UnfinishedVisit { visit, next }) = self.visit else {
+            return VisitedSlice::default();
+        };
+        // Channels that were added meanwhile at the end have nothing of before.
+        let end = self.channels.end();
+        let until = (next + SLICE).min(end);
+        let changes = (next..until).map(|at| self.visit_channel(visit, at as u32, mail)).sum();
+        self.visit = (until < end).then_some(UnfinishedVisit { visit, next: until });
+        VisitedSlice { places: until.saturating_sub(next), changes }
+    }
+
+    /// Returns the number of changes.
+    fn visit_channel(&mut self, visit: StateVisit, at: u32, mail: &mut OutgoingMail<M>) -> usize {
+        let channel = self.channels.get_mut(at as usize).and_then(Option::as_mut);
+        let home = channel.and_then(|channel| channel.home.as_mut());
+        let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { return 0 };
+        let (removed, is_ours) = match visit {
+            StateVisit::NodeGone(StateAuthor { node, is_ours }) => {
+                (nodes.has_node(node).then(|| nodes.remove_node(node)), is_ours)
+            }
+            StateVisit::RefreshEnd { is_ours } => (nodes.end_refresh(), is_ours),
+            StateVisit::RefreshBegin => {
+                nodes.begin_refresh();
+                return nodes.present.len();
+            }
+            StateVisit::Restate => return self.restate_channel(at),
+        };
+        removed.map_or(0, |removed| self.note_removed(at, removed, is_ours, mail))
+    }
+
+    fn note_removed(
+        &mut self,
+        at: u32,
+        removed: RemovedStates<M>,
+        is_ours: bool,
+        mail: &mut OutgoingMail<M>,
+    ) -> usize {
+        let changes = removed.members.len() + 1;
+        for (user, change) in removed.members {
+            let what = ChannelEventKind::MemberRemoved(user);
+            self.note_change(at, EventMask::MEMBERS, is_ours, what);
+            self.announce(at, change.into(), mail);
+        }
+        self.report_total(at, removed.before, is_ours);
+        self.release_if_empty(at);
+        changes
+    }
+}
