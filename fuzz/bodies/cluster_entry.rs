@@ -1,12 +1,15 @@
 //! Entries of a cluster's log: whatever is read is bounded by its bytes, and is written as it was.
 
+use crate::machine::config;
 use polycast::cluster::entry::{
-    StatePart, epoch_part, part, read, state_part, write_epoch, write_node, write_state,
-    write_with_keys,
+    StatePart, epoch_part, part, picture_part, read, state_part, write_epoch, write_node,
+    write_own, write_picture, write_state, write_with_keys,
 };
+use polycast::dialect::{Env, event_into_log, event_of_log};
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(entry) = read(data) else { return };
+    let author = (entry.node, entry.number);
     let parts: Vec<Vec<u8>> = entry.events.iter().map(part).collect();
     assert!(parts.iter().map(Vec::len).sum::<usize>() <= data.len() + 4 * parts.len());
     let parts = parts.iter().map(|part| &**part);
@@ -29,4 +32,20 @@ pub(crate) fn run(data: &[u8]) {
     let pieces = pieces.iter().map(|part| &**part);
     let written = write_epoch((entry.node, entry.number), entry.app, entry.channel, pieces);
     assert_eq!(read(&written).expect("an entry").epochs, entry.epochs);
+    let written = write_own(author, entry.app, entry.channel, entry.own.iter().copied());
+    assert_eq!(read(&written).expect("an entry").own, entry.own);
+    for picture in &entry.pictures {
+        let part = picture_part(picture);
+        let written = write_picture(author, entry.app, entry.channel, &part);
+        assert_eq!(read(&written).expect("an entry").pictures, std::slice::from_ref(picture));
+    }
+    let env = Env::new(config("[zenith]\n"), 0).expect("an environment");
+    let Some(app) = env.app_of_log_id(entry.app) else { return };
+    for part in &entry.own {
+        let Some(event) = event_of_log(&env, (app, entry.channel), part) else { continue };
+        let written = event_into_log(&env, app, &event).expect("it is carried");
+        assert!(written.len() <= part.len(), "numbers are written in their shortest form");
+        let again = event_of_log(&env, (app, entry.channel), &written).expect("an event");
+        assert_eq!(format!("{:?}", again.retain), format!("{:?}", event.retain));
+    }
 }

@@ -1,7 +1,9 @@
 //! What comes from the log to a core.
 
-use crate::dialect::{Event, Member};
-use crate::hub::{Ack, ClientEvent, LogPlace, LogStart, StateAuthor, Unpublished};
+use crate::dialect::{DialectMessage, Event, Member};
+use crate::hub::{
+    Ack, ClientEvent, ConnId, LogPlace, LogStart, PicturePiece, StateAuthor, Unpublished,
+};
 use std::sync::Arc;
 
 /// What a core is sent from the log.
@@ -17,6 +19,44 @@ pub enum Arrival {
         event: Box<Event>,
         /// Its place in the log.
         place: Option<LogPlace>,
+    },
+    /// A change of a channel's picture is made again, because the log is read from its beginning.
+    /// This core is the home of the channel.
+    Fold {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The event.
+        event: Box<Event>,
+        /// Its place in the log.
+        place: LogPlace,
+    },
+    /// A piece of a channel's picture. This core is the home of the channel.
+    Picture {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The piece.
+        piece: Box<PicturePiece>,
+        /// Whether this node has stated it.
+        is_ours: bool,
+    },
+    /// A piece of a picture was not taken into the log. This core is the home of the channel.
+    PictureUnstated {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+    },
+    /// A message to one connection of this process, in the order of a channel of which this core is
+    /// the home.
+    Tell {
+        /// The connection.
+        to: ConnId,
+        /// The message.
+        what: DialectMessage,
     },
     /// How the node goes on with the log.
     Log(LogStart),

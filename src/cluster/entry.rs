@@ -16,6 +16,8 @@
 //! limit   = flags(1) epoch(8) number(of nodes) reserved*
 //! reserved = node(8) number(of connections)
 //! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
+//! own     = an event in the form of its dialect
+//! picture = number(of the place) number(of the piece) number(of pieces) piece
 //! text    = number(of bytes) bytes
 //! ```
 //!
@@ -33,13 +35,19 @@ mod epoch;
 mod key;
 mod limit;
 mod node;
+mod picture;
 mod state;
 
 pub use epoch::EpochPart;
 pub use key::KeyPart;
 pub use limit::{LimitPart, write_limit};
 pub use node::{NodePart, NodePhase};
+pub use picture::PicturePart;
 pub use state::{PresentPart, StatePart};
+
+use crate::codec::compact::{
+    push_number, push_text, take, take_byte, take_counted, take_number, take_text, take_u64,
+};
 
 /// The format that this release writes and reads.
 pub const FORMAT: u8 = 1;
@@ -55,8 +63,12 @@ const NODE: u8 = 4;
 const EPOCH: u8 = 5;
 /// The kind of a part that is the idempotency key of an event.
 const KEY: u8 = 6;
+/// The kind of a part that is an event in the form of its dialect.
+const OWN: u8 = 7;
 /// The kind of a part that says what nodes have reserved of an application's connections.
 const LIMIT: u8 = 8;
+/// The kind of a part that is a piece of a picture.
+const PICTURE: u8 = 9;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -143,6 +155,10 @@ pub struct Entry<'e> {
     pub epochs: Vec<EpochPart<'e>>,
     /// What nodes have reserved of the application's connections.
     pub limit: Option<LimitPart>,
+    /// The events in the form of their dialect.
+    pub own: Vec<&'e [u8]>,
+    /// The pieces of pictures.
+    pub pictures: Vec<PicturePart<'e>>,
     /// The number of parts of unknown kinds, which were skipped.
     pub skipped: usize,
 }
@@ -216,6 +232,29 @@ pub fn write_epoch<'p>(
     parts: impl ExactSizeIterator<Item = &'p [u8]>,
 ) -> Vec<u8> {
     write_parts((author, app, channel), EPOCH, parts)
+}
+
+/// Writes the entry with this number of a node, of these events in the form of their dialect.
+pub fn write_own<'p>(
+    author: (u64, u64),
+    app: &str,
+    channel: &str,
+    parts: impl ExactSizeIterator<Item = &'p [u8]>,
+) -> Vec<u8> {
+    write_parts((author, app, channel), OWN, parts)
+}
+
+/// Writes a piece of a picture as a part.
+pub fn picture_part(picture: &PicturePart<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(picture.piece.len() + 24);
+    picture.push(&mut out);
+    out
+}
+
+/// Writes the entry with this number of a node, of a piece of a picture, as [`picture_part`] has
+/// written it.
+pub fn write_picture(author: (u64, u64), app: &str, channel: &str, part: &[u8]) -> Vec<u8> {
+    write_parts((author, app, channel), PICTURE, [part].into_iter())
 }
 
 fn write_parts<'p>(
@@ -326,6 +365,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let (app, channel) = (take_text(&mut rest)?, take_text(&mut rest)?);
     let (mut events, mut states) = (Vec::new(), Vec::new());
     let (mut nodes, mut epochs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut own, mut pictures) = (Vec::new(), Vec::new());
     let (mut limit, mut skipped) = (None, 0);
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
@@ -338,13 +378,27 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             EPOCH => epochs.push(EpochPart::read(bytes)?),
             KEY => keys.push(KeyPart::read(bytes)?),
             LIMIT => limit = Some(LimitPart::read(bytes)?),
+            OWN => own.push(bytes),
+            PICTURE => pictures.push(PicturePart::read(bytes)?),
             _ => skipped += 1,
         }
     }
     let is_sound = rest.is_empty() && KeyPart::are_of(&keys, events.len());
-    let entry =
-        Entry { node, number, app, channel, events, keys, states, nodes, epochs, limit, skipped };
-    is_sound.then_some(entry)
+    is_sound.then_some(Entry {
+        node,
+        number,
+        app,
+        channel,
+        events,
+        keys,
+        states,
+        nodes,
+        epochs,
+        limit,
+        own,
+        pictures,
+        skipped,
+    })
 }
 
 /// Reads an event as [`part`] has written it; `None` if it is malformed.
@@ -416,58 +470,6 @@ fn read_node(mut rest: &[u8]) -> Option<NodePart<'_>> {
     let release = take_text(&mut rest)?;
     let is_sound = formats.0 <= formats.1;
     is_sound.then_some(NodePart { node, state, renewal, formats, apps, connections, release })
-}
-
-fn push_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn push_text(out: &mut Vec<u8>, text: &str) {
-    push_number(out, text.len() as u64);
-    out.extend_from_slice(text.as_bytes());
-}
-
-fn take<'e>(rest: &mut &'e [u8], count: usize) -> Option<&'e [u8]> {
-    let (taken, behind) = rest.split_at_checked(count)?;
-    *rest = behind;
-    Some(taken)
-}
-
-fn take_byte(rest: &mut &[u8]) -> Option<u8> {
-    take(rest, 1)?.first().copied()
-}
-
-fn take_u64(rest: &mut &[u8]) -> Option<u64> {
-    Some(u64::from_le_bytes(take(rest, 8)?.try_into().ok()?))
-}
-
-fn take_number(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0;
-    for shift in (0..64).step_by(7) {
-        let byte = *take(rest, 1)?.first()?;
-        let bits = u64::from(byte & 0x7f);
-        if bits << shift >> shift != bits {
-            return None;
-        }
-        number |= bits << shift;
-        if byte < 0x80 {
-            return Some(number);
-        }
-    }
-    None
-}
-
-fn take_counted<'e>(rest: &mut &'e [u8]) -> Option<&'e [u8]> {
-    let count = usize::try_from(take_number(rest)?).ok()?;
-    take(rest, count)
-}
-
-fn take_text<'e>(rest: &mut &'e [u8]) -> Option<&'e str> {
-    str::from_utf8(take_counted(rest)?).ok()
 }
 
 #[cfg(test)]

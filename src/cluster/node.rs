@@ -58,6 +58,17 @@ pub struct NodeTime {
     pub unix_ms: u64,
 }
 
+/// What has happened to nodes.
+#[derive(Clone, Copy, Debug)]
+enum NodeNews {
+    /// A node has ended. `is_ours` says whether this node reports what changes.
+    Ended { node: u64, is_ours: bool },
+    /// The log is read from its beginning.
+    Reads,
+    /// What was not read since then is not true any more.
+    HasRead { is_ours: bool },
+}
+
 /// See the module's documentation.
 pub struct ClusterNode {
     setup: NodeSetup,
@@ -74,6 +85,11 @@ pub struct ClusterNode {
     applied: AppliedNumbers,
     keys: LoggedKeys,
     awaited: AwaitedKeys,
+    /// The entries whose changes of pictures were made again since the log is read from its
+    /// beginning.
+    folded: AppliedNumbers,
+    /// What has happened to nodes that the dialects have not been told.
+    news: VecDeque<NodeNews>,
     nodes: ClusterNodes,
     reservations: Reservations,
     /// The version of the configuration whose applications other nodes know.
@@ -118,6 +134,8 @@ impl ClusterNode {
             applied: AppliedNumbers::default(),
             keys: LoggedKeys::default(),
             awaited: AwaitedKeys::default(),
+            folded: AppliedNumbers::default(),
+            news: VecDeque::new(),
             is_up: false,
             was_up: false,
             down_ms: now_ms,
@@ -145,7 +163,10 @@ impl ClusterNode {
             return self.answer_key(ack, (app, name), decision);
         }
         let (event, history_s) = dialect::into_log(env, app, event);
-        let part = env.log_id(app).and_then(|_| part_of(&event, env));
+        let part = match dialect::has_own_form(app) {
+            true => dialect::event_into_log(env, app, &event).map(|part| (part, 0)),
+            false => env.log_id(app).and_then(|_| part_of(&event, env)),
+        };
         let waiting = part.filter(|_| !self.is_full).map(|(part, kept_s)| {
             let ttl_s = Some(self.ttl_s(kept_s.max(history_s), key.as_deref()));
             QueuedEvent { part, key, ttl_s, ack: Some(ack.clone()) }
@@ -179,6 +200,7 @@ impl ClusterNode {
     pub fn turn(&mut self, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
         let mut is_stale = false;
         self.places.turn(now.ms);
+        env.runtime.cluster.set_process(self.setup.id);
         for event in engine.take() {
             let is_delivery = matches!(event, EngineEvent::Entry { .. } | EngineEvent::Current);
             // What was delivered before a new delivery begins is delivered by that again.
@@ -196,6 +218,7 @@ impl ClusterNode {
         }
         self.nodes.tick(self.follower.has_joined(), now.ms);
         self.take_effects(engine);
+        self.tell_dialects(env, now.ms);
         self.queue_epoch(now.ms);
         if self.is_up && self.nodes.may_append(now.ms) {
             self.send(engine, env, now.ms);
@@ -360,12 +383,18 @@ impl ClusterNode {
             let app = env.log_id(*app).unwrap_or_default();
             let author = (self.setup.id, number);
             let body = match (state, &parts[..]) {
+                (Some(StateSubject::Picture(_)), [part]) => {
+                    entry::write_picture(author, app, channel, part)
+                }
                 (Some(subject), [part]) => {
                     let is_member = matches!(subject, StateSubject::Member(_));
                     entry::write_state(author, app, channel, is_member, part)
                 }
                 _ if epoch_id.is_some() => {
                     entry::write_epoch(author, app, channel, parts.iter().copied())
+                }
+                _ if dialect::has_own_form(pack.channel.0) => {
+                    entry::write_own(author, app, channel, parts.iter().copied())
                 }
                 _ => {
                     let parts = parts.iter().copied();
@@ -374,6 +403,9 @@ impl ClusterNode {
             };
             let subject = match state {
                 None => subject::of_channel(&self.name, app, channel),
+                Some(StateSubject::Picture(index)) => {
+                    subject::of_picture(&self.name, (app, channel), *index)
+                }
                 Some(state) => {
                     let node = self.nodes.id();
                     subject::of_state_in(&self.name, node, (app, channel), state.user())
@@ -421,6 +453,10 @@ impl ClusterNode {
             return self.fail_epochs(&key.channel, why);
         }
         let (app, channel) = key.channel;
+        if let Some(StateSubject::Picture(_)) = key.state {
+            let (core, app) = (self.home(app, &channel), app);
+            return self.arrivals.push_back((core, Arrival::PictureUnstated { app, channel }));
+        }
         if let Some(state) = key.state {
             // Its core states it again, so nothing is lost.
             let (core, user) = (self.home(app, &channel), state.user().cloned());

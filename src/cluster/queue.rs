@@ -44,6 +44,8 @@ pub enum StateSubject {
     Member(Arc<str>),
     /// The number of subscribers.
     Count,
+    /// The piece of the channel's picture with this number. It is that of all nodes.
+    Picture(u32),
 }
 
 impl From<ChannelKey> for QueueKey {
@@ -57,7 +59,7 @@ impl StateSubject {
     pub fn user(&self) -> Option<&Arc<str>> {
         match self {
             StateSubject::Member(user) => Some(user),
-            StateSubject::Count => None,
+            StateSubject::Count | StateSubject::Picture(_) => None,
         }
     }
 }

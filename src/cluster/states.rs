@@ -2,10 +2,10 @@
 //! subscribers.
 
 use super::arrival::Arrival;
-use super::entry::{self, PresentPart, StatePart};
+use super::entry::{self, PicturePart, PresentPart, StatePart};
 use super::queue::{ChannelKey, QueueKey, StateSubject};
 use crate::dialect::{DialectMessage, Member, MemberChange, StateProposal, UserStatus};
-use crate::hub::{Ack, ClientEvent, StateAuthor, Statement};
+use crate::hub::{Ack, ClientEvent, PicturePiece, StateAuthor, Statement};
 use crate::mem::Frozen;
 use std::sync::Arc;
 
@@ -31,6 +31,12 @@ pub(super) fn part_of(node: u64, proposal: &StateProposal) -> (QueueKey, Option<
         Statement::Count(count) => {
             let part = entry::state_part(&StatePart::Count { node, count: *count });
             (StateSubject::Count, Some((part, *count == 0)))
+        }
+        Statement::Picture(piece) => {
+            let PicturePiece { serial, index, count, bytes } = piece;
+            let part = PicturePart { serial: *serial, index: *index, count: *count, piece: bytes };
+            let ends = part.is_end();
+            (StateSubject::Picture(*index), Some((entry::picture_part(&part), ends)))
         }
         Statement::Member { user, member } => {
             let present = member.as_deref().map(present_of);

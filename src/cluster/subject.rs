@@ -47,6 +47,12 @@ pub fn of_state_in(
     format!("{}.{}.{}.{key}", of_state(name, node), token(app), token(channel))
 }
 
+/// The subject of a piece of the picture of a channel, of which the application's id and the name
+/// are given.
+pub fn of_picture(name: &str, (app, channel): (&str, &str), index: u32) -> String {
+    format!("{name}.i.+p.{}.{}.{index}", token(app), token(channel))
+}
+
 /// The subjects of all entries.
 pub fn of_all(name: &str) -> String {
     format!("{name}.i.>")
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(of_state("p", u64::MAX), "p.i.+s.ffffffffffffffff");
         assert_eq!(token("+n"), "%2Bn", "no application has the subjects of nodes");
         assert_eq!(of_reservations("p", "a.b"), "p.i.+l.a%2Eb");
+        assert_eq!(of_picture("p", ("@zenith", "M\0S!a"), 3), "p.i.+p.@zenith.M%00S!a.3");
         assert_eq!(of_all("p"), "p.i.>");
         let state = |user: Option<&str>| {
             of_state_in("p", 10, ("1", "presence-a"), user.map(Arc::from).as_ref())

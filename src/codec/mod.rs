@@ -1,5 +1,6 @@
 //! Payload formats: reading and writing JSON, BSON and MessagePack. Knows no protocol.
 
+pub mod compact;
 pub mod json;
 pub mod raw;
 pub mod value;

@@ -434,13 +434,17 @@ fn check_key(key: &str) -> Result<(), Error> {
 
 /// Checks that no key is repeated.
 fn check_members(members: &[(Box<str>, Value)]) -> Result<(), Error> {
+    if has_repeated(members) { Err(Error::Repeated) } else { Ok(()) }
+}
+
+/// Whether a key is repeated.
+pub(super) fn has_repeated(members: &[(Box<str>, Value)]) -> bool {
     const FEW: usize = 16;
-    let repeated = if members.len() <= FEW {
+    if members.len() <= FEW {
         let before = |at: usize| members[..at].iter().map(|(key, _)| key);
         members.iter().enumerate().any(|(at, (key, _))| before(at).any(|other| other == key))
     } else {
         let mut seen = HashSet::with_capacity_and_hasher(members.len(), ahash::RandomState::new());
         !members.iter().all(|(key, _)| seen.insert(&**key))
-    };
-    if repeated { Err(Error::Repeated) } else { Ok(()) }
+    }
 }

@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use super::app::AppConfig;
 use super::link::{ChannelLink, LinkEnd, LinkTarget};
-use super::route::{EndpointKind, Route};
 use super::size;
+use super::zenith::Zenith;
 use crate::settings::error::{Error, Problem};
 use crate::settings::range::{DAY_S, GIB, HOUR_MS};
 use crate::settings::secret::Secret;
@@ -22,6 +22,10 @@ words!(ClusterAcks);
 
 /// Bytes of an entry of the log besides its events.
 const ENTRY_BYTES: u64 = 4096;
+/// How long a picture may differ from what the log has of it, in milliseconds.
+const PICTURE_MS: u64 = 5000;
+/// How long the log keeps a change of a picture beyond the times of nodes, in seconds.
+const PICTURE_CHANGE_S: u64 = 30;
 /// How much longer than a publish waits for the engine its connection must wait for the answer, in
 /// milliseconds.
 const ANSWER_MS: u64 = 2000;
@@ -142,6 +146,24 @@ impl Cluster {
         self.urls().first().map_or(EngineKind::Nats, |url| url.kind)
     }
 
+    /// The largest event, in bytes, so that a few large ones do not fill the queue to the engine.
+    pub fn entry_max(&self) -> u64 {
+        self.hold_bytes as u64 / 8 - ENTRY_BYTES
+    }
+
+    /// How long after a change of a picture the whole picture is stated in the log, in
+    /// milliseconds.
+    pub fn picture_ms(&self) -> u64 {
+        PICTURE_MS.min(self.keep_s * 1000 / 4)
+    }
+
+    /// How long the log keeps a change of a picture, in seconds: until the picture is stated, also
+    /// if the node that does so has ended.
+    pub fn picture_change_s(&self) -> u64 {
+        let wait_ms = self.dead_ms + self.rejoin_ms + self.hold_ms;
+        self.keep_s.max(PICTURE_CHANGE_S + 2 * wait_ms.div_ceil(1000))
+    }
+
     /// Whether connections to the engine use TLS.
     pub fn has_tls(&self) -> bool {
         self.urls().iter().any(|url| url.is_tls)
@@ -249,10 +271,9 @@ fn check_login(cluster: &Cluster) -> Result<(), Error> {
 
 /// What the check of the section needs of others.
 pub(super) struct ClusterContext<'c> {
-    pub(super) routes: &'c [Route],
     pub(super) apps: &'c [AppConfig],
     pub(super) links: &'c [ChannelLink],
-    pub(super) has_zenith: bool,
+    pub(super) zenith: Option<&'c Zenith>,
     /// Whether `zilliqa.node.state_file` has a value.
     pub(super) has_state_file: bool,
     /// `timeouts.keep_alive_ms`, after which a connection that waits for its answer is closed.
@@ -268,7 +289,7 @@ pub(super) fn check(cluster: &Cluster, context: &ClusterContext<'_>) -> Result<(
         return Err(Error::keyed(key, Problem::Needed(words)));
     }
     for (index, app) in context.apps.iter().enumerate() {
-        let (found, max) = (app.limits.event_bytes as u64, entry_max(cluster));
+        let (found, max) = (app.limits.event_bytes as u64, cluster.entry_max());
         if found > max {
             let bound = "an eighth of cluster.hold_bytes";
             let problem = Problem::Relation { found, bound, max };
@@ -284,25 +305,13 @@ pub(super) fn check(cluster: &Cluster, context: &ClusterContext<'_>) -> Result<(
     Ok(())
 }
 
-/// The largest event, so that a few large ones do not fill the queue to the engine.
-fn entry_max(cluster: &Cluster) -> u64 {
-    cluster.hold_bytes as u64 / 8 - ENTRY_BYTES
-}
-
 /// The keys of what a cluster does not carry, in the order of the sections.
 fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     let mut keys = Vec::new();
-    for (index, route) in context.routes.iter().enumerate() {
-        let is_carried = matches!(
-            route.endpoint,
-            EndpointKind::Reflect | EndpointKind::Channel | EndpointKind::Zilliqa
-        );
-        if route.endpoint.is_dialect() && !is_carried {
-            keys.push(format!("routes[{index}].endpoint"));
-        }
-    }
-    if context.has_zenith {
-        keys.push("zenith".to_owned());
+    if let Some(zenith) = context.zenith {
+        let topics = zenith.topics.iter().enumerate();
+        let hidden = topics.filter(|(_, topic)| topic.controller.starts_with('#'));
+        keys.extend(hidden.map(|(index, _)| format!("zenith.topics[{index}].controller")));
     }
     if context.has_state_file {
         keys.push("zilliqa.node.state_file".to_owned());

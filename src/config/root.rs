@@ -192,10 +192,9 @@ impl Config {
     fn check_cluster(&self) -> Result<(), Error> {
         let Some(section) = &self.cluster else { return Ok(()) };
         let context = ClusterContext {
-            routes: &self.routes,
             apps: &self.apps,
             links: &self.links,
-            has_zenith: self.zenith.is_some(),
+            zenith: self.zenith.as_deref(),
             has_state_file: !self.zilliqa.node.state_file.is_empty(),
             keep_alive_ms: self.timeouts.keep_alive_ms,
         };

@@ -3,11 +3,14 @@
 
 use super::context::Rejection;
 use super::env::Env;
-use super::{Event, reflect, zilliqa};
+use super::{DialectMessage, Event, reflect, zenith, zilliqa};
+use crate::codec::Envelope;
+use crate::hub::{ConnId, PicturePiece};
 
 /// The ids of dialects without applications in the log, by their reserved application numbers. No
 /// application has such an id, because ids of applications have no `@`.
-const RESERVED: &[(u32, &str)] = &[(reflect::APP, "@reflect"), (zilliqa::APP, "@zilliqa")];
+const RESERVED: &[(u32, &str)] =
+    &[(reflect::APP, "@reflect"), (zenith::APP, "@zenith"), (zilliqa::APP, "@zilliqa")];
 
 impl Env {
     /// The id by which the log of a cluster names an application; `None` if it carries nothing of
@@ -35,12 +38,100 @@ impl Env {
 
 const NOT_JOINED: &str = "this node has not joined its cluster yet";
 
+/// Whether the log of a cluster has the events of an application's channels in the form of their
+/// dialect.
+pub fn has_own_form(app: u32) -> bool {
+    app == zenith::APP
+}
+
+/// An event in the form of its dialect; `None` if a cluster does not carry it.
+pub fn event_into_log(env: &Env, app: u32, event: &Event) -> Option<Vec<u8>> {
+    match app {
+        zenith::APP => zenith::event_into_log(env, event),
+        _ => None,
+    }
+}
+
+/// Reads an event of a channel as [`event_into_log`] has written it; `None` if it is malformed.
+pub fn event_of_log(env: &Env, (app, channel): (u32, &str), part: &[u8]) -> Option<Event> {
+    match app {
+        zenith::APP => zenith::event_of_log(env, channel, part),
+        _ => None,
+    }
+}
+
+/// To which connection of this process an event is a message, if it is one to any connection:
+/// `Some(None)` if it is for another process.
+pub fn direct_of(event: &Event) -> Option<Option<(ConnId, DialectMessage)>> {
+    zenith::direct_of(event)
+}
+
+/// Notes whether a member, with an info, is on a node. Returns messages for connections of this
+/// process.
+pub fn note_member(
+    env: &Env,
+    (app, channel): (u32, &str),
+    node: u64,
+    member: (&str, Option<&str>),
+) -> Vec<(ConnId, DialectMessage)> {
+    match app {
+        zenith::APP => zenith::note_member(env, channel, node, member),
+        _ => Vec::new(),
+    }
+}
+
+/// Notes an event at a place of the log. Returns the event that follows from it for another
+/// channel.
+pub fn note_event(
+    env: &Env,
+    (app, channel): (u32, &str),
+    event: &Event,
+    serial: u64,
+) -> Option<(String, Event)> {
+    (app == zenith::APP).then(|| zenith::note_event(env, channel, event, serial))?
+}
+
+/// Notes a piece of a picture of the log. Returns the event that follows from it for another
+/// channel.
+pub fn note_piece(
+    env: &Env,
+    (app, channel): (u32, &str),
+    piece: &PicturePiece,
+) -> Option<(String, Event)> {
+    (app == zenith::APP).then(|| zenith::note_piece(env, channel, piece))?
+}
+
+/// Notes that the log is read from its beginning.
+pub fn begin_refresh(env: &Env) {
+    zenith::begin_refresh(env);
+}
+
+/// Removes what a node has stated, which has ended, or without one what was not confirmed since
+/// [`begin_refresh`]. Returns the event that reports it to all nodes, and its channel, if there is
+/// something to be reported.
+pub fn remove_node(env: &Env, node: Option<u64>) -> Option<(u32, &'static str, Event)> {
+    let (channel, event) = zenith::remove_node(env, node)?;
+    Some((zenith::APP, channel, event))
+}
+
+/// What is around the picture of a channel; `None` if the dialect has no pictures.
+pub fn picture_envelope((app, channel): (u32, &str)) -> Option<Envelope> {
+    match app {
+        zenith::APP => Some(zenith::channel_envelope(channel)),
+        _ => None,
+    }
+}
+
 /// What the log of a cluster gets of an event, and for how many seconds it keeps the event for the
 /// sake of the channel's history. A node that reads the event keeps as much of a group's history as
 /// its own configuration says.
 pub fn into_log(env: &Env, app: u32, event: Event) -> (Event, u64) {
     match app {
         reflect::APP => reflect::into_log(env, event),
+        zenith::APP => {
+            let kept_s = zenith::kept_s(env, &event);
+            (event, kept_s)
+        }
         _ => (event, 0),
     }
 }
@@ -70,7 +161,7 @@ mod tests {
             assert!(refused.expect_err("no such id").to_string().contains("apps[0].id"), "{id}");
         }
         assert_eq!((env.log_id(0), env.app_of_log_id("1")), (Some("1"), Some(0)));
-        assert_eq!((env.log_id(1), env.app_of_log_id("@zenith")), (None, None));
+        assert_eq!((env.log_id(1), env.app_of_log_id("@other")), (None, None));
     }
 
     #[test]

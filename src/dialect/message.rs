@@ -32,6 +32,12 @@ impl From<ZenithMessage> for DialectMessage {
     }
 }
 
+impl From<Arc<ZenithMessage>> for DialectMessage {
+    fn from(message: Arc<ZenithMessage>) -> DialectMessage {
+        DialectMessage::Zenith(message)
+    }
+}
+
 impl From<ZilliqaMessage> for DialectMessage {
     fn from(message: ZilliqaMessage) -> DialectMessage {
         DialectMessage::Zilliqa(message)

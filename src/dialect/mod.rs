@@ -55,7 +55,10 @@ pub use forms::{
     LinkedPublish, event_from_log, history_of, linked_publish, make_form, page_in_view,
 };
 pub use links::{LinkedName, Links, Resolved};
-pub use log::{from_log, into_log};
+pub use log::{
+    begin_refresh, direct_of, event_into_log, event_of_log, from_log, has_own_form, into_log,
+    note_event, note_member, note_piece, picture_envelope, remove_node,
+};
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,
     OutgoingMail, Proposal, RelayDeparture, StateProposal, Up, UserStatus,

@@ -95,6 +95,8 @@ pub enum DialectEvent<'e> {
     },
     /// The configuration was reloaded.
     Reload,
+    /// Another node of the cluster has ended.
+    NodeGone,
     /// The time of [`Dialect::deadline`] has come.
     Deadline,
     /// There may be room for the connection, which has requested an `Effect::AwaitRoom`, or it may

@@ -6,6 +6,7 @@ use super::event::CacheEntry;
 use super::forms::StreamPosition;
 use super::history::History;
 use super::kept::KeptPlace;
+use super::logged_picture::LoggedPicture;
 use super::name::ConnId;
 use super::node_states::NodeStates;
 use super::picture::Picture;
@@ -43,6 +44,8 @@ pub(super) struct Home<M> {
     /// The position of the kept event in the indexes of [`super::kept::Keepers`].
     pub(super) place: Option<KeptPlace>,
     pub(super) picture: Option<Picture>,
+    /// What is known of the picture in the log of the cluster, if the process is a node of one.
+    pub(super) logged: Option<Box<LoggedPicture>>,
     /// The history. One without a lifetime is dropped when the last subscriber leaves.
     pub(super) history: Option<History>,
     /// Whether a subscriber has asked for positions since the channel was empty.
@@ -67,6 +70,7 @@ impl<M> Default for Home<M> {
             kept: None,
             place: None,
             picture: None,
+            logged: None,
             history: None,
             positioned: false,
             reported: Reported::default(),
@@ -77,7 +81,8 @@ impl<M> Default for Home<M> {
 impl<M: Clone> Home<M> {
     pub(super) fn is_empty(&self) -> bool {
         let outlives = self.history.as_ref().is_some_and(History::outlives);
-        let keeps = self.kept.is_some() || self.picture.is_some() || outlives;
+        let keeps =
+            self.kept.is_some() || self.picture.is_some() || self.logged.is_some() || outlives;
         let states = self.nodes.as_ref().is_some_and(|nodes| !nodes.is_empty());
         self.counts.is_empty() && self.users.is_empty() && !keeps && !states
     }

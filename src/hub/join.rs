@@ -50,6 +50,8 @@ pub struct JoinReply {
     /// The picture if it was requested and there is one, encoded in the requested format. The
     /// session queues it before it calls the dialect's `joined`.
     pub picture: Option<Arc<Encodings>>,
+    /// Whether the picture was requested and this node does not know it yet.
+    pub is_picture_unknown: bool,
     /// The history, the oldest event first, if it was requested. The session queues it before it
     /// calls the dialect's `joined`.
     pub history: Vec<SharedFrame>,

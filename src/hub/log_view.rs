@@ -117,6 +117,8 @@ pub(super) struct LogView {
     pub(super) forgotten: u64,
     /// Positions up to this one are void.
     void: u64,
+    /// The last event of the log when it had lost those that are void.
+    base: u64,
 }
 
 impl LogView {
@@ -127,7 +129,8 @@ impl LogView {
         let is_other = (self.generation, self.stream) != (generation, stream);
         if is_other {
             let void = end_of(start.void_until);
-            *self = LogView { generation, stream, void, ..LogView::default() };
+            let base = if void > 0 { end_of(start.read_until) } else { 0 };
+            *self = LogView { generation, stream, void, base, ..LogView::default() };
         }
         self.floor = end_of(start.known_after);
         self.read_until = end_of(start.read_until).max(self.void);
@@ -172,6 +175,12 @@ impl LogView {
     /// Whether an event at a place is delivered.
     pub(super) fn delivers(&self, place: Option<LogPlace>) -> bool {
         place.is_none_or(|place| place.serial > self.floor)
+    }
+
+    /// The serial number up to which a log that has lost its end had been read before; 0 of another
+    /// log.
+    pub(super) fn base(&self) -> u64 {
+        self.base
     }
 
     /// Whether a position is void.

@@ -22,6 +22,8 @@ mod invariants;
 mod join;
 mod kept;
 mod log_view;
+mod logged_picture;
+mod logged_pictures;
 mod mail;
 mod members;
 mod name;
@@ -64,7 +66,8 @@ pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 pub use nodes::StateAuthor;
-pub use own_states::{StateProposal, StateTimes, Statement};
+pub use own_states::{PicturePiece, StateProposal, StateTimes, Statement};
+pub use picture::picture_value;
 pub use propose::Proposal;
 pub use relay::{
     HubRelay, KeptChannel, KeptHistory, OrderedEvent, RelayDeparture, RelayRole, RelayedEvent,
@@ -82,6 +85,7 @@ use channel_events::ChannelEvents;
 use hashbrown::HashTable;
 use kept::KeptStore;
 use log_view::{HomeLogs, LogView};
+use logged_picture::LoggedPictures;
 use members::Members;
 use name::home_among;
 use own_states::OwnStates;
@@ -127,6 +131,8 @@ pub struct Hub<M> {
     logs: HomeLogs,
     /// A visit of all channels that has not ended.
     visit: Option<UnfinishedVisit>,
+    /// The pictures in the log of a cluster; `None` without a cluster.
+    pictures: Option<Box<LoggedPictures>>,
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -154,6 +160,7 @@ impl<M: HubMessage> Hub<M> {
             log: None,
             logs: HomeLogs::default(),
             visit: None,
+            pictures: None,
         }
     }
 

@@ -36,6 +36,22 @@ pub enum Statement<M> {
     },
     /// The number of subscribers here.
     Count(u32),
+    /// A piece of the channel's picture, which is that of all nodes.
+    Picture(PicturePiece),
+}
+
+/// A piece of a picture on its way into the log, or from there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PicturePiece {
+    /// The serial number of the last change that is in the picture.
+    pub serial: u64,
+    /// The number of the piece, from 0. The first piece is sent last.
+    pub index: u32,
+    /// The number of pieces; not above `index` if there is no piece of that number any more, 0 if
+    /// the channel has no picture.
+    pub count: u32,
+    /// The piece.
+    pub bytes: Arc<[u8]>,
 }
 
 /// How a node states its numbers of subscribers.
@@ -45,6 +61,8 @@ pub struct StateTimes {
     pub linger_ms: u64,
     /// The time between two statements of numbers above 0, in milliseconds.
     pub count_every_ms: u64,
+    /// How long after a change of a picture the whole picture is stated, in milliseconds.
+    pub picture_ms: u64,
 }
 
 /// The subject of a state: the channel, and the user; without a user the number of subscribers.

@@ -6,6 +6,7 @@
 
 use super::encodings::{Encodings, freeze};
 use super::event::{Clears, Mode, PictureChange};
+use crate::codec::compact;
 use crate::codec::value::member_memory;
 use crate::codec::{Envelope, EnvelopeBody, Format, Value};
 use crate::limits::PICTURE_BYTES;
@@ -28,6 +29,16 @@ pub(super) struct Picture {
     /// it.
     pub(super) since: u64,
 }
+
+/// The value of a picture that a node has stated; `None` if it is malformed.
+pub fn picture_value(bytes: &[u8]) -> Option<Value> {
+    bytes.split_first().and_then(|(_, bytes)| compact::read(bytes))
+}
+
+/// The kinds of states, as they are written.
+const WHOLE: u8 = 1;
+const MERGED: u8 = 2;
+const LOG: u8 = 3;
 
 #[derive(Debug)]
 enum State {
@@ -88,6 +99,48 @@ impl Picture {
             State::Whole(..) => Default::default(),
         });
         encodings.clone()
+    }
+
+    /// The state as bytes, from which [`Picture::read`] makes the picture on other nodes.
+    pub(super) fn written(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match &self.state {
+            State::Whole(encodings, _) => {
+                out.push(WHOLE);
+                compact::push(encodings.value().unwrap_or(&Value::Null), &mut out);
+            }
+            State::Merged(merged) => {
+                out.push(MERGED);
+                compact::push_map(&merged.members, &mut out);
+            }
+            State::Log(log) => {
+                out.push(LOG);
+                compact::push_array(log.elements.len(), log.elements.iter(), &mut out);
+            }
+        }
+        out
+    }
+
+    /// Makes the picture of a state that was written by [`Picture::written`]. `None` if it is
+    /// malformed.
+    pub(super) fn read(bytes: &[u8], envelope: Arc<Envelope>, compresses: bool) -> Option<Picture> {
+        let (kind, bytes) = bytes.split_first()?;
+        let value = compact::read(bytes)?;
+        let state = match (*kind, value) {
+            (WHOLE, value) => {
+                let memory = value.memory();
+                let encodings = Encodings::new(envelope.clone(), value, compresses).ok()?;
+                State::Whole(Arc::new(encodings), memory)
+            }
+            (MERGED, value @ Value::Map(_)) => State::Merged(Merged::of(Some(&value))),
+            (LOG, Value::Array(elements)) => {
+                let bytes = elements.iter().map(Value::memory).sum();
+                State::Log(Log { elements: elements.into(), bytes })
+            }
+            _ => return None,
+        };
+        let encoded_bytes = 0;
+        Some(Picture { envelope, state, encodings: None, encoded_bytes, compresses, since: 0 })
     }
 
     /// Whether the picture's state exceeds [`PICTURE_BYTES`].

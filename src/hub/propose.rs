@@ -7,6 +7,7 @@
 
 use super::event::{Event, EventPayload, Retention};
 use super::log_view::LogPlace;
+use super::logged_picture::LoggedPictures;
 use super::mail::{Ack, OutgoingMail};
 use super::own_states::{OwnStates, StateTimes};
 use super::{Hub, HubMessage};
@@ -32,6 +33,7 @@ impl<M: HubMessage> Hub<M> {
         self.proposals.get_or_insert_default();
         self.own_states.get_or_insert_with(|| Box::new(OwnStates::new(times)));
         self.log.get_or_insert_default();
+        self.pictures.get_or_insert_with(|| Box::new(LoggedPictures::new(times.picture_ms)));
     }
 
     /// Adds a proposal, if events are proposed. An event without any effect is not: it only brings

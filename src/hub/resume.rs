@@ -246,6 +246,10 @@ impl<M: HubMessage> Hub<M> {
             if let Some(log) = &mut self.log {
                 log.forgotten = 0;
             }
+            self.restate_pictures();
+        }
+        if let Some(pictures) = &mut self.pictures {
+            pictures.has_begun = true;
         }
     }
 

@@ -71,7 +71,10 @@ impl<M: HubMessage> Hub<M> {
         if request.cached {
             reply.cached = Some(home.kept(now_ms).cloned());
         }
-        if let Some(format) = request.picture
+        let hides =
+            self.pictures.as_ref().is_some_and(|pictures| pictures.hides(home.logged.as_deref()));
+        reply.is_picture_unknown = request.picture.is_some() && hides;
+        if let Some(format) = request.picture.filter(|_| !hides)
             && let Some(picture) = &mut home.picture
         {
             let before = picture.bytes();
@@ -139,6 +142,7 @@ impl<M: HubMessage> Hub<M> {
         }
         // Last, because a channel that keeps nothing any more may be released.
         if let Retention::Picture(change) = event.retain {
+            self.note_change_of_picture(at, change, event.encodings(), place, now_ms);
             self.picture(at, change, event.encodings());
         }
     }
@@ -165,7 +169,7 @@ impl<M: HubMessage> Hub<M> {
         }
         let at = match found {
             Some(at) => at,
-            None if event.is_kept() => self.insert(name(self)),
+            None if event.is_kept() || self.notes_end_of_picture(event) => self.insert(name(self)),
             None => return None,
         };
         self.order(at, (event, place), now_ms, mail);
@@ -178,11 +182,25 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Changes the picture of a channel by the value of an event.
-    fn picture(&mut self, at: u32, change: PictureChange, encodings: Option<&Arc<Encodings>>) {
+    pub(super) fn picture(
+        &mut self,
+        at: u32,
+        change: PictureChange,
+        encodings: Option<&Arc<Encodings>>,
+    ) {
+        self.change_picture(at, |picture| Picture::apply(picture, change, encodings));
+    }
+
+    /// Changes the picture of a channel by a function that returns how many elements it has lost.
+    pub(super) fn change_picture(
+        &mut self,
+        at: u32,
+        change: impl FnOnce(&mut Option<Picture>) -> u64,
+    ) {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let home = channel.home.get_or_insert_default();
         let before = home.picture.as_ref().map(|picture| (picture.since, picture.bytes()));
-        self.kept.losses.elements += Picture::apply(&mut home.picture, change, encodings);
+        self.kept.losses.elements += change(&mut home.picture);
         if home.picture.as_ref().is_some_and(|picture| picture.is_too_large()) {
             self.kept.losses.kept += 1;
             home.picture = None;
@@ -237,6 +255,9 @@ impl<M: HubMessage> Hub<M> {
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let Some(home) = &mut channel.home else { return };
         self.kept.bytes -= home.picture.take().map_or(0, |picture| picture.bytes());
+        if let Some(logged) = &mut home.logged {
+            logged.is_dropped = true;
+        }
         if let Some(history) = home.history.take() {
             self.kept.bytes -= self.note_history_dropped(&history);
         }
@@ -267,6 +288,7 @@ impl<M: HubMessage> Hub<M> {
         self.make_room();
         self.sweep_counts(now_ms);
         self.sweep_states(now_ms);
+        self.sweep_pictures();
         self.pack();
     }
 

@@ -13,6 +13,10 @@ use std::sync::Arc;
 /// here, so that they leave room for events.
 const UNDER_WAY: usize = 1024;
 
+/// Channels of applications from this number on have no numbers of subscribers that anybody reads:
+/// those of dialects without applications.
+const UNCOUNTED: u32 = u32::MAX - 15;
+
 /// The time between two attempts to state what has failed, in milliseconds.
 const RETRY_MS: u64 = 1000;
 
@@ -130,7 +134,8 @@ impl<M: HubMessage> Hub<M> {
             return;
         };
         let name = &channel.name;
-        if home_among(name.hash(), *cores) != *core || name.text().starts_with('#') {
+        let is_internal = name.text().starts_with('#') || name.app() >= UNCOUNTED;
+        if home_among(name.hash(), *cores) != *core || is_internal {
             return;
         }
         let is_counted = channel_events.wanted(name).has(EventMask::TOTALS);
@@ -241,6 +246,7 @@ impl<M: HubMessage> Hub<M> {
 
     /// Forgets what is on its way into the log, because everything is stated again.
     pub(super) fn forget_states(&mut self) {
+        self.retry_pictures();
         let Some(own_states) = &mut self.own_states else { return };
         own_states.listed.clear();
         own_states.failed.clear();

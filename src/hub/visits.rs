@@ -49,8 +49,11 @@ pub struct VisitedSlice {
 impl<M: HubMessage> Hub<M> {
     /// Begins a visit of all channels. [`Hub::visit_slice`] goes on with it.
     pub fn begin_visit(&mut self, visit: StateVisit) {
-        if visit == StateVisit::Restate {
-            self.forget_states();
+        match visit {
+            StateVisit::Restate => self.forget_states(),
+            StateVisit::RefreshBegin => self.begin_reading_pictures(),
+            StateVisit::RefreshEnd { .. } => self.end_reading_pictures(),
+            StateVisit::NodeGone(_) => {}
         }
         self.visit = Some(UnfinishedVisit { visit, next: 0 });
     }

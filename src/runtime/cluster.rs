@@ -41,6 +41,8 @@ pub struct NodeStatus {
 #[derive(Debug, Default)]
 pub struct ClusterStatus {
     phase: AtomicU8,
+    /// The number that the process has drawn at its start.
+    process: AtomicU64,
     is_leader: AtomicBool,
     /// When the engine was lost, in milliseconds of the process's clock, and one more; 0 while it
     /// can be used.
@@ -64,6 +66,16 @@ impl ClusterStatus {
     /// Changes the phase.
     pub fn set(&self, phase: ClusterPhase) {
         self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    /// Notes the number that the process has drawn at its start.
+    pub fn set_process(&self, process: u64) {
+        self.process.store(process, Ordering::Release);
+    }
+
+    /// The number that the process has drawn at its start; 0 if it is not a node of a cluster.
+    pub fn process(&self) -> u64 {
+        self.process.load(Ordering::Acquire)
     }
 
     /// Changes whether this node leads.

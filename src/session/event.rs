@@ -49,6 +49,8 @@ pub enum SessionEvent<'e> {
     Room,
     /// The configuration was reloaded.
     Reload,
+    /// Another node of the cluster has ended.
+    NodeGone,
     /// The application closes the WebSocket, with a code and a reason of its choice.
     Close(&'e Closing),
     /// The server closes the connection for a reason of its own.

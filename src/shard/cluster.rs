@@ -3,9 +3,10 @@
 
 use super::Shard;
 use crate::cluster::Arrival;
-use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log};
+use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log, picture_envelope};
 use crate::hub::{
-    Ack, Answer, ChannelInfo, LogMark, LogPlace, StateVisit, Unpublished, VisitedSlice,
+    Ack, Answer, ChannelInfo, LogMark, LogPlace, PicturePiece, StateVisit, Unpublished,
+    VisitedSlice,
 };
 use crate::session::SessionEvent;
 use crate::time::Now;
@@ -30,7 +31,7 @@ impl Shard {
 
     /// The next state of this core that waits to be taken into the log.
     pub fn next_state(&mut self, now: Now) -> Option<StateProposal> {
-        self.hub.next_state(now.ms)
+        self.hub.next_state(now.ms).or_else(|| self.hub.next_picture())
     }
 
     /// Takes back a state for which there was no room.
@@ -52,10 +53,20 @@ impl Shard {
         self.work.add(work::STEP);
         let Shard { hub, mail, .. } = self;
         match arrival {
+            Arrival::Tell { to, what } => return self.forward(to, what, now),
             Arrival::Apply { app, channel, mut event, place } => {
                 return self.apply((app, &channel), &mut event, place, now);
             }
             Arrival::Room { app } => return self.offer_room(app, now),
+            Arrival::Fold { app, channel, event, place } => {
+                return hub.fold_picture((app, &channel), &event, place, now.ms);
+            }
+            Arrival::Picture { app, channel, piece, is_ours } => {
+                return self.take_picture((app, &channel), &piece, is_ours, now);
+            }
+            Arrival::PictureUnstated { app, channel } => {
+                return hub.picture_failed(app, &channel, now.ms);
+            }
             Arrival::Log(start) => return hub.begin_log(start, mail),
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
             Arrival::Gap => return self.close_subscribers(),
@@ -89,6 +100,9 @@ impl Shard {
     fn visit(&mut self, visit: StateVisit, now: Now) {
         self.hub.begin_visit(visit);
         self.visit_channels(now);
+        if let StateVisit::NodeGone(_) | StateVisit::RefreshEnd { .. } = visit {
+            self.tell_of_nodes(now);
+        }
     }
 
     /// Goes on with a visit of all channels: one slice, and more while the turn has work left and
@@ -128,6 +142,26 @@ impl Shard {
         event_from_log(&self.env, (app, channel), event, place);
         if let Some(at) = self.hub.apply(app, channel, (event, place), now.ms, &mut self.mail) {
             self.deliver_at(at, event, now);
+        }
+    }
+
+    /// Takes a piece of the picture of a channel. This core is the home of the channel.
+    fn take_picture(
+        &mut self,
+        (app, channel): (u32, &str),
+        piece: &PicturePiece,
+        is_ours: bool,
+        now: Now,
+    ) {
+        let whole = self.hub.note_picture_piece((app, channel), piece, is_ours);
+        let Some(bytes) = whole else { return };
+        let whole = (piece.serial, &*bytes);
+        let is_read = picture_envelope((app, channel)).is_some_and(|envelope| {
+            let with = (envelope, self.env.compresses);
+            self.hub.adopt_picture((app, channel), whole, with, now.ms)
+        });
+        if !is_read {
+            self.counters.kept_dropped.add(1);
         }
     }
 

@@ -124,7 +124,8 @@ impl Shard {
         hub.bound_channels(common.env.apps.channel_bounds());
         if let Some(cluster) = &common.env.config.cluster {
             let Cluster { linger_ms, count_every_ms, .. } = **cluster;
-            hub.follow_log(StateTimes { linger_ms, count_every_ms });
+            let picture_ms = cluster.picture_ms();
+            hub.follow_log(StateTimes { linger_ms, count_every_ms, picture_ms });
         }
         Shard {
             core,

@@ -40,6 +40,7 @@ impl Shard {
         self.counters.queued_bytes.set(queued as u64);
         self.report_memory(input);
         self.hub.sweep(now.ms);
+        self.hub.list_due_pictures(self.env.runtime.cluster.is_leader(), now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);
         self.counters.log_dropped.add(losses.elements);
@@ -84,6 +85,17 @@ impl Shard {
         for index in 0..self.sessions.end() {
             let Some(slot) = self.sessions.slot_at(index) else { continue };
             self.on_event(slot, SessionEvent::Reload, now);
+        }
+    }
+
+    /// Tells the connections that a node of the cluster has ended, if that concerns any of them.
+    pub(super) fn tell_of_nodes(&mut self, now: Now) {
+        if self.env.config.zenith.is_none() {
+            return;
+        }
+        for index in 0..self.sessions.end() {
+            let Some(slot) = self.sessions.slot_at(index) else { continue };
+            self.on_event(slot, SessionEvent::NodeGone, now);
         }
     }
 

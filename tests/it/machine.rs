@@ -202,6 +202,10 @@ impl Machine {
                         let member = member.map(|member| Box::new((*member).clone()));
                         Arrival::Member { app, channel, author, user, member }
                     }
+                    Statement::Picture(piece) => {
+                        let piece = Box::new(piece);
+                        Arrival::Picture { app, channel, piece, is_ours: true }
+                    }
                 };
                 self.shard.arrive(arrival, self.now);
             }

@@ -295,6 +295,56 @@ fn cluster_entry_of_events_with_keys_stays_as_it_is() {
     }
 }
 
+const TOPIC: (&str, &str) = ("@zenith", "Market\0S!a");
+
+fn pieces() -> [PicturePart<'static>; 2] {
+    let serial = 300 * 64;
+    [
+        PicturePart { serial, index: 1, count: 2, piece: b"\x02\x08" },
+        PicturePart { serial, index: 0, count: 0, piece: b"" },
+    ]
+}
+
+/// As the other files: events in the form of their dialect, a piece of a picture, and its end.
+#[test]
+fn cluster_entry_of_topics_and_pictures_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-topics.hex");
+    let golden: Vec<&str> = golden.lines().collect();
+    let (author, (app, channel)) = ((0x0123_4567_89ab_cdef, 7), TOPIC);
+    // {"a": 1} as a change of a merged picture, and the end of the topic.
+    let own: [&[u8]; 2] = [b"\x05\x03\x08\x01\x01a\x03\x02", b"\x02\x01"];
+    let mut entries = vec![write_own(author, app, channel, own.into_iter())];
+    entries
+        .extend(pieces().iter().map(|it| write_picture(author, app, channel, &picture_part(it))));
+    let digits = |entry: &Vec<u8>| entry.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits: Vec<String> = entries.iter().map(digits).collect();
+    assert_eq!(digits, golden, "{}", digits.join("\n"));
+    let first = read(&entries[0]).expect("an entry");
+    assert_eq!((first.app, first.channel, &*first.own), (app, channel, &own[..]));
+    for (entry, piece) in entries[1..].iter().zip(pieces()) {
+        assert_eq!(read(entry).expect("an entry").pictures, [piece]);
+        for end in 1..entry.len() {
+            assert!(read(&entry[..end]).is_err(), "{end}");
+        }
+    }
+}
+
+#[test]
+fn cluster_entry_piece_of_a_picture_has_bytes_or_is_an_end() {
+    for (index, count, piece, is_read) in [
+        (0, 1, &b"x"[..], true),
+        (0, 1, b"", false),
+        (1, 1, b"x", false),
+        (1, 1, b"", true),
+        (0, 0, b"", true),
+        (u32::MAX, u32::MAX, b"", true),
+    ] {
+        let part = picture_part(&PicturePart { serial: 1, index, count, piece });
+        let entry = write_picture((1, 1), "a", "b", &part);
+        assert_eq!(read(&entry).is_ok(), is_read, "{index} {count} {piece:?}");
+    }
+}
+
 #[test]
 fn cluster_entry_keys_are_those_of_its_events_in_order() {
     for (places, is_read) in [
@@ -323,11 +373,11 @@ fn cluster_entry_keys_are_those_of_its_events_in_order() {
 #[test]
 fn cluster_entry_skips_kinds_that_it_does_not_know() {
     let mut bytes = written(&[frame(None, b"f")]);
-    // The number of parts, and a part of kind 9 with two bytes.
+    // The number of parts, and a part of kind 99 with two bytes.
     let count = bytes.len() - 5;
     assert_eq!(bytes[count], 1);
     bytes[count] = 2;
-    bytes.extend([9, 2, 0, 0]);
+    bytes.extend([99, 2, 0, 0]);
     let entry = read(&bytes).expect("an entry");
     assert_eq!((entry.events, entry.skipped), (vec![frame(None, b"f")], 1));
 }
@@ -348,18 +398,6 @@ fn cluster_entry_that_is_cut_or_longer_is_malformed() {
     }
     let longer = [&bytes[..], b"x"].concat();
     assert_eq!(read(&longer), Err(NotAnEntry::Malformed));
-}
-
-#[test]
-fn cluster_entry_numbers_have_at_most_64_bits() {
-    for number in [0, 127, 128, 1 << 32, u64::MAX] {
-        let mut out = Vec::new();
-        push_number(&mut out, number);
-        assert_eq!(take_number(&mut &out[..]), Some(number));
-    }
-    let too_large = [[0xff; 9].as_slice(), &[2]].concat();
-    assert_eq!(take_number(&mut &too_large[..]), None);
-    assert_eq!(take_number(&mut &[0xff; 11][..]), None);
 }
 
 proptest! {
@@ -389,6 +427,8 @@ proptest! {
             nodes: vec![],
             epochs: vec![],
             limit: None,
+            own: vec![],
+            pictures: vec![],
             skipped: 0,
         };
         prop_assert_eq!(read(&bytes), Ok(expected));

@@ -3,14 +3,14 @@
 use super::ClusterNode;
 use super::keys::keys_of;
 use crate::cluster::arrival::Arrival;
-use crate::cluster::entry::{self, Entry, LimitPart};
+use crate::cluster::entry::{self, Entry, LimitPart, PicturePart, StatePart};
 use crate::cluster::events::{event_of, remembered_s};
 use crate::cluster::follower::Taken;
 use crate::cluster::keys::KeyDecision;
 use crate::cluster::repeats::Repeat;
 use crate::cluster::states;
-use crate::dialect::{self, Env};
-use crate::hub::{LogPlace, StateAuthor, log_serial};
+use crate::dialect::{self, Env, Event};
+use crate::hub::{LogPlace, PicturePiece, StateAuthor, log_serial};
 use std::sync::Arc;
 
 impl ClusterNode {
@@ -23,6 +23,7 @@ impl ClusterNode {
         env: &Env,
         now_ms: u64,
     ) {
+        self.tell_dialects(env, now_ms);
         let counters = &self.setup.counters;
         let entry = match entry::read(body) {
             Ok(entry) => entry,
@@ -48,6 +49,7 @@ impl ClusterNode {
             Taken::Fold | Taken::Repeated => {
                 self.applied.note(entry.node, entry.number);
                 self.apply_states(&entry, env, now_ms);
+                self.fold_pictures(&entry, (sequence, age_ms), env);
             }
         }
     }
@@ -73,7 +75,7 @@ impl ClusterNode {
         }
         let was_delivered = repeat == Repeat::OfEarlierLog;
         counters.cluster_skipped.add(entry.skipped as u64);
-        if !entry.states.is_empty() {
+        if !entry.states.is_empty() || !entry.pictures.is_empty() {
             self.apply_states(&entry, env, now_ms);
         }
         let Some(app) = env.app_of_log_id(entry.app) else {
@@ -86,6 +88,9 @@ impl ClusterNode {
             let Some(event) = self.take_epoch(part, env) else { continue };
             let (channel, event) = (channel.clone(), Box::new(event));
             self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place: None }));
+        }
+        if !was_delivered {
+            self.apply_own(&entry, (app, core), (sequence, age_ms), env);
         }
         let (author, keys) = ((entry.node, entry.number), keys_of(&entry));
         let mut decisions = Vec::new();
@@ -122,8 +127,87 @@ impl ClusterNode {
             }
             self.setup.counters.cluster_states.add(1);
             let author = StateAuthor { node, is_ours: node == self.nodes.id() };
+            if let StatePart::Member { user, present, .. } = part {
+                let info = present.as_ref().map(|present| present.info.unwrap_or(""));
+                let member = (*user, info);
+                let direct = dialect::note_member(env, (app, entry.channel), node, member);
+                let direct = direct.into_iter();
+                self.arrivals
+                    .extend(direct.map(|(to, what)| (to.core, Arrival::Tell { to, what })));
+            }
             let arrival = states::arrival_of(part, (app, entry.channel.into()), author);
             self.arrivals.push_back((core, arrival));
+        }
+        for &PicturePart { serial, index, count, piece } in &entry.pictures {
+            self.setup.counters.cluster_states.add(1);
+            let piece = Box::new(PicturePiece { serial, index, count, bytes: piece.into() });
+            let follows = dialect::note_piece(env, (app, entry.channel), &piece);
+            self.apply_following(app, follows);
+            let (channel, is_ours) = (entry.channel.into(), entry.node == self.setup.id);
+            let arrival = Arrival::Picture { app, channel, piece, is_ours };
+            self.arrivals.push_back((core, arrival));
+        }
+    }
+
+    /// Sends the events of an entry that are in the form of their dialect to the home of their
+    /// channel.
+    fn apply_own(
+        &mut self,
+        entry: &Entry<'_>,
+        (app, core): (u32, u16),
+        (sequence, age_ms): (u64, u64),
+        env: &Env,
+    ) {
+        for (index, part) in entry.own.iter().enumerate() {
+            let serial = log_serial(sequence, index);
+            let event = dialect::event_of_log(env, (app, entry.channel), part);
+            let (Some(serial), Some(event)) = (serial, event) else {
+                self.setup.counters.cluster_skipped.add(1);
+                continue;
+            };
+            self.setup.counters.cluster_events.add(1);
+            if let Some(direct) = dialect::direct_of(&event) {
+                // Without a connection it is for another node.
+                let arrival = direct.map(|(to, what)| (core, Arrival::Tell { to, what }));
+                self.arrivals.extend(arrival);
+                continue;
+            }
+            let follows = dialect::note_event(env, (app, entry.channel), &event, serial);
+            self.apply_following(app, follows);
+            let (channel, event) = (entry.channel.into(), Box::new(event));
+            let place = Some(LogPlace { serial, age_ms, ttl_s: None, was_delivered: false });
+            self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place }));
+        }
+    }
+
+    /// Sends the event that follows from another one to the home of its channel.
+    fn apply_following(&mut self, app: u32, follows: Option<(String, Event)>) {
+        let Some((channel, event)) = follows else { return };
+        let core = self.home(app, &channel);
+        let (channel, event, place) = (channel.into(), Box::new(event), None);
+        self.arrivals.push_back((core, Arrival::Apply { app, channel, event, place }));
+    }
+
+    /// Makes the changes of pictures again that an entry has, since the log is read from its
+    /// beginning.
+    fn fold_pictures(&mut self, entry: &Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env) {
+        let Some(app) = env.app_of_log_id(entry.app).filter(|_| !entry.own.is_empty()) else {
+            return;
+        };
+        if self.folded.takes(entry.node, entry.number) != Repeat::New {
+            return;
+        }
+        let core = self.home(app, entry.channel);
+        for (index, part) in entry.own.iter().enumerate() {
+            let serial = log_serial(sequence, index);
+            let event = dialect::event_of_log(env, (app, entry.channel), part);
+            if let (Some(serial), Some(event)) = (serial, event) {
+                let follows = dialect::note_event(env, (app, entry.channel), &event, serial);
+                self.apply_following(app, follows);
+                let (channel, event) = (entry.channel.into(), Box::new(event));
+                let place = LogPlace { serial, age_ms, ttl_s: None, was_delivered: false };
+                self.arrivals.push_back((core, Arrival::Fold { app, channel, event, place }));
+            }
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The node among the others: what it says of itself, and what follows from what is read of nodes.
 
-use super::ClusterNode;
+use super::{ClusterNode, NodeNews, NodeTime};
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::Engine;
 use crate::cluster::nodes::{NodeEffect, NodeSummary};
+use crate::cluster::repeats::AppliedNumbers;
 use crate::config::{ChannelLink, LinkEnd};
 use crate::crypto::sha256;
-use crate::dialect::Env;
+use crate::dialect::{self, Env, Proposal};
 use crate::hub::StateAuthor;
 
 impl ClusterNode {
@@ -52,18 +53,46 @@ impl ClusterNode {
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
                 NodeEffect::Died { node, is_ours } => {
                     self.reservations.remove_node(node, is_ours);
+                    self.news.push_back(NodeNews::Ended { node, is_ours });
                     self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
                 }
                 NodeEffect::Restate => {
                     self.queue.drop_states();
                     self.send_to_all(&Arrival::Restate);
                 }
-                NodeEffect::RefreshBegin => self.send_to_all(&Arrival::RefreshBegin),
+                NodeEffect::RefreshBegin => {
+                    self.news.push_back(NodeNews::Reads);
+                    self.folded = AppliedNumbers::default();
+                    self.send_to_all(&Arrival::RefreshBegin);
+                }
                 NodeEffect::RefreshEnd { is_ours } => {
                     self.reservations.settle();
-                    self.send_to_all(&Arrival::RefreshEnd { is_ours })
+                    self.news.push_back(NodeNews::HasRead { is_ours });
+                    self.send_to_all(&Arrival::RefreshEnd { is_ours });
                 }
             }
+        }
+    }
+}
+
+impl ClusterNode {
+    /// Tells the dialects what has happened to nodes, before anything behind it in the log, and
+    /// publishes what follows from that.
+    pub(super) fn tell_dialects(&mut self, env: &Env, now_ms: u64) {
+        while let Some(news) = self.news.pop_front() {
+            let (removed, is_ours) = match news {
+                NodeNews::Ended { node, is_ours } => {
+                    (dialect::remove_node(env, Some(node)), is_ours)
+                }
+                NodeNews::HasRead { is_ours } => (dialect::remove_node(env, None), is_ours),
+                NodeNews::Reads => {
+                    dialect::begin_refresh(env);
+                    continue;
+                }
+            };
+            let Some((app, channel, event)) = removed.filter(|_| is_ours) else { continue };
+            let proposal = Proposal { app, name: channel.into(), event, origin: None };
+            self.propose(proposal, env, NodeTime { ms: now_ms, unix_ms: 0 });
         }
     }
 }

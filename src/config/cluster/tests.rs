@@ -160,8 +160,9 @@ fn cluster_config_refuses_what_is_not_carried() {
     let app = |more: &str| format!("{APP}{more}\n{engine}");
     let mut cases = Vec::new();
     if cfg!(feature = "zenith") {
-        cases.push((app("[[routes]]\nendpoint = 'zenith'"), "routes[0].endpoint"));
-        cases.push((app("[zenith]"), "routes[0].endpoint"));
+        let topics = "[zenith]\ntopics = [{ controller = 'M', kind = '*' }, \
+                      { controller = '#', kind = '*' }]";
+        cases.push((app(topics), "zenith.topics[1].controller"));
     }
     if cfg!(feature = "zilliqa") {
         let file = "[zilliqa.node]\nurls = ['http://a']\nstate_file = 'f'";
@@ -192,6 +193,11 @@ fn cluster_config_refuses_what_is_not_carried() {
         assert_eq!(refusal(&app(carried)), "", "{carried}");
     }
     assert_eq!(refusal(&app("[[routes]]\nendpoint = 'reflect'\nreflect.history = 5")), "");
+    for text in
+        ["[[routes]]\nendpoint = 'zenith'", "[zenith]\nfeeds = [{ name = 'F', class = 'News' }]"]
+    {
+        assert_eq!(refusal(&app(text)).is_empty(), cfg!(feature = "zenith"), "{text}");
+    }
     for poll in ["leader", "each"] {
         let text = format!("[[routes]]\nendpoint = 'zilliqa'\n[zilliqa]\npoll = '{poll}'");
         assert_eq!(refusal(&app(&text)).is_empty(), cfg!(feature = "zilliqa"), "{poll}");
@@ -215,10 +221,9 @@ fn cluster_config_refuses_links_with_zenith() {
     );
     let config = config.expect("without a cluster");
     let context = super::ClusterContext {
-        routes: &[],
         apps: &[],
         links: &config.links,
-        has_zenith: false,
+        zenith: None,
         has_state_file: false,
         keep_alive_ms: 0,
     };

@@ -78,7 +78,7 @@ impl<V: Vendor> Dialect for Connection<V> {
             DialectEvent::Message(DialectMessage::Channels(status)) => {
                 watch::on_message(self, context, status);
             }
-            DialectEvent::Message(_) => {}
+            DialectEvent::Message(_) | DialectEvent::NodeGone => {}
             DialectEvent::Answered { part, answer } => self.answered(context, part, answer),
             DialectEvent::Reload => {
                 if !context.env.apps.get(self.app).config.enabled {

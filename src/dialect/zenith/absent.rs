@@ -1,7 +1,10 @@
 //! In place of the Zenith dialect, in a build without it. No configuration uses it then.
 
+use crate::codec::Envelope;
 use crate::config;
 use crate::dialect::links::LinkPlace;
+use crate::dialect::{DialectMessage, Env, Event};
+use crate::hub::{ConnId, PicturePiece};
 use std::sync::Arc;
 
 pub(super) mod messages {
@@ -32,5 +35,61 @@ impl Directory {
 
 /// No channels of a link, because the dialect has none.
 pub(super) fn link_place(_: &config::Config, _: &str) -> LinkPlace {
+    None
+}
+
+/// The application number of all channels of the dialect, as in a build with it.
+pub const APP: u32 = u32::MAX;
+
+/// No event is one of a topic.
+pub fn event_into_log(_: &Env, _: &Event) -> Option<Vec<u8>> {
+    None
+}
+
+/// No event of a topic can be read.
+pub fn event_of_log(_: &Env, _: &str, _: &[u8]) -> Option<Event> {
+    None
+}
+
+/// An empty envelope.
+pub fn channel_envelope(_: &str) -> Envelope {
+    Envelope::default()
+}
+
+/// No time.
+pub fn kept_s(_: &Env, _: &Event) -> u64 {
+    0
+}
+
+/// No event is a message to one connection.
+pub fn direct_of(_: &Event) -> Option<Option<(ConnId, DialectMessage)>> {
+    None
+}
+
+/// No member concerns anybody.
+pub fn note_member(
+    _: &Env,
+    _: &str,
+    _: u64,
+    _: (&str, Option<&str>),
+) -> Vec<(ConnId, DialectMessage)> {
+    Vec::new()
+}
+
+/// Nothing follows from an event.
+pub fn note_event(_: &Env, _: &str, _: &Event, _: u64) -> Option<(String, Event)> {
+    None
+}
+
+/// Nothing follows from a picture.
+pub fn note_piece(_: &Env, _: &str, _: &PicturePiece) -> Option<(String, Event)> {
+    None
+}
+
+/// Nothing is to be confirmed.
+pub fn begin_refresh(_: &Env) {}
+
+/// Nothing is removed.
+pub fn remove_node(_: &Env, _: Option<u64>) -> Option<(&'static str, Event)> {
     None
 }

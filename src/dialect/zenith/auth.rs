@@ -2,17 +2,17 @@
 
 use super::client::{Client, ZenithSession, at_unix};
 use super::directory::{Principal, TokenOwner};
-use super::messages::ZenithMessage;
+use super::messages::{TOO_MANY, ZenithMessage};
+use super::peers::to_peer;
 use super::wire::{MessageEnvelope, codes};
 use super::{closings, sign_in};
 use crate::codec::value::Value;
-use crate::dialect::{DialectContext, Effect};
+use crate::dialect::DialectContext;
 use crate::runtime::TokenRefusal;
 use crate::time::{Deadline, Now};
 use crate::work::WorkKind;
 use std::sync::Arc;
 
-const TOO_MANY: &str = "the account has too many sessions";
 /// The maximum `ExpiresIn` that is sent, in seconds, because its text has two digits for the hours.
 const REST_MOST_S: u64 = 86_399;
 
@@ -120,14 +120,20 @@ impl Client {
     pub(super) fn sign_in(&mut self, context: &mut DialectContext<'_>, identity: ZenithSession) {
         let state = &context.env.zenith.state;
         let principal = identity.principal.clone();
-        if let Some(before) = &self.identity
-            && before.principal.user != principal.user
-        {
-            state.leave(&before.principal.user, context.conn);
-        }
-        for too_many in state.enter(&principal.user, context.conn, principal.sessions) {
-            let what = ZenithMessage::Kick(TOO_MANY).into();
-            context.effects.push(Effect::Message { to: too_many, what });
+        let before = self.identity.as_ref().map(|before| &before.principal.user);
+        let before = before.filter(|user| **user != principal.user);
+        if context.env.config.cluster.is_some() {
+            if let Some(user) = before {
+                self.end_session(context, user);
+            }
+            self.state_session(context, &principal);
+        } else {
+            if let Some(user) = before {
+                state.leave(user, context.conn);
+            }
+            for too_many in state.enter(&principal.user, context.conn, principal.sessions) {
+                context.effects.push(to_peer(too_many, ZenithMessage::Kick(TOO_MANY)));
+            }
         }
         self.look_at(identity.until);
         self.identity = Some(identity);
@@ -140,7 +146,11 @@ impl Client {
     /// suspended.
     pub(super) fn expire(&mut self, context: &mut DialectContext<'_>) {
         if let Some(identity) = self.identity.take() {
-            context.env.zenith.state.leave(&identity.principal.user, context.conn);
+            let user = &identity.principal.user;
+            match context.env.config.cluster.is_some() {
+                true => self.end_session(context, user),
+                false => context.env.zenith.state.leave(user, context.conn),
+            }
         }
         self.refresh(context);
         self.suspend(context);

@@ -2,12 +2,13 @@
 
 use super::client::{Client, Pending, TransactionKey};
 use super::messages::{Call, CallOutcome, ZenithMessage};
+use super::peer::ZenithPeer;
+use super::peers::to_peer;
 use super::pending::note_late_answer;
 use super::rule::Backend;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::Value;
-use crate::dialect::{DialectContext, Effect};
-use crate::hub::ConnId;
+use crate::dialect::DialectContext;
 
 impl Client {
     /// Handles `Publish`, which is a call.
@@ -50,9 +51,19 @@ impl Client {
         }
     }
 
-    fn forward(&mut self, context: &mut DialectContext<'_>, it: MessageEnvelope, backend: ConnId) {
+    fn forward(
+        &mut self,
+        context: &mut DialectContext<'_>,
+        it: MessageEnvelope,
+        backend: ZenithPeer,
+    ) {
         let times = self.times(context, &it.controller);
         let topic: Box<str> = it.topic().into();
+        let is_large = |data: &Value| backend.process != 0 && wire::is_too_large(context.env, data);
+        if it.data.as_ref().is_some_and(is_large) {
+            let at = (&*it.controller, Some(&*topic));
+            return self.fail(context, at, it.transaction.as_ref(), &Value::text(codes::LIMITED));
+        }
         let pending = Pending {
             controller: it.controller.clone(),
             topic: topic.clone(),
@@ -66,7 +77,7 @@ impl Client {
             return self.fail(context, at, it.transaction.as_ref(), &Value::text(codes::LIMITED));
         };
         let what = ZenithMessage::Call(Call {
-            from: context.conn,
+            from: context.conn.into(),
             call,
             controller: it.controller,
             topic,
@@ -75,7 +86,7 @@ impl Client {
             user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.effects.push(Effect::Message { to: backend, what: what.into() });
+        context.effects.push(to_peer(backend, what));
     }
 
     /// Adds a pending call and returns its number; `None` if the client has its maximum of pending
@@ -103,8 +114,8 @@ impl Client {
     /// Tells the back end that the answer to a call is no longer needed.
     pub(super) fn forget(&self, context: &mut DialectContext<'_>, call: u32) {
         if let Some(pending) = self.calls.get(&call) {
-            let what = ZenithMessage::Forget { from: context.conn, call };
-            context.effects.push(Effect::Message { to: pending.to, what: what.into() });
+            let what = ZenithMessage::Forget { from: context.conn.into(), call };
+            context.effects.push(to_peer(pending.to, what));
         }
     }
 
@@ -143,6 +154,19 @@ impl Client {
         match outcome {
             CallOutcome::Done(data) => self.reply(context, (controller, topic), tid, data.as_ref()),
             CallOutcome::Failed(error) => self.fail(context, (controller, Some(topic)), tid, error),
+        }
+    }
+
+    /// Fails the calls of back ends that have ended with their node.
+    pub(super) fn on_node_gone(&mut self, context: &mut DialectContext<'_>) {
+        let state = &context.env.zenith.state;
+        let is_lost = |pending: &Pending| pending.to.process != 0 && !state.has_peer(pending.to);
+        let lost = self.calls.iter().filter(|(_, pending)| is_lost(pending));
+        let lost: Vec<u32> = lost.map(|(call, _)| *call).collect();
+        for call in lost {
+            let Some(pending) = self.calls.get(&call) else { continue };
+            let error = wire::unavailable(&pending.controller);
+            self.answered(context, call, &CallOutcome::failed(&error));
         }
     }
 

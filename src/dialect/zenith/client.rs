@@ -2,10 +2,10 @@
 
 use super::closings;
 use super::directory::Principal;
+use super::peer::ZenithPeer;
 use super::wire::{self, WireMessage};
 use crate::codec::value::{Format, Value};
 use crate::dialect::DialectContext;
-use crate::hub::ConnId;
 use crate::mem::Handle;
 use crate::time::{Deadline, Now, RateLimit};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -66,7 +66,7 @@ pub(super) struct Pending {
     /// Whether this is a subscription request.
     pub(super) subscribes: bool,
     /// The connection of the back end.
-    pub(super) to: ConnId,
+    pub(super) to: ZenithPeer,
     /// The deadline of the answer.
     pub(super) by: Deadline,
 }

@@ -1,13 +1,17 @@
 //! The commands of back ends, by HTTP or WebSocket; each message has one command.
 
 use super::directory::ServiceEntry;
-use super::messages::ZenithMessage;
+use super::messages::{KICKED, ZenithMessage};
+use super::nodes::state_feeds;
+use super::peer::ZenithPeer;
+use super::peers::{to_peer, to_peer_in_order};
+use super::rule::retain_of;
 use super::wire::{self, APP, MessageEnvelope, codes};
 use crate::codec::Value;
 use crate::config;
 use crate::dialect::{Content, DialectContext, Effect, Env};
 use crate::dialect::{DialectMessage, Event, EventPayload};
-use crate::hub::{Clears, ConnId, Encodings, Mode, PictureChange, Retention};
+use crate::hub::{Clears, Encodings, Mode, PictureChange, Retention};
 use std::sync::Arc;
 
 /// One command of a back end.
@@ -24,8 +28,12 @@ pub(super) enum BackendCommand {
 
 impl BackendCommand {
     /// Whether the command publishes an event that a channel's home orders.
-    pub(super) fn is_published(&self) -> bool {
-        matches!(self, BackendCommand::Data(..) | BackendCommand::End(_, _, EndScope::All))
+    pub(super) fn is_published(&self, is_clustered: bool) -> bool {
+        match self {
+            BackendCommand::Data(..) | BackendCommand::End(_, _, EndScope::All) => true,
+            BackendCommand::Feed(..) => is_clustered,
+            _ => false,
+        }
     }
 }
 
@@ -36,7 +44,7 @@ pub(super) enum EndScope {
     /// All sessions of a user.
     User(Box<str>),
     /// One session.
-    Session(ConnId),
+    Session(ZenithPeer),
 }
 
 /// Why a command is refused.
@@ -48,10 +56,8 @@ pub(super) struct CommandRefusal {
     pub(super) text: &'static str,
 }
 
-const KICKED: &str = "the session was ended by the back end";
-
 /// The members that mark a log element as one that clears all elements before it.
-const CLEARS: Clears = &[("O", "C"), ("O", "I"), ("Operation", "Clear")];
+pub(super) const CLEARS: Clears = &[("O", "C"), ("O", "I"), ("Operation", "Clear")];
 
 /// Parses one message of a back end into a command.
 ///
@@ -116,13 +122,7 @@ fn topic_order(
     };
     let mode = mode(env, retain, rule.null_deletes);
     let retain = match it.action.as_deref() {
-        Some("End") => {
-            let scope = EndScope::of(it.session.as_ref(), it.user.as_ref());
-            return match scope {
-                Some(scope) => Ok(BackendCommand::End(name, it.error, scope)),
-                None => refuse(codes::DESERIALISE, "End is for a Session or a UserID, or for all"),
-            };
-        }
+        Some("End") => return end_order(env, name, it),
         Some("Clear") => return Ok(BackendCommand::Data(name, Event::clear())),
         Some("Snapshot") => {
             let mode = mode.unwrap_or(Mode::Replace);
@@ -133,6 +133,9 @@ fn topic_order(
     let Some(data) = it.data.filter(|data| !data.is_null()) else {
         return refuse(codes::DATA, "Data is missing or null");
     };
+    if wire::is_too_large(env, &data) {
+        return refuse(codes::LIMITED, "Data is too large for the log of the cluster");
+    }
     let envelope = Arc::new(wire::envelope(&it.controller, topic));
     match Encodings::new(envelope, data, env.compresses) {
         Ok(encodings) => {
@@ -140,6 +143,22 @@ fn topic_order(
             Ok(BackendCommand::Data(name, Event { payload, retain, ..Event::default() }))
         }
         Err(_) => refuse(codes::DESERIALISE, "Data cannot be written in every format"),
+    }
+}
+
+/// The end of a topic, for all its subscribers or for some.
+fn end_order(
+    env: &Env,
+    name: String,
+    it: MessageEnvelope,
+) -> Result<BackendCommand, CommandRefusal> {
+    let refuse = |code, text| Err(CommandRefusal { code, text });
+    if it.error.as_ref().is_some_and(|error| wire::is_too_large(env, error)) {
+        return refuse(codes::LIMITED, "Error is too large for the log of the cluster");
+    }
+    match EndScope::of(env, it.session.as_ref(), it.user.as_ref()) {
+        Some(scope) => Ok(BackendCommand::End(name, it.error, scope)),
+        None => refuse(codes::DESERIALISE, "End is for a Session or a UserID, or for all"),
     }
 }
 
@@ -169,26 +188,15 @@ pub(super) fn linked_event(env: &Env, channel: &str, content: &Content<'_>) -> O
 }
 
 impl EndScope {
-    fn of(session: Option<&Value>, user: Option<&Value>) -> Option<EndScope> {
+    fn of(env: &Env, session: Option<&Value>, user: Option<&Value>) -> Option<EndScope> {
         match (session, user) {
             (None, None) => Some(EndScope::All),
             (Some(Value::Text(session)), None) => {
-                wire::parse_session(session).map(EndScope::Session)
+                wire::parse_session(env, session).map(EndScope::Session)
             }
             (None, Some(Value::Text(user))) => Some(EndScope::User(user.clone())),
             _ => None,
         }
-    }
-}
-
-/// Parses a value of `Retain`; `None` if it is unknown.
-pub(super) fn retain_of(word: &str) -> Option<config::RetainConfig> {
-    match word {
-        "Replace" => Some(config::RetainConfig::Replace),
-        "Merge" => Some(config::RetainConfig::Merge),
-        "Log" => Some(config::RetainConfig::Log),
-        "None" => Some(config::RetainConfig::None),
-        _ => None,
     }
 }
 
@@ -205,29 +213,29 @@ pub(super) fn carry_out(
             0
         }
         BackendCommand::End(name, error, scope) => {
-            let what =
-                DialectMessage::from(ZenithMessage::End { channel: name.as_str().into(), error });
+            let what = Arc::new(ZenithMessage::End { channel: name.as_str().into(), error });
             let sessions = match scope {
-                EndScope::All => return end_for_all(context, name, what, part),
+                EndScope::All => return end_for_all(context, name, what.into(), part),
                 EndScope::User(user) => context.env.zenith.state.sessions(&user),
                 EndScope::Session(session) => vec![session],
             };
             // Each session gets it after what was published to the topic before.
-            let notify_one = |to| {
-                let (name, what) = (name.clone(), what.clone());
-                Effect::MessageInOrder { app: APP, name, to, what }
-            };
+            let is_clustered = context.env.config.cluster.is_some();
+            let notify_one = |to| to_peer_in_order(name.clone(), to, what.clone(), is_clustered);
             context.effects.extend(sessions.into_iter().map(notify_one));
             0
         }
         BackendCommand::Kick(user) => {
             let sessions = context.env.zenith.state.sessions(&user);
             for &to in &sessions {
-                context
-                    .effects
-                    .push(Effect::Message { to, what: ZenithMessage::Kick(KICKED).into() });
+                context.effects.push(to_peer(to, ZenithMessage::Kick(KICKED)));
             }
             sessions.len()
+        }
+        BackendCommand::Feed(name, status) if context.env.config.cluster.is_some() => {
+            let effect = state_feeds(context.env, &[(name, Some(&status))], part);
+            context.effects.push(effect);
+            0
         }
         BackendCommand::Feed(name, status) => {
             if context.env.zenith.state.set_feed(&name, Some(&status)) {

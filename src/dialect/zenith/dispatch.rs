@@ -4,9 +4,10 @@
 use super::client::{Client, TopicOp};
 use super::closings;
 use super::messages::{CallOutcome, ZenithMessage};
+use super::peers::to_peer;
 use super::wire::{self, MessageEnvelope, codes};
 use crate::codec::value::Value;
-use crate::dialect::{DialectContext, Effect, Effects, Env};
+use crate::dialect::{DialectContext, Effects, Env};
 use crate::hub::ConnId;
 use crate::time::Deadline;
 
@@ -65,7 +66,7 @@ impl Client {
             ZenithMessage::Feeds(feeds) => {
                 self.data(context, (wire::DEFAULT_CONTROLLER, "Feeds"), feeds);
             }
-            ZenithMessage::Call(_) | ZenithMessage::Forget { .. } => {}
+            ZenithMessage::Call(_) | ZenithMessage::Forget { .. } | ZenithMessage::Tell(..) => {}
         }
     }
 
@@ -97,8 +98,8 @@ impl Client {
             env.zenith.state.leave(&identity.principal.user, us);
         }
         for (call, pending) in std::mem::take(&mut self.calls) {
-            let what = ZenithMessage::Forget { from: us, call }.into();
-            out.push(Effect::Message { to: pending.to, what });
+            let what = ZenithMessage::Forget { from: us.into(), call };
+            out.push(to_peer(pending.to, what));
         }
     }
 }

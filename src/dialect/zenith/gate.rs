@@ -1,11 +1,11 @@
 //! What a client must have to subscribe to a topic, and where the topic's data comes from.
 
 use super::client::Client;
+use super::peer::ZenithPeer;
 use super::rule::Backend;
 use super::wire::{self, codes};
 use crate::codec::value::Value;
 use crate::dialect::DialectContext;
-use crate::hub::ConnId;
 
 /// How a subscription to a topic is made.
 pub(super) enum TopicSource {
@@ -14,7 +14,7 @@ pub(super) enum TopicSource {
     /// Join the channel.
     Join,
     /// Ask this back end to grant the subscription, and then join the channel.
-    Ask(ConnId),
+    Ask(ZenithPeer),
 }
 
 /// What a topic that may be subscribed to requires.

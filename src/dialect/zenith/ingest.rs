@@ -51,6 +51,9 @@ fn reply(context: &mut DialectContext<'_>, request: &mut Request<'_>) -> HttpRep
     if context.draining {
         return error(503, "the server is shutting down", None);
     }
+    if let Err(refused) = context.env.check_joined() {
+        return error(refused.status, &refused.text, None);
+    }
     let limits = DecodeLimits { bytes: request.body.len(), ..DecodeLimits::default() };
     match decode_json(request.body, &limits, context.json) {
         Ok(Value::Array(containers)) => batch(context, &service, containers),

@@ -1,7 +1,12 @@
 //! Messages between connections of this dialect, on any core.
 
+use super::peer::ZenithPeer;
 use crate::codec::value::Value;
-use crate::hub::ConnId;
+use std::sync::Arc;
+
+/// The reasons of [`ZenithMessage::Kick`].
+pub(super) const KICKED: &str = "the session was ended by the back end";
+pub(super) const TOO_MANY: &str = "the account has too many sessions";
 
 /// A message to one connection, or to all subscribers of a topic.
 #[derive(Debug)]
@@ -14,7 +19,7 @@ pub enum ZenithMessage {
     /// To a back end: the answer to a call is no longer needed.
     Forget {
         /// The client.
-        from: ConnId,
+        from: ZenithPeer,
         /// The number of its call.
         call: u32,
     },
@@ -34,13 +39,15 @@ pub enum ZenithMessage {
     },
     /// To subscribers of `Zenith/Feeds`: the states of the feeds.
     Feeds(Value),
+    /// A message to one connection, by the log of the cluster.
+    Tell(ZenithPeer, Arc<ZenithMessage>),
 }
 
 /// A call or a subscription request to a back end.
 #[derive(Debug)]
 pub struct Call {
     /// The client.
-    pub from: ConnId,
+    pub from: ZenithPeer,
     /// The number of the call, unique within the client's connection.
     pub call: u32,
     pub controller: Box<str>,

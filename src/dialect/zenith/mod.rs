@@ -9,13 +9,21 @@ mod calls;
 mod client;
 mod closings;
 mod commands;
+mod direct;
 mod directory;
 mod dispatch;
 mod gate;
 mod ingest;
+mod log;
+mod logged_service;
+mod members;
 pub(super) mod messages;
 mod negotiate;
+mod nodes;
+mod peer;
+mod peers;
 mod pending;
+mod registration;
 mod registry;
 mod rule;
 mod service;
@@ -23,7 +31,10 @@ mod sign_in;
 mod topics;
 mod wire;
 
+pub use direct::direct_of;
 pub use directory::Directory;
+pub use log::{channel_envelope, event_into_log, event_of_log, kept_s};
+pub use nodes::{begin_refresh, note_event, note_member, note_piece, remove_node};
 pub use registry::State;
 pub use wire::{APP, channel as channel_name};
 
@@ -130,9 +141,13 @@ impl Dialect for Connection {
                 client.joined(context, name, outcome);
             }
             (Role::Client(client), DialectEvent::Reload) => client.on_reload(context),
+            (Role::Client(client), DialectEvent::NodeGone) => client.on_node_gone(context),
+            (Role::Service(service), DialectEvent::Joined { name, outcome }) => {
+                service.joined(context, name, &outcome);
+            }
             (Role::Client(client), DialectEvent::Deadline) => client.on_deadline(context),
-            (Role::Service(service), DialectEvent::Answered { part, .. }) => {
-                service.placed(context, part);
+            (Role::Service(service), DialectEvent::Answered { part, answer }) => {
+                service.placed(context, part, &answer);
             }
             _ => {}
         }
@@ -190,6 +205,7 @@ impl Dialect for Connection {
 
 impl DialectApi for Connection {
     fn subprotocol<'a>(env: &Env, opening: &Opening<'a>) -> Result<Option<&'a str>, Rejection> {
+        env.check_joined()?;
         negotiate::version(opening)?;
         negotiate::check_bearer(env, opening)?;
         negotiate::protocol(opening)
@@ -209,7 +225,7 @@ impl DialectApi for Connection {
         if let DialectMessage::Zenith(what) = what
             && let ZenithMessage::Call(call) = &**what
         {
-            out.push(pending::PendingCall::of(call).unavailable());
+            out.push(pending::PendingCall::of(call).unavailable(false));
         }
     }
 

@@ -5,10 +5,12 @@
 //! and an eighth of the write queue is reserved for clients that have almost nothing waiting in it.
 
 use super::messages::{Call, CallOutcome, ZenithMessage};
-use super::wire::{self, APP};
+use super::peer::ZenithPeer;
+use super::peers::to_peer_in_order;
+use super::wire;
 use crate::dialect::{DialectContext, Effect};
-use crate::hub::ConnId;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 /// The maximum number of unanswered calls of one back end.
 const PENDING_CALLS_MAX: usize = 65_536;
@@ -25,10 +27,10 @@ const SMALL: usize = 768;
 pub(super) struct PendingCalls {
     /// The calls by the TransactionID that the back end has got.
     by_number: BTreeMap<i64, PendingCall>,
-    by_client: HashMap<ConnId, ClientShare>,
+    by_client: HashMap<ZenithPeer, ClientShare>,
     last: i64,
     /// The client and the frame bytes of each call that waits in the write queue, in order.
-    unwritten: VecDeque<(ConnId, usize)>,
+    unwritten: VecDeque<(ZenithPeer, usize)>,
     unwritten_bytes: usize,
 }
 
@@ -49,7 +51,7 @@ impl ClientShare {
 
 /// One unanswered call.
 pub(super) struct PendingCall {
-    from: ConnId,
+    from: ZenithPeer,
     call: u32,
     pub(super) controller: Box<str>,
     topic: Box<str>,
@@ -67,15 +69,15 @@ impl PendingCall {
 
     /// The effect that delivers the answer, in the order of the topic: after data that was
     /// published before, and before data that is published later.
-    pub(super) fn answer(&self, outcome: CallOutcome) -> Effect {
-        let what = ZenithMessage::Answer { call: self.call, outcome }.into();
+    pub(super) fn answer(&self, outcome: CallOutcome, is_clustered: bool) -> Effect {
+        let what = ZenithMessage::Answer { call: self.call, outcome };
         let name = wire::channel(&self.controller, &self.topic);
-        Effect::MessageInOrder { app: APP, name, to: self.from, what }
+        to_peer_in_order(name, self.from, Arc::new(what), is_clustered)
     }
 
     /// The effect that fails the call, because the back end has closed.
-    pub(super) fn unavailable(&self) -> Effect {
-        self.answer(CallOutcome::failed(&wire::unavailable(&self.controller)))
+    pub(super) fn unavailable(&self, is_clustered: bool) -> Effect {
+        self.answer(CallOutcome::failed(&wire::unavailable(&self.controller)), is_clustered)
     }
 }
 
@@ -89,7 +91,7 @@ impl PendingCalls {
     /// has `waiting` bytes and a limit of `bound`.
     pub(super) fn has_room(
         &mut self,
-        from: ConnId,
+        from: ZenithPeer,
         bytes: usize,
         waiting: usize,
         bound: usize,
@@ -154,7 +156,7 @@ impl PendingCalls {
     }
 
     /// Removes a client's call, and returns it with its TransactionID.
-    pub(super) fn forget(&mut self, from: ConnId, call: u32) -> Option<(i64, PendingCall)> {
+    pub(super) fn forget(&mut self, from: ZenithPeer, call: u32) -> Option<(i64, PendingCall)> {
         let number = *self.by_client.get(&from)?.numbers.get(&call)?;
         Some((number, self.remove(number)?))
     }
@@ -175,10 +177,11 @@ pub(super) fn note_late_answer(context: &DialectContext<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::ConnId;
     use crate::mem::Slot;
 
-    fn conn(index: u32) -> ConnId {
-        ConnId { core: 0, slot: Slot { index, generation: 1 } }
+    fn conn(index: u32) -> ZenithPeer {
+        ConnId { core: 0, slot: Slot { index, generation: 1 } }.into()
     }
 
     fn call(from: u32, call: u32) -> PendingCall {

@@ -5,8 +5,9 @@
 //! under a shared lock. Publishing and delivering data takes none of these locks.
 
 use super::attempts::SignInAttempts;
+use super::members::LoggedMembers;
+use super::peer::ZenithPeer;
 use super::rule::{Backend, Rule};
-use crate::hub::ConnId;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -24,6 +25,8 @@ pub struct State {
     served: RwLock<HashMap<Box<str>, Vec<Served>>>,
     /// The states of feeds that differ from the configuration, by name.
     feeds: RwLock<HashMap<Box<str>, Box<str>>>,
+    /// What other nodes of a cluster, and this one, have stated of these.
+    pub(super) members: Mutex<LoggedMembers>,
 }
 
 const SESSION_TABLES: usize = 32;
@@ -40,8 +43,8 @@ struct SessionTable {
 /// connection.
 #[derive(Debug, Default)]
 struct UserSessions {
-    by_age: BTreeMap<u64, ConnId>,
-    numbers: HashMap<ConnId, u64>,
+    by_age: BTreeMap<u64, ZenithPeer>,
+    numbers: HashMap<ZenithPeer, u64>,
 }
 
 /// One registration of a back end for a controller.
@@ -50,7 +53,7 @@ pub(super) struct Served {
     /// The kind of topics; `None` stands for all kinds that have no registration of their own.
     pub(super) kind: Option<Box<str>>,
     /// The back end's connection; `None` after it has closed.
-    pub(super) conn: Option<ConnId>,
+    pub(super) conn: Option<ZenithPeer>,
     /// Whether the back end is asked to grant each first subscription of a client.
     pub(super) authorises: bool,
     /// The rule that applies to topics which are not configured.
@@ -65,7 +68,13 @@ impl State {
 
     /// Adds a connection to the sessions of `user`. Removes and returns the sessions over the
     /// maximum `max`, the oldest first; a `max` of 0 is no maximum.
-    pub(super) fn enter(&self, user: &str, conn: ConnId, max: usize) -> Vec<ConnId> {
+    pub(super) fn enter(
+        &self,
+        user: &str,
+        conn: impl Into<ZenithPeer>,
+        max: usize,
+    ) -> Vec<ZenithPeer> {
+        let conn = conn.into();
         let mut table = self.sessions_of(user);
         table.last += 1;
         let number = table.last;
@@ -76,7 +85,7 @@ impl State {
         }
         let over = if max == 0 { 0 } else { sessions.by_age.len().saturating_sub(max) };
         let too_many = (0..over).filter_map(|_| sessions.by_age.pop_first());
-        let too_many: Vec<ConnId> = too_many.map(|(_, conn)| conn).collect();
+        let too_many: Vec<ZenithPeer> = too_many.map(|(_, conn)| conn).collect();
         for conn in &too_many {
             sessions.numbers.remove(conn);
         }
@@ -84,7 +93,8 @@ impl State {
     }
 
     /// Removes a connection from the sessions of `user`.
-    pub(super) fn leave(&self, user: &str, conn: ConnId) {
+    pub(super) fn leave(&self, user: &str, conn: impl Into<ZenithPeer>) {
+        let conn = conn.into();
         let mut table = self.sessions_of(user);
         let Some(sessions) = table.users.get_mut(user) else { return };
         if let Some(number) = sessions.numbers.remove(&conn) {
@@ -96,7 +106,7 @@ impl State {
     }
 
     /// The sessions of `user`, the oldest first.
-    pub(super) fn sessions(&self, user: &str) -> Vec<ConnId> {
+    pub(super) fn sessions(&self, user: &str) -> Vec<ZenithPeer> {
         let table = self.sessions_of(user);
         table.users.get(user).map(|it| it.by_age.values().copied().collect()).unwrap_or_default()
     }
@@ -126,7 +136,8 @@ impl State {
     /// Removes the registrations of a back end that has closed. If no other registration for a kind
     /// is left, the entry is kept without a connection, so that requests for the kind fail as
     /// unavailable instead of unknown.
-    pub(super) fn unregister(&self, conn: ConnId) {
+    pub(super) fn unregister(&self, conn: impl Into<ZenithPeer>) {
+        let conn = conn.into();
         let mut all = self.served.write().unwrap_or_else(PoisonError::into_inner);
         for list in all.values_mut() {
             for at in (0..list.len()).rev() {
@@ -140,6 +151,18 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Whether there is room for `more` registrations.
+    pub(super) fn has_room(&self, more: usize) -> bool {
+        let all = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().map(Vec::len).sum::<usize>() + more <= MAX_REGISTERED
+    }
+
+    /// Whether a back end is registered.
+    pub(super) fn has_peer(&self, conn: ZenithPeer) -> bool {
+        let all = self.served.read().unwrap_or_else(PoisonError::into_inner);
+        all.values().flatten().any(|served| served.conn == Some(conn))
     }
 
     /// Whether a back end has registered a controller, now or before.
@@ -192,10 +215,11 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::ConnId;
     use crate::mem::Slot;
 
-    fn conn(index: u32) -> ConnId {
-        ConnId { core: 0, slot: Slot { index, generation: 1 } }
+    fn conn(index: u32) -> ZenithPeer {
+        ConnId { core: 0, slot: Slot { index, generation: 1 } }.into()
     }
 
     fn served(kind: Option<&str>, index: u32) -> Served {

@@ -1,9 +1,9 @@
 //! What applies to a topic: its rule, and the back end that serves it.
 
+use super::peer::ZenithPeer;
 use crate::codec::json::Scratch;
 use crate::codec::value::{DecodeLimits, Value, decode_json};
 use crate::config::{self, RetainConfig};
-use crate::hub::ConnId;
 use std::sync::Arc;
 
 /// The rule of a topic.
@@ -45,9 +45,30 @@ pub(super) enum Backend {
     /// No back end has registered it.
     None,
     /// The connection of the back end, and whether it is asked to grant each first subscription.
-    At(ConnId, bool),
+    At(ZenithPeer, bool),
     /// A back end has registered it and has closed since.
     Away,
+}
+
+/// Parses a value of `Retain`; `None` if it is unknown.
+pub(super) fn retain_of(word: &str) -> Option<RetainConfig> {
+    match word {
+        "Replace" => Some(RetainConfig::Replace),
+        "Merge" => Some(RetainConfig::Merge),
+        "Log" => Some(RetainConfig::Log),
+        "None" => Some(RetainConfig::None),
+        _ => None,
+    }
+}
+
+/// The word for how pictures are kept, as [`retain_of`] reads it.
+pub(super) fn retain_word(retain: RetainConfig) -> &'static str {
+    match retain {
+        RetainConfig::Replace => "Replace",
+        RetainConfig::Merge => "Merge",
+        RetainConfig::Log => "Log",
+        RetainConfig::None => "None",
+    }
 }
 
 /// Parses a value that is JSON text in the configuration; `None` if the text is empty.

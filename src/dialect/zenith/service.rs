@@ -6,14 +6,14 @@ use super::client::send_message;
 use super::commands::{self, BackendCommand};
 use super::directory::ServiceEntry;
 use super::messages::{Call, CallOutcome, ZenithMessage};
+use super::nodes::GONE;
 use super::pending::{PendingCall, PendingCalls, note_late_answer};
-use super::registry::Served;
-use super::rule::Rule;
+use super::registration::{LoggedRegistrations, Registering, Registration};
 use super::wire::{self, APP, MessageEnvelope, WireMessage, codes};
 use crate::codec::{Format, Value};
 use crate::dialect::Event;
 use crate::dialect::{DialectContext, Effect, Effects, Env};
-use crate::hub::ConnId;
+use crate::hub::{Answer, ConnId, Unpublished};
 use crate::mem::Handle;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// The connection of one back end.
 pub(super) struct Service {
     pub(super) format: Format,
-    entry: Arc<ServiceEntry>,
+    pub(super) entry: Arc<ServiceEntry>,
     /// The calls that the back end has not answered, by the TransactionID that the server gave
     /// them.
     pending: PendingCalls,
@@ -31,6 +31,8 @@ pub(super) struct Service {
     /// Each is confirmed when it is ordered.
     unplaced: BTreeMap<u16, MessageEnvelope>,
     last_part: u16,
+    /// What it has registered in a cluster.
+    pub(super) registered: LoggedRegistrations,
     /// The feeds that this back end has registered; they become [`GONE`] when it closes.
     feeds: Vec<Box<str>>,
     /// The channels whose pictures are removed when the back end closes; `None` if it has not
@@ -43,8 +45,6 @@ pub(super) struct Service {
 const MAX_UNPLACED: usize = u16::MAX as usize;
 /// The maximum number of pictures that are removed when one back end closes.
 const MAX_PICTURES: usize = 1 << 20;
-/// The state of a feed whose back end has closed.
-const GONE: &str = "Inactive";
 
 impl Service {
     pub(super) fn new(format: Format, entry: Arc<ServiceEntry>) -> Service {
@@ -55,6 +55,7 @@ impl Service {
             has_left: false,
             unplaced: BTreeMap::new(),
             last_part: 0,
+            registered: LoggedRegistrations::default(),
             feeds: Vec::new(),
             pictures: None,
         }
@@ -73,14 +74,19 @@ impl Service {
                     (_, data) => CallOutcome::Done(data),
                 };
                 match number.and_then(|number| self.pending.remove(number)) {
-                    Some(pending) => context.effects.push(pending.answer(outcome)),
+                    Some(pending) => {
+                        let is_clustered = context.env.config.cluster.is_some();
+                        let outcome = fitting(context.env, outcome);
+                        context.effects.push(pending.answer(outcome, is_clustered));
+                    }
                     None => note_late_answer(context),
                 }
             }
-            (Some("Register"), _) => {
-                let done = self.register(context, it.data.as_ref());
-                self.confirm(context, &it, done);
-            }
+            (Some("Register"), _) => match self.register(context, &it) {
+                Ok(Registering::Stated) => {}
+                Ok(Registering::Done) => self.confirm(context, &it, Ok(())),
+                Err(code) => self.confirm(context, &it, Err(code)),
+            },
             _ => {
                 let head = MessageEnvelope {
                     controller: it.controller.clone(),
@@ -104,7 +110,8 @@ impl Service {
         order: BackendCommand,
         head: MessageEnvelope,
     ) {
-        let part = match head.transaction.is_some() && order.is_published() {
+        let is_clustered = context.env.config.cluster.is_some();
+        let part = match head.transaction.is_some() && order.is_published(is_clustered) {
             true => self.free_part(),
             false => Some(0),
         };
@@ -133,10 +140,16 @@ impl Service {
         }
     }
 
-    /// Confirms the publish with this part, which its channel's home has ordered.
-    pub(super) fn placed(&mut self, context: &mut DialectContext<'_>, part: u16) {
+    /// Confirms the publish with this part, which its channel's home has ordered, or the log of the
+    /// cluster has not taken.
+    pub(super) fn placed(&mut self, context: &mut DialectContext<'_>, part: u16, answer: &Answer) {
         if let Some(head) = self.unplaced.remove(&part) {
-            self.confirm(context, &head, Ok(()));
+            let done = match answer {
+                Answer::Unpublished(_, Unpublished::Refused) => Err(codes::RETRY),
+                Answer::Unpublished(_, Unpublished::Unknown) => Err(codes::TIMEOUT),
+                _ => Ok(()),
+            };
+            self.confirm(context, &head, done);
         }
     }
 
@@ -157,7 +170,7 @@ impl Service {
 
     /// Replies to a message of the back end: with an error if `done` is one, and then, if the
     /// message has a TransactionID, with an empty reply.
-    fn confirm(
+    pub(super) fn confirm(
         &self,
         context: &mut DialectContext<'_>,
         it: &MessageEnvelope,
@@ -183,9 +196,13 @@ impl Service {
     fn register(
         &mut self,
         context: &mut DialectContext<'_>,
-        data: Option<&Value>,
-    ) -> Result<(), &'static str> {
-        let wanted = Registration::read(data.ok_or(codes::DATA)?).ok_or(codes::DESERIALISE)?;
+        it: &MessageEnvelope,
+    ) -> Result<Registering, &'static str> {
+        let data = it.data.as_ref().ok_or(codes::DATA)?;
+        let wanted = Registration::read(data).ok_or(codes::DESERIALISE)?;
+        if context.env.config.cluster.is_some() {
+            return self.state(context, wanted, it);
+        }
         let directory = &context.env.zenith;
         for (controller, served) in wanted.served(context.conn) {
             if crate::config::OWN_CONTROLLERS.contains(&&*controller) || controller.contains('\0') {
@@ -215,7 +232,7 @@ impl Service {
             context.effects.push(commands::announce_feeds(context.env, 0));
         }
         tracing::debug!(service = &*self.entry.name, "a back end has registered");
-        Ok(())
+        Ok(Registering::Done)
     }
 
     /// Handles a message from a client's connection.
@@ -236,7 +253,8 @@ impl Service {
             ZenithMessage::Kick(_)
             | ZenithMessage::Answer { .. }
             | ZenithMessage::End { .. }
-            | ZenithMessage::Feeds(_) => {}
+            | ZenithMessage::Feeds(_)
+            | ZenithMessage::Tell(..) => {}
         }
     }
 
@@ -244,20 +262,23 @@ impl Service {
     /// once.
     fn forward_call(&mut self, context: &mut DialectContext<'_>, call: &Call) {
         let pending = PendingCall::of(call);
+        let is_clustered = context.env.config.cluster.is_some();
         let number = Value::Int(self.pending.next_number());
         let message = WireMessage {
             controller: &call.controller,
             topic: Some(&call.topic),
             action: Some(if call.subscribes { wire::SUB } else { wire::PUBLISH }),
             user: call.user.as_deref(),
-            session: Some(&wire::session(call.from)),
+            session: Some(&wire::session(context.env, call.from)),
             version: Some(&call.version),
             transaction: Some(&number),
             data: call.data.as_ref(),
             confirm: false,
         };
         let Ok(payload) = message.encode(self.format) else {
-            return context.effects.push(pending.answer(CallOutcome::failed(codes::FAULT)));
+            return context
+                .effects
+                .push(pending.answer(CallOutcome::failed(codes::FAULT), is_clustered));
         };
         let frame = Handle::new(wire::freeze(self.format, &payload));
         let (bytes, bound) = (frame.len(), queue_bytes(context.env));
@@ -266,7 +287,9 @@ impl Service {
             {
                 counters.backend_calls_refused.add(1);
             }
-            return context.effects.push(pending.answer(CallOutcome::failed(codes::LIMITED)));
+            return context
+                .effects
+                .push(pending.answer(CallOutcome::failed(codes::LIMITED), is_clustered));
         }
         self.pending.insert(pending, bytes);
         context.shared.push(frame);
@@ -280,7 +303,12 @@ impl Service {
         }
         let state = &env.zenith.state;
         state.unregister(us);
-        out.extend(self.pending.take_all().map(|pending| pending.unavailable()));
+        let is_clustered = env.config.cluster.is_some();
+        let pending = self.pending.take_all();
+        out.extend(pending.map(|pending| pending.unavailable(is_clustered)));
+        if is_clustered {
+            return self.registered.on_drop(env, out);
+        }
         let mut changed = false;
         for feed in &self.feeds {
             changed |= state.set_feed(feed, Some(GONE));
@@ -296,89 +324,21 @@ impl Service {
     }
 }
 
+/// The same outcome, or a failure if it is larger than what the log of a cluster takes.
+fn fitting(env: &Env, outcome: CallOutcome) -> CallOutcome {
+    match &outcome {
+        CallOutcome::Done(Some(data)) | CallOutcome::Failed(data)
+            if wire::is_too_large(env, data) =>
+        {
+            CallOutcome::failed(codes::LIMITED)
+        }
+        _ => outcome,
+    }
+}
+
 /// The maximum bytes of calls in a back end's write queue. A call is about as large as a client's
 /// message, and two of the maximum size always fit.
 pub(super) fn queue_bytes(env: &Env) -> usize {
     let max = env.config.limits.write_queue_bytes;
     max.saturating_add(2 * env.zenith.config.message_bytes as usize)
-}
-
-/// The content of a `Register` message.
-struct Registration {
-    controllers: Vec<Box<str>>,
-    /// The controller, the kind, and the rule of topics without a configured one.
-    topics: Vec<(Box<str>, Box<str>, Rule)>,
-    feeds: Vec<Box<str>>,
-    /// Whether the back end is asked to grant each first subscription of a client.
-    authorises: bool,
-    /// Whether the back end's pictures are removed when it closes.
-    drops: bool,
-}
-
-impl Registration {
-    fn read(data: &Value) -> Option<Registration> {
-        let flag = |key: &str| match data.get(key) {
-            None => Some(false),
-            Some(value) => value.as_bool(),
-        };
-        let texts = |key: &str| match data.get(key) {
-            None => Some(Vec::new()),
-            Some(value) => {
-                value.elements()?.iter().map(|it| it.as_text().map(Into::into)).collect()
-            }
-        };
-        let topics = match data.get("Topics") {
-            None => Vec::new(),
-            Some(value) => {
-                value.elements()?.iter().map(Registration::topic).collect::<Option<_>>()?
-            }
-        };
-        let drops = match data.get("Pictures") {
-            None => false,
-            Some(value) => match value.as_text()? {
-                "Keep" => false,
-                "Drop" => true,
-                _ => return None,
-            },
-        };
-        data.members()?;
-        Some(Registration {
-            controllers: texts("Controllers")?,
-            topics,
-            feeds: texts("Feeds")?,
-            authorises: flag("Authorises")?,
-            drops,
-        })
-    }
-
-    fn topic(value: &Value) -> Option<(Box<str>, Box<str>, Rule)> {
-        let text = |key: &str| match value.get(key) {
-            None => Some(""),
-            Some(value) => value.as_text(),
-        };
-        let retain = match text("Retain")? {
-            "" => crate::config::RetainConfig::default(),
-            word => commands::retain_of(word)?,
-        };
-        let rule = Rule { retain, scope: text("Scope")?.into(), ..Rule::default() };
-        let (controller, kind) = (text("Controller")?, text("Kind")?);
-        let named = !controller.is_empty() && !kind.is_empty();
-        named.then(|| (controller.into(), kind.into(), rule))
-    }
-
-    fn served(&self, conn: ConnId) -> Vec<(Box<str>, Served)> {
-        let served = |kind: Option<&str>, rule: Rule| Served {
-            kind: kind.map(Into::into),
-            conn: Some(conn),
-            authorises: self.authorises,
-            rule: Arc::new(rule),
-        };
-        let whole = self.controllers.iter();
-        let whole = whole.map(|name| (name.clone(), served(None, Rule::default())));
-        let mask = self.topics.iter().map(|(controller, kind, rule)| {
-            let rule = Rule { retain: rule.retain, scope: rule.scope.clone(), ..Rule::default() };
-            (controller.clone(), served(Some(kind), rule))
-        });
-        whole.chain(mask).collect()
-    }
 }

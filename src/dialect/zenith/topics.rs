@@ -8,11 +8,13 @@ use super::client::{Client, Pending, TopicOp, TopicStage, TopicSubscription};
 use super::closings;
 use super::gate::{Gate, TopicSource};
 use super::messages::{Call, ZenithMessage};
+use super::peer::ZenithPeer;
+use super::peers::to_peer;
 use super::wire::{self, APP, WireMessage, codes};
 use crate::codec::value::Value;
 use crate::dialect::JoinRequest;
 use crate::dialect::{DialectContext, Effect, JoinOutcome};
-use crate::hub::{ConnId, Form, JoinReply};
+use crate::hub::{Form, JoinReply};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -161,10 +163,14 @@ impl Client {
         &mut self,
         context: &mut DialectContext<'_>,
         channel: &str,
-        backend: ConnId,
+        backend: ZenithPeer,
         data: Option<Value>,
     ) {
         let (controller, topic) = wire::split(channel);
+        let is_large = |data: &Value| backend.process != 0 && wire::is_too_large(context.env, data);
+        if data.as_ref().is_some_and(is_large) {
+            return self.refused(context, channel, &Value::text(codes::LIMITED));
+        }
         let times = self.times(context, controller);
         let pending = Pending {
             controller: controller.into(),
@@ -181,7 +187,7 @@ impl Client {
             known.stage = TopicStage::Asking(call);
         }
         let what = ZenithMessage::Call(Call {
-            from: context.conn,
+            from: context.conn.into(),
             call,
             controller: controller.into(),
             topic: topic.into(),
@@ -190,7 +196,7 @@ impl Client {
             user: self.identity.as_ref().map(|it| it.principal.user.clone()),
             version: self.version.clone(),
         });
-        context.effects.push(Effect::Message { to: backend, what: what.into() });
+        context.effects.push(to_peer(backend, what));
     }
 
     /// Handles a back end's answer to a subscription request: joins the channel, or refuses the
@@ -226,6 +232,12 @@ impl Client {
                 return context.close(closings::INTERNAL);
             }
         };
+        if reply.is_picture_unknown {
+            context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
+            let (controller, _) = wire::split(channel);
+            let unavailable = Value::text(&wire::unavailable(controller));
+            return self.refused(context, channel, &unavailable);
+        }
         if topic.strict && reply.picture.is_none() {
             context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });
             return self.refused(context, channel, &Value::text(codes::UNKNOWN));

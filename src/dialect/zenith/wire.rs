@@ -1,6 +1,9 @@
 //! The message envelope, decoded and encoded, and the constants of its properties.
 
+use super::peer::ZenithPeer;
+use crate::codec::compact;
 use crate::codec::value::{self, Envelope, EnvelopeBody, Format, Value};
+use crate::dialect::Env;
 use crate::hub::ConnId;
 use crate::mem::{Frozen, Slot};
 use crate::ws::{self, MessageKind, frame};
@@ -26,6 +29,8 @@ pub(super) mod codes {
     pub(crate) const ABORT: &str = "Operation.Abort";
     /// A back end has reported an error without data, or a call cannot be encoded in its format.
     pub(crate) const FAULT: &str = "Fault";
+    /// The log of the cluster has not taken the data, which may be sent again.
+    pub(crate) const RETRY: &str = "Retry";
     /// A limit is reached.
     pub(crate) const LIMITED: &str = "Limited";
 }
@@ -158,14 +163,34 @@ pub(super) fn envelope(controller: &str, topic: &str) -> Envelope {
     Envelope { members, key: "Data".into() }
 }
 
-/// The id of a client's connection, which back ends get as `Session`.
-pub(super) fn session(conn: ConnId) -> String {
-    format!("{}.{}.{}", conn.core, conn.slot.index, conn.slot.generation)
+/// The id of a client's connection, which back ends get as `Session`. In a cluster it ends with the
+/// process of the client's node.
+pub(super) fn session(env: &Env, peer: ZenithPeer) -> String {
+    let (core, slot) = (peer.conn.core, peer.conn.slot);
+    let own = format!("{core}.{}.{}", slot.index, slot.generation);
+    match peer.process_in(env) {
+        0 => own,
+        process => format!("{own}.{process:016x}"),
+    }
 }
 
 /// The connection with this session id, which may be closed or may never have existed. `None` if
 /// the text is not such an id.
-pub(super) fn parse_session(text: &str) -> Option<ConnId> {
+pub(super) fn parse_session(env: &Env, text: &str) -> Option<ZenithPeer> {
+    let own = env.runtime.cluster.process();
+    let (text, process) = match own {
+        0 => (text, 0),
+        _ => {
+            let (text, process) = text.rsplit_once('.')?;
+            let is_hex = process.len() == 16 && process.bytes().all(|it| it.is_ascii_hexdigit());
+            (text, u64::from_str_radix(process, 16).ok().filter(|_| is_hex)?)
+        }
+    };
+    let conn = parse_conn(text)?;
+    Some(ZenithPeer::of(env, process, conn))
+}
+
+fn parse_conn(text: &str) -> Option<ConnId> {
     let mut parts = text.split('.');
     let mut number = || parts.next().and_then(digits);
     let (core, index, generation) = (number()?, number()?, number()?);
@@ -237,6 +262,12 @@ pub(super) fn span(ms: u64) -> String {
     }
 }
 
+/// Whether a value is larger than what one entry of the log takes.
+pub(super) fn is_too_large(env: &Env, value: &Value) -> bool {
+    let max = env.config.cluster.as_ref().map(|cluster| cluster.entry_max());
+    max.is_some_and(|max| compact::size(value) as u64 > max)
+}
+
 /// The error code for a controller that no connected back end serves.
 pub(super) fn unavailable(controller: &str) -> String {
     format!("{controller}.Unavailable")
@@ -245,6 +276,7 @@ pub(super) fn unavailable(controller: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
 
     #[test]
     fn zenith_timespan_is_read_in_each_form() {
@@ -276,11 +308,37 @@ mod tests {
     fn zenith_session_id_round_trips() {
         let slot = Slot { index: 70_000, generation: (1 << 24) - 1 };
         let conn = ConnId { core: 65_535, slot };
-        assert_eq!(session(conn), "65535.70000.16777215");
-        assert_eq!(parse_session(&session(conn)), Some(conn));
+        let env = Env::new(crate::config::Config::demo(), 0).expect("an environment");
+        assert_eq!(session(&env, conn.into()), "65535.70000.16777215");
+        assert_eq!(parse_session(&env, &session(&env, conn.into())), Some(conn.into()));
         for text in ["", "1", "1.2", "1.2.3.4", "1.2.3.", "65536.0.1", "-1.0.1", "a.b.c", "1..1"] {
-            assert_eq!(parse_session(text), None, "{text}");
+            assert_eq!(parse_session(&env, text), None, "{text}");
         }
+        // In a cluster, of this node and of another one.
+        env.runtime.cluster.set_process(0xab);
+        let other = ZenithPeer { process: 0xcd, conn };
+        for (peer, process) in [(conn.into(), "ab"), (other, "cd")] {
+            let text = format!("65535.70000.16777215.00000000000000{process}");
+            assert_eq!(session(&env, peer), text);
+            assert_eq!(parse_session(&env, &text), Some(peer));
+        }
+        for text in ["1.2.3", "1.2.3.4", "1.2.3.+0000000000000ab", "1.2.3.00000000000000abc"] {
+            assert_eq!(parse_session(&env, text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn zenith_values_have_a_maximum_in_a_cluster() {
+        let text = |bytes: usize| Value::text(&"x".repeat(bytes));
+        let cluster = config::Cluster { hold_bytes: 1 << 20, ..Default::default() };
+        let max = cluster.entry_max() as usize;
+        let config = config::Config { cluster: Some(Box::new(cluster)), ..config::Config::demo() };
+        let clustered = Env::new(config, 0).expect("an environment");
+        let alone = Env::new(config::Config::demo(), 0).expect("an environment");
+        // A kind and a length of three bytes.
+        assert!(!is_too_large(&clustered, &text(max - 4)));
+        assert!(is_too_large(&clustered, &text(max - 3)));
+        assert!(!is_too_large(&alone, &text(max)));
     }
 
     #[test]

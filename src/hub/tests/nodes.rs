@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The maximum number of members of the channel `full`.
 const FULL: usize = 3;
-const TIMES: StateTimes = StateTimes { linger_ms: 3000, count_every_ms: 1000 };
+const TIMES: StateTimes = StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 };
 
 /// An entry of the log.
 #[derive(Clone, Debug)]
@@ -203,6 +203,7 @@ impl Node {
                         hub.apply_member((*app, name), author, change, now_ms, mail);
                     }
                     Statement::Count(count) => hub.apply_count((*app, name), author, *count),
+                    Statement::Picture(_) => panic!("no pictures here"),
                 }
             }
             Stated::Ended(node, by) => {
@@ -222,7 +223,7 @@ impl Node {
         let StateProposal { app, name, state } = self.proposals.remove(0);
         let user = match &state {
             Statement::Member { user, .. } => Some(user),
-            Statement::Count(_) => None,
+            Statement::Count(_) | Statement::Picture(_) => None,
         };
         let home = self.cores.home(&name);
         let (hub, mail) = self.cores.at(home);
@@ -775,6 +776,7 @@ fn changes_of(log: &[Stated]) -> BTreeMap<u64, Vec<(String, ChannelEventKind)>> 
             Stated::Ended(node, by) => model.end(*node, *by),
             Stated::State(node, StateProposal { name, state, .. }) => match state {
                 Statement::Count(count) => model.count(*node, name, *count > 0),
+                Statement::Picture(_) => {}
                 Statement::Member { user, member: Some(member) } => {
                     model.add(*node, name, user, member.max);
                 }
@@ -852,7 +854,7 @@ fn visit_all(hub: &mut Hub, visit: StateVisit, mail: &mut OutgoingMail) {
 fn nodes_visit_of_all_channels_is_done_in_slices() {
     const CHANNELS: usize = 1000;
     let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), 1 << 20), OutgoingMail::new(1));
-    hub.follow_log(StateTimes { linger_ms: 3000, count_every_ms: 1000 });
+    hub.follow_log(StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 });
     let author = |node| StateAuthor { node, is_ours: false };
     let member = user_member("ada", 0).member;
     for n in 0..CHANNELS {

@@ -287,6 +287,7 @@ impl WebSocket {
             }
             SessionEvent::Room => self.call_dialect(DialectEvent::Room, out, cx),
             SessionEvent::Reload => self.call_dialect(DialectEvent::Reload, out, cx),
+            SessionEvent::NodeGone => self.call_dialect(DialectEvent::NodeGone, out, cx),
             SessionEvent::Close(closing) => self.close_with(closing.clone(), out, cx),
             SessionEvent::CloseFor(why) => self.close_for(why, out, cx),
             SessionEvent::OutOfMemory => {

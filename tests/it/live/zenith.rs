@@ -30,7 +30,7 @@ fn zenith() -> Config {
 }
 
 /// Opens a Zenith client with one of the formats.
-fn client(address: SocketAddr, protocol: &str, more: &str) -> Client {
+pub(super) fn client(address: SocketAddr, protocol: &str, more: &str) -> Client {
     let mut client = Client::connect(address);
     let fields = format!("Sec-WebSocket-Protocol: {protocol}\r\n{more}");
     client.send(handshake("/Zenith", &fields).as_bytes());
@@ -38,24 +38,24 @@ fn client(address: SocketAddr, protocol: &str, more: &str) -> Client {
     client
 }
 
-fn say(client: &mut Client, format: Format, json: &str) {
+pub(super) fn say(client: &mut Client, format: Format, json: &str) {
     let mut out = Vec::new();
     encode_any(format, &parse(json), &mut out).unwrap();
     client.send_frame(if format.is_text() { TEXT } else { BINARY }, &out);
 }
 
-fn parse(json: &str) -> Value {
+pub(super) fn parse(json: &str) -> Value {
     let mut bytes = json.as_bytes().to_vec();
     decode(Format::Json, &mut bytes, &DecodeLimits::default(), &mut Scratch::default()).unwrap()
 }
 
-fn received(client: &mut Client, format: Format) -> Value {
+pub(super) fn received(client: &mut Client, format: Format) -> Value {
     let mut frame = client.frame();
     assert_eq!(frame.opcode, if format.is_text() { TEXT } else { BINARY });
     decode(format, &mut frame.payload, &DecodeLimits::default(), &mut Scratch::default()).unwrap()
 }
 
-fn ingest(client: &mut Client, body: &str) -> Response {
+pub(super) fn ingest(client: &mut Client, body: &str) -> Response {
     client.send(&crate::peer::ingest("SERVICE", body.as_bytes()));
     client.response()
 }

@@ -13,6 +13,7 @@ mod lives;
 mod presence;
 mod redis;
 mod refusals;
+mod zenith;
 
 use crate::net::*;
 use checker::Checker;
