@@ -65,7 +65,7 @@ pub use log_view::{LogMark, LogPlace, LogStart, log_serial};
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
-pub use nodes::StateAuthor;
+pub use node_states::{StateAuthor, StateVisit, VisitedSlice};
 pub use own_states::{PicturePiece, StateProposal, StateTimes, Statement};
 pub use picture::picture_value;
 pub use propose::Proposal;
@@ -77,7 +77,6 @@ pub use rooms::Claim;
 pub use roster::{ChannelFull, Member, MemberChange, Users};
 pub use subscriptions::{Join, Joined};
 pub use usage::ChannelUsage;
-pub use visits::{StateVisit, VisitedSlice};
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
@@ -88,12 +87,12 @@ use log_view::{HomeLogs, LogView};
 use logged_picture::LoggedPictures;
 use members::Members;
 use name::home_among;
+use node_states::UnfinishedVisit;
 use own_states::OwnStates;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use visits::UnfinishedVisit;
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
 ///

@@ -115,6 +115,50 @@ pub(super) struct RemovedStates<M> {
     pub(super) before: u64,
 }
 
+/// The node that has stated something, or that has made a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateAuthor {
+    /// The node's id.
+    pub node: u64,
+    /// Whether it is this node.
+    pub is_ours: bool,
+}
+
+/// What a visit of all channels of a core does to each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateVisit {
+    /// Removes all states of a node, which has ended. The author says whether this node reports
+    /// what changes.
+    NodeGone(StateAuthor),
+    /// States everything again that is true here, because this node has another id or the log is
+    /// another one.
+    Restate,
+    /// Marks all states as not confirmed, because everything is stated again from now on.
+    RefreshBegin,
+    /// Removes the states that were not confirmed since [`StateVisit::RefreshBegin`].
+    RefreshEnd {
+        /// Whether this node reports what changes.
+        is_ours: bool,
+    },
+}
+
+/// A visit of all channels that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct UnfinishedVisit {
+    pub(super) visit: StateVisit,
+    /// The place of the next channel.
+    pub(super) next: usize,
+}
+
+/// What one slice of a visit has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VisitedSlice {
+    /// The number of places for channels.
+    pub places: usize,
+    /// The number of states that were removed, or are to be stated.
+    pub changes: usize,
+}
+
 impl<M> Default for NodeStates<M> {
     fn default() -> NodeStates<M> {
         NodeStates {

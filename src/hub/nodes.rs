@@ -6,19 +6,10 @@
 //! leave and a return that follow each other cancel each other out.
 
 use super::mail::OutgoingMail;
-use super::node_states::RosterChange;
+use super::node_states::{RosterChange, StateAuthor};
 use super::roster::Member;
 use super::{ChannelEventKind, EventMask, Hub, HubMessage};
 use std::sync::Arc;
-
-/// The node that has stated something, or that has made a change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateAuthor {
-    /// The node's id.
-    pub node: u64,
-    /// Whether it is this node.
-    pub is_ours: bool,
-}
 
 impl<M: HubMessage> Hub<M> {
     /// Lets take effect that a user is on a node or, without `member`, that it is no longer there.

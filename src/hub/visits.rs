@@ -4,47 +4,11 @@
 //! effect, so that all nodes make the same changes in the same order.
 
 use super::mail::OutgoingMail;
-use super::node_states::RemovedStates;
-use super::nodes::StateAuthor;
+use super::node_states::{RemovedStates, StateAuthor, StateVisit, UnfinishedVisit, VisitedSlice};
 use super::{ChannelEventKind, EventMask, Hub, HubMessage};
 
 /// The number of places for channels that one slice visits.
 const SLICE: usize = 256;
-
-/// What a visit does to each channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateVisit {
-    /// Removes all states of a node, which has ended. The author says whether this node reports
-    /// what changes.
-    NodeGone(StateAuthor),
-    /// States everything again that is true here, because this node has another id or the log is
-    /// another one.
-    Restate,
-    /// Marks all states as not confirmed, because everything is stated again from now on.
-    RefreshBegin,
-    /// Removes the states that were not confirmed since [`StateVisit::RefreshBegin`].
-    RefreshEnd {
-        /// Whether this node reports what changes.
-        is_ours: bool,
-    },
-}
-
-/// A visit that has not ended.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct UnfinishedVisit {
-    visit: StateVisit,
-    /// The place of the next channel.
-    next: usize,
-}
-
-/// What one slice of a visit has done.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VisitedSlice {
-    /// The number of places for channels.
-    pub places: usize,
-    /// The number of states that were removed, or are to be stated.
-    pub changes: usize,
-}
 
 impl<M: HubMessage> Hub<M> {
     /// Begins a visit of all channels. [`Hub::visit_slice`] goes on with it.
