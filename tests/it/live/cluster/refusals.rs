@@ -182,6 +182,10 @@ fn cluster_doctor_examines_the_engine() {
     {
         assert!(report.contains(line) && code == Some(0), "{report}");
     }
+    assert!(report.contains("engine: stored 100 entries: p50 "), "{report}");
+    // Of what was stored to measure the engine the last entry is there.
+    let (report, _) = doctor("again.toml", &section(login));
+    assert!(!report.contains("has 0 of") && report.contains(" p99 "), "{report}");
     let other = section(&format!("{login}storage = 'memory'\n"));
     let (report, code) = doctor("other.toml", &other);
     assert!(report.contains("storage is \"file\" there") && code == Some(1), "{report}");
