@@ -4,7 +4,7 @@ use super::super::api::{self, Acknowledgement, ApiError, StreamConfig, StreamInf
 use super::super::probe;
 use super::super::tls;
 use super::shared::{EngineState, Signal, request};
-use crate::cluster::{EngineEvent, LogInfo};
+use crate::cluster::{EngineEvent, LogInfo, subject};
 use crate::config::Cluster;
 use crate::crypto::sha256;
 use crate::uring::sys;
@@ -260,9 +260,34 @@ async fn examined(
         "engine: the stream {} has {} of {} bytes, on {} server(s), in {}; asked in {ms} ms",
         config.name, state.bytes, config.max_bytes, config.num_replicas, config.storage
     );
-    let times = measure(&client, cluster).await?;
-    let _ = writeln!(report, "{}", probe::summary(times));
-    Ok(())
+    let mut problems = missing_rights(&client, cluster, &info).await;
+    match measure(&client, cluster).await {
+        Ok(times) => drop(writeln!(report, "{}", probe::summary(times))),
+        Err(problem) => problems.push(problem),
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// Does what a node does besides, and returns what is not answered. All of it is tried, so that
+/// every permission that is missing is found at once.
+async fn missing_rights(client: &Client, cluster: &Cluster, info: &StreamInfo) -> Vec<String> {
+    let stream = &info.config.name;
+    let consumer = format!("doctor-{:016x}", sys::random_u64().unwrap_or_default());
+    let create = api::consumer(stream, &consumer, info.state.last_seq).to_string();
+    // No entry has this subject.
+    let none = format!("{}.none", subject::of_probes(&cluster.name));
+    let purge = serde_json::json!({ "filter": none });
+    let next = serde_json::json!({ "batch": 1, "no_wait": true });
+    let mut problems = Vec::new();
+    for (what, body) in [
+        (format!("CONSUMER.CREATE.{stream}.{consumer}"), create),
+        (format!("CONSUMER.MSG.NEXT.{stream}.{consumer}"), next.to_string()),
+        (format!("STREAM.PURGE.{stream}"), purge.to_string()),
+    ] {
+        let answer = client.request(format!("$JS.API.{what}"), body.into()).await;
+        problems.extend(answer.err().map(|error| format!("no answer to {what}: {error}")));
+    }
+    problems
 }
 
 /// How long each of some entries takes that are stored one after the other.
