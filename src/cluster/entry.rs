@@ -163,6 +163,16 @@ pub struct Entry<'e> {
     pub skipped: usize,
 }
 
+impl Entry<'_> {
+    /// Whether it has no parts: it was written to measure the engine.
+    pub fn is_empty(&self) -> bool {
+        let Entry { events, keys, states, nodes, epochs, limit, skipped, .. } = self;
+        let is_of_channel = !events.is_empty() || !keys.is_empty() || !states.is_empty();
+        let has_other = !nodes.is_empty() || !epochs.is_empty() || limit.is_some();
+        !is_of_channel && !has_other && *skipped == 0
+    }
+}
+
 /// Writes an event as a part.
 pub fn part(event: &EventPart<'_>) -> Vec<u8> {
     let mut out = vec![0];

@@ -29,6 +29,11 @@ pub fn of_reservations(name: &str, app: &str) -> String {
     format!("{name}.i.+l.{}", token(app))
 }
 
+/// The subject of entries by which the speed of the engine is measured.
+pub fn of_probes(name: &str) -> String {
+    format!("{name}.i.+d")
+}
+
 /// The first tokens of the subjects of a node's state.
 pub fn of_state(name: &str, node: u64) -> String {
     format!("{name}.i.+s.{node:016x}")

@@ -32,6 +32,9 @@ impl ClusterNode {
                 return tracing::warn!(%error, "the cluster's log has something unreadable");
             }
         };
+        if entry.is_empty() {
+            return;
+        }
         for part in &entry.nodes {
             if !self.nodes.on_part(entry.node, part, sequence, now_ms) {
                 counters.cluster_skipped.add(1);

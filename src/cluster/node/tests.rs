@@ -410,6 +410,23 @@ fn cluster_node_skips_what_it_cannot_read() {
     assert_eq!(world.node.follower.position(), log.borrow().last);
 }
 
+/// `polycast doctor` writes such entries to measure the engine.
+#[test]
+fn cluster_node_takes_no_notice_of_entries_without_parts() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let mut world = World::joined(1, &log);
+    let counts = |world: &World| {
+        let counters = &world.counters;
+        (counters.cluster_entries.get(), counters.cluster_skipped.get())
+    };
+    let before = counts(&world);
+    log.borrow_mut().last += 1;
+    let last = log.borrow().last;
+    log.borrow_mut().entries.push((last, 0, entry::write((9, 1), "", "", [].into_iter())));
+    world.rest();
+    assert_eq!((counts(&world), world.node.follower.position()), (before, log.borrow().last));
+}
+
 /// An engine that has lost a server may store an entry again that is sent again.
 #[test]
 fn cluster_node_applies_an_entry_once_that_the_log_has_twice() {

@@ -1,12 +1,29 @@
 //! The messages of JetStream's API that this server sends and reads, in JSON.
 
-use crate::cluster::{Refusal, subject};
+use crate::cluster::{Append, Refusal, subject};
 use crate::config::{Cluster, ClusterStorage};
+use async_nats::HeaderMap;
 use serde::{Deserialize, Serialize};
 
 /// How long the engine knows the ids of entries, in nanoseconds. Longer than `cluster.hold_ms` can
 /// be, in which an entry is sent again.
 const DUPLICATES_NS: u64 = 20_000_000_000;
+
+/// The headers with which an entry is sent.
+pub(super) fn headers(append: &Append) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", append.id.as_str());
+    if let Some(ttl_s) = append.ttl_s {
+        headers.insert("Nats-TTL", format!("{ttl_s}s"));
+    }
+    if append.replaces {
+        headers.insert("Nats-Rollup", "sub");
+    }
+    if let Some(expected) = append.expected {
+        headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
+    }
+    headers
+}
 
 /// The name of the stream of a cluster.
 pub(super) fn stream_name(cluster: &Cluster) -> String {

@@ -13,12 +13,12 @@ mod shared;
 
 pub(crate) use connect::examine;
 
-use super::api::{Acknowledgement, ApiError};
+use super::api::{self, Acknowledgement, ApiError};
 use crate::cluster::{Append, Engine, EngineEvent, Refusal};
 use crate::config::Cluster;
 use crate::control::results::Results;
 use crate::mem::Notifier;
-use async_nats::{HeaderMap, StatusCode};
+use async_nats::StatusCode;
 use futures_util::StreamExt;
 use shared::EngineState;
 use std::io;
@@ -119,18 +119,8 @@ async fn send(shared: Rc<EngineState>, mut appends: UnboundedReceiver<Append>) {
         }
     });
     while let Some(append) = appends.recv().await {
-        let Append { number, subject, id, ttl_s, replaces, expected, body } = append;
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Msg-Id", id);
-        if let Some(ttl_s) = ttl_s {
-            headers.insert("Nats-TTL", format!("{ttl_s}s"));
-        }
-        if replaces {
-            headers.insert("Nats-Rollup", "sub");
-        }
-        if let Some(expected) = expected {
-            headers.insert("Nats-Expected-Last-Subject-Sequence", expected.to_string());
-        }
+        let headers = api::headers(&append);
+        let Append { number, subject, body, .. } = append;
         shared.note_sent(number);
         let reply = format!("{inbox}.{number}");
         let client = &shared.client;

@@ -1,7 +1,7 @@
 //! Addresses of servers as soketi and sockudo write them.
 
 /// The user and the password in an address; a user without a password may be a token.
-pub(super) type Login = (String, Option<String>);
+pub(super) type AddressLogin = (String, Option<String>);
 
 /// Reads an address with one of these schemes, or without a scheme, which means the first of them.
 /// Returns the scheme, the host with its port, and the log-in.
@@ -9,7 +9,7 @@ pub(super) fn address<'a>(
     text: &'a str,
     schemes: &[&'a str],
     default_port: &str,
-) -> Option<(&'a str, String, Option<Login>)> {
+) -> Option<(&'a str, String, Option<AddressLogin>)> {
     let first = schemes.first().copied()?;
     let (scheme, rest) = text.split_once("://").unwrap_or((first, text));
     if !schemes.contains(&scheme) {

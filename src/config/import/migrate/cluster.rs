@@ -1,7 +1,7 @@
 //! What becomes of the options by which soketi and sockudo connect their servers.
 
 use super::ForeignServer;
-use super::address::{Login, address};
+use super::address::{AddressLogin, address};
 use super::draft::Draft;
 use super::names::CLUSTER;
 use super::options::Options;
@@ -82,7 +82,7 @@ fn nats(options: &mut Options, draft: &mut Draft) -> Result<(), Error> {
 }
 
 /// The address of a server as this one writes it, and the log-in in it.
-fn server(text: &str) -> Option<(String, Option<Login>)> {
+fn server(text: &str) -> Option<(String, Option<AddressLogin>)> {
     let (scheme, host, login) = address(text, &["nats", "tls"], DEFAULT_PORT)?;
     Some((format!("{scheme}://{host}"), login))
 }

@@ -1,7 +1,7 @@
 //! What becomes of the Redis by which soketi and sockudo connect their servers.
 
 use super::ForeignServer;
-use super::address::{Login, address};
+use super::address::{AddressLogin, address};
 use super::draft::Draft;
 use super::options::{Options, Setting};
 use crate::settings::error::{Error, Problem};
@@ -24,7 +24,7 @@ struct Servers {
     list: Vec<(String, bool)>,
     /// What follows the port: for Sentinel the name of the primary.
     path: String,
-    login: Option<Login>,
+    login: Option<AddressLogin>,
 }
 
 /// Converts the adapter through Redis; `is_cluster` says that it is one through Redis Cluster.
@@ -120,7 +120,7 @@ fn cluster(options: &mut Options) -> Result<Servers, Error> {
 fn login(
     options: &mut Options,
     is_cluster: bool,
-    in_address: Option<Login>,
+    in_address: Option<AddressLogin>,
 ) -> Result<Option<(String, String)>, Error> {
     let mut take = |name: &str| -> Result<Option<String>, Error> {
         let own = text(options, &format!("{DATABASE}.cluster.{name}"))?;
@@ -224,7 +224,7 @@ fn nodes(
 }
 
 /// The name and port of a server, whether it uses TLS, and the log-in in its address.
-fn server(text: &str, default_port: &str) -> Option<(String, bool, Option<Login>)> {
+fn server(text: &str, default_port: &str) -> Option<(String, bool, Option<AddressLogin>)> {
     let (scheme, host, login) = address(text, &["redis", "rediss"], default_port)?;
     Some((host, scheme == "rediss", login))
 }

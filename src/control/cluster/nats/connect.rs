@@ -1,15 +1,19 @@
 //! The connection to the servers, and the stream.
 
-use super::super::api::{self, ApiError, StreamConfig, StreamInfo};
+use super::super::api::{self, Acknowledgement, ApiError, StreamConfig, StreamInfo};
+use super::super::probe;
 use super::super::tls;
 use super::shared::{EngineState, Signal, request};
-use crate::cluster::{EngineEvent, LogInfo};
+use crate::cluster::{EngineEvent, LogInfo, subject};
 use crate::config::Cluster;
 use crate::crypto::sha256;
+use crate::uring::sys;
 use async_nats::{Client, ConnectOptions, Event};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
 use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::spawn_local;
@@ -206,22 +210,43 @@ async fn find_stream(client: &Client, cluster: &Cluster) -> Result<StreamInfo, S
 /// second value says whether a node could use it.
 pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let mut report = String::new();
+    let errors = ServerErrors::default();
     let examined = match runtime {
-        Ok(runtime) => runtime.block_on(examined(cluster)),
+        Ok(runtime) => runtime.block_on(examined(cluster, &errors, &mut report)),
         Err(error) => Err(error.to_string()),
     };
-    match examined {
-        Ok(report) => (report, true),
-        Err(problem) => (format!("engine: {problem}\n"), false),
+    let is_usable = examined.is_ok();
+    if let Err(problem) = examined {
+        let _ = writeln!(report, "engine: {problem}");
     }
+    // A permission that is missing is named there only; its request gets no answer.
+    for error in errors.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let _ = writeln!(report, "engine: reports {error}");
+    }
+    (report, is_usable)
 }
 
-async fn examined(cluster: &Cluster) -> Result<String, String> {
+/// What the server has reported besides answers.
+type ServerErrors = Arc<Mutex<BTreeSet<String>>>;
+
+async fn examined(
+    cluster: &Cluster,
+    errors: &ServerErrors,
+    report: &mut String,
+) -> Result<(), String> {
+    let noted = errors.clone();
     let options = login(cluster).map_err(|error| error.to_string())?;
+    let options = options.event_callback(move |event| {
+        if let Event::ServerError(error) = event {
+            noted.lock().unwrap_or_else(PoisonError::into_inner).insert(error.to_string());
+        }
+        std::future::ready(())
+    });
     let client = options.connect(&cluster.engine[..]).await;
     let client = client.map_err(|error| format!("cannot be reached or refuses us: {error}"))?;
     let server = client.server_info();
-    let mut report = format!("engine: NATS {} at {}\n", server.version, server.host);
+    let _ = writeln!(report, "engine: NATS {} at {}", server.version, server.host);
     if !api::is_new_enough(&server.version) {
         return Err(too_old(&server.version));
     }
@@ -235,5 +260,52 @@ async fn examined(cluster: &Cluster) -> Result<String, String> {
         "engine: the stream {} has {} of {} bytes, on {} server(s), in {}; asked in {ms} ms",
         config.name, state.bytes, config.max_bytes, config.num_replicas, config.storage
     );
-    Ok(report)
+    let mut problems = missing_rights(&client, cluster, &info).await;
+    match measure(&client, cluster).await {
+        Ok(times) => drop(writeln!(report, "{}", probe::summary(times))),
+        Err(problem) => problems.push(problem),
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
+}
+
+/// Does what a node does besides, and returns what is not answered. All of it is tried, so that
+/// every permission that is missing is found at once.
+async fn missing_rights(client: &Client, cluster: &Cluster, info: &StreamInfo) -> Vec<String> {
+    let stream = &info.config.name;
+    let consumer = format!("doctor-{:016x}", sys::random_u64().unwrap_or_default());
+    let create = api::consumer(stream, &consumer, info.state.last_seq).to_string();
+    // No entry has this subject.
+    let none = format!("{}.none", subject::of_probes(&cluster.name));
+    let purge = serde_json::json!({ "filter": none });
+    let next = serde_json::json!({ "batch": 1, "no_wait": true });
+    let mut problems = Vec::new();
+    for (what, body) in [
+        (format!("CONSUMER.CREATE.{stream}.{consumer}"), create),
+        (format!("CONSUMER.MSG.NEXT.{stream}.{consumer}"), next.to_string()),
+        (format!("STREAM.PURGE.{stream}"), purge.to_string()),
+    ] {
+        let answer = client.request(format!("$JS.API.{what}"), body.into()).await;
+        problems.extend(answer.err().map(|error| format!("no answer to {what}: {error}")));
+    }
+    problems
+}
+
+/// How long each of some entries takes that are stored one after the other.
+async fn measure(client: &Client, cluster: &Cluster) -> Result<Vec<Duration>, String> {
+    let run = sys::random_u64().map_err(|error| error.to_string())?;
+    let mut times = Vec::new();
+    for number in 0..probe::TRIES {
+        let append = probe::append(cluster, run, number);
+        let began = Instant::now();
+        let headers = api::headers(&append);
+        let stored = client.request_with_headers(append.subject, headers, append.body.into());
+        let stored = stored.await.map_err(|error| format!("an entry is not stored: {error}"))?;
+        times.push(began.elapsed());
+        let answer: Acknowledgement = serde_json::from_slice(&stored.payload)
+            .map_err(|error| format!("the answer to an entry cannot be read: {error}"))?;
+        if let Some(error) = answer.error {
+            return Err(format!("an entry is refused: {}", error.description));
+        }
+    }
+    Ok(times)
 }

@@ -339,6 +339,7 @@ fn cluster_redis_doctor_examines_the_engine() {
     for part in [product, "warning: appendonly is off", "the log has 0 of 1073741824 bytes"] {
         assert!(report.contains(part) && code == Some(0), "{part}: {report}");
     }
+    assert!(report.contains("engine: stored 100 entries: p50 "), "{report}");
     let login = "user = 'ada'\npassword = 'wrong'\n";
     let (report, code) = doctor("redis-refused.toml", &section(login));
     assert!(report.contains("refuses us") && code == Some(1), "{report}");

@@ -182,6 +182,29 @@ fn cluster_doctor_examines_the_engine() {
     {
         assert!(report.contains(line) && code == Some(0), "{report}");
     }
+    assert!(report.contains("engine: stored 100 entries: p50 "), "{report}");
+    // Of what was stored to measure the engine the last entry is there.
+    let (report, _) = doctor("again.toml", &section(login));
+    assert!(!report.contains("has 0 of") && report.contains(" p99 "), "{report}");
+    // A user who may not do all that a node does.
+    let rights = r#"publish: ["$JS.API.STREAM.INFO.polycast-log", "$JS.API.STREAM.CREATE.>",
+        "$JS.API.CONSUMER.MSG.NEXT.>"], subscribe: ["_INBOX.>"]"#;
+    let user = format!("user: ada, password: right, permissions: {{ {rights} }}");
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rights.cfg");
+    fs::write(&file, format!("authorization {{ users = [ {{ {user} }} ] }}")).unwrap();
+    let limited = Nats::start_with("doctor-rights", &["-c", file.to_str().unwrap()]).unwrap();
+    let text = format!("[cluster]\nengine = ['{}']\n{login}", limited.url());
+    let (report, code) = doctor("rights.toml", &text);
+    assert_eq!(code, Some(1), "{report}");
+    for subject in [
+        "\"polycast.i.+d\"",
+        "\"$JS.API.STREAM.PURGE.polycast-log\"",
+        "\"$JS.API.CONSUMER.CREATE.polycast-log.doctor-",
+    ] {
+        let is_named = |line: &str| line.starts_with("engine: reports") && line.contains(subject);
+        assert!(report.lines().any(is_named), "{subject}: {report}");
+    }
+    assert_eq!(report.matches("engine: reports").count(), 3, "{report}");
     let other = section(&format!("{login}storage = 'memory'\n"));
     let (report, code) = doctor("other.toml", &other);
     assert!(report.contains("storage is \"file\" there") && code == Some(1), "{report}");
