@@ -56,7 +56,7 @@ const EPOCH: u8 = 5;
 /// The kind of a part that is the idempotency key of an event.
 const KEY: u8 = 6;
 /// The kind of a part that says what nodes have reserved of an application's connections.
-const LIMIT: u8 = 8;
+const LIMIT: u8 = 10;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
