@@ -66,7 +66,7 @@ const KEY: u8 = 6;
 /// The kind of a part that is an event in the form of its dialect.
 const OWN: u8 = 7;
 /// The kind of a part that says what nodes have reserved of an application's connections.
-const LIMIT: u8 = 8;
+const LIMIT: u8 = 10;
 /// The kind of a part that is a piece of a picture.
 const PICTURE: u8 = 9;
 

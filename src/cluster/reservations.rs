@@ -49,6 +49,15 @@ enum LogTrust {
     Settled,
 }
 
+impl LogTrust {
+    /// The number of connections that this node may admit. While others may not have reserved again
+    /// what they had, it is not more than before the log was lost.
+    fn usable(self, table: &ReservationTable, own: u64, limit: u32) -> u32 {
+        let max = if self == LogTrust::Refreshing { table.claim() } else { u32::MAX };
+        table.usable(own, limit).min(max)
+    }
+}
+
 /// What follows from an examination.
 #[derive(Debug, Default)]
 pub(super) struct ReservationWork {
@@ -97,15 +106,18 @@ impl Reservations {
         }
     }
 
-    /// Notes that the engine can be used, with a log of this life, and whether it is another log
-    /// than before.
-    pub(super) fn attached(&mut self, epoch: u64, is_new: bool, own: u64, env: &Env) {
+    /// Notes that the engine can be used, with a log of this life.
+    pub(super) fn attached(&mut self, epoch: u64) {
         (self.epoch, self.is_changed) = (epoch, true);
-        if is_new {
-            self.trust = LogTrust::Refreshing;
-            for (number, table) in &mut self.tables {
-                table.lose(own, env.apps.find(*number).map_or(0, limit_of));
-            }
+    }
+
+    /// Notes that the log is another one than before. `may_use` says that nobody can have declared
+    /// this node dead in the log before.
+    pub(super) fn lose(&mut self, may_use: bool, own: u64, env: &Env) {
+        let before = std::mem::replace(&mut self.trust, LogTrust::Refreshing);
+        for (number, table) in &mut self.tables {
+            let limit = env.apps.find(*number).map_or(0, limit_of);
+            table.lose(if may_use { before.usable(table, own, limit) } else { 0 });
         }
     }
 
@@ -226,7 +238,7 @@ impl Reservations {
         let (own, limit) = (nodes.id(), limit_of(app));
         let is_settled = self.trust == LogTrust::Settled;
         let table = self.tables.entry(number).or_default();
-        let usable = table.usable(own, limit);
+        let usable = self.trust.usable(table, own, limit);
         let mut need = ConnectionNeed {
             limit,
             open: 0,

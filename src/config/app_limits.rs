@@ -10,7 +10,7 @@ use crate::settings::section::{Section, section};
 section! {
     /// Limits of the application above.
     pub struct AppLimits {
-        /// Maximum number of connections. 0 is unlimited.
+        /// Maximum number of connections, in a cluster on all nodes together. 0 is unlimited.
         pub connections: usize = 0;
         /// Maximum number of channels that have subscribers; each core counts the channels that it
         /// is home to, against an equal part of this (with several cores, an eighth and eight

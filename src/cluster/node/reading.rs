@@ -58,7 +58,11 @@ impl ClusterNode {
         // They are closed already.
         change.iter_mut().for_each(|change| change.is_gap &= !attached.is_gap);
         self.note_change(change);
-        self.reservations.attached(log.epoch, attached.is_new, self.nodes.id(), env);
+        self.reservations.attached(log.epoch);
+        if attached.is_new {
+            let may_use = self.nodes.may_append(now_ms);
+            self.reservations.lose(may_use, self.nodes.id(), env);
+        }
         self.nodes.attached(&attached, now_ms);
         self.take_effects(engine);
         engine.follow(attached.after);

@@ -133,9 +133,9 @@ impl ReservationTable {
         self.attempt = None;
     }
 
-    /// Notes that the log is another one, which has nothing yet.
-    pub(super) fn lose(&mut self, own: u64, limit: u32) {
-        let usable = self.usable(own, limit);
+    /// Notes that the log is another one, which has nothing yet, and what this node may reserve
+    /// again.
+    pub(super) fn lose(&mut self, usable: u32) {
         *self = ReservationTable { lost: Some(usable), claim: usable, ..Default::default() };
     }
 
@@ -209,10 +209,8 @@ mod tests {
     #[test]
     fn reservations_of_a_lost_log_are_used_until_the_new_one_has_others() {
         let mut table = table(&[(OWN, 30), (2, 40)], 5);
-        table.lose(OWN, 100);
+        table.lose(30);
         assert_eq!((table.usable(OWN, 100), table.claim(), table.stated(OWN)), (30, 30, 0));
-        table.lose(OWN, 100);
-        assert_eq!(table.usable(OWN, 100), 30);
         assert!(table.read(BTreeMap::from([(2, 80)]), 1));
         assert_eq!((table.usable(OWN, 100), table.claim()), (0, 30));
         table.attempt(OWN, 30, 1, 10);
@@ -221,7 +219,7 @@ mod tests {
         table.settle();
         assert_eq!((table.usable(OWN, 100), table.claim()), (20, 0));
         // Whoever has not reserved it again in time has lost it.
-        table.lose(OWN, 100);
+        table.lose(20);
         table.settle();
         assert_eq!(table.usable(OWN, 100), 0);
     }
