@@ -396,7 +396,7 @@ proptest! {
 
     #[test]
     fn cluster_entry_of_any_bytes_is_read_or_refused(bytes: Vec<u8>) {
-        let bytes = [&[FORMAT], &bytes[..]].concat();
+        let bytes = [&[FORMATS.0], &bytes[..]].concat();
         let _ = read(&bytes);
     }
 }
