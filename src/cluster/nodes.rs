@@ -161,8 +161,8 @@ impl ClusterNodes {
         self.own.id()
     }
 
-    /// Whether this node is one of the cluster, and may serve. Stays true, unless the others write a
-    /// format that this release does not speak, because they took this node for dead.
+    /// Whether this node is one of the cluster, and may serve. Stays true, unless the others write
+    /// a format that this release does not speak, because they took this node for dead.
     pub fn has_joined(&self) -> bool {
         self.has_served
     }

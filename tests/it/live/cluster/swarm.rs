@@ -211,8 +211,8 @@ impl Swarm {
         self.wait("all members hear the end", || self.done.load(Ordering::SeqCst) == self.members);
     }
 
-    /// Runs a part of the members, one of `threads`, until all have heard the end. Returns them with
-    /// their connections: the members of other parts would be told of their end.
+    /// Runs a part of the members, one of `threads`, until all have heard the end. Returns them
+    /// with their connections: the members of other parts would be told of their end.
     fn run(self: &Arc<Swarm>, part: usize, threads: usize) -> Vec<Member> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let mut members = BTreeMap::new();
