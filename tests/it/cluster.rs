@@ -242,7 +242,7 @@ fn cluster_shard_states_no_end_once_the_process_drains() {
         let (app, channel) = (0, "a".into());
         machine.shard.arrive(Arrival::Count { app, channel, author, count: 1 }, machine.now);
         if drains {
-            machine.departure.drain();
+            machine.env.runtime.departure.drain();
         }
         machine.hang_up(at);
         assert!(machine.shard.next_state(machine.now).is_none(), "it lingers");

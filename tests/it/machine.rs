@@ -6,7 +6,7 @@ use polycast::config::{Config, FileFormat};
 use polycast::dialect::{Env, StateProposal};
 use polycast::hub::{Hasher, StateAuthor, Statement};
 use polycast::mem::{Segment, Slot};
-use polycast::runtime::{ClusterPhase, Departure};
+use polycast::runtime::ClusterPhase;
 use polycast::session::Ending;
 use polycast::shard::{Common, Shard};
 use polycast::stats::Counters;
@@ -41,7 +41,6 @@ pub(crate) struct Machine {
     pub(crate) shard: Shard,
     pub(crate) env: Arc<Env>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) departure: Arc<Departure>,
     pub(crate) now: Now,
     next_sweep_ms: u64,
     wires: Vec<Wire>,
@@ -77,10 +76,9 @@ impl Machine {
             env.runtime.cluster.set(ClusterPhase::Joined);
         }
         let shard = Shard::new(0, &common, counters.clone());
-        let departure = common.env.runtime.departure.clone();
         let now = Now { ms: 1_000_000, unix_s: UNIX_S };
         let env = common.env;
-        Machine { shard, env, counters, departure, now, next_sweep_ms: now.ms, wires: Vec::new() }
+        Machine { shard, env, counters, now, next_sweep_ms: now.ms, wires: Vec::new() }
     }
 
     /// Opens a connection and returns its index.

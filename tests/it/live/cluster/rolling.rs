@@ -52,6 +52,15 @@ fn node(name: &str, config: &str, more: &str) -> Process {
     process
 }
 
+/// Ends a thread, also if the scene panics.
+struct Over<'o>(&'o AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// What a node answers to a read.
 fn get(address: SocketAddr, path: &str) -> String {
     let mut client = Client::connect(address);
@@ -172,6 +181,7 @@ fn cluster_p7_upgrade_of_a_node_refuses_nothing_and_tells_nobody() {
                     thread::sleep(Duration::from_millis(2));
                 }
             });
+            let over = Over(&is_over);
             for _ in 0..2 {
                 let since = Instant::now();
                 let (old, _) = installed.upgrade();
@@ -180,7 +190,7 @@ fn cluster_p7_upgrade_of_a_node_refuses_nothing_and_tells_nobody() {
                 swarm.await_all();
                 println!("replaced, and all back after {} ms", since.elapsed().as_millis());
             }
-            is_over.store(true, Ordering::Relaxed);
+            drop(over);
         });
         wait("the old nodes are removed", || metric(address, "nodes") == 1);
         await_counts(address, &swarm);

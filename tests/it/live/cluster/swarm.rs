@@ -474,6 +474,9 @@ pub fn run(
         }));
         swarm.is_over.store(true, ORDER);
         if let Err(panic) = outcome {
+            // They may be the reason, because the members have ended.
+            let problems = swarm.problems.lock().unwrap().clone();
+            println!("{:?}", &problems[..problems.len().min(9)]);
             swarm.problem("the scene has ended".to_owned());
             std::panic::resume_unwind(panic);
         }
