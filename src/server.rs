@@ -358,6 +358,7 @@ impl Server {
     /// of Unix sockets are removed.
     pub fn stop(&self) {
         self.close_sockets();
+        self.env.runtime.departure.drain();
         if let Some(control) = &self.control {
             self.stopped_ms.get_or_init(|| control.now_ms());
             control.drain();

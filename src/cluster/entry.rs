@@ -49,8 +49,10 @@ use crate::codec::compact::{
     push_number, push_text, take, take_byte, take_counted, take_number, take_text, take_u64,
 };
 
-/// The format that this release writes and reads.
-pub const FORMAT: u8 = 1;
+/// The lowest and the highest format that this release writes and reads.
+pub const FORMATS: (u8, u8) = (1, 1);
+/// The format of entries of nodes.
+const NODE_FORMAT: u8 = 1;
 /// The kind of a part that is an event.
 const EVENT: u8 = 1;
 /// The kind of a part that says whether a user is on a node.
@@ -279,7 +281,7 @@ fn write_parts<'p>(
 
 /// Writes the beginning of an entry of so many parts.
 fn write_head(((node, number), app, channel): ((u64, u64), &str, &str), parts: usize) -> Vec<u8> {
-    let mut out = vec![FORMAT];
+    let mut out = vec![FORMATS.0];
     out.extend_from_slice(&node.to_le_bytes());
     push_number(&mut out, number);
     push_text(&mut out, app);
@@ -346,7 +348,7 @@ pub fn write_node((node, number): (u64, u64), part: &NodePart<'_>) -> Vec<u8> {
     bytes.extend_from_slice(&part.apps.to_le_bytes());
     push_number(&mut bytes, part.connections);
     push_text(&mut bytes, part.release);
-    let mut out = vec![1];
+    let mut out = vec![NODE_FORMAT];
     out.extend_from_slice(&node.to_le_bytes());
     push_number(&mut out, number);
     push_text(&mut out, "");
@@ -357,15 +359,36 @@ pub fn write_node((node, number): (u64, u64), part: &NodePart<'_>) -> Vec<u8> {
     out
 }
 
+/// Gives an entry that was written another format. So far all formats have the same bytes besides.
+pub fn set_format(entry: &mut [u8], format: u8) {
+    if let Some(first) = entry.first_mut() {
+        *first = format;
+    }
+}
+
 /// Reads an entry.
 ///
 /// # Errors
 /// The entry has another format or is malformed.
 pub fn read(bytes: &[u8]) -> Result<Entry<'_>, NotAnEntry> {
-    match bytes.first() {
-        Some(&FORMAT) => read_parts(&bytes[1..]).ok_or(NotAnEntry::Malformed),
-        Some(&format) => Err(NotAnEntry::Format(format)),
-        None => Err(NotAnEntry::Malformed),
+    read_formats(bytes, FORMATS)
+}
+
+/// Reads an entry of a format from the lowest to the highest of these, or of a node, which all
+/// releases read.
+///
+/// # Errors
+/// As for [`read`].
+pub fn read_formats(bytes: &[u8], (lowest, highest): (u8, u8)) -> Result<Entry<'_>, NotAnEntry> {
+    let (format, rest) = bytes.split_first().ok_or(NotAnEntry::Malformed)?;
+    let is_spoken = (lowest..=highest).contains(format);
+    if !is_spoken && *format != NODE_FORMAT {
+        return Err(NotAnEntry::Format(*format));
+    }
+    let entry = read_parts(rest).ok_or(NotAnEntry::Malformed)?;
+    match is_spoken || !entry.nodes.is_empty() {
+        true => Ok(entry),
+        false => Err(NotAnEntry::Format(*format)),
     }
 }
 

@@ -94,6 +94,8 @@ pub struct ClusterNode {
     reservations: Reservations,
     /// The version of the configuration whose applications other nodes know.
     summary: Option<(u32, NodeSummary)>,
+    /// Whether the last entry could not be read.
+    is_unreadable: bool,
     is_up: bool,
     was_up: bool,
     /// When the engine was last lost, in milliseconds.
@@ -115,12 +117,13 @@ impl ClusterNode {
             process: setup.id,
             name: cluster.name.clone(),
             timing: NodeTiming::new(cluster),
-            formats: (entry::FORMAT, entry::FORMAT),
+            formats: entry::FORMATS,
         };
         ClusterNode {
             nodes: ClusterNodes::new(nodes, setup.counters.clone()),
             reservations: Reservations::new(setup.id, cluster),
             summary: None,
+            is_unreadable: false,
             setup,
             name: cluster.name.clone(),
             hold_ms: cluster.hold_ms,
@@ -377,12 +380,13 @@ impl ClusterNode {
 
     fn send(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
         let counters = &self.setup.counters;
+        let format = self.nodes.format();
         while let Some(pack) = self.queue.next(now_ms) {
             let Pack { number, channel: (app, channel), state, ttl_s, again, parts, keys } = pack;
             let epoch_id = self.epochs.id_on(pack.channel).filter(|_| state.is_none());
             let app = env.log_id(*app).unwrap_or_default();
             let author = (self.setup.id, number);
-            let body = match (state, &parts[..]) {
+            let mut body = match (state, &parts[..]) {
                 (Some(StateSubject::Picture(_)), [part]) => {
                     entry::write_picture(author, app, channel, part)
                 }
@@ -401,6 +405,7 @@ impl ClusterNode {
                     entry::write_with_keys((author, app, channel), parts, &keys)
                 }
             };
+            entry::set_format(&mut body, format);
             let subject = match state {
                 None => subject::of_channel(&self.name, app, channel),
                 Some(StateSubject::Picture(index)) => {

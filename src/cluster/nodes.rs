@@ -97,6 +97,10 @@ pub struct ClusterNodes {
     is_up: bool,
     /// When it has come back, in milliseconds.
     returned_ms: u64,
+    /// When [`ClusterNodes::tick`] was last called, and since when it has been without a break, in
+    /// milliseconds.
+    ticked_ms: u64,
+    steady_ms: u64,
     refresh: Option<Refresh>,
     has_served: bool,
     is_leaving: bool,
@@ -104,6 +108,9 @@ pub struct ClusterNodes {
     has_left: bool,
     /// Whether this release does not speak the format that the nodes write.
     is_excluded: bool,
+    /// Whether there was an entry of a format that this release does not speak, whose author may
+    /// live.
+    has_unreadable: bool,
     was_fenced: bool,
     /// When deaths are looked for again, in milliseconds.
     check_ms: u64,
@@ -134,11 +141,14 @@ impl ClusterNodes {
             past_ids: 0,
             is_up: false,
             returned_ms: 0,
+            ticked_ms: 0,
+            steady_ms: 0,
             refresh: None,
             has_served: false,
             is_leaving: false,
             has_left: false,
             is_excluded: false,
+            has_unreadable: false,
             was_fenced: false,
             check_ms: 0,
             due_ms: u64::MAX,
@@ -151,7 +161,8 @@ impl ClusterNodes {
         self.own.id()
     }
 
-    /// Whether this node is one of the cluster, and may serve. Stays true.
+    /// Whether this node is one of the cluster, and may serve. Stays true, unless the others write
+    /// a format that this release does not speak, because they took this node for dead.
     pub fn has_joined(&self) -> bool {
         self.has_served
     }
@@ -185,6 +196,11 @@ impl ClusterNodes {
     /// Whether this node has followed the log for so long that it knows who is dead.
     pub fn can_judge(&self, now_ms: u64) -> bool {
         self.has_served && self.refresh.is_none() && self.own.can_judge(now_ms)
+    }
+
+    /// The lowest and the highest format that this release speaks.
+    pub fn formats(&self) -> (u8, u8) {
+        self.setup.formats
     }
 
     /// The format in which entries are written: the highest that all living nodes speak.
@@ -272,7 +288,7 @@ impl ClusterNodes {
                     self.effects.push_back(NodeEffect::Restate);
                 }
             }
-            None if self.has_served => self.change_id(),
+            None if self.has_served => self.change_id(now_ms),
             None => {}
         }
         if is_new {
@@ -354,7 +370,9 @@ impl ClusterNodes {
             TableChange::Became(_) => {
                 tracing::info!(id, state = state.word(), is_own, "cluster: a node changes");
             }
-            TableChange::Died => self.on_death(*node, was, process == self.setup.process),
+            TableChange::Died => {
+                self.on_death(*node, was, process == self.setup.process, now_ms);
+            }
             TableChange::Nothing => {}
             TableChange::Skipped => return false,
         }
@@ -382,7 +400,7 @@ impl ClusterNodes {
         }
     }
 
-    fn on_death(&mut self, node: u64, was: Option<NodePhase>, is_ours: bool) {
+    fn on_death(&mut self, node: u64, was: Option<NodePhase>, is_ours: bool, now_ms: u64) {
         let id = format!("{node:016x}");
         match was {
             Some(NodePhase::Leaving) => tracing::info!(id, "cluster: a node has left"),
@@ -396,7 +414,7 @@ impl ClusterNodes {
         }
         let is_reading = matches!(self.refresh, Some(Refresh::Reading { .. }));
         if node == self.own.id() && !is_reading {
-            self.change_id();
+            self.change_id(now_ms);
         }
     }
 
@@ -405,11 +423,21 @@ impl ClusterNodes {
         self.effects.push_back(NodeEffect::Purge(tokens));
     }
 
-    /// Goes on under another id, since the present one has come to its end in the log.
-    fn change_id(&mut self) {
+    /// Notes an entry of a format that this release does not speak.
+    pub fn note_unreadable(&mut self, now_ms: u64) {
+        self.has_unreadable = true;
+        if self.has_served && !self.speaks(now_ms) {
+            self.change_id(now_ms);
+        }
+    }
+
+    /// Goes on under another id, since the present one has come to its end in the log. This node
+    /// joins again if the others write another format meanwhile.
+    fn change_id(&mut self, now_ms: u64) {
         self.past_ids += 1;
         let was = format!("{:016x}", self.own.id());
         self.own.begin(mixed(self.setup.process ^ mixed(self.past_ids)));
+        self.has_served &= self.speaks(now_ms);
         let id = format!("{:016x}", self.own.id());
         tracing::warn!(was, id, "cluster: this node goes on under another id");
         self.counters.cluster_new_ids.add(1);
@@ -447,6 +475,14 @@ fn mixed(seed: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
+}
+
+#[cfg(test)]
+impl ClusterNodes {
+    /// Speaks these formats, as another release does.
+    pub(super) fn set_formats(&mut self, formats: (u8, u8)) {
+        self.setup.formats = formats;
+    }
 }
 
 #[cfg(test)]

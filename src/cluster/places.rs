@@ -3,11 +3,15 @@
 
 use super::engine::LogInfo;
 use crate::crypto::sha256;
-use crate::hub::{LogMark, LogStart};
+use crate::hub::{LATE_MS, LogMark, LogStart};
 
 /// An entry counts as expired this much earlier than the log forgets it, in milliseconds: clocks
 /// differ.
 const MARGIN_MS: u64 = 2000;
+/// How much younger than what the log forgets the first entry must be from which on a node that
+/// begins knows everything, in milliseconds: so much earlier it may be stored a first time, and the
+/// reading goes on for a while.
+const YOUNG_MS: u64 = LATE_MS + MARGIN_MS + 10_000;
 /// Nothing is known up to the present.
 const EVERYTHING: u64 = u64::MAX;
 
@@ -26,6 +30,8 @@ pub(super) struct LogPlaces {
     known_ms: Option<u64>,
     /// Entries up to this one may have expired before they were delivered.
     known_after: u64,
+    /// Whether the log is read for the first time, and all that was read is old.
+    is_beginning: bool,
     /// Whether it must be asked what was stored while nothing was delivered.
     is_doubtful: bool,
     /// The time of this turn and of the one before, in milliseconds. What the engine reports in a
@@ -52,6 +58,7 @@ impl LogPlaces {
             is_current: false,
             known_ms: None,
             known_after: 0,
+            is_beginning: false,
             is_doubtful: false,
             turn_ms: 0,
             before_ms: 0,
@@ -74,6 +81,7 @@ impl LogPlaces {
     ) -> Option<LogChange> {
         let reached = self.reached(position);
         let before = self.log.replace(log);
+        self.is_beginning = before.is_none();
         let was_doubtful = std::mem::take(&mut self.is_doubtful);
         let is_same = before.is_some_and(|before| before.epoch == log.epoch);
         let is_cut = is_same && log.last < reached;
@@ -107,6 +115,12 @@ impl LogPlaces {
     /// Notes that an entry was delivered, which was stored `age_ms` ago. Returns what has changed,
     /// before the entry takes effect.
     pub(super) fn entry(&mut self, sequence: u64, age_ms: u64, is_last: bool) -> Option<LogChange> {
+        if self.is_beginning && age_ms.saturating_add(YOUNG_MS) <= self.keep_ms {
+            self.is_beginning = false;
+            if sequence <= self.known_after && self.known_after != EVERYTHING {
+                return Some(self.begin_at(sequence, age_ms, is_last));
+            }
+        }
         let was_late = self.is_late();
         self.is_current = is_last;
         let stored_ms = self.turn_ms.saturating_sub(age_ms);
@@ -123,6 +137,15 @@ impl LogPlaces {
             return None;
         }
         Some(LogChange { start: self.start(), is_gap: true })
+    }
+
+    /// Notes that nothing has expired behind the entry before this one, which is the first that is
+    /// young while the log is read for the first time: all that follow are younger.
+    fn begin_at(&mut self, sequence: u64, age_ms: u64, is_last: bool) -> LogChange {
+        self.is_current = is_last;
+        self.known_after = sequence.saturating_sub(1);
+        self.known_ms = Some(self.turn_ms.saturating_sub(age_ms));
+        LogChange { start: self.start(), is_gap: false }
     }
 
     /// Notes that everything that is stored has been delivered. If that is so after a long time,
@@ -222,6 +245,47 @@ mod tests {
     /// Up to where nothing is known after a change, and whether it is a gap.
     fn gap(change: Option<LogChange>) -> Option<(u64, bool)> {
         change.map(|it| (it.start.known_after, it.is_gap))
+    }
+
+    #[test]
+    fn cluster_places_of_a_node_that_begins_are_known_from_the_first_young_entry_on() {
+        let old_ms = KEEP_MS - YOUNG_MS + 1;
+        let begun = || {
+            let mut places = LogPlaces::new(KEEP_MS);
+            let change = places.at(100_000).attached(log(1, 9), 0, false);
+            assert_eq!(gap(change), Some((9, false)));
+            assert_eq!(places.at(100_000).entry(2, 10 * KEEP_MS, false), None);
+            assert_eq!(places.at(100_000).entry(4, old_ms, false), None);
+            places
+        };
+        let mut places = begun();
+        let change = places.at(100_000).entry(5, old_ms - 1, false);
+        assert_eq!(gap(change), Some((4, false)));
+        assert_eq!(change.map(|it| it.start.read_until), Some(9));
+        assert_eq!(places.at(100_000).entry(7, 0, false), None, "once");
+        // The rest is read in time, or something of it may be missing after all.
+        for (later_ms, is_late) in [(YOUNG_MS - MARGIN_MS - 1, false), (YOUNG_MS - MARGIN_MS, true)]
+        {
+            let mut places = begun();
+            places.at(100_000).entry(5, old_ms - 1, false).expect("a change");
+            let change = places.at(100_000 + later_ms).entry(8, 0, false);
+            assert_eq!(gap(change), is_late.then_some((8, true)));
+        }
+        // What comes first is as young, or the log has nothing that is.
+        let mut places = LogPlaces::new(KEEP_MS);
+        assert!(places.at(0).attached(log(1, 9), 0, false).is_some());
+        assert_eq!(gap(places.at(0).entry(1, 0, false)), Some((0, false)));
+        let mut places = begun();
+        assert_eq!(places.at(100_000).current(), None);
+        assert_eq!(places.at(100_000).entry(10, 0, true), None);
+        // Another connection: something may have expired in between.
+        let mut places = begun();
+        assert!(places.at(100_000).attached(log(1, 12), 4, false).is_some());
+        assert_eq!(places.at(100_000).entry(5, 0, false), None);
+        // A log that keeps entries for a short time only.
+        let mut places = LogPlaces::new(YOUNG_MS - 1);
+        assert!(places.at(0).attached(log(1, 9), 0, false).is_some());
+        assert_eq!(places.at(0).entry(1, 0, false), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ const SERIAL_END: u64 = 1 << 53;
 /// How much longer an event that was read late must live so that the later ones were surely read,
 /// in milliseconds: an entry may be stored a second time up to `hold_ms` after the first, at most
 /// 15 s, and clocks differ.
-pub(super) const LATE_MS: u64 = 17_000;
+pub const LATE_MS: u64 = 17_000;
 
 /// The serial number of the event at a place in the entry with this sequence number; `None` if
 /// there is none.

@@ -61,7 +61,7 @@ pub use history::HistoryUsage;
 pub use home::ChannelInfo;
 pub use join::{JoinRefusal, JoinReply, JoinRequest};
 pub use kept::Losses;
-pub use log_view::{LogMark, LogPlace, LogStart, log_serial};
+pub use log_view::{LATE_MS, LogMark, LogPlace, LogStart, log_serial};
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};

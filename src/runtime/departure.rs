@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Departure {
     leaving: AtomicBool,
     replaced: AtomicBool,
+    draining: AtomicBool,
 }
 
 impl Departure {
@@ -20,6 +21,16 @@ impl Departure {
     pub fn be_replaced(&self) {
         self.replaced.store(true, Ordering::Relaxed);
         self.leave();
+    }
+
+    /// The cores are about to be told to drain.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether a core may have begun to drain, which another one may not know yet.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
     }
 
     /// Whether the process is about to drain.

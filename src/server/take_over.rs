@@ -7,6 +7,7 @@ use super::socket_file::SocketFile;
 use super::{Error, Server};
 use crate::config::ListenAddress;
 use crate::hub::RelayRole;
+use crate::runtime::ClusterPhase;
 use rustix::net::sockopt::socket_acceptconn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 /// The variable with which a server starts the one that replaces it. The value is the number of its
 /// process. The name is none that sets a key of the configuration.
 pub(super) const VARIABLE: &str = "UPGRADE_POLYCAST_PID";
+/// The time between two looks at the phase of the cluster.
+const LOOK: Duration = Duration::from_millis(5);
 /// How long the running server has for each step that does not depend on the new one.
 const STEP: Duration = Duration::from_secs(10);
 /// How long the cached events and histories of the running server may take, which gives up a part
@@ -64,6 +67,7 @@ impl Predecessor {
     /// # Errors
     /// The running server has ended, or does not want to be replaced any more.
     pub(super) fn replace(self, server: &mut Server) -> Result<(), Error> {
+        self.await_cluster(server)?;
         let begin = Instant::now();
         let report = |message: &UpgradeMessage| self.channel.send(message, &[], STEP);
         let wait = |message, limit| self.channel.expect(message, Instant::now() + limit);
@@ -94,6 +98,20 @@ impl Predecessor {
             report(&UpgradeMessage::Serving).and_then(|()| wait(&UpgradeMessage::Released, STEP));
         if let Err(error) = released {
             tracing::warn!(%error, "the replaced server does not confirm that it drains");
+        }
+        Ok(())
+    }
+}
+
+impl Predecessor {
+    /// Waits until this process is a node of its cluster, if it has one: until then it would refuse
+    /// what the running server serves. The running server ends a wait that is too long.
+    fn await_cluster(&self, server: &Server) -> Result<(), Error> {
+        while server.env.runtime.cluster.phase() == ClusterPhase::Joining {
+            if std::os::unix::process::parent_id().to_string() != self.pid {
+                return Err(Error::NotHandedOver(io::ErrorKind::UnexpectedEof.into()));
+            }
+            std::thread::sleep(LOOK);
         }
         Ok(())
     }

@@ -145,6 +145,9 @@ impl RunningUpgrade {
     /// Tells the new server that it may accept, and begins to exchange events with it.
     fn let_accept(&mut self, server: &Server, version: u32) -> io::Result<()> {
         if version != RELAY_VERSION || server.env.config.cluster.is_some() {
+            if server.env.config.cluster.is_none() {
+                tracing::warn!("no events are exchanged with the new server");
+            }
             return self.channel.send(&UpgradeMessage::Accept, &[], TAKE_OVER);
         }
         let (ours, theirs) = UnixStream::pair()?;

@@ -31,6 +31,10 @@ impl Shard {
 
     /// The next state of this core that waits to be taken into the log.
     pub fn next_state(&mut self, now: Now) -> Option<StateProposal> {
+        // Connections of other cores may end by the drain before this core is told of it.
+        if self.env.runtime.departure.is_draining() {
+            self.hub.leave_log();
+        }
         self.hub.next_state(now.ms).or_else(|| self.hub.next_picture())
     }
 

@@ -2,9 +2,10 @@
 
 use crate::machine::{Machine, config};
 use crate::peer::{Received, handshake, signed, text};
+use polycast::cluster::Arrival;
 use polycast::config::{Cluster, Config};
 use polycast::dialect::{Event, Proposal};
-use polycast::hub::Unpublished;
+use polycast::hub::{StateAuthor, Statement, Unpublished};
 use polycast::mem::Frozen;
 
 const EVENTS: &str = "/apps/1/events";
@@ -227,4 +228,29 @@ fn cluster_shard_closes_subscribers_after_a_gap() {
     machine.settle();
     assert_eq!(machine.wire(later).received, [Received::Text("{}".to_owned())]);
     machine.end();
+}
+
+/// The connections of other cores may be closed by a drain before this core is told of it.
+#[test]
+fn cluster_shard_states_no_end_once_the_process_drains() {
+    for drains in [false, true] {
+        let mut machine = Machine::new(in_cluster());
+        let at = subscriber(&mut machine, "a");
+        let state = machine.shard.next_state(machine.now).expect("the channel is occupied");
+        assert!(matches!(state.state, Statement::Count(1)), "{state:?}");
+        let author = StateAuthor { node: 1, is_ours: true };
+        let (app, channel) = (0, "a".into());
+        machine.shard.arrive(Arrival::Count { app, channel, author, count: 1 }, machine.now);
+        if drains {
+            machine.env.runtime.departure.drain();
+        }
+        machine.hang_up(at);
+        assert!(machine.shard.next_state(machine.now).is_none(), "it lingers");
+        machine.wait(4000);
+        let state = machine.shard.next_state(machine.now).map(|it| it.state);
+        match drains {
+            false => assert!(matches!(state, Some(Statement::Count(0))), "{state:?}"),
+            true => assert!(state.is_none(), "{state:?}"),
+        }
+    }
 }

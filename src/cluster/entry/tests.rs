@@ -383,6 +383,22 @@ fn cluster_entry_skips_kinds_that_it_does_not_know() {
 }
 
 #[test]
+fn cluster_entry_is_read_in_the_formats_of_a_release_and_of_a_node_in_all() {
+    let mut event = written(&all_forms());
+    for (format, is_read) in [(1, false), (2, true), (3, true), (4, false)] {
+        set_format(&mut event, format);
+        let read = read_formats(&event, (2, 3));
+        match is_read {
+            true => assert_eq!(read.map(|it| it.events), Ok(all_forms()), "{format}"),
+            false => assert_eq!(read, Err(NotAnEntry::Format(format))),
+        }
+    }
+    let node = write_node((1, 1), &node_part());
+    assert_eq!(read_formats(&node, (2, 3)).map(|it| it.nodes), Ok(vec![node_part()]));
+    set_format(&mut [], 1);
+}
+
+#[test]
 fn cluster_entry_of_another_format_is_named() {
     let mut bytes = written(&all_forms());
     bytes[0] = 2;
@@ -436,7 +452,7 @@ proptest! {
 
     #[test]
     fn cluster_entry_of_any_bytes_is_read_or_refused(bytes: Vec<u8>) {
-        let bytes = [&[FORMAT], &bytes[..]].concat();
+        let bytes = [&[FORMATS.0], &bytes[..]].concat();
         let _ = read(&bytes);
     }
 }

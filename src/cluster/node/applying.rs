@@ -3,7 +3,7 @@
 use super::ClusterNode;
 use super::keys::keys_of;
 use crate::cluster::arrival::Arrival;
-use crate::cluster::entry::{self, Entry, LimitPart, PicturePart, StatePart};
+use crate::cluster::entry::{self, Entry, LimitPart, NotAnEntry, PicturePart, StatePart};
 use crate::cluster::events::{event_of, remembered_s};
 use crate::cluster::follower::Taken;
 use crate::cluster::keys::KeyDecision;
@@ -25,13 +25,11 @@ impl ClusterNode {
     ) {
         self.tell_dialects(env, now_ms);
         let counters = &self.setup.counters;
-        let entry = match entry::read(body) {
+        let entry = match entry::read_formats(body, self.nodes.formats()) {
             Ok(entry) => entry,
-            Err(error) => {
-                counters.cluster_skipped.add(1);
-                return tracing::warn!(%error, "the cluster's log has something unreadable");
-            }
+            Err(error) => return self.skip(error, taken, now_ms),
         };
+        self.is_unreadable = false;
         if entry.is_empty() {
             return;
         }
@@ -63,6 +61,22 @@ impl ClusterNode {
         match env.apps.by_id(app) {
             Some(app) => self.reservations.on_part(app, part, sequence, &mut self.nodes, now_ms),
             None => self.setup.counters.cluster_skipped.add(1),
+        }
+    }
+
+    /// Skips an entry. What is in one of another format is missing here: subscribers are closed,
+    /// and this node serves only if those that write so are gone.
+    fn skip(&mut self, error: NotAnEntry, taken: Taken, now_ms: u64) {
+        self.setup.counters.cluster_skipped.add(1);
+        if !std::mem::replace(&mut self.is_unreadable, true) {
+            tracing::warn!(%error, "the cluster's log has something unreadable");
+        }
+        if matches!(error, NotAnEntry::Format(_)) {
+            if taken == Taken::Apply {
+                let change = self.places.lag();
+                self.note_change(change);
+            }
+            self.nodes.note_unreadable(now_ms);
         }
     }
 

@@ -3,6 +3,7 @@
 use super::ClusterNode;
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::Engine;
+use crate::cluster::entry;
 use crate::dialect::Env;
 
 impl ClusterNode {
@@ -12,7 +13,8 @@ impl ClusterNode {
         let can_send = may_append && self.follower.has_joined();
         let work = self.reservations.examine(env, &self.nodes, can_send, now_ms);
         let Some(work) = work else { return };
-        for append in work.appends {
+        for mut append in work.appends {
+            entry::set_format(&mut append.body, self.nodes.format());
             self.setup.counters.cluster_reservations.add(1);
             engine.append(append);
         }

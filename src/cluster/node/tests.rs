@@ -1,6 +1,7 @@
 //! Nodes on a simulated engine, in virtual time.
 
 mod dialects;
+mod formats;
 mod history;
 mod keys;
 mod limits;

@@ -1,5 +1,6 @@
 //! What a node does by its clock: renewals, and the deaths of others.
 
+use super::table::KnownNode;
 use super::{ClusterNodes, Refresh};
 use crate::cluster::entry::{NodePart, NodePhase};
 
@@ -7,6 +8,10 @@ impl ClusterNodes {
     /// Does what is due. `has_read` says whether the log was read to the end that it had when this
     /// process began.
     pub fn tick(&mut self, has_read: bool, now_ms: u64) {
+        if self.ticked_ms + self.setup.timing.fence_ms() < now_ms {
+            self.steady_ms = now_ms;
+        }
+        self.ticked_ms = now_ms;
         let is_fenced = self.own.is_fenced(now_ms);
         if is_fenced && !self.was_fenced {
             self.counters.cluster_fenced.add(1);
@@ -23,9 +28,9 @@ impl ClusterNodes {
             return;
         }
         if self.own.is_stuck(now_ms) {
-            self.change_id();
+            self.change_id(now_ms);
         }
-        if self.takes_part() {
+        if self.takes_part(now_ms) {
             let state = self.own_state();
             if let Some(renewal) = self.own.next(state, &mut self.number, now_ms) {
                 self.renew(renewal);
@@ -49,41 +54,60 @@ impl ClusterNodes {
     }
 
     /// Whether this node may join: it speaks the format that is in use. Logs when that changes.
-    fn takes_part(&mut self) -> bool {
+    fn takes_part(&mut self, now_ms: u64) -> bool {
         if self.has_served {
             return true;
         }
         if self.is_leaving {
             return false;
         }
-        let (lowest, highest) = self.setup.formats;
-        let in_use = self.format_in_use();
-        let speaks = in_use.is_none_or(|format| (lowest..=highest).contains(&format));
+        let speaks = self.speaks(now_ms);
         if speaks == self.is_excluded {
             self.is_excluded = !speaks;
-            match in_use.filter(|_| !speaks) {
-                Some(format) => tracing::error!(
-                    format,
+            let (lowest, highest) = self.setup.formats;
+            match speaks {
+                false => tracing::error!(
+                    format = self.format_in_use(now_ms),
                     lowest,
                     highest,
                     "cluster: the nodes write a format of entries that this release does not \
                      speak, so it does not join; it joins when all of them speak one that it does"
                 ),
-                None => tracing::info!("cluster: this release speaks the format in use now"),
+                true => tracing::info!("cluster: this release speaks the format in use now"),
             }
         }
         speaks
     }
 
+    /// Whether this release speaks the format in use, and can read what living nodes have written.
+    pub(super) fn speaks(&mut self, now_ms: u64) -> bool {
+        let (lowest, highest) = self.setup.formats;
+        let knows_more = self.others(now_ms).any(|node| node.formats.1 > highest);
+        self.has_unreadable &= knows_more;
+        let in_use = self.format_in_use(now_ms);
+        !self.has_unreadable && in_use.is_none_or(|it| (lowest..=highest).contains(&it))
+    }
+
     /// The format in which the nodes write that were there before this one.
-    fn format_in_use(&self) -> Option<u8> {
+    fn format_in_use(&self, now_ms: u64) -> Option<u8> {
         let own = self.table.living().find(|(id, _)| *id == self.own.id());
         let first = own.map_or(u64::MAX, |(_, node)| node.first);
-        let before = self.table.living().filter(|(id, node)| {
-            let is_joining = node.state == Some(NodePhase::Joining);
-            *id != self.own.id() && (!is_joining || node.first < first)
-        });
-        before.map(|(_, node)| node.formats.1).min()
+        let before = self
+            .others(now_ms)
+            .filter(|node| node.state != Some(NodePhase::Joining) || node.first < first);
+        before.map(|node| node.formats.1).min()
+    }
+
+    /// The other nodes that live. If all of them have ended, nobody is there to declare them dead:
+    /// for a node that waits for that, who has been silent for long does not live.
+    fn others(&self, now_ms: u64) -> impl Iterator<Item = &KnownNode> {
+        let timing = self.setup.timing;
+        let steady_ms = self.returned_ms.max(self.steady_ms);
+        let is_other = move |(id, node): &(u64, &KnownNode)| {
+            let dead_ms = node.dead_ms(&timing).max(steady_ms + timing.dead_ms);
+            *id != self.own.id() && (self.has_served || now_ms < dead_ms + timing.dead_ms)
+        };
+        self.table.living().filter(is_other).map(|(_, node)| node)
     }
 
     /// Ends a refresh, declares nodes dead, and removes what they have left.

@@ -52,7 +52,7 @@ impl KnownNode {
     }
 
     /// When it counts as dead if nothing more is read of it, in milliseconds.
-    fn dead_ms(&self, timing: &NodeTiming) -> u64 {
+    pub(super) fn dead_ms(&self, timing: &NodeTiming) -> u64 {
         let silence_ms = match self.state {
             Some(NodePhase::Leaving) => timing.linger_ms,
             _ => timing.dead_ms,

@@ -100,7 +100,7 @@ fn memory_of_ten_thousand_subscribers_is_freed_and_each_event_comes_once() {
 }
 
 /// Whether this process may open this many files; prints SKIPPED if not.
-fn has_files(wanted: u64) -> bool {
+pub fn has_files(wanted: u64) -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is valid for the calls.
     let raised = unsafe {

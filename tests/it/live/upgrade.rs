@@ -35,7 +35,7 @@ impl Installed {
         Installed::start_with(name, config, |command| _ = command.args(["--io", io()]))
     }
 
-    fn start_with(name: &str, config: &str, change: impl FnOnce(&mut Command)) -> Installed {
+    pub fn start_with(name: &str, config: &str, change: impl FnOnce(&mut Command)) -> Installed {
         let (link, pid_file) = (folder().join(format!("{name}.bin")), pid_file(name));
         let _ = fs::remove_file(&link);
         symlink(PROGRAM, &link).unwrap();

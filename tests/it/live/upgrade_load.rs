@@ -193,7 +193,8 @@ fn exchange(mut stream: TcpStream, request: &[u8]) -> std::io::Result<(String, T
     }
 }
 
-fn answer(address: SocketAddr, request: &[u8]) -> std::io::Result<String> {
+/// What a server answers to a request on a connection of its own.
+pub fn answer(address: SocketAddr, request: &[u8]) -> std::io::Result<String> {
     Ok(exchange(connect(address)?, request)?.0)
 }
 

@@ -6,10 +6,12 @@
 use crate::net::*;
 use polycast::config::{Cluster, Config};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 /// An engine.
@@ -208,6 +210,48 @@ impl Drop for EngineServer {
         if !std::thread::panicking() {
             let _ = fs::remove_dir_all(&self.folder);
         }
+    }
+}
+
+/// The way of one node to its engine, which can be cut.
+pub struct Route {
+    pub port: u16,
+    /// The connections of the node and of the engine; `None` while the way is cut.
+    open: Arc<Mutex<Option<Vec<TcpStream>>>>,
+}
+
+impl Route {
+    pub fn to(server: &EngineServer) -> Route {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, target) = (listener.local_addr().unwrap().port(), server.port);
+        let open = Arc::new(Mutex::new(Some(Vec::new())));
+        let theirs = open.clone();
+        thread::spawn(move || {
+            for node in listener.incoming() {
+                let (Ok(node), Ok(mut open)) = (node, theirs.lock()) else { return };
+                let Some(open) = open.as_mut() else { continue };
+                let Ok(engine) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                for (from, to) in [(&node, &engine), (&engine, &node)] {
+                    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                    thread::spawn(move || {
+                        let _ = io::copy(&mut from, &mut to);
+                        let _ = to.shutdown(Shutdown::Both);
+                    });
+                }
+                open.extend([node, engine]);
+            }
+        });
+        Route { port, open }
+    }
+
+    /// Ends all connections, and takes no further one.
+    pub fn cut(&self) {
+        let streams = self.open.lock().unwrap().take().expect("it is open");
+        streams.iter().for_each(|stream| _ = stream.shutdown(Shutdown::Both));
+    }
+
+    pub fn mend(&self) {
+        *self.open.lock().unwrap() = Some(Vec::new());
     }
 }
 

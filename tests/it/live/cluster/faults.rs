@@ -1,7 +1,7 @@
 //! Faults of the engine and of nodes.
 
 use super::checker::Checker;
-use super::engine::{Nats, QUIET, cluster_of, impatient};
+use super::engine::{Nats, QUIET, Route, cluster_of, impatient};
 use super::{joined, nodes, nodes_of, ready};
 use crate::live::child::Process;
 use crate::net::*;
@@ -178,6 +178,31 @@ fn cluster_node_that_is_killed_leaves_what_it_has_published() {
     for n in 0..50 {
         assert_eq!(hears.text(), event("a", &n.to_string()));
     }
+    assert_eq!(hears.text(), event("a", "after"));
+}
+
+/// A node that has lost its connection to the engine hears what was stored meanwhile.
+#[test]
+fn cluster_p10_node_that_was_cut_off_hears_what_it_has_missed() {
+    let Some(nats) = Nats::start("cut") else { return };
+    let Some([other]) = nodes(&nats) else { return };
+    let route = Route::to(&nats);
+    let mut config = cluster_of(&nats);
+    let url = nats.url().replace(&nats.port.to_string(), &route.port.to_string());
+    config.cluster.as_mut().unwrap().engine = vec![url];
+    let Some(node) = start(config) else { return };
+    joined(&node);
+    let mut hears = Client::subscriber(node.addresses()[0], "a");
+    let mut api = Client::connect(other.addresses()[0]);
+    for round in 1..=2 {
+        route.cut();
+        wait_count(&node, "cluster_lost", round);
+        (0..100).for_each(|n| api.publish("a", &n.to_string()));
+        route.mend();
+        (0..100).for_each(|n| assert_eq!(hears.text(), event("a", &n.to_string())));
+    }
+    assert_eq!((node.count("cluster_gaps"), node.count("cluster_fillings")), (0, 2));
+    Client::connect(node.addresses()[0]).publish("a", "after");
     assert_eq!(hears.text(), event("a", "after"));
 }
 

@@ -13,7 +13,7 @@ const BASE: &str = "threads = 1\npin = false\nlisteners = [{ address = '127.0.0.
 const TOKEN: &str = "a-token-of-the-tests";
 
 /// Lets one of these tests run at a time: each has several processes, and measures time.
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::new(());
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -32,14 +32,14 @@ fn processes<const COUNT: usize>(nats: &Nats, name: &str, more: &str) -> [Proces
     started
 }
 
-fn is_ready(address: SocketAddr) -> bool {
+pub fn is_ready(address: SocketAddr) -> bool {
     let mut client = Client::connect(address);
     client.send(b"GET /ready HTTP/1.1\r\nHost: localhost\r\n\r\n");
     client.response().status == 200
 }
 
 /// A metric of the cluster: its name without what all of them begin and end with.
-fn metric(address: SocketAddr, name: &str) -> u64 {
+pub fn metric(address: SocketAddr, name: &str) -> u64 {
     let mut client = Client::connect(address);
     client.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let metrics = client.response().body;

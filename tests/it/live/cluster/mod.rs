@@ -13,6 +13,8 @@ mod lives;
 mod presence;
 mod redis;
 mod refusals;
+mod rolling;
+mod swarm;
 mod zenith;
 
 use crate::net::*;
