@@ -166,12 +166,9 @@ pub struct Entry<'e> {
 }
 
 impl Entry<'_> {
-    /// Whether it has no parts: it was written to measure the engine.
+    /// Whether it is about no application and no node: it was written to measure the engine.
     pub fn is_empty(&self) -> bool {
-        let Entry { events, keys, states, nodes, epochs, limit, skipped, .. } = self;
-        let is_of_channel = !events.is_empty() || !keys.is_empty() || !states.is_empty();
-        let has_other = !nodes.is_empty() || !epochs.is_empty() || limit.is_some();
-        !is_of_channel && !has_other && *skipped == 0
+        self.app.is_empty() && self.nodes.is_empty() && self.skipped == 0
     }
 }
 
