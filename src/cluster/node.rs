@@ -308,9 +308,8 @@ impl ClusterNode {
                 }
             }
             EngineEvent::Refused { number, refusal } => {
-                if self.reservations.has_number(number) {
-                    self.reservations.refused(number, now.ms);
-                } else if !self.nodes.refused(number, refusal, now.ms) {
+                let is_reservation = self.reservations.refused(number, now.ms);
+                if !is_reservation && !self.nodes.refused(number, refusal, now.ms) {
                     let again = refusal == Refusal::Later;
                     let failed = self.queue.refused(number, again, now.ms);
                     failed.into_iter().for_each(|failure| self.fail(failure));

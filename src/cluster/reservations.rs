@@ -172,12 +172,13 @@ impl Reservations {
         (NUMBERS..NUMBERS_END).contains(&number)
     }
 
-    /// Notes that an entry was not stored.
-    pub(super) fn refused(&mut self, number: u64, now_ms: u64) {
+    /// Notes that an entry was not stored. Returns whether it is one of these.
+    pub(super) fn refused(&mut self, number: u64, now_ms: u64) -> bool {
         let again_ms = now_ms + AGAIN_MS;
         if self.tables.values_mut().any(|table| table.refused(number, again_ms)) {
             self.due_ms = self.due_ms.min(again_ms);
         }
+        self.has_number(number)
     }
 
     /// When [`Reservations::examine`] is due if nothing is read and no core asks, in milliseconds.
@@ -238,7 +239,6 @@ impl Reservations {
         let (own, limit) = (nodes.id(), limit_of(app));
         let is_settled = self.trust == LogTrust::Settled;
         let table = self.tables.entry(number).or_default();
-        let usable = self.trust.usable(table, own, limit);
         let mut need = ConnectionNeed {
             limit,
             open: 0,
@@ -249,8 +249,9 @@ impl Reservations {
         };
         let are_alive = table.nodes().all(|node| node == own || nodes.is_alive(node, now_ms));
         let is_full = is_settled && are_alive && need.is_exhausted() && nodes.can_judge(now_ms);
-        let ask_from = if can_send && is_settled { need.ask_from() } else { u32::MAX };
-        need.open = app.reserve(usable, ask_from, is_full);
+        let ask_from = Some(need.ask_from()).filter(|_| can_send && is_settled);
+        let usable = self.trust.usable(table, own, limit);
+        need.open = app.reserve(usable, ask_from.unwrap_or(u32::MAX), is_full);
         work.reserved += u64::from(usable);
         if need.waiting > 0 && need.open < usable {
             work.offers.push(number);
@@ -277,16 +278,22 @@ impl Reservations {
             settled_in: is_settled.then_some(self.epoch),
             reserved: table.with(own, count),
         };
-        let id = &app.config.id;
-        work.appends.push(Append {
-            number: self.number,
-            subject: subject::of_reservations(&self.name, id),
-            id: format!("{:016x}-l{}", self.process, self.number),
+        let expected = table.sequence;
+        work.appends.push(self.append(&app.config.id, &part, expected));
+    }
+
+    /// The entry of an application, by its id, with the last number.
+    fn append(&self, app: &str, part: &LimitPart, expected: u64) -> Append {
+        let (process, number) = (self.process, self.number);
+        Append {
+            number,
+            subject: subject::of_reservations(&self.name, app),
+            id: format!("{process:016x}-l{number}"),
             ttl_s: None,
             replaces: true,
-            expected: Some(table.sequence),
-            body: entry::write_limit((self.process, self.number), id, &part),
-        });
+            expected: Some(expected),
+            body: entry::write_limit((process, number), app, part),
+        }
     }
 }
 

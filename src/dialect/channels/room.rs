@@ -8,6 +8,7 @@ use super::super::effects::Effect;
 use super::connection::{Connection, end, socket_id};
 use super::messages;
 use super::vendor::Vendor;
+use super::who::WaitingForRoom;
 use crate::dialect::Admission;
 use crate::stats::{Counter, Counters};
 
@@ -15,17 +16,6 @@ use crate::stats::{Counter, Counters};
 /// milliseconds: longer than a node keeps what it has reserved and does not need, so that nobody is
 /// refused who is sent from one node to another.
 const FULL_MS: u64 = 2000;
-
-/// A connection that is open and does not count yet.
-#[derive(Debug)]
-pub(super) struct WaitingForRoom {
-    /// When it has begun to wait, in milliseconds.
-    since_ms: u64,
-    /// Whether it was refused, so that it waits no more.
-    is_refused: bool,
-    /// What it requests when it is admitted.
-    joins: Vec<Effect>,
-}
 
 impl<V: Vendor> Connection<V> {
     /// Begins a connection, of which the application has said whether it is admitted. `joins` is

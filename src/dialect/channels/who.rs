@@ -1,8 +1,8 @@
 //! The part of a connection's state that most clients do not have: who the client is.
 
+use super::super::effects::Effect;
 use super::positions::Resuming;
 use super::publisher::Publisher;
-use super::room::WaitingForRoom;
 use std::collections::HashMap;
 
 /// The part of a connection's state that most clients do not have.
@@ -29,6 +29,17 @@ pub(super) struct Who {
     pub(super) publisher: Option<Box<Publisher>>,
     /// Set if the connection is not admitted yet.
     pub(super) waiting: Option<Box<WaitingForRoom>>,
+}
+
+/// A connection that is open and does not count yet.
+#[derive(Debug)]
+pub(super) struct WaitingForRoom {
+    /// When it has begun to wait, in milliseconds.
+    pub(super) since_ms: u64,
+    /// Whether it was refused, so that it waits no more.
+    pub(super) is_refused: bool,
+    /// What it requests when it is admitted.
+    pub(super) joins: Vec<Effect>,
 }
 
 /// The inactivity timeout of a client without pings: the second of its last message, and the

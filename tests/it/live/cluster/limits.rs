@@ -73,10 +73,10 @@ fn cluster_p13_limit_is_exact_over_all_nodes() {
     let reserved = || [&first, &second, &third].map(|it| it.count("cluster_reserved")).iter().sum();
     assert_eq!((reserved(), first.count("refused_quota") > 0), (10u64, true));
     // Whoever leaves makes room on any node.
-    let (gone, stay): (Vec<_>, Vec<_>) = open.into_iter().partition(|(node, _)| *node == 0);
-    let left = gone.len();
+    let (first_ones, stay): (Vec<_>, Vec<_>) = open.into_iter().partition(|(node, _)| *node == 0);
+    let left = first_ones.len();
     assert!(left > 0);
-    drop(gone);
+    drop(first_ones);
     let mut others = Vec::new();
     while others.len() < left {
         let mut client = connecting(addresses[2]);
