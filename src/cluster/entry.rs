@@ -168,8 +168,10 @@ pub struct Entry<'e> {
 impl Entry<'_> {
     /// Whether it has no parts: it was written to measure the engine.
     pub fn is_empty(&self) -> bool {
-        let Entry { events, keys, states, nodes, epochs, limit, skipped, .. } = self;
-        let is_of_channel = !events.is_empty() || !keys.is_empty() || !states.is_empty();
+        let Entry { events, keys, states, nodes, epochs, limit, own, pictures, skipped, .. } = self;
+        let has_topics = !own.is_empty() || !pictures.is_empty();
+        let is_of_channel =
+            !events.is_empty() || !keys.is_empty() || !states.is_empty() || has_topics;
         let has_other = !nodes.is_empty() || !epochs.is_empty() || limit.is_some();
         !is_of_channel && !has_other && *skipped == 0
     }
