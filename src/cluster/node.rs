@@ -291,15 +291,7 @@ impl ClusterNode {
                 (self.is_up, self.was_up) = (true, true);
                 return true;
             }
-            EngineEvent::Down => {
-                if std::mem::take(&mut self.is_up) {
-                    self.down_ms = now.ms;
-                    counters.cluster_lost.add(1);
-                }
-                self.queue.lost();
-                self.nodes.lost();
-                self.reservations.lost();
-            }
+            EngineEvent::Down => self.on_down(now.ms),
             EngineEvent::Stored { number, sequence, took_ns } => {
                 self.follower.stored(sequence);
                 if !self.reservations.has_number(number) && !self.nodes.stored(number, sequence) {
@@ -333,6 +325,17 @@ impl ClusterNode {
             }
         }
         false
+    }
+
+    /// Notes that the engine is away.
+    fn on_down(&mut self, now_ms: u64) {
+        if std::mem::take(&mut self.is_up) {
+            self.down_ms = now_ms;
+            self.setup.counters.cluster_lost.add(1);
+        }
+        self.queue.lost();
+        self.nodes.lost();
+        self.reservations.lost();
     }
 
     /// Takes an entry: its sequence number, when it was stored, and whether it is the last one.

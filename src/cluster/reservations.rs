@@ -6,8 +6,8 @@
 //! it has read last: the engine takes one of several. So whoever replaces the entry knows all of
 //! it, however late nodes read the log. A node admits within what the last entry that it has read
 //! has of it, and others leave of the limit. Another node may have replaced that entry since, but
-//! has left this node's number in it and counted it; so all that nodes may admit is within the limit
-//! together, even if a node has more connections than it has reserved.
+//! has left this node's number in it and counted it; so all that nodes may admit is within the
+//! limit together, even if a node has more connections than it has reserved.
 //!
 //! A node gives back before it writes so. What a dead node had is nobody's from its death on. In a
 //! log that has lost its entries, nodes first have time to reserve again what they had; nobody

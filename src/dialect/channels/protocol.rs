@@ -329,7 +329,8 @@ fn push_join_reply<V: Vendor>(context: &mut DialectContext<'_>, name: &str, repl
 }
 
 /// Decides whether the application admits a new connection, but for the number of connections, and
-/// returns it. The checks are ordered so that the cheapest, and those that reveal the least, come first.
+/// returns it. The checks are ordered so that the cheapest, and those that reveal the least, come
+/// first.
 fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Result<u32, Closing> {
     let env = context.env;
     let number = env.app_of_socket(opening.path);

@@ -32,12 +32,14 @@ const FEEDS: &str = "#\0feeds";
 const SERVED: &str = "#\0served\0";
 const USER: &str = "#\0user\0";
 
+/// A controller of a back end, a kind of it or `None` for all, how pictures are kept, and the scope.
+type ServedInfo = (Box<str>, Option<Box<str>>, Box<str>, Box<str>);
+
 /// What a back end has registered, as its member's info.
 #[derive(Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub(super) struct RegisteredInfo {
     pub(super) authorises: bool,
-    /// Controllers, kinds, how pictures are kept, and scopes.
-    pub(super) served: Vec<(Box<str>, Option<Box<str>>, Box<str>, Box<str>)>,
+    pub(super) served: Vec<ServedInfo>,
     pub(super) feeds: Vec<Box<str>>,
 }
 

@@ -331,7 +331,7 @@ impl World {
                     self.nodes[at].sweep(at == 0, self.log.now_ms);
                 }
                 // The leading node is not late for ever.
-                if self.log.now_ms % 3 == 0 {
+                if self.log.now_ms.is_multiple_of(3) {
                     self.store(0, true);
                 }
             }

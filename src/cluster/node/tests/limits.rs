@@ -337,7 +337,7 @@ struct Chaos {
     stated: BTreeSet<u64>,
     seen: usize,
     lost_ms: Option<u64>,
-    most: usize,
+    peak: usize,
     seed: u64,
 }
 
@@ -354,7 +354,7 @@ impl Chaos {
             stated: BTreeSet::new(),
             seen: 0,
             lost_ms: None,
-            most: 0,
+            peak: 0,
             seed,
         }
     }
@@ -459,7 +459,7 @@ impl Chaos {
             }
             total += open - *outlived;
         }
-        self.most = self.most.max(total);
+        self.peak = self.peak.max(total);
         let (limit, seed) = (self.nodes.limit, self.seed);
         assert!(total <= limit, "{total} of {limit}, seed {seed}");
     }
@@ -477,7 +477,7 @@ impl Chaos {
         }
         let open = self.nodes.open();
         assert!(open.iter().sum::<usize>() >= self.nodes.limit, "{open:?} of {}", self.nodes.limit);
-        assert!(self.most > self.nodes.limit / 2);
+        assert!(self.peak > self.nodes.limit / 2);
     }
 }
 
