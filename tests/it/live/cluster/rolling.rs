@@ -113,13 +113,13 @@ fn cluster_p7_rolling_restart_tells_nobody_of_a_change() {
     run(&swarm, (2, 4, 50), || {
         println!("{MEMBERS} members after {} ms", begun.elapsed().as_millis());
         wait("the webhooks are sent", || changes(&endpoint) == all_there);
-        for at in 0..NODES {
+        for (at, place) in nodes.iter_mut().enumerate() {
             let since = Instant::now();
-            nodes[at].signal(libc::SIGTERM);
-            assert!(nodes[at].ended().success(), "{}", nodes[at].logged());
+            place.signal(libc::SIGTERM);
+            assert!(place.ended().success(), "{}", place.logged());
             let ended = since.elapsed();
-            nodes[at] = node(&format!("{}-new", name(at)), &config, &more);
-            swarm.replace(at, nodes[at].address);
+            *place = node(&format!("{}-new", name(at)), &config, &more);
+            swarm.replace(at, place.address);
             swarm.await_all();
             println!(
                 "ended after {} ms, replaced and all back after {} ms",
