@@ -371,8 +371,8 @@ pub fn read(bytes: &[u8]) -> Result<Entry<'_>, NotAnEntry> {
     read_formats(bytes, FORMATS)
 }
 
-/// Reads an entry of a format from the lowest to the highest of these, or of a node, which all
-/// releases read.
+/// Reads an entry of a format from the lowest to the highest of these, or one of a node or without
+/// parts, which all releases read.
 ///
 /// # Errors
 /// As for [`read`].
@@ -383,7 +383,7 @@ pub fn read_formats(bytes: &[u8], (lowest, highest): (u8, u8)) -> Result<Entry<'
         return Err(NotAnEntry::Format(*format));
     }
     let entry = read_parts(rest).ok_or(NotAnEntry::Malformed)?;
-    match is_spoken || !entry.nodes.is_empty() {
+    match is_spoken || !entry.nodes.is_empty() || entry.is_empty() {
         true => Ok(entry),
         false => Err(NotAnEntry::Format(*format)),
     }

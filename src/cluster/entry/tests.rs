@@ -398,6 +398,8 @@ fn cluster_entry_is_read_in_the_formats_of_a_release_and_of_a_node_in_all() {
     }
     let node = write_node((1, 1), &node_part());
     assert_eq!(read_formats(&node, (2, 3)).map(|it| it.nodes), Ok(vec![node_part()]));
+    let empty = write((1, 1), "", "", [].into_iter());
+    assert_eq!((empty[0], read_formats(&empty, (2, 3)).is_ok_and(|it| it.is_empty())), (1, true));
     set_format(&mut [], 1);
 }
 
