@@ -201,7 +201,10 @@ fn across(c: &mut Criterion<Cpu>) {
                 Down::Interested { request_id, name, .. } => {
                     origin.hub.interested(request_id, &name).len()
                 }
-                Down::JoinReply { .. } | Down::Message { .. } | Down::Answer { .. } => 0,
+                Down::LogBegan { .. }
+                | Down::JoinReply { .. }
+                | Down::Message { .. }
+                | Down::Answer { .. } => 0,
             };
         }
         received

@@ -92,8 +92,8 @@ fn cluster_p16_zenith_topics_have_one_order_on_all_nodes() {
     let Some(servers) = two(&nats) else { return };
     let mut hearers = Vec::new();
     for server in &servers {
-        for protocol in 0..3 {
-            hearers.push((subscribed(server, protocol, "News!a").0, FORMATS[protocol].1));
+        for (protocol, (_, format)) in FORMATS.iter().enumerate() {
+            hearers.push((subscribed(server, protocol, "News!a").0, *format));
         }
     }
     let (mut other, _) = subscribed(&servers[1], 0, "News!b");
