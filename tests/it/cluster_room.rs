@@ -89,8 +89,8 @@ fn cluster_room_lets_clients_wait_until_connections_are_reserved() {
 #[test]
 fn cluster_room_of_a_client_that_leaves_while_it_waits_is_nobodys() {
     let mut machine = machine();
-    let (gone, stays) = (client(&mut machine), client(&mut machine));
-    machine.hang_up(gone);
+    let (ended, stays) = (client(&mut machine), client(&mut machine));
+    machine.hang_up(ended);
     assert_eq!(machine.env.apps.get(0).waiting(), 1);
     reserve(&mut machine, 1);
     assert!(received(&mut machine, stays)[0].contains("connection_established"));

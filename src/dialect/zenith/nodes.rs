@@ -32,7 +32,7 @@ const FEEDS: &str = "#\0feeds";
 const SERVED: &str = "#\0served\0";
 const USER: &str = "#\0user\0";
 
-/// A controller of a back end, a kind of it or `None` for all, how pictures are kept, and the scope.
+/// A controller of a back end, a kind or `None` for all, how pictures are kept, and the scope.
 type ServedInfo = (Box<str>, Option<Box<str>>, Box<str>, Box<str>);
 
 /// What a back end has registered, as its member's info.

@@ -17,7 +17,7 @@ pub(super) struct LimitJudge {
     reserved: BTreeSet<u64>,
     lost_ms: Option<u64>,
     /// The largest number of connections that there were.
-    pub(super) most: usize,
+    pub(super) peak: usize,
 }
 
 impl LimitJudge {
@@ -42,7 +42,7 @@ impl LimitJudge {
 
     /// So many connections count.
     pub(super) fn judge(&mut self, count: usize) {
-        self.most = self.most.max(count);
+        self.peak = self.peak.max(count);
         assert!(self.limit == 0 || count <= self.limit, "{count} of {}", self.limit);
     }
 }

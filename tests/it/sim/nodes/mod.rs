@@ -218,7 +218,7 @@ impl World {
         let open: usize = self.sites.iter().map(Site::admitted).sum();
         assert!(open >= limit.min(clients), "{open} of {clients}, the limit is {limit}");
         self.totals.limited += 1;
-        self.totals.full += u64::from(self.judge.limit.most == limit);
+        self.totals.full += u64::from(self.judge.limit.peak == limit);
     }
 
     /// A node ends at once, with its clients, and another one starts.
