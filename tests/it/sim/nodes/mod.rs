@@ -148,7 +148,7 @@ impl World {
         }
         self.rest(DEATH_ROUNDS);
         if self.judge.limit.limit > 0 {
-            self.crowd();
+            self.newcomers();
         }
         self.totals.gaps += self.sites.iter().map(Site::gaps).sum::<u64>();
         for site in &mut self.sites {
@@ -210,9 +210,9 @@ impl World {
     }
 
     /// More clients come than the limit has room for: all of it is in use.
-    fn crowd(&mut self) {
+    fn newcomers(&mut self) {
         let World { sites, rng, ms, .. } = self;
-        let clients: usize = sites.iter_mut().map(|site| site.crowd(rng, *ms)).sum();
+        let clients: usize = sites.iter_mut().map(|site| site.newcomers(rng, *ms)).sum();
         self.rest(CROWD_ROUNDS);
         let limit = self.judge.limit.limit;
         let open: usize = self.sites.iter().map(Site::admitted).sum();

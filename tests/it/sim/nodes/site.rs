@@ -116,7 +116,7 @@ impl Site {
 
     /// Subscribers come until there are as many clients as the node may have. Returns the number of
     /// clients that subscribe.
-    pub(super) fn crowd(&mut self, rng: &mut Rng, ms: u64) -> usize {
+    pub(super) fn newcomers(&mut self, rng: &mut Rng, ms: u64) -> usize {
         while self.clients.len() < CLIENTS {
             let core = rng.usize(0..self.cores.len());
             let Some(index) = self.free[core].take() else { break };
