@@ -219,8 +219,11 @@ function startEngine() {
     const port = await freePort()
     const args = ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", folder]
     const child = spawn(NATS, args, { stdio: "ignore" })
+    // It keeps no process of tests alive, because what follows the last test begins when nothing does.
+    child.unref()
     const exited = once(child, "exit")
     stopEngine = async () => {
+      child.ref()
       child.kill("SIGKILL")
       await exited
       fs.rmSync(folder, { recursive: true })
