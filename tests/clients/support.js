@@ -10,7 +10,7 @@ const https = require("node:https")
 const net = require("node:net")
 const os = require("node:os")
 const path = require("node:path")
-const { after, test } = require("node:test")
+const { test } = require("node:test")
 const Publisher = require("pusher")
 const Subscriber = require("pusher-js")
 
@@ -208,26 +208,20 @@ function status(url) {
   })
 }
 
-/** A NATS server for the clusters of this process, which ends after its tests. */
-let engine
-let stopEngine
-after(() => stopEngine?.())
+/** What runs a NATS server until its standard input ends, which is when the process of the tests does. */
+const UNTIL_END = `"$0" "$@" & read -r _; kill -9 $!; wait; rm -rf "$FOLDER"`
 
+/** Starts the NATS server for the clusters of this process, once. */
+let engine
 function startEngine() {
   engine ??= (async () => {
     const folder = fs.mkdtempSync(path.join(os.tmpdir(), "polycast-nats-"))
     const port = await freePort()
-    const args = ["-a", "127.0.0.1", "-p", String(port), "-js", "-sd", folder]
-    const child = spawn(NATS, args, { stdio: "ignore" })
-    // It keeps no process of tests alive, because what follows the last test begins when nothing does.
+    const args = ["-c", UNTIL_END, NATS, "-a", "127.0.0.1", "-p", String(port), "-js", "-sd", folder]
+    const env = { ...process.env, FOLDER: folder }
+    const child = spawn("sh", args, { env, stdio: ["pipe", "ignore", "ignore"] })
     child.unref()
-    const exited = once(child, "exit")
-    stopEngine = async () => {
-      child.ref()
-      child.kill("SIGKILL")
-      await exited
-      fs.rmSync(folder, { recursive: true })
-    }
+    child.stdin.unref()
     for (const end = Date.now() + START_MS; !(await accepts(port));) {
       assert.ok(Date.now() < end, `${NATS} does not listen`)
       await new Promise((resolve) => setTimeout(resolve, 20))
@@ -313,7 +307,7 @@ class Cluster extends Server {
     for (const [one, other] of [[client, upstream], [upstream, client]]) {
       this.sockets.add(one)
       one.pipe(other)
-      one.on("error", () => other.resetAndDestroy())
+      one.on("error", () => other.destroy())
       one.on("close", () => {
         this.sockets.delete(one)
         other.end()
