@@ -168,6 +168,12 @@ impl<M: HubMessage> Hub<M> {
         if is_ours {
             pictures.sent(logged, &channel.name, piece);
         }
+        if piece.serial < logged.stated {
+            // A node that was late has replaced a piece of a newer picture.
+            logged.stated = piece.serial;
+            logged.count = logged.count.max(piece.index + 1);
+            pictures.plan(logged, &channel.name, kept.now_ms.saturating_add(pictures.every_ms));
+        }
         if piece.index == 0 {
             (logged.stated, logged.count) = (logged.stated.max(piece.serial), piece.count);
             if logged.changed <= logged.stated {
