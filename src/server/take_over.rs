@@ -62,7 +62,7 @@ impl Predecessor {
     }
 
     /// Reports that `server` is set up, waits until the running server does not accept any more,
-    /// and begins to accept. Returns when the running server has told the service manager.
+    /// and begins to accept. Returns when the running server has notified the service manager.
     ///
     /// # Errors
     /// The running server has ended, or does not want to be replaced any more.

@@ -31,7 +31,7 @@ impl Shard {
 
     /// The next state of this core that waits to be taken into the log.
     pub fn next_state(&mut self, now: Now) -> Option<StateProposal> {
-        // Connections of other cores may end by the drain before this core is told of it.
+        // The drain may close connections of other cores before this core begins to drain.
         if self.env.runtime.departure.is_draining() {
             self.hub.leave_log();
         }
