@@ -1,6 +1,6 @@
 //! The engine with a bare client: what an append and a delivery cost without polycast.
 
-use super::clock::{cpu_of, due};
+use super::clock::due;
 use super::engine::Nats;
 use super::table::{Latencies, Row};
 use super::{CHANNELS, DATA_BYTES, Plan};
@@ -22,11 +22,11 @@ pub fn run(plan: &Plan, nats: &Nats) -> io::Result<Row> {
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn measure(plan: &Plan, nats: &Nats) -> Result<Row, Failure> {
-    let (sender, receiver) =
-        (async_nats::connect(nats.url()).await?, async_nats::connect(nats.url()).await?);
+    let urls = nats.urls();
+    let (sender, receiver) = (async_nats::connect(&urls).await?, async_nats::connect(&urls).await?);
     let begin = Instant::now();
     let stream = serde_json::json!({
-        "name": "bare", "subjects": ["bare.>"], "storage": "file", "num_replicas": 1,
+        "name": "bare", "subjects": ["bare.>"], "storage": "file", "num_replicas": nats.count(),
         "discard": "new", "max_bytes": 1 << 30, "duplicate_window": 20_000_000_000_u64,
         "allow_msg_ttl": true, "allow_rollup_hdrs": true,
     });
@@ -45,7 +45,7 @@ async fn measure(plan: &Plan, nats: &Nats) -> Result<Row, Failure> {
     ask(&sender, &format!("CONSUMER.CREATE.bare.{name}"), &consumer).await?;
     let replies = sender.new_inbox();
     let mut answers = sender.subscribe(format!("{replies}.*")).await?;
-    let (count, before) = (plan.count(), cpu_of(nats.process())?);
+    let (count, before) = (plan.count(), nats.cpu()?);
     let begin = Instant::now() + Duration::from_millis(100);
     let filler = "x".repeat(DATA_BYTES + ENTRY_BYTES - 8);
     let publish = async {
@@ -87,7 +87,7 @@ async fn measure(plan: &Plan, nats: &Nats) -> Result<Row, Failure> {
     let ((), acknowledged, delivered) = tokio::time::timeout(plan.time + PATIENCE, all)
         .await
         .map_err(|_| "entries are missing")??;
-    let engine_us = (cpu_of(nats.process())? - before).as_secs_f64() * 1e6 / count as f64;
+    let engine_us = (nats.cpu()? - before).as_secs_f64() * 1e6 / count as f64;
     ask(&sender, "STREAM.DELETE.bare", &serde_json::json!({})).await?;
     Ok(Row { delivered, acknowledged, engine_us, nodes_us: None, name: "" })
 }

@@ -1,6 +1,8 @@
-//! Measures several nodes on one engine: `cargo bench --bench cluster -- [publishes a second ...]`.
+//! Measures several nodes on one engine:
+//! `cargo bench --bench cluster -- [--replicas 3] [publishes a second ...]`.
 //!
-//! Two nodes of polycast and a NATS server with JetStream are child processes. A publisher on the
+//! Two nodes of polycast and a NATS server with JetStream are child processes; with `--replicas`
+//! three servers, each of which stores every entry. A publisher on the
 //! first node sends at a fixed rate, whether or not answers come; a subscriber of the second node
 //! notes when each event arrives. A latency counts from the moment at which an event was due to be
 //! sent, so a stall counts for every event that it has delayed. The baseline in the same run is the
@@ -8,7 +10,7 @@
 //! rate, and a consumer of that stream.
 //!
 //! `NATS_SERVER` names the server's program; without it `nats-server` is searched in `PATH`. The
-//! CPU time of each process is given for each publish. All processes share the cores, and all
+//! CPU time of each process is given for each publish, that of the engine for all its servers. All processes share the cores, and all
 //! connections are on 127.0.0.1. The program ends by itself.
 
 #[path = "../rig/mod.rs"]
@@ -28,6 +30,8 @@ use table::Row;
 
 /// The publishes a second of the rows.
 const RATES: [u32; 4] = [100, 1000, 5000, 10_000];
+/// The numbers of servers with which the engine may run, each with a replica of every stream.
+const REPLICAS: [usize; 2] = [1, 3];
 /// The number of channels that are published on in turn.
 pub const CHANNELS: usize = 100;
 /// The bytes of each event's data.
@@ -50,7 +54,7 @@ impl Plan {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
     if words.first().is_some_and(|word| word == node::FLAG) {
         return match node::serve(&words[1..]) {
             Ok(()) => ExitCode::SUCCESS,
@@ -62,9 +66,17 @@ fn main() -> ExitCode {
         println!("cluster: measures under `cargo bench` only");
         return ExitCode::SUCCESS;
     }
+    let is_quick = has("--quick");
     let Some(program) = engine::program() else {
         println!("cluster: skipped; NATS_SERVER is not set and `nats-server` is not in PATH");
         return ExitCode::SUCCESS;
+    };
+    let mut replicas = Some(1);
+    if let Some(at) = words.iter().position(|word| word == "--replicas") {
+        replicas = words.drain(at..words.len().min(at + 2)).nth(1).and_then(|it| it.parse().ok());
+    }
+    let Some(replicas) = replicas.filter(|it| REPLICAS.contains(it)) else {
+        return fail(&"the value of --replicas is 1 or 3".to_owned());
     };
     let numbers = words.iter().filter(|word| !word.starts_with("--"));
     let rates: Result<Vec<u32>, _> = numbers.map(|word| word.parse::<u32>()).collect();
@@ -73,9 +85,8 @@ fn main() -> ExitCode {
         Ok(rates) if rates.iter().all(|rate| (1..=1_000_000).contains(rate)) => rates,
         _ => return fail(&"the arguments are publishes a second, from 1 to 1000000".to_owned()),
     };
-    let seconds = if has("--quick") { 1 } else { 5 };
-    let rounds = if has("--quick") { 1 } else { 3 };
-    match measure(&program, &rates, Duration::from_secs(seconds), rounds) {
+    let (seconds, rounds) = if is_quick { (1, 1) } else { (5, 3) };
+    match measure(&program, replicas, &rates, Duration::from_secs(seconds), rounds) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -88,13 +99,15 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
 
 fn measure(
     program: &std::path::Path,
+    replicas: usize,
     rates: &[u32],
     time: Duration,
     rounds: usize,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let nats = Nats::start(program)?;
-    let (first, second) = (Node::start(&nats.url())?, Node::start(&nats.url())?);
-    println!("{} channels, {DATA_BYTES} bytes of data, {rounds} rounds of {time:?}", CHANNELS);
+    let nats = Nats::start(program, replicas)?;
+    let (first, second) = (Node::start(&nats)?, Node::start(&nats)?);
+    println!("{CHANNELS} channels, {DATA_BYTES} bytes of data, {rounds} rounds of {time:?}");
+    println!("servers of the engine: {replicas}");
     table::head();
     for rate in rates {
         let plan = Plan { rate: *rate, time };

@@ -17,12 +17,12 @@ pub const FLAG: &str = "--node";
 /// How long a node may take to join, and an event to arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs a node until its standard input ends; `words` has the URL of the engine.
+/// Runs a node until its standard input ends; `words` has the URLs of the engine.
 pub fn serve(words: &[String]) -> Result<(), Box<dyn std::error::Error>> {
-    let engine = words.first().ok_or("no URL of an engine")?.clone();
     let mut config = Config::demo();
     config.pusher.activity_timeout_s = 86_400;
-    config.cluster = Some(Box::new(Cluster { engine: vec![engine], ..Cluster::default() }));
+    let (engine, replicas) = (words.to_vec(), words.len() as u16);
+    config.cluster = Some(Box::new(Cluster { engine, replicas, ..Cluster::default() }));
     let overrides = Overrides {
         listen: vec![ListenAddress::Ip(SocketAddr::from(([127, 0, 0, 1], 0)))],
         threads: Some(1),
@@ -42,9 +42,10 @@ pub struct Node {
 
 impl Node {
     /// Starts a node, and waits until it has joined.
-    pub fn start(engine: &str) -> io::Result<Node> {
+    pub fn start(engine: &Nats) -> io::Result<Node> {
         let mut child = Command::new(std::env::current_exe()?)
-            .args([FLAG, engine])
+            .arg(FLAG)
+            .args(engine.urls())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
@@ -149,7 +150,7 @@ pub fn run(plan: &Plan, nats: &Nats, [first, second]: [&Node; 2]) -> io::Result<
     publisher.send(&rig::authenticate(&hello))?;
     publisher.next()?;
     let mut answers = publisher.own()?;
-    let cpu = || Ok::<_, io::Error>([cpu_of(nats.process())?, first.cpu()?, second.cpu()?]);
+    let cpu = || Ok::<_, io::Error>([nats.cpu()?, first.cpu()?, second.cpu()?]);
     let before = cpu()?;
     let (begin, count) = (Instant::now() + Duration::from_millis(100), plan.count());
     let filler = "x".repeat(DATA_BYTES - 8);
