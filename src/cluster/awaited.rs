@@ -1,6 +1,6 @@
 //! Requests with idempotency keys that wait for the log's decision about their events.
 //!
-//! Such a request is answered when both is known: that the engine has stored the entry, and what
+//! Such a request is answered when both are known: that the engine has stored the entry, and what
 //! the log says of the key when the entry comes back. Either may come first.
 
 use super::keys::KeyDecision;
@@ -8,8 +8,8 @@ use super::queue::ChannelKey;
 use super::states::Origin;
 use std::collections::HashMap;
 
-/// The channel of an entry, and whose its events with keys are, with the decisions about them;
-/// `None` if there is none.
+/// The channel of an entry, and the origins of its events with keys, with the decisions about the
+/// events; `None` if there is none.
 pub(super) type Decided = (ChannelKey, Vec<(Origin, Option<KeyDecision>)>);
 
 /// See the module's documentation.
@@ -28,13 +28,13 @@ enum AwaitedEntry {
 }
 
 impl AwaitedKeys {
-    /// Whether nobody waits.
+    /// Whether no request waits.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Notes that an entry is stored, and whose its events with keys are. Returns them if the log
-    /// has decided.
+    /// Notes that an entry is stored, and the origins of its events with keys. Returns the origins
+    /// if the log has decided.
     pub(super) fn stored(
         &mut self,
         number: u64,
@@ -50,8 +50,9 @@ impl AwaitedKeys {
         }
     }
 
-    /// Notes what the log says of the events with keys of an entry of this node. Returns whose they
-    /// are if the entry is known to be stored; `is_under_way` says that this may still come.
+    /// Notes what the log says of the events with keys of an entry of this node. Returns the
+    /// origins of the events if the entry is known to be stored; `is_under_way` says that the
+    /// engine may still answer.
     pub(super) fn decided(
         &mut self,
         number: u64,

@@ -29,7 +29,7 @@
 //! length beyond the end of the entry makes it malformed.
 //!
 //! An entry of a node has no application and no channel, and always has format 1, so that nodes of
-//! all releases know of each other. What later releases add to it stands behind the rest.
+//! all releases know of each other. What later releases add to it follows the rest.
 
 mod epoch;
 mod key;

@@ -8,7 +8,7 @@
 //! A [`ClusterNode`] has two halves. The [`queue`] sends entries and waits until they are stored;
 //! what is not answered is sent again, in order, and the engine drops what it has already. The
 //! [`follower`] knows the position up to which this node has applied the log; after any
-//! interruption the delivery begins again behind it, so that nothing is missing or applied twice.
+//! interruption the delivery begins again after it, so that nothing is missing or applied twice.
 //! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too, and so is
 //! how many connections each of them may admit (`reservations`).
 

@@ -65,7 +65,8 @@ enum NodeNews {
     Ended { node: u64, is_ours: bool },
     /// The log is read from its beginning.
     Reads,
-    /// What was not read since then is not true any more.
+    /// The log was read to its end. What was not read since [`NodeNews::Reads`] is not true any
+    /// more.
     HasRead { is_ours: bool },
 }
 
@@ -88,7 +89,7 @@ pub struct ClusterNode {
     /// The entries whose changes of pictures were made again since the log is read from its
     /// beginning.
     folded: AppliedNumbers,
-    /// What has happened to nodes that the dialects have not been told.
+    /// What has happened to nodes and was not reported to the dialects yet.
     news: VecDeque<NodeNews>,
     nodes: ClusterNodes,
     reservations: Reservations,

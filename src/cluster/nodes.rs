@@ -28,8 +28,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use table::{NodeTable, TableChange};
 
-/// The numbers of entries about nodes begin here, so that the engine's answers to them are told
-/// apart from those to events.
+/// The numbers of entries about nodes begin here, so that the engine's answers to them differ from
+/// those to events.
 const NUMBERS: u64 = 1 << 62;
 /// The version of this release.
 const RELEASE: &str = env!("CARGO_PKG_VERSION");

@@ -8,9 +8,9 @@ use crate::hub::{LATE_MS, LogMark, LogStart};
 /// An entry counts as expired this much earlier than the log forgets it, in milliseconds: clocks
 /// differ.
 const MARGIN_MS: u64 = 2000;
-/// How much younger than what the log forgets the first entry must be from which on a node that
-/// begins knows everything, in milliseconds: so much earlier it may be stored a first time, and the
-/// reading goes on for a while.
+/// How long the log must still keep an entry so that a node that starts knows everything from that
+/// entry on, in milliseconds: the entry may have been stored a first time so much earlier, clocks
+/// differ, and the reading takes a while.
 const YOUNG_MS: u64 = LATE_MS + MARGIN_MS + 10_000;
 /// Nothing is known up to the present.
 const EVERYTHING: u64 = u64::MAX;
@@ -25,7 +25,7 @@ pub(super) struct LogPlaces {
     generation: u16,
     /// Whether everything that is stored has been delivered.
     is_current: bool,
-    /// Everything was delivered that was stored before this time and behind `known_after`, in
+    /// Everything was delivered that was stored before this time and after `known_after`, in
     /// milliseconds; `None` before the first connection.
     known_ms: Option<u64>,
     /// Entries up to this one may have expired before they were delivered.
@@ -139,8 +139,8 @@ impl LogPlaces {
         Some(LogChange { start: self.start(), is_gap: true })
     }
 
-    /// Notes that nothing has expired behind the entry before this one, which is the first that is
-    /// young while the log is read for the first time: all that follow are younger.
+    /// Notes that nothing has expired after the entry before this one, which is the first that is
+    /// young while the log is read for the first time: all later entries are younger.
     fn begin_at(&mut self, sequence: u64, age_ms: u64, is_last: bool) -> LogChange {
         self.is_current = is_last;
         self.known_after = sequence.saturating_sub(1);

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-/// How far behind a node's newest number a repeated one is recognised. An entry is sent again for
+/// How far below a node's newest number a repeated one is recognised. An entry is sent again for
 /// `hold_ms` at most, which is 8 s by default: 16 000 entries a second.
 const WINDOW: u64 = 128 * 1024;
 /// The maximum number of nodes whose numbers are remembered, at 16 KiB each: those that have

@@ -3,15 +3,16 @@
 //!
 //! Of each application with a limit the log has one entry: how many connections each node has
 //! reserved. A node that reserves more or gives back replaces the entry, and expects the one that
-//! it has read last: the engine takes one of several. So whoever replaces the entry knows all of
-//! it, however late nodes read the log. A node admits within what the last entry that it has read
-//! has of it, and others leave of the limit. Another node may have replaced that entry since, but
-//! has left this node's number in it and counted it; so all that nodes may admit is within the
-//! limit together, even if a node has more connections than it has reserved.
+//! it has read last: the engine takes one of several. So a node that replaces the entry knows all
+//! of it, however late nodes read the log. A node admits as many connections as the last entry that
+//! it has read gives it, and no more than the numbers of the others there leave of the limit.
+//! Another node may have replaced that entry since, but has left this node's number in it and
+//! counted it; so what all nodes together may admit is within the limit, even if a node has more
+//! connections than it has reserved.
 //!
-//! A node gives back before it writes so. What a dead node had is nobody's from its death on. In a
-//! log that has lost its entries, nodes first have time to reserve again what they had; nobody
-//! reserves more before that.
+//! A node stops using connections before it writes that it gives them back. What a dead node had
+//! reserved is free from its death on. In a log that has lost its entries, nodes first have time to
+//! reserve again what they had; no node reserves more before that.
 
 mod need;
 mod table;
@@ -111,7 +112,7 @@ impl Reservations {
         (self.epoch, self.is_changed) = (epoch, true);
     }
 
-    /// Notes that the log is another one than before. `may_use` says that nobody can have declared
+    /// Notes that the log is another one than before. `may_use` says that no node can have declared
     /// this node dead in the log before.
     pub(super) fn lose(&mut self, may_use: bool, own: u64, env: &Env) {
         let before = std::mem::replace(&mut self.trust, LogTrust::Refreshing);

@@ -148,10 +148,10 @@ pub fn push_text(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Takes as many bytes from the beginning; `None` if there are fewer.
+/// Takes this number of bytes from the beginning; `None` if there are fewer.
 pub fn take<'e>(rest: &mut &'e [u8], count: usize) -> Option<&'e [u8]> {
-    let (taken, behind) = rest.split_at_checked(count)?;
-    *rest = behind;
+    let (taken, after) = rest.split_at_checked(count)?;
+    *rest = after;
     Some(taken)
 }
 
@@ -182,13 +182,13 @@ pub fn take_number(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-/// Takes bytes behind their number.
+/// Takes a number, and that number of bytes after it.
 pub fn take_counted<'e>(rest: &mut &'e [u8]) -> Option<&'e [u8]> {
     let count = usize::try_from(take_number(rest)?).ok()?;
     take(rest, count)
 }
 
-/// Takes a text behind the number of its bytes.
+/// Takes the number of a text's bytes, and the text after it.
 pub fn take_text<'e>(rest: &mut &'e [u8]) -> Option<&'e str> {
     str::from_utf8(take_counted(rest)?).ok()
 }

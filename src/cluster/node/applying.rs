@@ -64,8 +64,8 @@ impl ClusterNode {
         }
     }
 
-    /// Skips an entry. What is in one of another format is missing here: subscribers are closed,
-    /// and this node serves only if those that write so are gone.
+    /// Skips an entry. After an entry of another format subscribers are closed, because its events
+    /// are missing, and this node serves only when the nodes that write that format have ended.
     fn skip(&mut self, error: NotAnEntry, taken: Taken, now_ms: u64) {
         self.setup.counters.cluster_skipped.add(1);
         if !std::mem::replace(&mut self.is_unreadable, true) {

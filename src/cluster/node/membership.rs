@@ -76,8 +76,8 @@ impl ClusterNode {
 }
 
 impl ClusterNode {
-    /// Tells the dialects what has happened to nodes, before anything behind it in the log, and
-    /// publishes what follows from that.
+    /// Reports to the dialects what has happened to nodes, before anything later in the log takes
+    /// effect, and publishes what follows from that.
     pub(super) fn tell_dialects(&mut self, env: &Env, now_ms: u64) {
         while let Some(news) = self.news.pop_front() {
             let (removed, is_ours) = match news {
@@ -110,7 +110,7 @@ fn digest(env: &Env) -> u64 {
     digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
 }
 
-/// What a link says, end by end: the order of the views has no meaning.
+/// The texts of a link, end by end: the order of the views has no meaning.
 fn words_of_link(link: &ChannelLink) -> Vec<&str> {
     let words = |end| {
         let LinkEnd { app, channel, zenith, reflect, path, event, publish }: &LinkEnd = end;

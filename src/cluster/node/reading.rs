@@ -70,7 +70,7 @@ impl ClusterNode {
     }
 
     /// Handles that entries may have expired before they were delivered. Returns whether the log is
-    /// delivered anew.
+    /// delivered again.
     pub(super) fn notes_lag(
         &mut self,
         next: Option<u64>,

@@ -184,7 +184,7 @@ pub(super) struct Delivered {
     pub(super) number: u64,
     /// When it was stored, in milliseconds of Unix time.
     pub(super) stored_ms: u64,
-    /// The number of entries behind it that were not delivered yet.
+    /// The number of later entries that were not delivered yet.
     pub(super) pending: u64,
 }
 

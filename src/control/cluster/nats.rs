@@ -3,7 +3,7 @@
 //!
 //! The consumer is asked for a bounded number of entries at a time, and has a heartbeat. Whatever
 //! happens to it, to the connection or to a server, shows as a missing number or a missing
-//! heartbeat. Then the state of the stream is asked for, and the node begins again behind its
+//! heartbeat. Then the state of the stream is asked for, and the node begins again after its
 //! position with a new consumer. So live delivery, filling after a loss and reading at the start
 //! are one thing.
 

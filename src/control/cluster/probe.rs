@@ -7,8 +7,8 @@ use std::time::Duration;
 /// The number of entries that are stored one after the other.
 pub(super) const TRIES: u64 = 100;
 
-/// The entry with this number of the measurement `run`, a random number. It has nothing for nodes,
-/// and is in place of the one before.
+/// The entry with this number of the measurement `run`, a random number. It has no events and no
+/// states, and replaces the one before.
 pub(super) fn append(cluster: &Cluster, run: u64, number: u64) -> Append {
     Append {
         number,

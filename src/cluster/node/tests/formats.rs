@@ -1,5 +1,5 @@
 //! Two releases in one cluster: what is written while both are there, and after the older one has
-//! gone.
+//! ended.
 
 use super::*;
 
@@ -95,8 +95,8 @@ fn cluster_formats_the_highest_that_all_living_nodes_speak_is_written() {
     }
 }
 
-/// A release that does not speak the format in use waits, with `/ready` 503, until those that write
-/// it have gone: also if all have ended at once, so that nobody has declared them dead.
+/// A release that does not speak the format in use waits, with `/ready` 503, until the nodes that
+/// write it have ended, also if all of them end at once, so that no node declares them dead.
 #[test]
 fn cluster_formats_older_release_joins_when_it_can() {
     let log = Rc::default();
@@ -110,7 +110,7 @@ fn cluster_formats_older_release_joins_when_it_can() {
     assert_eq!((old.phase(), old.env.runtime.cluster.is_ready()), (ClusterPhase::Joining, false));
     assert_eq!((old.heard(), old.counters.cluster_skipped.get()), (vec![], 1));
     assert_eq!((new.counters.cluster_nodes.get(), old.may_write()), (1, false));
-    // It stands still for long, which says nothing of the others.
+    // It stands still for a long time, so it does not know whether the others live.
     pass(&mut [&mut new], 20_000);
     old.now = new.now;
     old.turn();

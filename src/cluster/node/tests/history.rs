@@ -2,7 +2,7 @@
 //! node, nodes that are killed and come late, engines that go away and forget.
 //!
 //! What is checked: after an acknowledgement at a position a client gets exactly the events of the
-//! log that follow that position, and `recovered` is only said if these are also exactly the events
+//! log that follow that position, and is `recovered` only if these are also exactly the events
 //! that follow what the client has got before.
 
 use super::super::super::sim::{SimEngine, SimLog};
@@ -363,7 +363,7 @@ impl World {
         self.sites[at] = self.start(rng);
     }
 
-    /// What an engine seldom does: it stores an entry again, loses its log, or is not heard of for
+    /// What an engine seldom does: it stores an entry again, loses its log, or does not answer for
     /// a long time.
     fn trouble(&mut self, rng: &mut fastrand::Rng) {
         let now_ms = self.now_ms;
@@ -446,8 +446,8 @@ fn run(seed: u64) -> Tally {
     world.tally
 }
 
-/// `recovered` is never said where something is missing or would come twice, by nodes that start
-/// late, are killed and lose the engine.
+/// The answer is never `recovered: true` where something is missing or would come twice, also of
+/// nodes that start late, are killed and lose the engine.
 #[test]
 fn cluster_p17_recovered_is_true_on_any_node() {
     let variable = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
@@ -473,15 +473,15 @@ fn cluster_p17_recovered_is_true_on_any_node() {
 
 /// The engine loses its log while an event waits for its answer, and has it in the next one, too.
 /// The event is in the histories of that log also on a node that had delivered it out of the first
-/// one, and nobody gets it twice on one connection.
+/// one, and no connection gets it twice.
 #[test]
 fn cluster_p17_event_of_a_lost_log_is_in_the_history_of_the_next_one() {
     let tally = run(2793);
     assert!(tally.in_two_logs > 0, "{tally:?}");
 }
 
-/// Whoever asks for the last events of a node that has not read all of what it has missed gets
-/// none: the events that the node is about to read would be missing behind them.
+/// A client that asks for the last events of a node that has not read all of what it has missed
+/// gets none: the events that the node is about to read would be missing after them.
 #[test]
 fn cluster_p17_last_events_are_not_sent_while_the_node_reads() {
     run(3845);

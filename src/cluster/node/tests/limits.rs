@@ -149,7 +149,7 @@ fn cluster_limit_of_a_dead_node_is_free_again() {
     // It ends without a word.
     nodes.list.remove(0);
     nodes.run(2500);
-    assert!(nodes.list[0].app().is_full(), "nobody knows yet");
+    assert!(nodes.list[0].app().is_full(), "no node knows it yet");
     nodes.run(2000);
     assert!(!nodes.list[0].app().is_full(), "the node that has it may be dead");
     assert_eq!(nodes.open(), [0]);
@@ -242,7 +242,7 @@ fn cluster_limit_of_a_log_without_entries_is_not_used_at_once() {
 }
 
 /// A node that comes back in time may use what it had reserved. One that others may have declared
-/// dead in the lost log admits nobody before all have reserved again what they had.
+/// dead in the lost log admits no client before all have reserved again what they had.
 #[test]
 fn cluster_limit_is_reserved_again_in_a_new_log() {
     for (away_ms, may_use) in [(1500, true), (3500, false)] {
@@ -420,7 +420,7 @@ impl Chaos {
                     1 if has_faults => engine.store(false, now_ms),
                     _ => engine.store(true, now_ms),
                 }
-                // Before anybody has read it.
+                // Before any node has read it.
                 self.judge();
                 self.nodes.list[at].engine.deliver(1);
                 if self.rng.bool() {
