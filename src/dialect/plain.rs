@@ -78,7 +78,7 @@ impl Dialect for Connection {
             }
             DialectEvent::Joined { outcome: JoinOutcome::Joined(Some(reply)), .. } => {
                 let Some(resumed) = reply.resumed else { return };
-                // Nothing tells the client of a gap but the end of its stream.
+                // The end of its stream is all that shows the client a gap.
                 match resumed.outcome.is_gap() {
                     true => bare::close_for_gap(context, &resumed),
                     false => context.out.id(resumed.position.into()),

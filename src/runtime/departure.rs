@@ -23,12 +23,12 @@ impl Departure {
         self.leave();
     }
 
-    /// The cores are about to be told to drain.
+    /// The cores are about to be sent the command to drain.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
     }
 
-    /// Whether a core may have begun to drain, which another one may not know yet.
+    /// Whether a core may have begun to drain, although another one has not taken the command yet.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }

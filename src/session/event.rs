@@ -7,7 +7,7 @@ use crate::mem::Slot;
 /// What happens to a connection. [`super::Session::on`] takes it.
 ///
 /// Not among these are the bytes and the end of the peer's side, the sweep, and deliveries. A core
-/// runs deliveries once for each subscriber, and each tells whether the write queue had room, so
+/// runs deliveries once for each subscriber, and each returns whether the write queue had room, so
 /// they are functions of their own: [`super::Session::deliver`] and
 /// [`super::Session::deliver_message`].
 #[derive(Debug)]

@@ -90,7 +90,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Entry {
-    /// The number of the first request, by which a later request with the same key is told apart.
+    /// The number of the first request, which a later request with the same key does not have.
     number: u64,
     /// The hash of what the first request publishes.
     fingerprint: u128,

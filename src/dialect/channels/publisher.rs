@@ -258,7 +258,8 @@ impl Publisher {
         }
         unanswered.missing -= 1;
         match (answer, &mut unanswered.later) {
-            // That it is not known of one part says more than that another one was refused.
+            // 504 takes precedence over 503: if it is not known whether one part was published,
+            // that another part was refused does not matter.
             (Answer::Unpublished(_, why), _) => {
                 unanswered.unpublished = unanswered.unpublished.max(Some(why));
             }

@@ -13,13 +13,13 @@ use crate::dialect::Admission;
 use crate::stats::{Counter, Counters};
 
 /// How long a connection waits although all nodes together seem to have the maximum, in
-/// milliseconds: longer than a node keeps what it has reserved and does not need, so that nobody is
-/// refused who is sent from one node to another.
+/// milliseconds: longer than a node keeps what it has reserved and does not need, so that a client
+/// that has left one node is not refused by another one.
 const FULL_MS: u64 = 2000;
 
 impl<V: Vendor> Connection<V> {
-    /// Begins a connection, of which the application has said whether it is admitted. `joins` is
-    /// what the connection requests then.
+    /// Begins a connection, whose admission the application has decided. `joins` is what the
+    /// connection requests when it is admitted.
     ///
     /// # Errors
     /// The close that refuses it.

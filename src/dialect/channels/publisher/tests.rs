@@ -75,9 +75,9 @@ fn fail(publisher: &mut Publisher, part: u16, why: Unpublished) -> Option<String
     text.map(|text| String::from_utf8(text).expect("UTF-8"))
 }
 
-/// The reason that says most is told, and a key whose events were not published is free again.
+/// The highest reason is reported, and a key whose events were not published is free again.
 #[test]
-fn publisher_is_told_why_events_were_not_published() {
+fn publisher_gets_the_reason_why_events_were_not_published() {
     let (env, mut effects) = (env(100), EffectList::new());
     let mut publisher = Publisher::new("");
     let (refused, unknown, used) =
