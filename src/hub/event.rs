@@ -41,7 +41,7 @@ pub struct Event<M> {
     pub key: Option<Box<EventKey>>,
 }
 
-/// What tells an event of a request with an idempotency key from all other events.
+/// What distinguishes an event of a request with an idempotency key from all other events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventKey {
     /// The digest of the key and its application.

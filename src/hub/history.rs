@@ -31,7 +31,7 @@ pub(super) struct History {
     events: VecDeque<HistoryEntry>,
     numbers: Numbers,
     /// The position of the last event that was pushed; its serial is 0 before the first one. In a
-    /// cluster a position behind which no event was received.
+    /// cluster it is a position after which no event was received.
     position: StreamPosition,
     /// Bytes of the frames, and of the frames of which the entries have other forms.
     bytes: usize,
@@ -124,8 +124,8 @@ impl History {
         self.position.serial = self.position.serial.max(serial);
     }
 
-    /// Notes that no subscriber may continue behind an event before the last one, which may be
-    /// there a second time, at a place that other nodes have not.
+    /// Notes that no subscriber may resume after an event before the last one: the last one may be
+    /// there a second time, at a place that it does not have on other nodes.
     pub(super) fn forbid_earlier(&mut self) {
         if let Numbers::OfLog(numbers) = &mut self.numbers {
             numbers.lost = numbers.lost.max(numbers.last);
@@ -322,7 +322,7 @@ impl History {
                 if serial > last || view.is_void(serial) || !view.is_current() {
                     return false;
                 }
-                // Of what was read late the event itself must be there, and live long enough.
+                // If it was read late, the event itself must be kept, and for long enough.
                 let lives = |index: usize| {
                     let until_ms = self.events.get(index).map_or(0, |entry| entry.until_ms);
                     until_ms > now_ms.saturating_add(LATE_MS)

@@ -151,13 +151,13 @@ impl LogView {
         self.reached >= self.read_until.max(self.floor)
     }
 
-    /// Whether events are still to come that are kept and not delivered: nobody may continue
-    /// behind what is kept now.
+    /// Whether events are still to come that are kept and not delivered: no subscriber may resume
+    /// after what is kept now.
     pub(super) fn is_reading_late(&self) -> bool {
         self.present() > self.reached
     }
 
-    /// Behind which position a subscriber who comes now gets everything.
+    /// The position after which a new subscriber gets everything.
     pub(super) fn present(&self) -> u64 {
         match self.floor {
             // Subscribers of this time are closed.

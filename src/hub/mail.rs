@@ -98,12 +98,12 @@ pub enum Answer {
 }
 
 /// Why the answer to a publish is not that the event is published. Of several events of a request
-/// the highest reason says most.
+/// the highest reason is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unpublished {
     /// The event was not taken into the log and never will be.
     Refused,
-    /// Nobody has said whether the event was taken into the log.
+    /// It is not known whether the event was taken into the log.
     Unknown,
     /// The log has the idempotency key with another request.
     KeyUsed,

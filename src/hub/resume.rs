@@ -209,8 +209,8 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Drops the histories with positions of an application, after its configuration has changed:
-    /// events may be published that its histories would lack. A client that resumes is not told
-    /// that it has recovered, because the next history is another stream, or in a cluster because
+    /// events may be published that its histories would lack. A client that resumes is not
+    /// recovered, because the next history is another stream, or in a cluster because
     /// nothing is known of the events before.
     pub fn end_histories(&mut self, app: u32) {
         let names = self.kept.pictures.values().filter(|name| name.app() == app);

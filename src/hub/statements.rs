@@ -67,7 +67,7 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// States no end of anything from now on, because the node leaves its cluster: its members stay
-    /// until the others remove the node, so that whoever comes back elsewhere has never left.
+    /// until the others remove the node, so that a user who connects to another node has not left.
     pub fn leave_log(&mut self) {
         if let Some(own_states) = &mut self.own_states {
             own_states.is_leaving = true;

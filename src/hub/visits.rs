@@ -32,7 +32,7 @@ impl<M: HubMessage> Hub<M> {
         let Some(UnfinishedVisit { visit, next }) = self.visit else {
             return VisitedSlice::default();
         };
-        // Channels that were added meanwhile at the end have nothing of before.
+        // Channels that were added at the end meanwhile have no states from before the visit.
         let end = self.channels.end();
         let until = (next + SLICE).min(end);
         let changes = (next..until).map(|at| self.visit_channel(visit, at as u32, mail)).sum();

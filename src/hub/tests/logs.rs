@@ -71,7 +71,7 @@ fn hub_log_events_of_before_reach_only_subscriptions_of_this_log() {
     world.begin_log(0, 3);
     world.apply(0, &name, 1, true);
     assert_eq!(world.hearers(), []);
-    // Whoever gets nothing more does not get this either.
+    // A muted subscription does not get this event either.
     world.join(0, 9, &name);
     world.cores.hubs[0].mute();
     world.apply(0, &name, 2, true);
@@ -128,8 +128,8 @@ fn resumed(
     *reply.resumed.expect("an answer")
 }
 
-/// An event that was read so late that it may be in the log twice is kept, and nobody may continue
-/// behind an earlier position: it would come again if another node has it at an earlier place.
+/// An event that was read so late that it may be in the log twice is kept, and no client may resume
+/// after an earlier position: it would come again if another node has it at an earlier place.
 #[test]
 fn hub_log_event_that_was_read_late_is_kept_and_ends_what_may_be_resumed() {
     const TTL_S: u32 = 20;
@@ -159,8 +159,8 @@ fn hub_log_event_that_was_read_late_is_kept_and_ends_what_may_be_resumed() {
     }
 }
 
-/// While a node reads what it does not deliver, nobody is sent the last events, because those that
-/// follow would be missing.
+/// While a node reads what it does not deliver, no client is sent the last events, because those
+/// that follow would be missing.
 #[test]
 fn hub_log_that_is_read_late_sends_no_last_events_before_its_end() {
     for (reached, expected) in [(8, 0), (9, 1)] {
