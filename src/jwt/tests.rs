@@ -607,7 +607,7 @@ fn jwt_refused_token_is_not_verified_again_until_keys_change() {
     // table. On a busy machine the test may stand still for such a time.
     assert!((0..50).any(|_| again() > 200));
     let good = signed(&header, &good(), Algorithm::ES384);
-    assert_eq!(flaw(&good, NOW_S), None, "one that is right is no other's victim");
+    assert_eq!(flaw(&good, NOW_S), None, "a valid token is not refused because of another one");
     // A token whose key is fetched later.
     let later = signed(&json!({"alg": "ES256"}), &super::tests::good(), Algorithm::ES256);
     assert_eq!(flaw(&later, NOW_S), Some(Unverified::Flaw(Flaw::Algorithm)));

@@ -295,7 +295,7 @@ fn zilla_unsupported_parts_of_a_proxy_are_named() {
 }
 
 #[test]
-fn exporters_of_events_and_one_that_has_no_effect() {
+fn zilla_exporter_stdout_writes_events_and_otlp_has_no_effect() {
     let with =
         |exporters: &str| format!("{}telemetry:\n  exporters:\n{exporters}", chain("north_echo"));
     let stdout = parse(&with("    a: {type: stdout}\n")).unwrap();
@@ -311,7 +311,7 @@ fn exporters_of_events_and_one_that_has_no_effect() {
     assert!(warning.starts_with(want), "{warning}");
     let without =
         |exporter: &str| Config { warnings: Vec::new(), ..parse(&with(exporter)).unwrap() };
-    assert_eq!(without(otlp), parse(&chain("north_echo")).unwrap(), "and nothing else");
+    assert_eq!(without(otlp), parse(&chain("north_echo")).unwrap(), "there is no other difference");
     refused(
         &with(otlp),
         &[
