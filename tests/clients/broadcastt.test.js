@@ -158,7 +158,7 @@ function scene(name, config, body, { alone = false, threads = 1 } = {}) {
 const errors = () => wire.frames.filter(({ event }) => event === "broadcastt:error")
 const settle = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 
-scene("a client connects, joins, hears, leaves and joins again", "", async (server) => {
+scene("a client connects, joins, receives, leaves and joins again", "", async (server) => {
   const client = await connect(server)
   // The client holds joins back until the connection is established.
   const news = client.join("news")
@@ -238,7 +238,7 @@ async function twice(server) {
 }
 // With two cores, about half of the channels have their home, which has the members, on the other
 // core.
-scene("a second subscription is told who is there, whichever core knows", "", twice, { threads: 2 })
+scene("a second subscription gets the members, whichever core has them", "", twice, { threads: 2 })
 
 scene("an event of a client goes nowhere, since it names no channel", "", async (server) => {
   const [one, two] = [await connected(server), await connected(server)]
@@ -294,7 +294,7 @@ scene("a client that is silent is given up with 4201, and comes back", SHORT, as
   await until("another connection", () => wire.sockets === 2)
 })
 
-scene("4000 to 4099: an unknown key is told, and the client stays away", "", async (server) => {
+scene("4000 to 4099: an unknown key is reported, and the client stays away", "", async (server) => {
   const client = await connect(server, {}, "no-such-key")
   await until("the close", () => wire.closes.length === 1)
   assert.deepEqual(wire.closes, [[4001, "Application does not exist"]])

@@ -92,7 +92,7 @@ withServer("a draining server closes with 4200, and the client tries again", { a
   assert.equal(code, 0)
 })
 
-withServer("a client is gone from its channels when it disconnects", {}, async (server) => {
+withServer("a client leaves its channels when it disconnects", {}, async (server) => {
   const publisher = server.publisher()
   const stays = await server.connect()
   const seen = collect(await subscribe(stays, "news"), "tick")

@@ -12,7 +12,7 @@ function unsigned(server) {
   return server.connect({ channelAuthorization: authorizer(publisher) })
 }
 
-withServer("a channel hears why its client event was refused", { config: LIMITED }, async (server) => {
+withServer("a channel gets the reason why its client event was refused", { config: LIMITED }, async (server) => {
   const client = await server.connect({ channelAuthorization: authorizer(server.publisher()) })
   const channel = await subscribe(client, "private-room")
   const other = await subscribe(client, "private-other")

@@ -75,7 +75,7 @@ for (const threads of [1, 2]) {
   })
 }
 
-withServer("clients that speak too much or where they may not are told", { config: CHATTY }, async (server) => {
+withServer("clients that publish too much or where they may not get an error", { config: CHATTY }, async (server) => {
   const publisher = server.publisher()
   const client = await server.connect({ channelAuthorization: authorizer(publisher) })
   const errors = []
@@ -98,7 +98,7 @@ withServer("without the switch clients do not speak", { config: app() }, async (
   assert.equal((await error).data.code, 4301)
 })
 
-withServer("subscribers are told how many they are", {
+withServer("subscribers get their number", {
   threads: 2,
   config: app("subscription_count = true"),
 }, async (server) => {
@@ -137,7 +137,7 @@ withServer("a batch is published whole, with its counts", COUNTING, async (serve
   await assert.rejects(publisher.triggerBatch(many), { status: 400 })
 })
 
-withServer("channels are listed by prefix and told one by one", COUNTING, async (server) => {
+withServer("channels are listed by prefix and read one by one", COUNTING, async (server) => {
   const publisher = server.publisher()
   const client = await server.connect()
   for (const name of ["a-1", "a-2", "b", "c@d=e,f;g.h"]) await subscribe(client, name)

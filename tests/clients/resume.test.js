@@ -247,7 +247,7 @@ for (const [version, library] of Object.entries(VERSIONS)) {
       await publisher.trigger("news", "plain", 2)
       await last
       assert.deepEqual(received, [7])
-      // After an unsubscription the client begins anew, without a gap.
+      // After an unsubscription the client begins again, without a gap.
       let gaps = 0
       channel.bind("polycast:gap", () => (gaps += 1))
       pusher.unsubscribe("chat-1")

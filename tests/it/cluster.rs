@@ -29,7 +29,7 @@ fn proposals(machine: &mut Machine) -> Vec<Proposal> {
 
 /// The node's thread answers a proposal.
 fn settle(machine: &mut Machine, proposal: &Proposal, failed: Option<Unpublished>) {
-    let (core, ack) = proposal.origin.expect("somebody waits");
+    let (core, ack) = proposal.origin.expect("a publisher waits");
     assert_eq!(core, 0);
     let failed = failed.map(|why| (proposal.name.clone(), why));
     machine.shard.settle(ack, failed, machine.now);
@@ -230,7 +230,7 @@ fn cluster_shard_closes_subscribers_after_a_gap() {
     machine.end();
 }
 
-/// The connections of other cores may be closed by a drain before this core is told of it.
+/// A drain may close connections of other cores before this core takes the command to drain.
 #[test]
 fn cluster_shard_states_no_end_once_the_process_drains() {
     for drains in [false, true] {

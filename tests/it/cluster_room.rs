@@ -72,7 +72,7 @@ fn cluster_room_lets_clients_wait_until_connections_are_reserved() {
     reserve(&mut machine, 2);
     assert!(received(&mut machine, second)[0].contains("connection_established"));
     assert_eq!(waiting(&machine), (2, 0));
-    // Whoever leaves makes room for who waits.
+    // A client that leaves makes room for one that waits.
     let third = client(&mut machine);
     machine.hang_up(first);
     assert!(machine.env.apps.take_need());
@@ -87,7 +87,7 @@ fn cluster_room_lets_clients_wait_until_connections_are_reserved() {
 }
 
 #[test]
-fn cluster_room_of_a_client_that_leaves_while_it_waits_is_nobodys() {
+fn cluster_room_of_a_client_that_leaves_while_it_waits_goes_to_the_next() {
     let mut machine = machine();
     let (ended, stays) = (client(&mut machine), client(&mut machine));
     machine.hang_up(ended);

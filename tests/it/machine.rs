@@ -293,7 +293,7 @@ impl Machine {
         let bytes = batch.iter().flat_map(|segment| segment.to_vec()).collect::<Vec<u8>>();
         batch.clear();
         let wire = &mut self.wires[slot.index as usize];
-        assert!(!wire.shut, "bytes behind the end");
+        assert!(!wire.shut, "bytes after the end");
         match wire.secure {
             true => wire.raw.extend_from_slice(&bytes),
             false => wire.received.extend(wire.reader.hear(&bytes)),

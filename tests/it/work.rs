@@ -109,7 +109,7 @@ fn work_of_many_connections_ends_with_the_turns_share() {
     }
     let spent = machine.shard.work() - before;
     let share = work::CONNECTION_WORK..work::CONNECTION_WORK + 2 * SIGNATURE;
-    assert!(share.contains(&spent), "the others wait behind the first: {spent}");
+    assert!(share.contains(&spent), "the others wait for a later turn: {spent}");
     machine.receive_in_turn(healthy, &peer::text("hello"));
     assert!(machine.shard.work() - before < spent + SIGNATURE, "it is light, and served at once");
     let before = machine.shard.work();

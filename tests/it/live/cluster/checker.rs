@@ -6,7 +6,7 @@
 //! - A publisher's events on a channel are heard in the order in which they were published, those
 //!   whose outcome is not known excepted.
 //! - An event that was acknowledged is heard by every connection that was subscribed all the time.
-//! - An event that was refused with 503 is heard by nobody.
+//! - An event that was refused with 503 is received by no client.
 
 use crate::net::*;
 use std::collections::{BTreeMap, HashSet};

@@ -36,8 +36,8 @@ fn member(server: &Server, path: &str) -> Client {
     Client::connect(server.addresses()[0]).upgrade(path)
 }
 
-/// A member is subscribed when it hears itself. It may hear earlier messages before, which its node
-/// had not read.
+/// A member, which is subscribed when it receives its own message. It may receive earlier messages
+/// before, which its node had not read.
 fn heard_member(server: &Server, path: &str, hello: &str, others: &mut [&mut Client]) -> Client {
     let mut client = member(server, path);
     client.send_text(hello);
@@ -86,7 +86,7 @@ fn cluster_p16_reflect_sender_is_excluded_on_its_node() {
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
     let mut ada = member(&first, "/groups/a");
     ada.send_text("of ada");
-    // The message is kept as the history, so a member that gets it is subscribed behind it.
+    // The message is kept as the history, so a member that gets it is subscribed after it.
     wait("the message is applied", || second.count("cluster_events") == 1);
     let mut bob = member(&second, "/groups/a");
     assert_eq!(bob.text(), "of ada");
@@ -218,7 +218,7 @@ fn posted_to(nats: &Nats) -> Config {
     config
 }
 
-/// A client that continues behind an epoch that it knows.
+/// A client that continues after an epoch that it knows.
 fn resumed(address: SocketAddr, after: u64) -> Client {
     let mut client = Client::open(address, "/");
     let query = format!(r#"{{"query":"NewBlock","after":"{after}"}}"#);
@@ -368,7 +368,7 @@ fn cluster_p16_zilliqa_one_node_polls_and_another_goes_on() {
         watchers.iter_mut().for_each(|watcher| watcher.expect(tip - by + 1..=tip, &chain));
     }
     assert_eq!(net.requests(rests), before, "one node polls");
-    // The polling node is killed, and the other goes on behind the last epoch of the log.
+    // The polling node is killed, and the other goes on after the last epoch of the log.
     processes[polls].signal(libc::SIGKILL);
     processes[polls].ended();
     let tip = net.grow(6);

@@ -72,7 +72,7 @@ fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
 /// While the engine is away clients stay connected and can subscribe, publishes fail after
 /// `hold_ms`, and the node is not ready.
 #[test]
-fn cluster_p8_engine_away_is_told_and_ends_by_itself() {
+fn cluster_p8_engine_away_is_reported_and_ends_by_itself() {
     let Some(mut nats) = Nats::start("away") else { return };
     let Some([node]) = nodes_of(&impatient(&nats)) else { return };
     let address = node.addresses()[0];
@@ -107,7 +107,7 @@ fn cluster_p8_engine_that_is_stopped_loses_nothing() {
     let mut api = Client::connect(first.addresses()[0]);
     api.send(&publish("a", "1"));
     let answer = api.response();
-    // 503 if the node had noticed the silence before it sent the event: then nobody hears it.
+    // 503 if the node had noticed the silence before it sent the event: then no subscriber gets it.
     let is_unknown = answer.status == 504;
     let expected = if is_unknown { (504, None) } else { (503, Some("1")) };
     assert_eq!((answer.status, answer.field("Retry-After")), expected, "{answer:?}");
@@ -181,9 +181,9 @@ fn cluster_node_that_is_killed_leaves_what_it_has_published() {
     assert_eq!(hears.text(), event("a", "after"));
 }
 
-/// A node that has lost its connection to the engine hears what was stored meanwhile.
+/// A node that has lost its connection to the engine delivers what was stored meanwhile.
 #[test]
-fn cluster_p10_node_that_was_cut_off_hears_what_it_has_missed() {
+fn cluster_p10_node_that_was_cut_off_delivers_what_it_has_missed() {
     let Some(nats) = Nats::start("cut") else { return };
     let Some([other]) = nodes(&nats) else { return };
     let route = Route::to(&nats);

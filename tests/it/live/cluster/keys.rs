@@ -30,7 +30,7 @@ fn ok() -> (u16, String) {
     (200, "{}".to_owned())
 }
 
-/// What a subscriber hears up to the event with this data.
+/// What a subscriber receives up to the event with this data.
 fn heard_until(client: &mut Client, channel: &str, data: &str) -> Vec<String> {
     let mut heard = Vec::new();
     while heard.last() != Some(&event(channel, data)) {

@@ -72,7 +72,7 @@ fn cluster_p13_limit_is_exact_over_all_nodes() {
     addresses.into_iter().for_each(refuses);
     let reserved = || [&first, &second, &third].map(|it| it.count("cluster_reserved")).iter().sum();
     assert_eq!((reserved(), first.count("refused_quota") > 0), (10u64, true));
-    // Whoever leaves makes room on any node.
+    // A client that leaves makes room on any node.
     let (first_ones, stay): (Vec<_>, Vec<_>) = open.into_iter().partition(|(node, _)| *node == 0);
     let left = first_ones.len();
     assert!(left > 0);
@@ -118,7 +118,7 @@ fn cluster_p13_limit_of_nodes_that_end_is_free_again() {
             }
             _ => other.signal(libc::SIGTERM),
         }
-        // Clients are told to try again, or wait, until there is room.
+        // Until there is room, clients wait, or are closed with a code after which they try again.
         let mut here = Vec::new();
         while here.len() < 6 {
             let mut client = connecting(one);

@@ -173,8 +173,8 @@ fn cluster_links_reach_the_views_of_all_nodes() {
     }
 }
 
-/// `kill -9` of a node whose client publishes through a view: the others get what it has heard
-/// itself, once and in order, in all views.
+/// `kill -9` of a node whose client publishes through a view: the others get what that client has
+/// received itself, once and in order, in all views.
 #[test]
 fn cluster_links_outlive_the_node_that_publishes() {
     let Some(nats) = Nats::start("links-kill") else { return };

@@ -29,7 +29,7 @@ fn subscription(id: &str, user: &str) -> String {
     format!(r#"{{"event":"pusher:subscribe","data":{text}}}"#)
 }
 
-/// A member, who has been told of this number of users.
+/// A member, whose acknowledgement has this number of users.
 fn member(address: SocketAddr, user: &str, count: usize) -> Client {
     let (mut client, _) = joining(address, user);
     let text = client.text();

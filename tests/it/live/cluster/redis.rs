@@ -15,7 +15,7 @@ use std::time::Duration;
 const WITHOUT_LOG: [&str; 2] = ["--appendonly", "no"];
 const WITH_LOG: [&str; 2] = ["--appendonly", "yes"];
 
-/// Publishes numbers on a node, and asserts that all hear them in this order.
+/// Publishes numbers on a node, and asserts that all receive them in this order.
 fn exchange(node: &Server, hearers: &mut [Client], numbers: std::ops::Range<u32>) {
     let mut api = Client::connect(node.addresses()[0]);
     for n in numbers.clone() {
@@ -126,7 +126,7 @@ fn with_sentinel(name: &str, replicas: usize) -> Option<(Vec<EngineServer>, Engi
 }
 
 /// Kills the primary while nothing is under way, publishes until that succeeds again, and asserts
-/// that nothing acknowledged is lost, repeated or heard in another order.
+/// that nothing acknowledged is lost, repeated or received in another order.
 fn fails_over(name: &str, replicas: usize, acks: ClusterAcks) {
     let Some((mut servers, sentinel)) = with_sentinel(name, replicas) else { return };
     let mut config = cluster_of(&servers[0]);

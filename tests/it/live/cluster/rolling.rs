@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 const MEMBERS: usize = 3000;
 const NODES: usize = 3;
-/// How long the members of a node stay that has ended: much longer than they take to come back.
+/// How long the members of an ended node stay: much longer than they take to connect again.
 const LINGER_MS: u64 = 20_000;
 
-/// A node's configuration, besides what follows its application.
+/// A node's configuration, without the keys that follow its application.
 fn config(nats: &Nats, linger_ms: u64) -> String {
     // One thread is enough, and several nodes are started.
     let base = child::BASE.replace("threads = 2", "threads = 1");
@@ -31,7 +31,7 @@ fn config(nats: &Nats, linger_ms: u64) -> String {
     )
 }
 
-/// What follows the application.
+/// The keys that follow the application.
 fn of_app(endpoint: &Endpoint) -> String {
     let history = "[[apps.history]]\nchannels = ['presence-*']\nevents = 1000\nbytes = '1MB'\n";
     let hook = endpoint.hook();
@@ -94,9 +94,9 @@ fn changes(endpoint: &Endpoint) -> [usize; 4] {
 }
 
 /// Each of three nodes is drained and replaced, while 3000 users are in rooms and events are
-/// published: nobody is told that anybody has left or come, and nobody misses an event.
+/// published: no member is reported as having left or come, and no member misses an event.
 #[test]
-fn cluster_p7_rolling_restart_tells_nobody_of_a_change() {
+fn cluster_p7_rolling_restart_reports_no_change_of_members() {
     let Some(nats) = Nats::start("rolling") else { return };
     if !has_uring() || !has_files(MEMBERS as u64 + 1000) {
         return;
@@ -127,7 +127,7 @@ fn cluster_p7_rolling_restart_tells_nobody_of_a_change() {
                 since.elapsed().as_millis()
             );
         }
-        // Whoever had not come back would be removed with the old nodes.
+        // Members who have not come back are removed with the old nodes.
         for node in &nodes {
             let is_known = || metric(node.address, "nodes") == NODES as u64;
             wait("the old nodes are removed", is_known);
@@ -152,7 +152,7 @@ fn cluster_p7_rolling_restart_tells_nobody_of_a_change() {
 /// A node that replaces itself twice, by upgrades: with a cluster the new process is another node,
 /// which takes over when it has joined.
 #[test]
-fn cluster_p7_upgrade_of_a_node_refuses_nothing_and_tells_nobody() {
+fn cluster_p7_upgrade_of_a_node_refuses_nothing_and_reports_no_change() {
     const MEMBERS: usize = 600;
     let Some(nats) = Nats::start("upgrade-node") else { return };
     if !has_uring() {

@@ -1,7 +1,7 @@
 //! Many members of presence channels with histories: each is a user with one connection, which
 //! comes back as pusher-js does when a server has closed it, and resumes where it was.
 //!
-//! One thread runs some hundreds of members, so what they hear must be little: a member hears the
+//! One thread runs some hundreds of members, so they must receive little: a member receives the
 //! events of its own room, and the members of a room are few.
 
 use crate::net::*;
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 /// The number of members of a room.
 pub const ROOM: usize = 30;
-/// The data of an event that ends what the members of a room hear.
+/// The data of the last event of each room.
 const LAST: usize = 999_999_999;
 
 /// The room with this number.
@@ -34,11 +34,11 @@ pub struct Swarm {
     present: AtomicUsize,
     /// The members that know of all others of their rooms.
     knowing: AtomicUsize,
-    /// The members that have heard all.
+    /// The members that have received the last event.
     done: AtomicUsize,
-    /// How often a member has come back and was told that it has recovered.
+    /// How often a member has come back and was answered with `recovered: true`.
     recovered: AtomicUsize,
-    /// Whether all have come, so that nobody may be told of a change any more.
+    /// Whether all have come, so that a report of a change of members is an error from now on.
     is_settled: AtomicBool,
     is_over: AtomicBool,
     /// The status of the answer to each publish, by its number; 0 if there was none.
@@ -71,9 +71,9 @@ struct Member {
     input: Vec<u8>,
     stage: Stage,
     position: Option<(String, u64)>,
-    /// The users in its room, as far as it was told before all had come.
+    /// The users in its room, as far as they were reported to it before all had come.
     known: usize,
-    /// The numbers of the events that it has heard.
+    /// The numbers of the events that it has received.
     heard: Vec<usize>,
     is_done: bool,
 }
@@ -105,8 +105,8 @@ impl Swarm {
         self.addresses.lock().unwrap()[at] = address;
     }
 
-    /// Waits until all members are in their rooms and know of each other, and lets nobody be told
-    /// of a change from then on.
+    /// Waits until all members are in their rooms and know of each other. From then on a report of
+    /// a change of members is an error.
     pub fn settle(&self) {
         self.wait("all members know each other", || {
             self.knowing.load(Ordering::Relaxed) == self.members
@@ -159,7 +159,7 @@ impl Swarm {
     }
 
     /// Publishes in all rooms by turns until the end, at most `per_s` events a second. Connects
-    /// anew, elsewhere, when a server has announced the end of its connection.
+    /// again, to another server, when a server has announced the end of its connection.
     pub fn publish(&self, publisher: usize, per_s: u64) {
         let mut kept: Option<Client> = None;
         let mut at = publisher;
@@ -201,18 +201,18 @@ impl Swarm {
         }
     }
 
-    /// Ends the publishing, and lets the members hear the end: an event in each room.
+    /// Ends the publishing, and publishes the last event of each room.
     pub fn end(&self, address: SocketAddr) {
         self.is_over.store(true, Ordering::SeqCst);
         // What was under way is answered by now, or not at all.
         thread::sleep(Duration::from_millis(100));
         let mut client = Client::connect(address);
         (0..self.rooms()).for_each(|number| client.publish(&room(number), &LAST.to_string()));
-        self.wait("all members hear the end", || self.done.load(Ordering::SeqCst) == self.members);
+        self.wait("all members get the end", || self.done.load(Ordering::SeqCst) == self.members);
     }
 
-    /// Runs a part of the members, one of `threads`, until all have heard the end. Returns them
-    /// with their connections: the members of other parts would be told of their end.
+    /// Runs a part of the members, one of `threads`, until all have the last event. Returns them
+    /// with their connections, whose end would be reported to the members of other parts.
     fn run(self: &Arc<Swarm>, part: usize, threads: usize) -> Vec<Member> {
         let poll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let mut members = BTreeMap::new();
@@ -233,7 +233,7 @@ impl Swarm {
                 let member = members.get_mut(&number).expect("a member");
                 if !member.reads(self) {
                     self.present.fetch_sub(usize::from(member.stage == Stage::Present), ORDER);
-                    // Elsewhere, as behind a balancer, and not all at the same place.
+                    // To another node, as a balancer does, and not all to the same one.
                     member.at += 1 + number / 3 % 2;
                     member.stream = self.dial(number, &mut member.at, &poll);
                     (member.stage, member.input) = (Stage::Upgrading, Vec::new());
@@ -253,13 +253,13 @@ impl Swarm {
         stream
     }
 
-    /// Judges what the members have heard of the events of their rooms.
+    /// Judges which events of their rooms the members have received.
     fn judge(&self, members: &[Member]) {
         let answers = self.answers.lock().unwrap();
         let mut of_room: BTreeMap<usize, &[usize]> = BTreeMap::new();
         for Member { number, heard, .. } in members {
             let room = number / ROOM;
-            // All are in their rooms all the time, so all hear the same.
+            // All are in their rooms all the time, so all receive the same.
             let first = of_room.entry(room).or_insert(heard);
             assert_eq!(first, heard, "{number} and another one of room {room}");
         }
@@ -450,12 +450,12 @@ fn frame(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         }
         length => (usize::from(length), rest),
     };
-    let (payload, behind) = rest.split_at_checked(length)?;
-    Some((head[0] & 0xf, payload, behind))
+    let (payload, rest) = rest.split_at_checked(length)?;
+    Some((head[0] & 0xf, payload, rest))
 }
 
-/// Runs members and publishers while `scene` runs, and judges what the members have heard. `scene`
-/// calls [`Swarm::end`] at its end.
+/// Runs members and publishers while `scene` runs, and judges what the members have received.
+/// `scene` calls [`Swarm::end`] at its end.
 pub fn run(
     swarm: &Arc<Swarm>,
     (threads, publishers, per_s): (usize, usize, u64),

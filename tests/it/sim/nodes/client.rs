@@ -116,7 +116,7 @@ impl Client {
                 self.members.take_if(|_| channel == MEMBERS);
                 self.leaving.push_back(channel);
                 let end = text(&format!(r#"{{"event":"pusher:unsubscribe",{data}}}"#));
-                // The answer to the ping comes behind all that was sent before.
+                // The answer to the ping comes after all that was sent before.
                 [end, text(r#"{"event":"pusher:ping","data":{}}"#)].concat()
             }
             Some(run) => {

@@ -260,7 +260,7 @@ impl Judge {
     /// A subscriber has received the log from some place on without a hole, and to its end if it
     /// is still there. When the engine loses its log, what a node had not received is lost; of the
     /// next log the subscriber receives everything. A subscriber that is closed because of a gap
-    /// may receive some events behind it, until it is its turn to be closed.
+    /// may receive some events after it, until it is its turn to be closed.
     fn check_subscriber(&self, channel: &str, run: &EventRun, ended: Ended) {
         let (is_open, is_closed) = (ended == Ended::Open, ended == Ended::ByServer);
         let empty = Vec::new();
