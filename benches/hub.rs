@@ -80,7 +80,7 @@ fn joins(c: &mut Criterion<Cpu>) {
             core.leave(black_box(1), "room")
         });
     });
-    group.bench_function("a connection with 100 channels is gone", |b| {
+    group.bench_function("a connection with 100 channels ends", |b| {
         let names = names(100);
         b.iter_batched_ref(
             || {
@@ -219,7 +219,7 @@ fn across(c: &mut Criterion<Cpu>) {
             carry(&mut cores)
         });
     });
-    group.bench_function("join, told, leave, told", |b| {
+    group.bench_function("join, its event, leave, its event", |b| {
         cores[0].leave(1, &name);
         carry(&mut cores);
         b.iter(|| {
