@@ -11,7 +11,7 @@ pub trait Engine {
     /// call, or not at all if the engine cannot be used. There is no outcome.
     fn purge(&mut self, tokens: &str);
 
-    /// Delivers the entries behind a position, in order, the stored ones first, in place of an
+    /// Delivers the entries after a position, in order, the stored ones first, in place of an
     /// earlier delivery.
     fn follow(&mut self, after: u64);
 
@@ -97,7 +97,7 @@ pub enum EngineEvent {
         sequence: u64,
         /// When it was stored, in milliseconds of the engine's Unix time.
         stored_ms: u64,
-        /// Whether no entry is stored behind it.
+        /// Whether no entry is stored after it.
         is_last: bool,
         /// The entry.
         body: Vec<u8>,

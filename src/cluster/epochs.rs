@@ -146,7 +146,7 @@ impl<T> EpochOutbox<T> {
     /// waits for answers, and what they are.
     pub(super) fn failed(&mut self, why: Unpublished) -> Vec<(Option<T>, Unpublished)> {
         self.is_under_way = false;
-        // Those behind it have not been sent, and would wait as long, one after the other.
+        // Those after it have not been sent, and would wait as long, one after the other.
         let whys = std::iter::once(why).chain(std::iter::repeat(Unpublished::Refused));
         self.waiting.drain(..).map(|it| it.origin).zip(whys).collect()
     }

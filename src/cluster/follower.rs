@@ -44,7 +44,7 @@ pub enum Taken {
 /// How a node goes on when the engine can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// The position behind which the log is to be delivered.
+    /// The position after which the log is to be delivered.
     pub after: u64,
     /// Whether entries that this node has not applied may have expired.
     pub is_gap: bool,
@@ -122,7 +122,7 @@ impl Follower {
 
     /// Whether entries may have expired before they were delivered, although the delivery was not
     /// interrupted: it was slower than they expire. `next` is the entry that is delivered now,
-    /// `None` if there is no further one. Returns the log behind whose beginning this node has to
+    /// `None` if there is no further one. Returns the log after whose beginning this node has to
     /// go on.
     pub fn lags(&self, next: Option<u64>, now_ms: u64) -> Option<LogInfo> {
         let epoch = self.epoch.filter(|_| self.has_joined && self.was_long(now_ms))?;
@@ -173,7 +173,7 @@ impl Follower {
 
 #[cfg(test)]
 impl Follower {
-    /// The position behind which entries are still to come.
+    /// The position after which entries are still to come.
     pub(super) fn attached_position(&self) -> u64 {
         self.rereading.as_ref().map_or(self.position, |it| it.position)
     }
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn cluster_follower_goes_on_behind_its_position() {
+    fn cluster_follower_goes_on_after_its_position() {
         let mut follower = joined();
         let attached = follower.attached(log(1, 8), 5000);
         assert_eq!(

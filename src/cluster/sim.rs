@@ -104,7 +104,7 @@ pub struct SimEngine {
     events: Vec<EngineEvent>,
     /// Whether the node is connected.
     pub is_up: bool,
-    /// The position behind which entries are delivered.
+    /// The position after which entries are delivered.
     after: Option<u64>,
     on_the_way: VecDeque<Append>,
 }

@@ -1,4 +1,4 @@
-//! What a dialect can read and write during one call, and how it is told to close.
+//! What a dialect can read and write during one call, and how it asks for a close.
 
 use super::closing::Closing;
 use super::effects::Effects;

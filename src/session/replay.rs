@@ -62,7 +62,7 @@ impl Session {
         for event in missed {
             let replayed = self.in_form(event, name, form.of_data(events), events, cx);
             let frame = &replayed.shared.frame;
-            // A server-sent event begins each line anew.
+            // Each line of a server-sent event begins with the name of its field.
             let breaks = if is_stream { memchr2_iter(b'\n', b'\r', frame).count() } else { 0 };
             let more = if is_stream { EVENT_BYTES + id_bytes + LINE_BYTES * breaks } else { 0 };
             bytes += frame.len() + more;

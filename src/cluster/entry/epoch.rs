@@ -7,9 +7,9 @@ pub struct EpochPart<'e> {
     /// The number of the epoch.
     pub number: u64,
     /// The beginning of the SHA-256 digest of the whole document, by which the pieces of two
-    /// documents of the same epoch are told apart.
+    /// documents of the same epoch are distinguished.
     pub digest: u64,
-    /// The bytes of the whole document. 0 if only the number is known: epochs are fetched behind
+    /// The bytes of the whole document. 0 if only the number is known: epochs are fetched after
     /// this one.
     pub bytes: u64,
     /// Where in the document the piece begins.

@@ -30,8 +30,8 @@ pub struct PresentPart<'e> {
     pub max: u64,
     /// What the others see of the user.
     pub info: Option<&'e str>,
-    /// What the others receive when the user is added and when it is removed; `None` if their
-    /// dialects are told of the user's status.
+    /// What the others receive when the user is added and when it is removed; `None` if the
+    /// dialects of the others are sent the user's status.
     pub frames: Option<[&'e [u8]; 2]>,
 }
 

@@ -66,7 +66,7 @@ impl Drop for RedisEngine {
 
 impl Engine for RedisEngine {
     fn append(&mut self, append: Append) {
-        // Without a connection the node is told so, and sends the entry again.
+        // Without a connection the entry fails, and the node sends it again.
         if let Some(appends) = &*self.shared.appends.borrow() {
             let _ = appends.send(append);
         }

@@ -1,7 +1,7 @@
 //! Polling in a cluster. Only some nodes poll: the leader, or all. What a poller publishes takes
 //! effect when it comes back from the cluster's log; until then nothing further is published, so
 //! that no epoch is missing between two of the log, whatever the engine refuses. A node that begins
-//! to poll goes on behind the last epoch of the log.
+//! to poll goes on after the last epoch of the log.
 
 use super::{PollRole, Poller};
 
@@ -24,7 +24,7 @@ impl Poller {
         }
     }
 
-    /// Goes on behind epoch `last` of the log, if that is a later one than this node's own.
+    /// Goes on after epoch `last` of the log, if that is a later one than this node's own.
     fn advance(&mut self, last: Option<u64>) {
         if self.awaited <= last {
             self.awaited = None;
@@ -44,7 +44,7 @@ impl Poller {
         self.awaited
     }
 
-    /// Notes that an epoch is published, or is the one behind which epochs are fetched.
+    /// Notes that an epoch is published, or is the one after which epochs are fetched.
     pub(super) fn await_log(&mut self, number: u64) {
         if self.role == PollRole::Polls {
             self.awaited = Some(number);

@@ -251,8 +251,8 @@ impl Follower {
         }
     }
 
-    /// In a cluster, tells the poller what the log has had, and publishes again what it should have
-    /// had by now.
+    /// In a cluster, gives the last epoch of the log to the poller, and publishes the awaited epoch
+    /// again if the log should have it by now.
     fn follow_log(&mut self, env: &Env, backlog: &mut Backlog, now_ms: u64) {
         let Some(cluster) = &env.config.cluster else { return };
         let polls = env.runtime.cluster.is_ready() && is_poller(env);

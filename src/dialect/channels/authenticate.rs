@@ -1,4 +1,4 @@
-//! How a connection authenticates as a publisher, and what its publisher is told.
+//! How a connection authenticates as a publisher, and the answers that its publisher gets.
 
 use super::super::closing::Closing;
 use super::super::context::DialectContext;

@@ -28,7 +28,7 @@ impl Shared {
 pub enum LoggedEpoch {
     /// The clients get it.
     Published(Event),
-    /// It is the one behind which epochs are fetched.
+    /// It is the one after which epochs are fetched.
     Begun,
     /// It or a later one was published before.
     Late,

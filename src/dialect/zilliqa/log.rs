@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub enum LoggedEpoch {
     /// The clients get it.
     Published(Event),
-    /// It is the one behind which epochs are fetched; clients do not get it.
+    /// It is the one after which epochs are fetched; clients do not get it.
     Begun,
     /// It or a later one was published before.
     Late,
@@ -22,7 +22,7 @@ pub enum LoggedEpoch {
 }
 
 /// The number and the document of the epoch that an event is, for the log of a cluster. The
-/// document is empty if epochs are fetched behind this one. `None` for other events.
+/// document is empty if epochs are fetched after this one. `None` for other events.
 pub fn logged_epoch(event: &Event) -> Option<(u64, &str)> {
     let EventPayload::Message(DialectMessage::Zilliqa(message)) = &event.payload else {
         return None;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub enum ZilliqaMessage {
     /// To all: a new epoch.
     Epoch(Arc<Epoch>),
-    /// To none, but to the log of a cluster: the number of the epoch behind which epochs are
+    /// To none, but to the log of a cluster: the number of the epoch after which epochs are
     /// fetched from nodes.
     Begin(u64),
     /// To one: the reply to a lookup of contracts.

@@ -152,7 +152,7 @@ mod epochs {
         assert_eq!((&*world.epochs, world.outcomes[&100]), (&[1][..], None));
     }
 
-    /// One step of a world: it publishes the epoch behind the last one of the log, or anything
+    /// One step of a world: it publishes the epoch after the last one of the log, or anything
     /// happens between it and the engine.
     fn step(world: &mut World, at: usize, ticket: &mut u32, rng: &mut fastrand::Rng) {
         let now_ms = world.now.ms;

@@ -27,7 +27,7 @@ enum End {
     Broken,
 }
 
-/// Delivers the log until it is interrupted, and then tells so.
+/// Delivers the log until that is interrupted, and then reports it.
 pub(super) async fn deliver(shared: Rc<EngineState>, number: u64, after: u64) {
     if let Err(problem) = run(&shared, number, after).await {
         tracing::debug!(problem, "the delivery of the cluster's log is interrupted");
@@ -74,7 +74,7 @@ async fn run(shared: &EngineState, number: u64, after: u64) -> Result<(), String
 struct Progress {
     /// The number of the last delivery of the consumer.
     delivered: u64,
-    /// The number of entries that were stored behind the last one that was delivered.
+    /// The number of entries that were stored after the last one that was delivered.
     pending: u64,
 }
 

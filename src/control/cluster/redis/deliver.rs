@@ -15,7 +15,7 @@ const SILENCE: Duration = Duration::from_millis(1600);
 /// The pause before an interrupted delivery begins again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Delivers the log until that is interrupted, and then tells so.
+/// Delivers the log until that is interrupted, and then reports it.
 pub(super) async fn deliver(shared: Rc<RedisState>, delivery: u64, after: u64) {
     if let Err(failure) = run(&shared, after).await {
         if let RequestFailure::Refused { .. } = failure {
@@ -58,7 +58,7 @@ async fn run(shared: &RedisState, after: u64) -> Result<(), RequestFailure> {
     }
 }
 
-/// Waits for entries behind a position.
+/// Waits for entries after a position.
 async fn live(
     shared: &RedisState,
     link: &mut ServerLink,
@@ -71,7 +71,7 @@ async fn live(
     page::of_xread(answer).ok_or_else(|| malformed("XREAD"))
 }
 
-/// Reads the next entries behind a position, those that live longer among them.
+/// Reads the next entries after a position, those that live longer among them.
 async fn stored(
     shared: &RedisState,
     link: &mut ServerLink,
@@ -110,7 +110,7 @@ impl RedisState {
         }
     }
 
-    /// Delivers entries. Returns the position behind them.
+    /// Delivers entries. Returns the position after them.
     fn put(&self, page: EntryPage, after: u64) -> u64 {
         let EntryPage { entries, is_last, end } = page;
         let last = entries.last().map_or(0, |last| last.sequence);

@@ -70,7 +70,7 @@ pub(super) fn of_xread(answer: Value) -> Option<EntryPage> {
     Some(EntryPage::new(entries, is_last))
 }
 
-/// Merges what the sorted set of kept entries and the stream have behind a position, each up to
+/// Merges what the sorted set of kept entries and the stream have after a position, each up to
 /// [`ENTRIES`] entries; `None` if an answer is malformed. An entry can be in both.
 pub(super) fn merged(kept: Value, stream: Value) -> Option<EntryPage> {
     let kept: Option<Vec<StoredEntry>> =

@@ -124,7 +124,7 @@ impl Setup {
         }
     }
 
-    /// The sequence numbers of what is stored behind a position.
+    /// The sequence numbers of what is stored after a position.
     async fn stored(&mut self, after: u64) -> Vec<u64> {
         self.engine.take();
         self.events.clear();

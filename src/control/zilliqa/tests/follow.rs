@@ -87,7 +87,7 @@ fn poller_of_each_node_goes_on_behind_what_others_have_published() {
     assert!((0..3).all(|node| cluster.polls(node) > 10));
 }
 
-/// An epoch that does not come back from the log stays awaited, and none is published behind it.
+/// An epoch that does not come back from the log stays awaited, and none is published after it.
 #[test]
 fn poller_awaits_the_log() {
     let mut world = World::new(&[Shape::Zq1], None);
