@@ -2,16 +2,17 @@
 //! `cargo bench --bench cluster -- [--replicas 3] [publishes a second ...]`.
 //!
 //! Two nodes of polycast and a NATS server with JetStream are child processes; with `--replicas`
-//! three servers, each of which stores every entry. A publisher on the
-//! first node sends at a fixed rate, whether or not answers come; a subscriber of the second node
-//! notes when each event arrives. A latency counts from the moment at which an event was due to be
-//! sent, so a stall counts for every event that it has delayed. The baseline in the same run is the
-//! engine with a bare client: a connection that appends the same bytes to a stream at the same
-//! rate, and a consumer of that stream.
+//! there are three servers, each of which stores every entry. A publisher on the first node sends
+//! at a fixed rate, whether or not answers come; a subscriber of the second node notes when each
+//! event arrives. A latency counts from the moment at which an event was due to be sent, so a stall
+//! counts for every event that it has delayed. The baseline in the same run is the engine with a
+//! bare client: a connection that appends the same bytes to a stream at the same rate, and a
+//! consumer of that stream.
 //!
 //! `NATS_SERVER` names the server's program; without it `nats-server` is searched in `PATH`. The
-//! CPU time of each process is given for each publish, that of the engine for all its servers. All processes share the cores, and all
-//! connections are on 127.0.0.1. The program ends by itself.
+//! CPU time of each process is given for each publish, that of the engine for all its servers
+//! together. All processes share the cores, and all connections are on 127.0.0.1. The program ends
+//! by itself.
 
 #[path = "../rig/mod.rs"]
 mod rig;

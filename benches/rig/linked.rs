@@ -2,8 +2,8 @@
 //! views of different protocols, and of the source itself.
 //!
 //! The rows are measured in turns, so that a change of the machine's speed affects all of them, and
-//! their medians are compared. The forms of the event are made anew for each event. What four forms
-//! cost is the row with one subscriber of each view.
+//! their medians are compared. The forms of the event are made again for each event. What four
+//! forms cost is the row with one subscriber of each view.
 
 use crate::cpu::Cpu;
 use crate::rig::{self, APP_PATH, DATA, Rig};
