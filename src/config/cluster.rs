@@ -93,7 +93,7 @@ section! {
         /// times beat_ms. A node whose renewals are not answered for three fifths of it publishes
         /// nothing until they are. The same for all nodes.
         pub dead_ms: u64 = 5000, milliseconds(1000..=HOUR_MS);
-        /// How long nobody is removed after the engine has come back, so that all nodes can
+        /// How long no node is removed after the engine has come back, so that all nodes can
         /// reconnect.
         pub rejoin_ms: u64 = 5000, milliseconds(1000..=HOUR_MS);
         /// How long the members of a node that was drained stay, so that clients that reconnect to

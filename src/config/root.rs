@@ -54,8 +54,8 @@ section! {
         pub io: IoDriver = IoDriver::default();
         /// How long a stopping server lets connections finish.
         pub drain_s: u64 = 10, seconds(0..=DAY_S);
-        /// How long a server that was told to stop still accepts connections while its readiness
-        /// page already answers 503, so that balancers stop sending clients before the drain.
+        /// How long a stopping server still accepts connections while its readiness page already
+        /// answers 503, so that balancers stop sending clients before the drain.
         pub lame_duck_s: u64 = 0, seconds(0..=DAY_S);
         /// How long the new binary of an upgrade (SIGUSR2, or `polycast upgrade`) may take to be
         /// ready. Then it is ended, and the running server goes on.
