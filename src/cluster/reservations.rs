@@ -35,7 +35,7 @@ const NUMBERS_END: u64 = 1 << 62;
 const GIVE_BACK_MS: u64 = 1000;
 /// How long after a refusal of the engine the next attempt is made, in milliseconds.
 const AGAIN_MS: u64 = 50;
-/// The time between two examinations of what nobody has asked for, in milliseconds.
+/// The time between two examinations that no core has asked for, in milliseconds.
 const EXAMINE_MS: u64 = 250;
 
 /// Whether what the log has is all that nodes have reserved.

@@ -95,7 +95,7 @@ impl ConnectionRoom {
         self.counts.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
     }
 
-    /// Counts one more connection if one is reserved for it and nobody waits; else it waits.
+    /// Counts one more connection if one is reserved for it and no other waits; else it waits.
     pub(super) fn admit_reserved(&self, all: &AllRooms) -> Admission {
         if self.waiting.load(Ordering::Relaxed) == 0 && self.take(all) {
             return Admission::Admitted;
@@ -204,14 +204,14 @@ mod tests {
         assert_eq!((calls.load(Ordering::Relaxed), all.take_asked()), (1, true));
         assert!(!room.admit_waiting(&all));
         room.reserve(2, u32::MAX, false);
-        assert_eq!(room.admit_reserved(&all), Admission::Waits, "nobody overtakes who waits");
+        assert_eq!(room.admit_reserved(&all), Admission::Waits, "it does not overtake");
         assert!(room.admit_waiting(&all) && room.admit_waiting(&all));
         assert_eq!((room.open(), room.waiting(), room.reserved()), (2, 0, 2));
         assert_eq!(room.admit_reserved(&all), Admission::Waits);
         room.stop_waiting();
         all.take_asked();
         room.release(&all);
-        assert!(!all.take_asked(), "nobody waits");
+        assert!(!all.take_asked(), "no connection waits");
         assert_eq!(room.admit_reserved(&all), Admission::Admitted);
         assert_eq!((room.open(), room.waiting()), (2, 0));
         assert_eq!(room.admit_reserved(&all), Admission::Waits);
@@ -263,7 +263,7 @@ mod tests {
         assert_eq!(room.admit_reserved(&all), Admission::Waits);
     }
 
-    /// While one thread gives back, others admit: never more are open than it says that it keeps.
+    /// While one thread gives back, others admit: never more are open than are kept.
     #[test]
     fn room_that_is_given_back_is_not_used() {
         let (room, all, _) = rooms();

@@ -46,14 +46,14 @@ impl ReservationTable {
         others.map(|(_, count)| u64::from(*count)).sum()
     }
 
-    /// What the log has of this node, and surely no less in an entry that may be on its way.
+    /// The number that the log has of this node, or a lower one that may be on its way.
     pub(super) fn kept(&self, own: u64) -> u32 {
         let ceiling = self.ceiling.map_or(u32::MAX, |(_, count)| count);
         self.stated(own).min(ceiling)
     }
 
-    /// The number of connections that this node may admit: of what the log has of it, what the
-    /// others leave of the limit. Whatever the others reserve later leaves that, too.
+    /// The number of connections that this node may admit: its number in the log, but no more than
+    /// the others leave of the limit. What the others reserve later leaves that, too.
     pub(super) fn usable(&self, own: u64, limit: u32) -> u32 {
         if let Some(lost) = self.lost {
             return lost;
