@@ -262,7 +262,7 @@ fn member(id: &str, max: usize) -> Option<JoinRequest> {
 }
 
 #[test]
-fn presence_tells_members_on_all_cores_of_a_user_once() {
+fn presence_reports_a_user_once_to_members_on_all_cores() {
     let mut world = World::new(2);
     let name = world.name_at(0);
     let Joined::Now(Some(reply)) = world.join_with(0, 1, &name, member("ada", 0)) else {

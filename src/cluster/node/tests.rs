@@ -337,7 +337,7 @@ fn cluster_node_carries_cached_events_and_closes() {
 }
 
 #[test]
-fn cluster_node_tells_what_was_not_stored() {
+fn cluster_node_reports_what_was_not_stored() {
     let log = Rc::default();
     let mut world = World::joined(1, &log);
     world.engine.detach(false, 0);

@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn cluster_consumer_begins_behind_a_position() {
+    fn cluster_consumer_begins_after_a_position() {
         let first = consumer("s", "n", 0);
         assert_eq!(first["config"]["deliver_policy"], "all");
         let later = consumer("s", "n", 41);

@@ -163,7 +163,7 @@ fn proxy_maps_other_statuses() {
 }
 
 #[test]
-fn proxy_tells_server_faults_from_address_faults() {
+fn proxy_distinguishes_server_faults_from_address_faults() {
     let (late, later) =
         (UpstreamFailure::Late { connected: false }, UpstreamFailure::Late { connected: true });
     let refused = |status| UpstreamFailure::Refused(status, None);

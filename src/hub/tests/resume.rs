@@ -201,7 +201,7 @@ fn resume_stream_outlives_the_last_subscriber_for_its_time_only() {
 }
 
 #[test]
-fn resume_history_is_kept_while_nobody_is_there() {
+fn resume_history_is_kept_without_subscribers() {
     let mut it = Alone::new(1 << 20);
     let start = it.resume(0, ResumeFrom::Present).position;
     it.leave(0);
@@ -317,7 +317,7 @@ fn resume_sweep_removes_a_bounded_number_of_events() {
 }
 
 #[test]
-fn resume_histories_end_when_their_application_is_configured_anew() {
+fn resume_histories_end_when_their_application_changes() {
     let mut it = Alone::new(1 << 20);
     let start = it.resume(0, ResumeFrom::Present).position;
     it.publish("a");

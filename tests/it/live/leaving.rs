@@ -123,7 +123,7 @@ fn monotonic_us() -> u64 {
 }
 
 #[test]
-fn notify_tells_ready_reloading_and_stopping_in_this_order() {
+fn notify_reports_ready_reloading_and_stopping_in_this_order() {
     if !has_uring() {
         return;
     }

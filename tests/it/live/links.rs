@@ -271,7 +271,7 @@ fn links_event_that_a_view_cannot_express_is_counted() {
 }
 
 #[test]
-fn links_message_that_a_view_cannot_carry_closes_nobody() {
+fn links_message_that_a_view_cannot_carry_closes_no_client() {
     let Some(server) = server() else { return };
     let address = server.addresses()[0];
     let mut pusher = Client::subscriber(address, "hall-A");

@@ -484,7 +484,7 @@ fn upgrade_of_a_confined_process_keeps_its_restrictions() {
 }
 
 #[test]
-fn upgrade_tells_the_service_manager_the_new_process() {
+fn upgrade_reports_the_new_process_to_the_service_manager() {
     if !has_uring() {
         return;
     }

@@ -347,7 +347,7 @@ fn hear_fields((client, format): &mut (Client, Format), updates: Range<usize>) {
 }
 
 #[test]
-fn zenith_reload_changes_rights_and_tells_clients() {
+fn zenith_reload_changes_rights_and_notifies_clients() {
     let config = zenith();
     let Some(mut server) = start(config.clone()) else { return };
     let address = server.addresses()[0];

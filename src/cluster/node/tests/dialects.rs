@@ -128,7 +128,7 @@ mod epochs {
     }
 
     #[test]
-    fn cluster_node_tells_which_epochs_were_not_stored() {
+    fn cluster_node_reports_which_epochs_were_not_stored() {
         let log: Rc<RefCell<SimLog>> = Rc::default();
         let mut world = World::joined(1, &log);
         world.engine.detach(false, 0);

@@ -73,7 +73,7 @@ fn poller_of_one_node_leads_and_another_goes_on_when_it_has_ended() {
 }
 
 #[test]
-fn poller_of_each_node_goes_on_behind_what_others_have_published() {
+fn poller_of_each_node_goes_on_after_what_others_have_published() {
     let mut cluster = Cluster::new(3);
     cluster.worlds[1].answer_ms = 30;
     cluster.worlds[2].answer_ms = 150;
