@@ -1,5 +1,5 @@
-//! Any body of a signed publish, to each vendor of channels: an answer in JSON, and at the
-//! subscriber what was published, as its client can read it.
+//! Any body of a signed publish, to each vendor of channels: the answer is JSON, and the subscriber
+//! gets what was published, in a form that its client can read.
 
 use super::vendors::{VENDORS, Vendor, is_json};
 use crate::machine::UNIX_S;

@@ -1,4 +1,4 @@
-//! Certificates of any bytes: what is read of one has no surprises in it.
+//! Certificates of any bytes: the names that are read are not empty and have no control characters.
 
 use polycast::tls::Holder;
 

@@ -1,4 +1,4 @@
-//! Any bytes as JSON: a value that all formats can say, or an error.
+//! Any bytes as JSON: a value that all formats can express, or an error.
 
 use polycast::codec::Format;
 

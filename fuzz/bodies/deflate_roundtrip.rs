@@ -1,10 +1,10 @@
-//! What is compressed comes back, message by message, and keeps to the window that was agreed on.
+//! Compressed messages are decompressed to the same messages, within the negotiated window.
 
 use super::Script;
 use flate2::{Decompress, FlushDecompress, Status};
 use polycast::ws::deflate::{Deflater, Inflater};
 
-/// Bytes of all messages together: more teach nothing.
+/// The maximum bytes of all messages together; more would find nothing new.
 const TOTAL: usize = 60_000;
 const MESSAGES: usize = 24;
 

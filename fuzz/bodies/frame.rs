@@ -1,4 +1,4 @@
-//! A stream of frames says the same however it is cut.
+//! A stream of frames gives the same events however it is cut.
 
 use super::pieces;
 use polycast::ws::{FrameEvent, FrameLimits, Reader, Role};
@@ -16,7 +16,7 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(message(role, &limits, &single), whole, "octet by octet");
 }
 
-/// What an event says, and its payload if it is a message.
+/// The kind of an event, and its payload if it is a message.
 pub(super) type OwnedEvent = (String, Vec<u8>);
 
 pub(super) fn describe(event: &FrameEvent<'_>) -> OwnedEvent {

@@ -1,4 +1,4 @@
-//! A stream of requests says the same however it is cut.
+//! A stream of requests gives the same requests however it is cut.
 
 use super::pieces;
 use polycast::http::{HeadLimits, Reader, RequestEvent};

@@ -1,4 +1,4 @@
-//! Operations on several hubs, with mail that waits, against a list of who is in what.
+//! Operations on several hubs, with mail that is late, against a list of the subscriptions.
 
 use super::Script;
 use polycast::dialect::{Down, Event, Hub, Join, OutgoingMail, Up};
@@ -19,15 +19,15 @@ struct World {
     outgoing: Vec<OutgoingMail>,
     up: HashMap<(u16, u16), VecDeque<Up>>,
     down: HashMap<(u16, u16), VecDeque<Down>>,
-    /// Who is in what, as the hub was told.
+    /// The subscriptions that were requested from the hub.
     members: BTreeSet<Member>,
-    /// Of these, who was told that he is.
+    /// Those of them that were confirmed.
     joined: BTreeSet<Member>,
-    /// What everybody who is joined has heard since, by the publish's number.
+    /// What each confirmed subscription has received since, by the publish's number.
     received: HashMap<Member, Vec<u64>>,
-    /// When each publish was acknowledged.
+    /// The publishes that were acknowledged.
     acked: BTreeSet<u64>,
-    /// Publishes made while the member was joined, which he is to hear.
+    /// Publishes made while the subscription was confirmed, which it must receive.
     due: HashMap<Member, Vec<u64>>,
     publishes: u64,
 }
@@ -208,7 +208,7 @@ impl World {
         for (hub, outgoing) in self.hubs.iter_mut().zip(&mut self.outgoing) {
             hub.report_counts(outgoing);
         }
-        // Up, then down, then what the last of it has caused.
+        // Up mail, then down mail, then the mail that the down mail has caused.
         for _ in 0..3 {
             for pair in 0..CORES * CORES {
                 self.mail(pair / CORES, pair % CORES, usize::MAX);

@@ -1,4 +1,5 @@
-//! Anything as compressed messages: an end, a bound, and nothing left behind for the next.
+//! Any bytes as compressed messages: decompression ends, is bounded, and does not affect the next
+//! message.
 
 use super::Script;
 use polycast::ws::deflate::{InflateError, Inflater};
@@ -46,7 +47,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// `message` behind `before`, with a fresh inflater and a fresh buffer of exactly nothing.
+/// `message` after `before`, with a new inflater and a new, empty buffer.
 fn again(
     keep: bool,
     before: &[Vec<u8>],

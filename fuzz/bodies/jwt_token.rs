@@ -1,5 +1,5 @@
-//! Tokens of any bytes: nothing is believed that the key has not signed, and what it has signed is
-//! read as a naive reading of its claims has it.
+//! Tokens of any bytes: only a token that the key has signed is accepted, and its claims are read
+//! as a naive reader reads them.
 
 use polycast::claims::Claims;
 use polycast::crypto::{HmacKey, encode_base64};
@@ -23,7 +23,7 @@ pub(crate) fn run(data: &[u8]) {
     let _ = KeySet::from_set(rest);
     let _ = VerifyingKey::from_pem(&String::from_utf8_lossy(rest));
     let token = match shape >> 2 & 3 {
-        // As it is: nobody has signed it, unless somebody has found the key.
+        // Unchanged: it is not signed, unless the fuzzer has found the key.
         0 => return drop(verify(&String::from_utf8_lossy(rest), &policy, &keys, NOW_S)),
         // Claims, signed.
         1 => signed(br#"{"alg":"HS256"}"#, rest),
@@ -48,7 +48,7 @@ pub(crate) fn run(data: &[u8]) {
     }
 }
 
-/// What is believed was valid, by a reader that takes the last of two members.
+/// An accepted token was valid, by a reader that takes the last of two members.
 fn read(claims: &Claims, policy: &TokenPolicy, text: &[u8]) {
     let mut text = text.to_vec();
     let value = simd_json::to_owned_value(&mut text);

@@ -4,7 +4,7 @@
 use super::{Script, frame, pieces};
 use polycast::ws::{FrameEvent, FrameLimits, MessageKind, Role, Violation, close};
 
-/// Octets of a stream: more teach nothing.
+/// The maximum octets of a stream; more would find nothing new.
 const STREAM: usize = 80_000;
 
 struct Model {
@@ -64,7 +64,7 @@ pub(crate) fn run(data: &[u8]) {
             false
         });
         if !goes_on {
-            // Not looked at any more.
+            // No longer checked.
             model.stream.extend_from_slice(script.take(100));
             break;
         }
@@ -115,7 +115,7 @@ impl Frame<'_> {
 }
 
 impl Model {
-    /// Whether the connection goes on.
+    /// Whether the connection stays open.
     fn frame(&mut self, frame: &Frame<'_>) -> Result<bool, Violation> {
         self.head(frame)?;
         match frame.first & 15 {

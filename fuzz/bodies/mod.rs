@@ -88,7 +88,7 @@ pub(crate) fn pieces(data: &[u8], seed: u8) -> Vec<&[u8]> {
     pieces
 }
 
-/// What is read in one format can be written in each, and says there what it said.
+/// A value that is read in one format can be written in each, and is the same value there.
 pub(crate) fn codec(format: Format, data: &[u8]) {
     // Writing must not make a document too large to be read again: base64 and escapes do.
     let limits = DecodeLimits { bytes: usize::MAX, ..DecodeLimits::default() };

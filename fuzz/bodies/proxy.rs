@@ -1,6 +1,5 @@
-//! Operations on a proxied WebSocket, or a stream in its place, and its two ends: what one side
-//! says
-//! the other hears, in order and once; neither hears a violation, and nothing is left.
+//! Operations on a proxied WebSocket, or a stream in its place, and its two ends: the messages of
+//! one side reach the other, in order and once; no side receives a violation, and no state is left.
 
 use super::Script;
 use crate::bench::{Bench, answer, close, frames, plain};
@@ -8,14 +7,14 @@ use crate::peer::{ClientReader, Received, framed, handshake};
 use polycast::ws::{Opcode, Role};
 
 const UPSTREAMS: &str = "['ws://127.0.0.1:1001', 'ws://127.0.0.1:1002']";
-/// More would teach nothing and take long.
+/// The maximum number of operations; more would find nothing new.
 const OPERATIONS: usize = 200;
 
 /// The client of a stream.
 const STREAM: &[u8] = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Type: text/plain\r\n\
     Transfer-Encoding: chunked\r\n\r\n";
 
-/// What one side has said.
+/// What one side has sent.
 #[derive(Default)]
 struct ClientEvent {
     texts: Vec<String>,
@@ -99,7 +98,7 @@ pub(crate) fn run(data: &[u8]) {
     bench.check_empty();
 }
 
-/// What the client of a stream has in place of a frame: a line, a sign of life, the end.
+/// What the client of a stream has in place of a frame: a line, a keep-alive record, the end.
 fn record(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let data = match opcode {
         Opcode::Close => Vec::new(),
@@ -139,7 +138,7 @@ fn open(bench: &mut Bench, upstream: usize, side: usize, script: &mut Script<'_>
     }
 }
 
-/// The frames behind the head that a side was sent.
+/// The frames after the head that a side was sent.
 fn received(bench: &Bench, at: usize, role: Role) -> Vec<Received> {
     let sent = &bench.wires[at].sent;
     let head = sent.windows(4).position(|four| four == b"\r\n\r\n");
@@ -150,7 +149,7 @@ fn received(bench: &Bench, at: usize, role: Role) -> Vec<Received> {
     frames(role, &sent[head + 4..])
 }
 
-/// What was heard has no violation, and is the beginning of what was said.
+/// What was received has no violation, and is the beginning of what was sent.
 fn check(received: Vec<Received>, output: &ClientEvent) {
     let texts = received.into_iter().filter_map(|it| match it {
         Received::Text(text) => Some(text),

@@ -1,5 +1,5 @@
 //! Text of any kind into an established connection of each vendor of channels; fields of every
-//! type. What one client says to others is heard as it should be.
+//! type. The events of one client reach the others in the right form.
 
 use super::vendors::{VENDORS, Vendor, is_json};
 use crate::peer::{Received, handshake, text};
@@ -45,8 +45,8 @@ fn say(vendor: &Vendor, shape: u8, given: &str) {
     }
     machine.receive(at, &text(&vendor.says("ping", "{}")));
     let received = &machine.wire(at).received;
-    // However odd the message was, the connection goes on; but for a sign-in that is not signed,
-    // which closes.
+    // Whatever the message was, the connection stays open; only a sign-in with a wrong signature
+    // closes it.
     match received.last() {
         Some(Received::Text(text)) => assert!(text.contains(":pong"), "{text}"),
         Some(Received::Close(Some(4009), _)) => assert!(message.contains("pusher:"), "{message}"),

@@ -1,5 +1,5 @@
 //! Resume messages of any kind, before a subscription to a channel with a history. The connection
-//! goes on, and gets at most the events that are kept, in order and after the acknowledgement.
+//! stays open, and gets at most the events that are kept, in order and after the acknowledgement.
 
 use super::vendors::{VENDORS, Vendor};
 use crate::machine::UNIX_S;

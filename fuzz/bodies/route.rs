@@ -1,5 +1,5 @@
 //! Requests against routes: the first route that a naive reading of their conditions takes, and no
-//! other. Nothing that carries a token is ever sent back while another name is there.
+//! other. A subprotocol that carries a token is never returned if another one is offered.
 
 use super::Script;
 use polycast::config::{Condition, EndpointKind, Pattern, Route, RouteQuery};

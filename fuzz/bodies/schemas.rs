@@ -1,5 +1,5 @@
-//! Schemas as a registry may give them, and messages that name them: all is bounded, and what a
-//! view shows can be said again.
+//! Schemas as a registry may give them, and messages that name them: all is bounded, and the JSON
+//! of a view can be encoded again.
 
 use polycast::config::{Config, FileFormat};
 use polycast::model::{Doc, PayloadKind, Registries, Schema, SchemaRef};

@@ -1,5 +1,5 @@
-//! Operations on a shard whose routes compress: each peer understands all that it hears, and an
-//! echo is what was said.
+//! Operations on a shard whose routes compress: each peer can decompress all that it receives, and
+//! an echo is the message that was sent.
 
 use super::Script;
 use crate::machine::{Machine, config};
@@ -19,7 +19,7 @@ const OFFERS: [&str; 8] = [
     "permessage-deflate; server_no_context_takeover; client_no_context_takeover",
     "permessage-deflate; unknown",
 ];
-/// More would teach nothing and take long.
+/// The maximum number of operations; more would find nothing new.
 const OPERATIONS: usize = 150;
 const CHANNELS: [&str; 2] = ["a", "b"];
 
@@ -32,7 +32,7 @@ struct Wire {
     is_echo: bool,
     /// What it compresses with, once the server has agreed.
     deflater: Option<Deflater>,
-    /// Messages that are to come back, as long as nothing odd was said.
+    /// Messages whose echo is expected, as long as only valid ones were sent.
     due: Vec<Received>,
     is_odd: bool,
 }
@@ -125,7 +125,7 @@ impl World {
         self.wires.push(Wire { is_echo, deflater, due: Vec::new(), is_odd: false });
     }
 
-    /// A message in good order, compressed if that was agreed on and `compress` says so.
+    /// A valid message, compressed if that was negotiated and `compress` is true.
     fn say(&mut self, at: usize, kind: Opcode, payload: &[u8], compress: bool) {
         let wire = &mut self.wires[at];
         if kind == Opcode::Text && !utf8::valid(payload) {
@@ -159,7 +159,7 @@ impl World {
         self.machine.receive(at, &out);
     }
 
-    /// An event that every subscriber hears in its own form.
+    /// An event that every subscriber receives in its own form.
     fn publish(&mut self, script: &mut Script<'_>) {
         let (letter, count) = (script.byte().unwrap_or(0), script.byte().unwrap_or(0));
         let data: String = (0..usize::from(count) * 4)

@@ -1,5 +1,5 @@
-//! Arbitrary operations on a shard whose members speak by streams and by WebSockets, or listen by
-//! server-sent events.
+//! Arbitrary operations on a shard whose members send by streams and by WebSockets, or only
+//! receive, by server-sent events.
 
 use super::Script;
 use crate::machine::{Machine, config};

@@ -1,4 +1,4 @@
-//! A streamed body says the same however it is cut, and what it says can be said back.
+//! A streamed body gives the same messages however it is cut, and each can be written as a record.
 
 use super::pieces;
 use polycast::http::{self, Body, BodyChunk};
@@ -20,7 +20,7 @@ pub(crate) fn run(data: &[u8]) {
     assert_eq!(message(framing, &limits, &pieces(stream, seed)), whole, "in pieces");
     let single: Vec<&[u8]> = stream.chunks(1).collect();
     assert_eq!(message(framing, &limits, &single), whole, "octet by octet");
-    // In chunks of any size it is the same, until something is wrong with it.
+    // In chunks of any size it is the same, up to the first error.
     let size = usize::from(seed) + 1;
     let mut chunked = Vec::new();
     for piece in stream.chunks(size) {
@@ -30,7 +30,7 @@ pub(crate) fn run(data: &[u8]) {
     }
     chunked.extend_from_slice(b"0\r\n\r\n");
     assert_eq!(unchunked(&chunked, seed), Some(stream.to_vec()));
-    // Whatever the client sends for chunks, nothing breaks.
+    // Any bytes in place of chunks cause no panic.
     let _ = unchunked(stream, seed);
 }
 
@@ -52,7 +52,7 @@ fn check_event(kind: MessageKind, payload: &[u8]) {
     assert_eq!(lines.collect::<Vec<_>>().join("\n"), breaks);
 }
 
-/// What is told: messages, signs of life, what is wrong. Each message is said back.
+/// The outcome: messages, keep-alive records and errors. Each message is written back as a record.
 fn message(framing: RecordFraming, limits: &FrameLimits, pieces: &[&[u8]]) -> Vec<String> {
     let mut reader = Reader::new(framing);
     let mut message = Vec::new();

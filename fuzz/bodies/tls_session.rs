@@ -59,7 +59,7 @@ pub(crate) fn run(data: &[u8]) {
         let at = usize::from(op >> 4) % peers.len();
         let peer = &mut peers[at];
         match op & 15 {
-            // What it has to say, whole or cut.
+            // The bytes that it sends, whole or cut.
             1..6 => {
                 let records = peer.records();
                 let cut = usize::from(script.byte().unwrap_or(0)) % (records.len() + 1);
@@ -94,7 +94,7 @@ pub(crate) fn run(data: &[u8]) {
             10 => {
                 let _ = peer.tls.refresh_traffic_keys();
             }
-            // The client's library asserts that it says nothing behind that, so it hears no more.
+            // The client's library asserts that it sends nothing after that, so it gets no more.
             11 => {
                 peer.tls.send_close_notify();
                 peer.broken = true;

@@ -58,7 +58,7 @@ pub(crate) fn run(data: &[u8]) {
         for piece in received.chunks_mut(every) {
             let before = plain.len();
             let progress = client.receive(piece, &mut plain);
-            // What comes behind a failure is thrown away.
+            // Bytes after a failure are discarded.
             assert!(!failed || plain.len() == before && progress.failed.is_none());
             failed |= progress.failed.is_some();
         }

@@ -37,7 +37,7 @@ pub(crate) fn run(data: &[u8]) {
             accept(&mut answer, &upgrade, first, Some("permessage-deflate"));
             let answer = String::from_utf8(answer).expect("text");
             let lines: Vec<&str> = answer.split("\r\n").collect();
-            // Whatever the client has said, no line of its own comes back.
+            // Whatever the client has sent, none of its lines is in the answer.
             assert_eq!(lines.len(), 7 + usize::from(first.is_some()), "{answer}");
             assert!(lines[0].starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\n"));
             assert_eq!(upgrade.accept_key().len(), 28);

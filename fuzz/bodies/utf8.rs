@@ -3,7 +3,7 @@
 use super::pieces;
 use polycast::ws::utf8::{Validator, valid};
 
-/// Text that is cut in every way has at most this many octets.
+/// The maximum octets of text that is cut in every way.
 const CUT_EVERYWHERE: usize = 64;
 
 pub(crate) fn run(data: &[u8]) {
@@ -13,7 +13,7 @@ pub(crate) fn run(data: &[u8]) {
     every_split(&text[..text.len().min(CUT_EVERYWHERE)]);
 }
 
-/// Whether no octets behind `start` can make text of it.
+/// Whether no octets after `start` can make valid text of it.
 fn hopeless(start: &[u8]) -> bool {
     str::from_utf8(start).is_err_and(|it| it.error_len().is_some())
 }
@@ -23,7 +23,7 @@ fn some_split(text: &[u8], seed: u8) {
     let mut at = 0;
     for piece in pieces(text, seed) {
         at += piece.len();
-        // At once: a piece is refused exactly when what has come can be mended by nothing.
+        // At once: a piece is refused exactly when no further octets can make the text valid.
         let fine = validator.feed(piece);
         assert_eq!(fine, !hopeless(&text[..at]), "at {at}");
         if !fine {
@@ -34,7 +34,7 @@ fn some_split(text: &[u8], seed: u8) {
 }
 
 /// Octet by octet the text leads through one state after each; any piece must lead from the state
-/// at its start to the one at its end. Then every split, of however many pieces, says the same.
+/// at its start to the one at its end. Then every split, of any number of pieces, gives the same.
 fn every_split(text: &[u8]) {
     let mut states = vec![Validator::new()];
     for (at, octet) in text.iter().enumerate() {

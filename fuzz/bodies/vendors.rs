@@ -4,13 +4,13 @@ use crate::machine::{Machine, config};
 use crate::peer::{Received, auth, handshake, text};
 use serde::de::IgnoredAny;
 
-/// One vendor's words.
+/// The names and paths of one vendor.
 pub(crate) struct Vendor {
     pub(crate) name: &'static str,
     /// Where one event and where several are published.
     pub(crate) event: &'static str,
     pub(crate) batch: &'static str,
-    /// Whether `data` is a string of JSON in all that is said.
+    /// Whether `data` is a string of JSON in all messages.
     data_is_text: bool,
 }
 
@@ -74,7 +74,7 @@ impl Vendor {
         at
     }
 
-    /// Asserts that what was heard is what this vendor's clients can read.
+    /// Asserts that this vendor's clients can read what was received.
     pub(crate) fn check(&self, received: &[Received]) {
         for received in received {
             let Received::Text(text) = received else { panic!("{received:?}") };

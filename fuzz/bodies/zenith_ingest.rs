@@ -1,4 +1,4 @@
-//! Any body from a back end: an answer in JSON, and at a subscriber what can be read.
+//! Any body from a back end: the answer is JSON, and a subscriber gets messages that can be read.
 
 use crate::machine::{Machine, config};
 use crate::peer::{Received, framed, handshake, ingest};

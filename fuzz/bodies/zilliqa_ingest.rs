@@ -1,5 +1,5 @@
-//! Any document that is posted as an epoch: an answer in JSON, and of what was taken a notification
-//! in JSON to who wants everything.
+//! Any document that is posted as an epoch: the answer is JSON, and a client that has subscribed to
+//! everything gets a notification in JSON of what was accepted.
 
 use crate::machine::{Machine, config};
 use crate::peer::{Received, handshake, text};

@@ -1,5 +1,5 @@
-//! Any query: an echo of the very bytes or an error in JSON, and the next epoch is told to who was
-//! given an echo. A query for the epochs after a block that is not known ends the connection.
+//! Any query: an echo of the same bytes or an error in JSON, and the next epoch is sent to a client
+//! that got an echo. A query for the epochs after a block that is not known ends the connection.
 
 use crate::machine::{Machine, config};
 use crate::peer::{Received, handshake, text};
