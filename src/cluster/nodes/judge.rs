@@ -98,8 +98,8 @@ impl ClusterNodes {
         before.map(|node| node.formats.1).min()
     }
 
-    /// The other nodes that live. If all of them have ended, nobody is there to declare them dead:
-    /// for a node that waits for that, who has been silent for long does not live.
+    /// The other nodes that live. If all of them have ended, no node is left to declare them dead.
+    /// So a node that has not served yet treats a node that was silent for too long as dead.
     fn others(&self, now_ms: u64) -> impl Iterator<Item = &KnownNode> {
         let timing = self.setup.timing;
         let steady_ms = self.returned_ms.max(self.steady_ms);

@@ -323,7 +323,7 @@ fn cluster_nodes_that_were_drained_stay_for_a_while() {
     assert!(world.log.deaths.is_empty());
     world.run_only(&[1], 350);
     assert_eq!(world.log.deaths, [1]);
-    // Without an engine it cannot be said, and is not waited for.
+    // Without an engine the end cannot be stated, so the node does not wait for that.
     world.peers[1].nodes.leave();
     assert!(!world.peers[1].nodes.may_end());
     world.detach(1);

@@ -558,7 +558,7 @@ fn run(cores: u16, seed: u64, steps: Vec<Step>) -> u32 {
         }
     }
     while world.carry(0) {}
-    // At rest everybody who is there has reached the end of the stream.
+    // At rest every subscriber has reached the end of the stream.
     let name = world.cores.hubs[0].name(0, NAME);
     let end =
         world.cores.hubs.iter().find_map(|hub| hub.channel_info(&name, world.now_ms).position);

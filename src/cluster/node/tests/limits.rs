@@ -146,7 +146,7 @@ fn cluster_limit_of_a_dead_node_is_free_again() {
     nodes.run(500);
     assert_eq!(nodes.open(), [10, 0]);
     nodes.list[1].connect(3);
-    // It ends without a word.
+    // It ends without notice.
     nodes.list.remove(0);
     nodes.run(2500);
     assert!(nodes.list[0].app().is_full(), "no node knows it yet");

@@ -1,5 +1,5 @@
-//! Nodes that are killed, stopped, cut off, drained and added, as a seed decides: whoever lives is
-//! known to all, and nobody is declared dead whose renewals pass.
+//! Nodes that are killed, stopped, cut off, drained and added, as a seed decides: every living node
+//! is known to all, and no node is declared dead whose renewals are stored.
 
 use super::*;
 use crate::cluster::entry::NodePhase;

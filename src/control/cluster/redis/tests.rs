@@ -402,7 +402,7 @@ fn cluster_redis_log_that_has_lost_what_a_node_has_seen_gets_one_epoch() {
     });
 }
 
-/// The list of runs is bounded; whoever was away for longer than it reaches begins again.
+/// The list of runs is bounded; a node that was away for longer than the list reaches begins again.
 #[test]
 fn cluster_redis_runs_are_bounded() {
     with_server("runs", Cluster::default(), async |setup| {
