@@ -4,6 +4,7 @@ use super::api::ChannelHistory;
 use super::connection::{content, history, linked_event};
 use super::content::Content;
 use super::env::Env;
+use super::log::direct_of;
 use crate::codec::Format;
 use crate::dialect::{Event, EventPayload};
 use crate::hub::{
@@ -37,6 +38,10 @@ pub enum LinkedPublish {
 /// Prepares an event for its publication under a name that may belong to a link: an event of a
 /// source gets room for its further forms.
 pub fn linked_publish(env: &Env, app: u32, name: &str, event: &mut Event) -> LinkedPublish {
+    if direct_of(event).is_some() {
+        // A message to one connection, which only has a place in the log under this name.
+        return LinkedPublish::AsItIs;
+    }
     let Some(resolved) = env.links.resolve(app, name) else {
         if env.links.is_source(app, name) {
             event.forms = Some(Arc::new(EventForms::new(None)));

@@ -26,6 +26,13 @@ impl Env {
         reserved.or_else(|| self.apps.by_id(id))
     }
 
+    /// Whether the log of a cluster has idempotency keys of what is published under a name. It has
+    /// none of a topic of Zenith, because each node makes the changes of a picture again when it
+    /// reads the log again.
+    pub(super) fn logs_keys(&self, app: u32, name: &str) -> bool {
+        self.links.resolve(app, name).is_none_or(|source| !has_own_form(source.app))
+    }
+
     /// Refuses a client of a dialect whose events come from the log of a cluster, until this node
     /// has read it: the client would get an incomplete history.
     pub(super) fn check_joined(&self) -> Result<(), Rejection> {

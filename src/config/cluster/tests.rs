@@ -205,29 +205,26 @@ fn cluster_config_refuses_what_is_not_carried() {
     assert!(refusal(&app("[zilliqa]\npoll = 'all'")).contains("zilliqa.poll"));
 }
 
-/// A link is carried if all of its views are.
+/// A link with Zenith is carried, unless its topics are the channels in which the dialect keeps
+/// what nodes have stated.
 #[cfg(feature = "zenith")]
 #[test]
-fn cluster_config_refuses_links_with_zenith() {
-    let topics = "[zenith]\ntopics = [{ controller = 'P', kind = '*' }]\n";
-    let config = Config::parse_with(
-        &format!(
-            "{APP}[[links]]\nsource = {{ app = '1', channel = 'a' }}\n\
-             views = [{{ zenith = 'P/a' }}]\n{topics}"
-        ),
-        FileFormat::Toml,
-        "f",
-        &|_| None,
-    );
-    let config = config.expect("without a cluster");
-    let context = super::ClusterContext {
-        apps: &[],
-        links: &config.links,
-        zenith: None,
-        has_state_file: false,
-        keep_alive_ms: 0,
+fn cluster_config_refuses_links_with_hidden_topics_of_zenith() {
+    let linked = |source: &str, view: &str| {
+        let text = format!(
+            "{APP}[[links]]\nsource = {{ {source} }}\nviews = [{{ {view} }}]\n\
+             [zenith]\ntopics = [{{ controller = 'P', kind = '*' }}]\n"
+        );
+        assert_eq!(refusal(&text), "", "without a cluster");
+        refusal(&format!("{text}[cluster]\nengine = ['nats://a:4222']\n"))
     };
-    assert_eq!(super::not_carried(&context), ["links[0].views[0].zenith"]);
+    let channel = "app = '1', channel = 'a'";
+    assert_eq!(linked(channel, "zenith = 'P/a'"), "");
+    assert_eq!(linked("zenith = 'P/#'", channel), "");
+    let refused = linked(channel, "zenith = '#/feeds'");
+    assert!(refused.contains("links[0].views[0].zenith: expected no value"), "{refused}");
+    let refused = linked("zenith = '#served/a'", channel);
+    assert!(refused.contains("links[0].source.zenith: expected no value"), "{refused}");
 }
 
 #[test]

@@ -51,7 +51,7 @@ impl PublishSource<'_> {
             }
             let part = self.first_part + entries.len() as u16;
             let effect = trigger.publish::<V>(env, app, name, part);
-            effects.push(with_key(effect, first.as_ref(), entries.len()));
+            effects.push(with_key(env, effect, first.as_ref(), entries.len())?);
             asks |= trigger.info.is_some();
             entries.push((name.to_owned(), trigger.info));
         }

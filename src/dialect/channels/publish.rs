@@ -94,11 +94,24 @@ fn unpublished(answers: &[(u16, Answer)]) -> Option<Unpublished> {
 }
 
 /// Gives the idempotency key of a request to the event that an effect publishes.
-pub(super) fn with_key(mut effect: Effect, first: Option<&FirstRequest>, index: usize) -> Effect {
-    if let Effect::Publish { event, .. } = &mut effect {
+///
+/// # Errors
+/// The log of the cluster has no keys of the channel (400).
+pub(super) fn with_key(
+    env: &Env,
+    mut effect: Effect,
+    first: Option<&FirstRequest>,
+    index: usize,
+) -> Result<Effect, ApiRefusal> {
+    if let Effect::Publish { app, name, event, .. } = &mut effect {
         event.key = first.and_then(|first| first.event_key(index as u16));
+        if event.key.is_some() && !env.logs_keys(*app, name) {
+            let why = "is linked with a topic of Zenith, and a cluster has no idempotency keys of \
+                       such events";
+            return Err((400, format!("channel {name} {why}").into()));
+        }
     }
-    effect
+    Ok(effect)
 }
 
 impl PublishSource<'_> {
@@ -120,7 +133,7 @@ impl PublishSource<'_> {
         for (index, name) in trigger.channels.iter().enumerate() {
             let part = self.first_part + index as u16;
             let effect = trigger.publish::<V>(self.env, self.app, name, part);
-            effects.push(with_key(effect, first.as_ref(), index));
+            effects.push(with_key(self.env, effect, first.as_ref(), index)?);
         }
         let count = trigger.channels.len();
         let asked = trigger.info.map_or(0, |_| self.ask(&trigger.channels, count, effects));
@@ -169,7 +182,7 @@ impl PublishSource<'_> {
             .map_err(|text| (400, text.into()))?;
         let trigger = Trigger::without_channel::<V>(self.env, &config.limits, body)?;
         let effect = trigger.publish::<V>(self.env, self.app, &name, self.first_part);
-        effects.push(with_key(effect, first.as_ref(), 0));
+        effects.push(with_key(self.env, effect, first.as_ref(), 0)?);
         Ok(Accepted::new::<V>(1, first, None))
     }
 

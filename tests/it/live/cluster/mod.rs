@@ -16,6 +16,7 @@ mod refusals;
 mod rolling;
 mod swarm;
 mod zenith;
+mod zenith_links;
 
 use crate::net::*;
 use checker::Checker;
