@@ -465,3 +465,50 @@ fn cluster_p16_zenith_feeds_have_one_state_on_all_nodes_and_for_new_ones() {
     drop(registered);
     hearers.iter_mut().for_each(|client| assert_eq!(client.text(), feeds("Inactive")));
 }
+
+/// Each change of a feed reaches the clients of all nodes when the log has it, in its order: the
+/// picture of the states, which is stated some seconds later, has only the last one.
+#[test]
+fn cluster_p16_zenith_changes_of_feeds_have_one_order_on_all_nodes() {
+    const CHANGES: usize = 20;
+    const STATES: [&str; 2] = ["Impaired", "Expired"];
+    let Some(nats) = Nats::start("zenith-feed-changes") else { return };
+    let mut config = zenith_of(&nats);
+    let feeds = &mut config.zenith.as_mut().unwrap().feeds;
+    feeds.push(config::ZenithFeed { name: "ABC".to_owned(), ..feeds[0].clone() });
+    let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
+    let subscriber = |server: &Server| {
+        let mut client = client(server.addresses()[0], "ZenithJson", "");
+        client.send_text(r#"{"Controller":"Zenith","Topic":"Feeds","Action":"Sub"}"#);
+        assert!(client.text().matches(r#""Status":"Active""#).count() == 2);
+        client
+    };
+    let mut hearers = [&first, &second].map(subscriber);
+    thread::scope(|scope| {
+        for (server, name) in [(&first, "XYZ"), (&second, "ABC")] {
+            let mut api = api(server);
+            scope.spawn(move || {
+                for n in 0..CHANGES {
+                    let (action, state) = (r#""Action":"Feed""#, STATES[n % 2]);
+                    let body = format!(r#"{{{action},"Topic":"{name}","Data":"{state}"}}"#);
+                    published(&mut api, &body);
+                }
+            });
+        }
+    });
+    let heard = hearers.each_mut().map(|client| [(); 2 * CHANGES].map(|()| client.text()));
+    assert_eq!(heard[0], heard[1], "one order");
+    for name in ["XYZ", "ABC"] {
+        let state_of = |text: &String| {
+            let (_, rest) = text.split_once(&format!(r#""Name":"{name}""#)).unwrap();
+            let (_, rest) = rest.split_once(r#""Status":""#).unwrap();
+            rest.split_once('"').unwrap().0.to_owned()
+        };
+        let mut states: Vec<String> = heard[0].iter().map(state_of).collect();
+        states.dedup();
+        let changes = (0..CHANGES).map(|n| STATES[n % 2].to_owned());
+        let all: Vec<String> = std::iter::once("Active".to_owned()).chain(changes).collect();
+        let all = if states[0] == "Active" { &all[..] } else { &all[1..] };
+        assert_eq!(states, all, "{name}");
+    }
+}
