@@ -163,7 +163,7 @@ impl<D: Driver> Reactor<D> {
     pub(super) fn take_arrivals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mark = LogMark(link.mark.load(Ordering::Acquire));
-        if !self.shard.takes_requests() || !self.shard.visit_channels(now) {
+        if !self.shard.takes_requests() || !self.shard.continue_visit(now) {
             return;
         }
         for taken in 0..CLUSTER_QUEUE {

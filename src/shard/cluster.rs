@@ -6,11 +6,10 @@ use crate::cluster::Arrival;
 use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log, picture_envelope};
 use crate::hub::{
     Ack, Answer, ChannelInfo, LogMark, LogPlace, PicturePiece, StateVisit, Unpublished,
-    VisitedSlice,
 };
 use crate::session::SessionEvent;
 use crate::time::Now;
-use crate::work::{self, WorkKind};
+use crate::work;
 use std::sync::Arc;
 
 impl Shard {
@@ -49,9 +48,9 @@ impl Shard {
     }
 
     /// Lets something that has come from the log take effect. What changes all channels takes
-    /// effect in the slices of [`Shard::visit_channels`], the first of them at once.
+    /// effect in the slices of [`Shard::continue_visit`], the first of them at once.
     pub fn arrive(&mut self, arrival: Arrival, now: Now) {
-        while self.hub.is_visiting() {
+        while self.is_visiting() {
             self.visit_slice(now);
         }
         self.work.add(work::STEP);
@@ -99,39 +98,6 @@ impl Shard {
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
         }
-    }
-
-    fn visit(&mut self, visit: StateVisit, now: Now) {
-        self.hub.begin_visit(visit);
-        self.visit_channels(now);
-        if let StateVisit::NodeGone(_) | StateVisit::RefreshEnd { .. } = visit {
-            self.tell_of_nodes(now);
-        }
-    }
-
-    /// Goes on with a visit of all channels: one slice, and more while the turn has work left and
-    /// the mail has room. Returns whether the visit has ended, so that the next arrival may be
-    /// taken.
-    pub fn visit_channels(&mut self, now: Now) -> bool {
-        while self.hub.is_visiting() {
-            self.visit_slice(now);
-            if self.work.is_spent() || !self.takes_requests() {
-                break;
-            }
-        }
-        !self.hub.is_visiting()
-    }
-
-    fn visit_slice(&mut self, now: Now) {
-        let VisitedSlice { places, changes } = self.hub.visit_slice(&mut self.mail);
-        let cost = work::LISTED * places as u64 + work::EFFECT * changes as u64;
-        self.work.charge(WorkKind::Listing, cost);
-        self.deliver_local(now);
-    }
-
-    /// Whether a visit of all channels has not ended.
-    pub fn is_visiting(&self) -> bool {
-        self.hub.is_visiting()
     }
 
     /// Lets an event of the log take effect, with its place there. This core is the home of the

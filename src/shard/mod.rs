@@ -17,9 +17,11 @@ mod feed;
 mod handshakes;
 mod mail;
 mod memory;
+mod node_end;
 mod proxy;
 mod relay;
 mod room;
+mod session_visit;
 mod sweep;
 mod turn;
 mod waiting;
@@ -100,6 +102,8 @@ pub struct Shard {
     drain: Option<drain::Drain>,
     /// The closing of subscribers that have missed events of the cluster's log.
     gap: Option<drain::Drain>,
+    /// The visit of all connections because a node has ended.
+    session_visit: Option<session_visit::SessionVisit>,
     subscribers: Vec<(u32, Form)>,
     /// A channel event that the reactor could not hand over yet.
     channel_event: Option<ChannelEvent>,
@@ -155,6 +159,7 @@ impl Shard {
             handshakes: VecDeque::new(),
             drain: None,
             gap: None,
+            session_visit: None,
             subscribers: Vec::new(),
             channel_event: None,
             cores: common.cores,

@@ -88,17 +88,6 @@ impl Shard {
         }
     }
 
-    /// Tells the connections that a node of the cluster has ended, if that concerns any of them.
-    pub(super) fn tell_of_nodes(&mut self, now: Now) {
-        if self.env.config.zenith.is_none() {
-            return;
-        }
-        for index in 0..self.sessions.end() {
-            let Some(slot) = self.sessions.slot_at(index) else { continue };
-            self.on_event(slot, SessionEvent::NodeGone, now);
-        }
-    }
-
     /// Begins a drain: new WebSockets are refused, and the open ones are closed during the next
     /// sweeps.
     pub fn drain(&mut self) {

@@ -42,6 +42,7 @@ mod transcripts;
 mod work;
 mod zenith;
 mod zenith_load;
+mod zenith_nodes;
 mod zenith_order;
 mod zilliqa;
 

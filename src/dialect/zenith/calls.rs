@@ -9,6 +9,8 @@ use super::rule::Backend;
 use super::wire::{self, MessageEnvelope, WireMessage, codes};
 use crate::codec::value::Value;
 use crate::dialect::DialectContext;
+use crate::work::{self, WorkKind};
+use std::collections::HashMap;
 
 impl Client {
     /// Handles `Publish`, which is a call.
@@ -160,9 +162,14 @@ impl Client {
     /// Fails the calls of back ends that have ended with their node.
     pub(super) fn on_node_gone(&mut self, context: &mut DialectContext<'_>) {
         let state = &context.env.zenith.state;
-        let is_lost = |pending: &Pending| pending.to.process != 0 && !state.has_peer(pending.to);
-        let lost = self.calls.iter().filter(|(_, pending)| is_lost(pending));
+        let mut is_known = HashMap::new();
+        let mut is_lost = |to: ZenithPeer| {
+            to.process != 0 && !*is_known.entry(to).or_insert_with(|| state.has_peer(to))
+        };
+        let lost = self.calls.iter().filter(|(_, pending)| is_lost(pending.to));
         let lost: Vec<u32> = lost.map(|(call, _)| *call).collect();
+        let cost = work::LISTED * self.calls.len() as u64 + work::MESSAGE * lost.len() as u64;
+        context.work.charge(WorkKind::Effect, cost);
         for call in lost {
             let Some(pending) = self.calls.get(&call) else { continue };
             let error = wire::unavailable(&pending.controller);
