@@ -32,6 +32,12 @@ fn end_of(sequence: u64) -> u64 {
     sequence.saturating_mul(PLACES).saturating_add(PLACES - 1).min(SERIAL_END - 1)
 }
 
+/// Whether a serial number may be one with which pictures of a log before are stated: that of the
+/// end of an entry, or one before all entries. Few events have such a number.
+pub(super) fn is_base(serial: u64) -> bool {
+    serial < PLACES || serial % PLACES == PLACES - 1
+}
+
 /// Where an event is in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPlace {

@@ -5,13 +5,15 @@
 //! A stated picture names its last change. Changes that follow it may be stored before it, so a
 //! node that reads the log from its beginning keeps the changes that it reads, and makes those that
 //! follow again.
+//!
+//! A piece replaces the one of the same number, whoever has written it and however late. So each
+//! home knows to which picture each piece in the log belongs, and the picture is stated again
+//! unless all pieces are of the picture that the home has.
 
 use super::event::{Event, Mode, PictureChange, Retention};
 use super::home::Home;
-use super::log_view::LogPlace;
-use super::logged_picture::{
-    Collected, LoggedPicture, LoggedPictures, OutgoingPicture, ReadingPhase,
-};
+use super::log_view::{LogPlace, LogView, is_base};
+use super::logged_picture::{LoggedPicture, LoggedPictures, OutgoingPicture, PIECES, ReadingPhase};
 use super::own_states::{PicturePiece, StateProposal, Statement};
 use super::picture::Picture;
 use super::{Encodings, Hub, HubMessage};
@@ -55,26 +57,34 @@ impl<M: HubMessage> Hub<M> {
             PictureChange::Clear | PictureChange::Install { .. } => true,
             PictureChange::Update(mode) => mode == Mode::Replace,
         };
-        logged.is_dropped &= !is_whole;
-        if pictures.phase != ReadingPhase::Done || logged.is_partial {
+        if is_whole {
+            pictures.forget_held(logged);
+            logged.learn(place.serial);
+        } else if pictures.phase == ReadingPhase::Done && !logged.is_partial {
+            // A picture that does not have this change is not needed any more.
+            pictures.forget_held(logged);
+        } else {
             pictures.held_bytes += logged.held.push(place.serial, change, encodings);
             if pictures.held_bytes > kept.max_bytes {
                 pictures.forget_held(logged);
-                logged.is_partial = true;
+                logged.lose(place.serial);
                 kept.losses.kept += 1;
             }
         }
-        pictures.plan(logged, &channel.name, now_ms.saturating_add(pictures.every_ms));
+        let has_picture = !matches!(change, PictureChange::Clear);
+        pictures.review(logged, (&channel.name, has_picture), now_ms);
     }
 
     /// Lists the pictures that are to be stated: `leads` says whether this node is the one that
-    /// does so, which others do for it when it is late.
+    /// does so, which others do for it when it is late. Releases what is known of those that are
+    /// none any more.
     pub fn list_due_pictures(&mut self, leads: bool, now_ms: u64) {
         let Hub { channels, index, pictures, .. } = self;
         let Some(pictures) = pictures.as_mut().filter(|it| it.phase == ReadingPhase::Done) else {
             return;
         };
         let late_ms = if leads { 0 } else { OTHERS * pictures.every_ms };
+        let mut released = Vec::new();
         while let Some(first) = pictures.due.first_entry()
             && first.key().0.saturating_add(late_ms) <= now_ms
         {
@@ -86,14 +96,24 @@ impl<M: HubMessage> Hub<M> {
             };
             let at = index.find(name.hash(), |at| is_it(at)).copied();
             let channel = at.and_then(|at| channels[at as usize].as_mut());
-            let home = channel.and_then(|channel| channel.home.as_mut());
-            let Some(logged) = home.and_then(|home| home.logged.as_mut()) else { continue };
+            let Some(home) = channel.and_then(|channel| channel.home.as_mut()) else { continue };
+            let Some(logged) = &mut home.logged else { continue };
             logged.due = None;
-            let is_known = !logged.is_dropped && !logged.is_partial;
-            if is_known && logged.changed > logged.stated && logged.outgoing.is_none() {
-                pictures.listed.push_back(name);
+            if logged.is_dropped || logged.is_partial || logged.outgoing.is_some() {
+                continue;
+            }
+            if !logged.is_stated(home.picture.is_some()) {
+                // Another node is stating a picture that this one does not have.
+                if !logged.is_behind() {
+                    pictures.listed.push_back(name);
+                }
+            } else if home.picture.is_none() {
+                pictures.forget_held(logged);
+                home.logged = None;
+                released.extend(at);
             }
         }
+        released.into_iter().for_each(|at| self.release_if_empty(at));
     }
 
     /// The next piece of a picture to be taken into the log.
@@ -116,8 +136,12 @@ impl<M: HubMessage> Hub<M> {
             let Home { logged: Some(logged), picture, .. } = &mut **home else { continue };
             if logged.outgoing.is_none() {
                 let (serial, piece_bytes) = (logged.changed, pictures.piece_bytes);
-                let outgoing =
-                    OutgoingPicture::new(serial, picture.as_ref(), logged.count, piece_bytes);
+                let outgoing = OutgoingPicture::new(
+                    serial,
+                    picture.as_ref(),
+                    logged.piece_count(),
+                    piece_bytes,
+                );
                 pictures.sent_bytes += outgoing.bytes.len();
                 logged.outgoing = Some(outgoing);
             }
@@ -153,53 +177,49 @@ impl<M: HubMessage> Hub<M> {
         piece: &PicturePiece,
         is_ours: bool,
     ) -> Option<Vec<u8>> {
+        let PicturePiece { serial, index, count, .. } = *piece;
+        let phase = self.pictures.as_ref().filter(|_| index < PIECES)?.phase;
+        // The end of a picture matters only if an older one may be read later.
+        let is_noted = index < count || index == 0 && phase != ReadingPhase::Done;
         let found = self.find(app, name, self.hasher.hash(app, name));
         let at = match found {
             Some(at) => at,
-            None if piece.index < piece.count => self.insert(self.hasher.name(app, name)),
+            None if is_noted => self.insert(self.hasher.name(app, name)),
             None => return None,
         };
-        let Hub { channels, pictures, kept, .. } = self;
-        let (Some(channel), Some(pictures)) = (&mut channels[at as usize], pictures) else {
+        let Hub { channels, pictures: Some(pictures), kept, log: Some(log), .. } = self else {
             return None;
         };
+        let channel = channels[at as usize].as_mut()?;
         let home = channel.home.get_or_insert_default();
-        let logged = home.logged.get_or_insert_default();
+        if home.logged.is_none() && !is_noted {
+            return None;
+        }
+        let logged = home.logged.get_or_insert_with(|| pictures.unnoticed(piece, log));
+        logged.note(piece);
+        pictures.hold(logged, piece, kept.max_bytes);
         if is_ours {
             pictures.sent(logged, &channel.name, piece);
         }
-        if piece.serial < logged.stated {
-            // A node that was late has replaced a piece of a newer picture.
-            logged.stated = piece.serial;
-            logged.count = logged.count.max(piece.index + 1);
-            pictures.plan(logged, &channel.name, kept.now_ms.saturating_add(pictures.every_ms));
+        let is_needed = serial >= logged.needed_from(phase);
+        if is_needed && index == 0 && count == 0 {
+            return Some(Vec::new());
         }
-        if piece.index == 0 {
-            (logged.stated, logged.count) = (logged.stated.max(piece.serial), piece.count);
-            if logged.changed <= logged.stated {
-                pictures.unplan(logged);
-            }
+        if is_needed
+            && let Some((_, count)) = logged.whole().filter(|(whole, _)| *whole == serial)
+            && let Some(bytes) = logged.held.whole(count)
+        {
+            pictures.held_bytes -= logged.held.forget_pieces();
+            return Some(bytes);
         }
-        let mut whole = None;
-        // A picture with a change that this node has not read is one of a log before this one.
-        let is_needed = pictures.phase != ReadingPhase::Done
-            || logged.is_partial
-            || piece.serial > logged.changed;
-        if is_needed {
-            match logged.held.collect(piece, &mut pictures.held_bytes, kept.max_bytes) {
-                Collected::Whole(bytes) => whole = Some(bytes),
-                Collected::Partial => logged.is_partial = true,
-                Collected::Nothing => {}
-            }
-        }
-        if whole.is_none() {
-            self.forget_logged(at);
-        }
-        whole
+        logged.note_partial(phase);
+        pictures.review(logged, (&channel.name, home.picture.is_some()), kept.now_ms);
+        None
     }
 
     /// Takes a picture of the log, after [`Hub::note_picture_piece`] has returned its bytes, with
-    /// the changes that follow it. An empty one is none. Returns false if it cannot be read.
+    /// the changes that follow it. An empty one is none. Returns false if it cannot be read; it is
+    /// not known then.
     pub fn adopt_picture(
         &mut self,
         (app, name): (u32, &str),
@@ -208,35 +228,22 @@ impl<M: HubMessage> Hub<M> {
         now_ms: u64,
     ) -> bool {
         let Some(at) = self.find(app, name, self.hasher.hash(app, name)) else { return true };
+        let Hub { channels, pictures: Some(pictures), .. } = self else { return true };
+        let home = channels[at as usize].as_mut().and_then(|channel| channel.home.as_mut());
+        let Some(logged) = home.and_then(|home| home.logged.as_mut()) else { return true };
         let mut read = None;
         if !bytes.is_empty() {
             read = Picture::read(bytes, Arc::new(envelope), compresses);
             if read.is_none() {
+                logged.lose(serial + 1);
                 return false;
             }
         }
-        let logged = |hub: &mut Hub<M>| {
-            let home = hub.channels[at as usize].as_mut()?.home.as_mut()?;
-            home.logged.take()
-        };
-        let Some(mut logged) = logged(self) else { return true };
-        logged.changed = logged.changed.max(serial);
-        (logged.is_partial, logged.is_dropped) = (false, false);
-        let mut following = Vec::new();
-        if let Some(pictures) = &mut self.pictures {
-            pictures.held_bytes -= logged.held.forget_up_to(serial);
-            following = logged.held.changes();
-            if pictures.phase == ReadingPhase::Done {
-                pictures.forget_held(&mut logged);
-            }
-            if let Some(channel) = &self.channels[at as usize]
-                && logged.changed > logged.stated
-            {
-                pictures.plan(&mut logged, &channel.name, now_ms + pictures.every_ms);
-            }
-        }
-        if let Some(channel) = &mut self.channels[at as usize] {
-            channel.home.get_or_insert_default().logged = Some(logged);
+        logged.learn(serial);
+        pictures.held_bytes -= logged.held.forget_changes(serial);
+        let following = logged.held.changes();
+        if pictures.phase == ReadingPhase::Done {
+            pictures.forget_held(logged);
         }
         self.change_picture(at, |picture| {
             let since = picture.as_ref().map_or(0, |picture| picture.since);
@@ -249,25 +256,26 @@ impl<M: HubMessage> Hub<M> {
         for (change, encodings) in following {
             self.picture(at, change, encodings.as_ref());
         }
-        self.forget_logged(at);
+        let Hub { channels, pictures: Some(pictures), .. } = self else { return true };
+        if let Some(channel) = &mut channels[at as usize]
+            && let Some(Home { logged: Some(logged), picture, .. }) = channel.home.as_deref_mut()
+        {
+            pictures.review(logged, (&channel.name, picture.is_some()), now_ms);
+        }
         true
     }
+}
 
-    /// Releases what is known of a picture that is none, in the log neither.
-    fn forget_logged(&mut self, at: u32) {
-        let Hub { channels, pictures, .. } = self;
-        let Some(Some(channel)) = channels.get_mut(at as usize) else { return };
-        let Some(home) = &mut channel.home else { return };
-        let Home { logged: found @ Some(_), picture: None, .. } = &mut **home else { return };
-        let is_over = |logged: &mut Box<LoggedPicture>| {
-            let is_partial = logged.is_partial || logged.is_dropped;
-            let waits = logged.outgoing.is_some() || !logged.held.is_empty();
-            logged.changed <= logged.stated && !waits && !is_partial
-        };
-        let reads = pictures.as_ref().is_some_and(|it| it.phase != ReadingPhase::Done);
-        if !reads && found.take_if(is_over).is_some() {
-            self.release_if_empty(at);
-        }
+impl LoggedPictures {
+    /// What is known of a picture of which a piece is in the log, though the channel has none here.
+    /// If its last change was read here, a later one has ended the picture, and the piece was late:
+    /// that there is none must be stated again.
+    fn unnoticed(&self, piece: &PicturePiece, log: &LogView) -> Box<LoggedPicture> {
+        let was_read = piece.serial > self.known_after.max(log.floor) && !is_base(piece.serial);
+        let is_late = was_read && self.phase == ReadingPhase::Done;
+        let mut logged = Box::<LoggedPicture>::default();
+        logged.changed = if is_late { log.reached } else { 0 };
+        logged
     }
 }
 

@@ -133,6 +133,10 @@ pub enum StateVisit {
     /// States everything again that is true here, because this node has another id or the log is
     /// another one.
     Restate,
+    /// States all pictures again, because the log is another one.
+    NewLog,
+    /// Ends the first reading of the log.
+    FirstReadEnd,
     /// Marks all states as not confirmed, because everything is stated again from now on.
     RefreshBegin,
     /// Removes the states that were not confirmed since [`StateVisit::RefreshBegin`].

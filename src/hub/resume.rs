@@ -246,7 +246,7 @@ impl<M: HubMessage> Hub<M> {
             if let Some(log) = &mut self.log {
                 log.forgotten = 0;
             }
-            self.restate_pictures();
+            self.begin_log_of_pictures();
         }
         if let Some(pictures) = &mut self.pictures {
             pictures.has_begun = true;

@@ -246,7 +246,7 @@ impl<M: HubMessage> Hub<M> {
 
     /// Forgets what is on its way into the log, because everything is stated again.
     pub(super) fn forget_states(&mut self) {
-        self.retry_pictures();
+        self.clear_listed_pictures();
         let Some(own_states) = &mut self.own_states else { return };
         own_states.listed.clear();
         own_states.failed.clear();

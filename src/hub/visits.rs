@@ -7,16 +7,25 @@ use super::mail::OutgoingMail;
 use super::node_states::{RemovedStates, StateAuthor, StateVisit, UnfinishedVisit, VisitedSlice};
 use super::{ChannelEventKind, EventMask, Hub, HubMessage};
 
-/// The number of places for channels that one slice visits.
+/// The maximum number of places for channels that one slice visits.
 const SLICE: usize = 256;
+/// A slice ends with the channel with which it has made this many changes.
+const SLICE_CHANGES: usize = 1024;
 
 impl<M: HubMessage> Hub<M> {
     /// Begins a visit of all channels. [`Hub::visit_slice`] goes on with it.
     pub fn begin_visit(&mut self, visit: StateVisit) {
+        debug_assert!(self.visit.is_none(), "the visit before has not ended");
         match visit {
             StateVisit::Restate => self.forget_states(),
-            StateVisit::RefreshBegin => self.begin_reading_pictures(),
-            StateVisit::RefreshEnd { .. } => self.end_reading_pictures(),
+            StateVisit::NewLog => self.clear_listed_pictures(),
+            StateVisit::RefreshBegin => {
+                self.clear_listed_pictures();
+                self.begin_reading_pictures();
+            }
+            StateVisit::FirstReadEnd | StateVisit::RefreshEnd { .. } => {
+                self.end_reading_pictures();
+            }
             StateVisit::NodeGone(_) => {}
         }
         self.visit = Some(UnfinishedVisit { visit, next: 0 });
@@ -34,10 +43,15 @@ impl<M: HubMessage> Hub<M> {
         };
         // Channels that were added at the end meanwhile have no states from before the visit.
         let end = self.channels.end();
-        let until = (next + SLICE).min(end);
-        let changes = (next..until).map(|at| self.visit_channel(visit, at as u32, mail)).sum();
+        let max = (next + SLICE).min(end);
+        let (mut until, mut changes) = (next, 0);
+        while until < max && changes < SLICE_CHANGES {
+            changes += self.visit_picture(visit, until as u32);
+            changes += self.visit_channel(visit, until as u32, mail);
+            until += 1;
+        }
         self.visit = (until < end).then_some(UnfinishedVisit { visit, next: until });
-        VisitedSlice { places: until.saturating_sub(next), changes }
+        VisitedSlice { places: until - next, changes }
     }
 
     /// Returns the number of changes.
@@ -55,6 +69,7 @@ impl<M: HubMessage> Hub<M> {
                 return nodes.present.len();
             }
             StateVisit::Restate => return self.restate_channel(at),
+            StateVisit::NewLog | StateVisit::FirstReadEnd => return 0,
         };
         removed.map_or(0, |removed| self.note_removed(at, removed, is_ours, mail))
     }

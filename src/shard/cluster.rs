@@ -70,7 +70,11 @@ impl Shard {
             Arrival::PictureUnstated { app, channel } => {
                 return hub.picture_failed(app, &channel, now.ms);
             }
-            Arrival::Log(start) => return hub.begin_log(start, mail),
+            Arrival::Log(start) => {
+                hub.begin_log(start, mail);
+                self.visit_channels(now);
+                return;
+            }
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
             Arrival::Gap => return self.close_subscribers(),
             Arrival::Member { app, channel, author, user, member } => {

@@ -6,7 +6,7 @@ use crate::signer::Private;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use polycast::cluster::Arrival;
-use polycast::hub::StateAuthor;
+use polycast::hub::{PicturePiece, StateAuthor};
 use polycast::jwt::Algorithm;
 use polycast::work;
 use polycast::ws::Opcode;
@@ -388,4 +388,35 @@ fn work_of_the_end_of_a_node_is_spread_over_turns() {
     machine.shard.arrive(count(0, 9), machine.now);
     assert!(!machine.shard.is_visiting());
     assert_eq!(machine.shard.channel_count(), 1);
+}
+
+/// So are all pictures of a core, when the log is read again.
+#[test]
+fn work_of_pictures_whose_log_is_read_again_is_spread_over_turns() {
+    const CHANNELS: u64 = 5_000;
+    /// The work of one slice: 256 channels, with at most 1024 changes and those of one.
+    const SLICE: u64 = 256 * work::LISTED + 1026 * work::EFFECT;
+    let mut machine = Machine::new(config("[cluster]\nengine = ['nats://a:1']\n"));
+    for n in 0..CHANNELS {
+        // The other piece has not come.
+        let piece = PicturePiece { serial: 64, index: 1, count: 2, bytes: [1].into() };
+        let channel = format!("channel-{n}").into();
+        let (app, piece, is_ours) = (0, Box::new(piece), false);
+        machine.shard.arrive(Arrival::Picture { app, channel, piece, is_ours }, machine.now);
+    }
+    machine.shard.next_turn(machine.now);
+    let begun = machine.shard.work();
+    machine.shard.arrive(Arrival::RefreshBegin, machine.now);
+    let mut works = vec![machine.shard.work() - begun];
+    while machine.shard.is_visiting() {
+        machine.shard.next_turn(machine.now);
+        let before = machine.shard.work();
+        machine.shard.visit_channels(machine.now);
+        works.push(machine.shard.work() - before);
+    }
+    assert!(works.len() > 2 && works.iter().all(|spent| *spent < work::TURN + SLICE), "{works:?}");
+    assert!(works[..works.len() - 1].iter().all(|spent| *spent >= work::TURN), "{works:?}");
+    let all = CHANNELS * (work::LISTED + 2 * work::EFFECT);
+    assert!(works.iter().sum::<u64>() >= all, "{works:?}");
+    assert_eq!(machine.shard.channel_count(), 0);
 }

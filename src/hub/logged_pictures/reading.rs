@@ -1,11 +1,10 @@
-//! What becomes of pictures when the log is read from its beginning, or is another one.
+//! What becomes of pictures when the log is read from its beginning, or is another one. All
+//! channels change then, so that is done in the slices of a visit.
 
 use crate::hub::event::{Event, Retention};
-use crate::hub::home::Home;
 use crate::hub::log_view::LogPlace;
-use crate::hub::logged_picture::{LoggedPicture, LoggedPictures, ReadingPhase};
-use crate::hub::name::ChannelName;
-use crate::hub::{Hub, HubMessage};
+use crate::hub::logged_picture::ReadingPhase;
+use crate::hub::{Hub, HubMessage, StateVisit};
 
 impl<M: HubMessage> Hub<M> {
     /// Makes a change of a picture again, because the log is read from its beginning. It is not
@@ -26,57 +25,18 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    fn with_logged(
-        &mut self,
-        mut call: impl FnMut(&mut LoggedPictures, &ChannelName, &mut Home<M>),
-    ) -> Vec<u32> {
-        let Hub { channels, pictures, .. } = self;
-        let Some(pictures) = pictures else { return Vec::new() };
-        let mut found = Vec::new();
-        for (at, channel) in (0..).zip(channels.iter_mut()) {
-            let Some(channel) = channel else { continue };
-            if let Some(home) = channel.home.as_mut().filter(|home| home.logged.is_some()) {
-                call(pictures, &channel.name, home);
-                found.push(at);
-            }
+    /// Notes that the log is another one. All pictures are stated again, which a visit of all
+    /// channels begins.
+    pub(in crate::hub) fn begin_log_of_pictures(&mut self) {
+        // Before the first log there is no picture.
+        if let Some(pictures) = self.pictures.as_mut().filter(|pictures| pictures.has_begun) {
+            pictures.is_new = true;
+            self.begin_visit(StateVisit::NewLog);
         }
-        found
     }
 
-    /// States all pictures again, because the log is another one.
-    pub(in crate::hub) fn restate_pictures(&mut self) {
-        let base = self.log.map_or(0, |log| log.base()).max(1);
-        let now_ms = self.kept.now_ms;
-        let all = self.with_logged(|pictures, name, home| {
-            let has_picture = home.picture.is_some();
-            let Some(logged) = &mut home.logged else { return };
-            pictures.give_up(logged);
-            pictures.forget_held(logged);
-            (logged.changed, logged.stated, logged.count) = (base, 0, 0);
-            match has_picture {
-                true => pictures.plan(logged, name, now_ms),
-                false => {
-                    pictures.unplan(logged);
-                    home.logged = None;
-                }
-            }
-        });
-        if let Some(pictures) = &mut self.pictures {
-            pictures.is_new = pictures.has_begun;
-            pictures.listed.clear();
-        }
-        all.into_iter().for_each(|at| self.release_if_empty(at));
-    }
-
-    /// States again what was on its way.
-    pub(in crate::hub) fn retry_pictures(&mut self) {
-        let now_ms = self.kept.now_ms;
-        self.with_logged(|pictures, name, home| {
-            if let Some(logged) = home.logged.as_mut().filter(|logged| logged.outgoing.is_some()) {
-                pictures.give_up(logged);
-                pictures.plan(logged, name, now_ms);
-            }
-        });
+    /// Forgets which pictures are to be sent, because a visit of all channels plans that again.
+    pub(in crate::hub) fn clear_listed_pictures(&mut self) {
         if let Some(pictures) = &mut self.pictures {
             pictures.listed.clear();
         }
@@ -84,45 +44,81 @@ impl<M: HubMessage> Hub<M> {
 
     /// Begins to read the log again. If it is the same log, changes may have been missed.
     pub(in crate::hub) fn begin_reading_pictures(&mut self) {
-        let Some(pictures) = &mut self.pictures else { return };
-        let hides = !std::mem::take(&mut pictures.is_new);
-        pictures.phase = ReadingPhase::Again { hides };
-        if !hides {
-            return;
-        }
-        let all = self.with_logged(|pictures, _, home| {
-            let Some(logged) = &mut home.logged else { return };
-            pictures.give_up(logged);
-            pictures.forget_held(logged);
-            pictures.unplan(logged);
-            **logged = LoggedPicture::default();
-        });
-        for at in all {
-            self.change_picture(at, |picture| {
-                *picture = None;
-                0
-            });
+        if let Some(pictures) = &mut self.pictures {
+            let hides = !std::mem::take(&mut pictures.is_new);
+            pictures.phase = ReadingPhase::Again { hides };
         }
     }
 
     /// Ends the reading of the log.
     pub(in crate::hub) fn end_reading_pictures(&mut self) {
-        let Some(pictures) = &mut self.pictures else { return };
+        let (Some(pictures), Some(log)) = (&mut self.pictures, &self.log) else { return };
         (pictures.phase, pictures.is_new) = (ReadingPhase::Done, false);
-        let all = self.with_logged(|pictures, _, home| {
-            if let Some(logged) = home.logged.as_mut().filter(|logged| !logged.is_partial) {
-                pictures.forget_held(logged);
-            }
-        });
-        all.into_iter().for_each(|at| self.forget_logged(at));
+        pictures.known_after = log.reached.max(log.base());
     }
 
     /// Ends the first reading of the log, if that is over.
     pub(in crate::hub) fn sweep_pictures(&mut self) {
         let Some(pictures) = &self.pictures else { return };
-        let is_current = self.log.is_some_and(|log| log.is_current());
+        let is_current = self.log.is_some_and(|log| log.is_current()) && !self.is_visiting();
         if pictures.phase == ReadingPhase::Joining && pictures.has_begun && is_current {
-            self.end_reading_pictures();
+            self.begin_visit(StateVisit::FirstReadEnd);
         }
+    }
+
+    /// Does what a visit of all channels does to the picture of one. Returns the number of changes.
+    pub(in crate::hub) fn visit_picture(&mut self, visit: StateVisit, at: u32) -> usize {
+        let Hub { channels, pictures: Some(pictures), log: Some(log), kept, .. } = self else {
+            return 0;
+        };
+        let Some(Some(channel)) = channels.get_mut(at as usize) else { return 0 };
+        let Some(home) = &mut channel.home else { return 0 };
+        let Some(logged) = &mut home.logged else { return 0 };
+        let (changes, has_picture) = (1 + logged.held.len(), home.picture.is_some());
+        match visit {
+            StateVisit::NodeGone(_) => return 0,
+            StateVisit::NewLog => {
+                pictures.give_up(logged);
+                pictures.forget_held(logged);
+                logged.begin_log(log.base().max(1));
+                pictures.unplan(logged);
+                if has_picture || logged.is_partial {
+                    pictures.plan(logged, &channel.name, kept.now_ms);
+                } else {
+                    home.logged = None;
+                    self.release_if_empty(at);
+                }
+            }
+            StateVisit::Restate => {
+                pictures.give_up(logged);
+                if !logged.is_stated(has_picture) {
+                    pictures.unplan(logged);
+                    pictures.plan(logged, &channel.name, kept.now_ms);
+                }
+            }
+            StateVisit::RefreshBegin => {
+                if pictures.phase == (ReadingPhase::Again { hides: true }) {
+                    pictures.give_up(logged);
+                    pictures.forget_held(logged);
+                    pictures.unplan(logged);
+                    home.logged = None;
+                    self.change_picture(at, |picture| {
+                        *picture = None;
+                        0
+                    });
+                }
+            }
+            StateVisit::FirstReadEnd | StateVisit::RefreshEnd { .. } => {
+                // The rest of a picture of which pieces are missing is being written.
+                match (logged.is_partial, logged.is_behind()) {
+                    (true, _) => {}
+                    (false, true) => {
+                        pictures.held_bytes -= logged.held.forget_changes(u64::MAX);
+                    }
+                    (false, false) => pictures.forget_held(logged),
+                }
+            }
+        }
+        changes
     }
 }

@@ -56,6 +56,15 @@ struct Site {
     number: u64,
 }
 
+impl Site {
+    /// Ends the visit of all channels that has begun, if one has.
+    fn visit(&mut self) {
+        while self.hub.is_visiting() {
+            self.hub.visit_slice(&mut self.mail);
+        }
+    }
+}
+
 #[derive(Default)]
 struct Client {
     /// The site and the channel of the connection.
@@ -199,6 +208,7 @@ impl World {
                 Arrival::Log(start) => {
                     site.stream = start.stream;
                     site.hub.begin_log(start, &mut site.mail);
+                    site.visit();
                 }
                 Arrival::Gap => {
                     site.hub.mute();
@@ -425,7 +435,10 @@ impl World {
             79..82 => self.sites[at].engine.attach(),
             82..84 => self.trouble(rng),
             84..90 => self.now_ms += rng.u64(..3000),
-            90..95 => self.sites[at].hub.sweep(now_ms),
+            90..95 => {
+                self.sites[at].hub.sweep(now_ms);
+                self.sites[at].visit();
+            }
             _ => self.now_ms += rng.u64(..100),
         }
         self.log.borrow_mut().expire_due(self.now_ms);
