@@ -109,6 +109,24 @@ pub enum Arrival {
         /// Why it is not in the log.
         why: Unpublished,
     },
+    /// All numbers of subscribers of an application are to be stated.
+    Counting {
+        /// The application's number.
+        app: u32,
+    },
+    /// Whether all nodes have stated their numbers of subscribers of an application, up to here in
+    /// the log.
+    Counted {
+        /// The application's number.
+        app: u32,
+        /// Whether they have.
+        is_whole: bool,
+    },
+    /// What this core has said of the numbers of an application was not taken into the log.
+    Uncounted {
+        /// The application's number.
+        app: u32,
+    },
     /// An event that a client of this process has published is in the log. This core is the home of
     /// the channel.
     Published {

@@ -15,6 +15,7 @@
 //!           number(of connections) text(release) [more]
 //! limit   = flags(1) epoch(8) number(of nodes) reserved*
 //! reserved = node(8) number(of connections)
+//! counting = node(8) [number(of the core) number(of cores)]
 //! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
 //! own     = an event in the form of its dialect
 //! picture = number(of the place) number(of the piece) number(of pieces) piece
@@ -31,6 +32,7 @@
 //! An entry of a node has no application and no channel, and always has format 1, so that nodes of
 //! all releases know of each other. What later releases add to it follows the rest.
 
+mod counting;
 mod epoch;
 mod key;
 mod limit;
@@ -38,6 +40,7 @@ mod node;
 mod picture;
 mod state;
 
+pub use counting::{CountingPart, write_counting};
 pub use epoch::EpochPart;
 pub use key::KeyPart;
 pub use limit::{LimitPart, write_limit};
@@ -71,6 +74,8 @@ const OWN: u8 = 7;
 const LIMIT: u8 = 10;
 /// The kind of a part that is a piece of a picture.
 const PICTURE: u8 = 9;
+/// The kind of a part about an application whose numbers of subscribers are read.
+const COUNTING: u8 = 11;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -157,6 +162,8 @@ pub struct Entry<'e> {
     pub epochs: Vec<EpochPart<'e>>,
     /// What nodes have reserved of the application's connections.
     pub limit: Option<LimitPart>,
+    /// What it says of the statement of the application's numbers of subscribers.
+    pub counting: Option<CountingPart>,
     /// The events in the form of their dialect.
     pub own: Vec<&'e [u8]>,
     /// The pieces of pictures.
@@ -396,7 +403,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let (mut events, mut states) = (Vec::new(), Vec::new());
     let (mut nodes, mut epochs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     let (mut own, mut pictures) = (Vec::new(), Vec::new());
-    let (mut limit, mut skipped) = (None, 0);
+    let (mut limit, mut counting, mut skipped) = (None, None, 0);
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
         let bytes = take_counted(&mut rest)?;
@@ -408,6 +415,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             EPOCH => epochs.push(EpochPart::read(bytes)?),
             KEY => keys.push(KeyPart::read(bytes)?),
             LIMIT => limit = Some(LimitPart::read(bytes)?),
+            COUNTING => counting = Some(CountingPart::read(bytes)?),
             OWN => own.push(bytes),
             PICTURE => pictures.push(PicturePart::read(bytes)?),
             _ => skipped += 1,
@@ -425,6 +433,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
         nodes,
         epochs,
         limit,
+        counting,
         own,
         pictures,
         skipped,

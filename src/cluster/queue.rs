@@ -46,6 +46,9 @@ pub enum StateSubject {
     Count,
     /// The piece of the channel's picture with this number. It is that of all nodes.
     Picture(u32),
+    /// That all numbers of subscribers of the application are stated, by this core; without a core
+    /// the question for them.
+    Counting(Option<u16>),
 }
 
 impl From<ChannelKey> for QueueKey {
@@ -59,7 +62,7 @@ impl StateSubject {
     pub fn user(&self) -> Option<&Arc<str>> {
         match self {
             StateSubject::Member(user) => Some(user),
-            StateSubject::Count | StateSubject::Picture(_) => None,
+            StateSubject::Count | StateSubject::Picture(_) | StateSubject::Counting(_) => None,
         }
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct OwnCount {
     pub(super) is_proposed: bool,
     /// Whether the channel is in the list of what is to be examined.
     pub(super) is_listed: bool,
-    /// When a number was last proposed, in milliseconds.
+    /// When a number was last proposed, in milliseconds; 0 if the next one is not to wait.
     proposed_ms: u64,
     /// When the last subscriber has left, in milliseconds.
     empty_since_ms: Option<u64>,
@@ -317,6 +317,11 @@ impl OwnCount {
         *self = OwnCount { timer_ms: self.timer_ms, is_unsure, ..OwnCount::default() };
     }
 
+    /// Lets the next number be stated at once.
+    pub(super) fn hasten(&mut self) {
+        self.proposed_ms = 0;
+    }
+
     /// Whether an examination may find something to do, if this node has `count` subscribers.
     pub(super) fn may_differ(&self, count: u32, is_counted: bool) -> bool {
         match (self.logged, count) {
@@ -342,6 +347,7 @@ impl OwnCount {
             (0, _) => now_ms,
             (_, 0) => *self.empty_since_ms.get_or_insert(now_ms) + times.linger_ms,
             (..) => match times.every_ms {
+                Some(_) if self.proposed_ms == 0 => now_ms,
                 Some(every_ms) => self.proposed_ms + every_ms,
                 None => return CountStep::Nothing,
             },
@@ -473,6 +479,16 @@ mod tests {
         assert!(count.is_idle());
         count.is_unsure = true;
         assert_eq!(count.examine(0, TIMES, 16_001), CountStep::Propose(0), "the log may differ");
+    }
+
+    #[test]
+    fn nodes_count_that_is_hastened_is_stated_at_once() {
+        let mut count = OwnCount { logged: 1, proposed_ms: 10, ..OwnCount::default() };
+        assert_eq!(count.examine(3, TIMES, 500), CountStep::WaitUntil(1010));
+        count.hasten();
+        assert_eq!(count.examine(3, TIMES, 500), CountStep::Propose(3));
+        (count.is_proposed, count.logged) = (false, 3);
+        assert_eq!(count.examine(4, TIMES, 501), CountStep::WaitUntil(1500));
     }
 
     #[test]

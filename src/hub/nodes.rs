@@ -78,6 +78,7 @@ impl<M: HubMessage> Hub<M> {
         self.report_total(at, before, author.is_ours);
         if author.is_ours {
             self.list_count(at);
+            self.settle_counting();
         }
         self.release_if_empty(at);
     }

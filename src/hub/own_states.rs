@@ -38,6 +38,9 @@ pub enum Statement<M> {
     Count(u32),
     /// A piece of the channel's picture, which is that of all nodes.
     Picture(PicturePiece),
+    /// That the numbers of all channels of the application are stated of which this core, out of so
+    /// many, is the home; `None` asks all nodes to state theirs. It is about no channel.
+    Counting(Option<(u16, u16)>),
 }
 
 /// A piece of a picture on its way into the log, or from there.

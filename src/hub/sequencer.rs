@@ -338,6 +338,9 @@ impl<M: HubMessage> Hub<M> {
                 self.remove_interest(from, at);
             }
             Up::Query { query, ack } => {
+                if self.awaits_counts((from, ack), &query, now_ms) {
+                    return None;
+                }
                 let answer = self.answer_query(&query, now_ms);
                 mail.down(from, Down::Answer { ack, answer });
             }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 mod channel_events;
 mod cores;
+mod counting;
 mod history;
 mod kept;
 mod logs;

@@ -206,6 +206,7 @@ impl Machine {
                         let piece = Box::new(piece);
                         Arrival::Picture { app, channel, piece, is_ours: true }
                     }
+                    Statement::Counting(_) => continue,
                 };
                 self.shard.arrive(arrival, self.now);
             }
