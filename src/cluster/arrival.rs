@@ -98,6 +98,28 @@ pub enum Arrival {
         /// The number, which may be 0.
         count: u32,
     },
+    /// A node reports that a subscriber has found no cached event, or does not any more. This core
+    /// is the home of the channel.
+    Miss {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The node.
+        author: StateAuthor,
+        /// Whether it reports that, and up to which serial number it had received the log.
+        missed: (bool, u64),
+    },
+    /// What this node says of a miss was not taken into the log, as far as is known. This core is
+    /// the home of the channel.
+    MissUnstated {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// Whether it may be in the log.
+        is_unsure: bool,
+    },
     /// A state of this node was not taken into the log. This core is the home of the channel.
     Unstated {
         /// The application's number.

@@ -466,6 +466,11 @@ impl ClusterNode {
             let arrival = core.map(|core| (core, Arrival::Uncounted { app }));
             return self.arrivals.extend(arrival);
         }
+        if let Some(StateSubject::Miss) = key.state {
+            let (core, is_unsure) = (self.home(app, &channel), why == Unpublished::Unknown);
+            let arrival = Arrival::MissUnstated { app, channel, is_unsure };
+            return self.arrivals.push_back((core, arrival));
+        }
         if let Some(state) = key.state {
             // Its core states it again, so nothing is lost.
             let (core, user) = (self.home(app, &channel), state.user().cloned());

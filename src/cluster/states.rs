@@ -39,6 +39,11 @@ pub(super) fn part_of(node: u64, proposal: &StateProposal) -> (QueueKey, Option<
             let ends = part.is_end();
             (StateSubject::Picture(*index), Some((entry::picture_part(&part), ends)))
         }
+        Statement::Miss { is_missed, after } => {
+            let (is_missed, after) = (*is_missed, *after);
+            let part = entry::state_part(&StatePart::Miss { node, is_missed, after });
+            (StateSubject::Miss, Some((part, !is_missed)))
+        }
         Statement::Counting(stated) => {
             let part = CountingPart { node, stated: *stated }.bytes();
             (StateSubject::Counting(stated.map(|(core, _)| core)), Some((part, false)))
@@ -71,6 +76,7 @@ pub(super) fn body_of(
     match state {
         StateSubject::Picture(_) => entry::write_picture(author, app, channel, part),
         StateSubject::Counting(_) => entry::write_counting(author, app, part),
+        StateSubject::Miss => entry::write_miss(author, app, channel, part),
         StateSubject::Member(_) => entry::write_state(author, app, channel, true, part),
         StateSubject::Count => entry::write_state(author, app, channel, false, part),
     }
@@ -85,6 +91,7 @@ pub(super) fn subject_of(
 ) -> String {
     match state {
         StateSubject::Picture(index) => subject::of_picture(name, (app, channel), *index),
+        StateSubject::Miss => subject::of_miss(name, node, (app, channel)),
         StateSubject::Counting(None) => subject::of_counting(name, app),
         StateSubject::Counting(Some(core)) => subject::of_counted(name, node, app, *core),
         state => subject::of_state_in(name, node, (app, channel), state.user()),
@@ -110,6 +117,9 @@ pub(super) fn arrival_of(
     author: StateAuthor,
 ) -> Arrival {
     match part {
+        StatePart::Miss { is_missed, after, .. } => {
+            Arrival::Miss { app, channel, author, missed: (*is_missed, *after) }
+        }
         StatePart::Count { count, .. } => Arrival::Count { app, channel, author, count: *count },
         StatePart::Member { user, present, .. } => {
             let user: Arc<str> = (*user).into();

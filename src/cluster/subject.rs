@@ -64,6 +64,13 @@ pub fn of_state_in(
     format!("{}.{}.{}.{key}", of_state(name, node), token(app), token(channel))
 }
 
+/// The subject of what a node says of a miss in a channel, of which the application's id and the
+/// name are given.
+pub fn of_miss(name: &str, node: u64, (app, channel): (&str, &str)) -> String {
+    // A plus sign is escaped in names.
+    format!("{}.{}.{}.+m", of_state(name, node), token(app), token(channel))
+}
+
 /// The subject of a piece of the picture of a channel, of which the application's id and the name
 /// are given.
 pub fn of_picture(name: &str, (app, channel): (&str, &str), index: u32) -> String {
@@ -147,6 +154,7 @@ mod tests {
         assert_eq!(of_picture("p", ("@zenith", "M\0S!a"), 3), "p.i.+p.@zenith.M%00S!a.3");
         assert_eq!(of_counting("p", "a.b"), "p.i.+c.a%2Eb");
         assert_eq!(of_counted("p", 10, "1", 3), "p.i.+s.000000000000000a.1.+.3");
+        assert_eq!(of_miss("p", 10, ("1", "a.b")), "p.i.+s.000000000000000a.1.a%2Eb.+m");
         assert_eq!(of_all("p"), "p.i.>");
         let state = |user: Option<&str>| {
             of_state_in("p", 10, ("1", "presence-a"), user.map(Arc::from).as_ref())

@@ -69,6 +69,8 @@ struct Kept {
     frame: Frozen,
     entry: Arc<CacheEntry>,
     until_ms: u64,
+    /// Its serial number in the log of a cluster; 0 without one.
+    serial: u64,
 }
 
 impl<M> Default for Home<M> {
@@ -164,8 +166,20 @@ impl<M: Clone> Home<M> {
     /// in milliseconds.
     pub(super) fn keep(&mut self, frame: Frozen, entry: &Arc<CacheEntry>, now_ms: u64) -> u64 {
         let until_ms = now_ms.saturating_add(entry.ttl_ms);
-        self.kept = Some(Kept { frame, entry: entry.clone(), until_ms });
+        self.kept = Some(Kept { frame, entry: entry.clone(), until_ms, serial: 0 });
         until_ms
+    }
+
+    /// Notes the serial number of the cached event in the log of a cluster.
+    pub(super) fn set_kept_serial(&mut self, serial: u64) {
+        if let Some(kept) = &mut self.kept {
+            kept.serial = serial;
+        }
+    }
+
+    /// The serial number of the cached event in the log of a cluster.
+    pub(super) fn kept_serial(&self) -> Option<u64> {
+        self.kept.as_ref().map(|kept| kept.serial)
     }
 
     /// Drops the cached event. Returns the bytes of its frame and texts.

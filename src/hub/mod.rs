@@ -28,6 +28,8 @@ mod logged_picture;
 mod logged_pictures;
 mod mail;
 mod members;
+mod miss;
+mod misses;
 mod name;
 mod node_states;
 mod nodes;

@@ -4,6 +4,7 @@
 //! All nodes read the same log, so that they agree on everything here but the own part.
 
 use super::join::JoinRequest;
+use super::miss::LoggedMiss;
 use super::name::ConnId;
 use super::roster::{ChannelFull, Member, MemberChange, Roster};
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,8 @@ pub(super) struct NodeStates<M> {
     /// The users of this node, and those that the log wrongly has on it.
     pub(super) own: HashMap<Arc<str>, OwnUser<M>>,
     pub(super) own_count: OwnCount,
+    /// Which node reports that there is no cached event.
+    pub(super) miss: LoggedMiss,
     /// What was stated before the log is read again, and was not confirmed since.
     unconfirmed: Option<Unconfirmed>,
 }
@@ -166,6 +169,7 @@ impl<M> Default for NodeStates<M> {
             counts: Vec::new(),
             own: HashMap::new(),
             own_count: OwnCount::default(),
+            miss: LoggedMiss::default(),
             unconfirmed: None,
         }
     }
@@ -192,6 +196,7 @@ impl<M: Clone> NodeStates<M> {
             && self.counts.is_empty()
             && self.own.is_empty()
             && self.own_count.is_idle()
+            && self.miss.is_idle()
     }
 
     /// The number of subscribers of all nodes.
@@ -238,6 +243,7 @@ impl<M: Clone> NodeStates<M> {
     /// Whether there is a state of this node.
     pub(super) fn has_node(&self, node: u64) -> bool {
         self.counts.iter().any(|(other, _)| *other == node)
+            || self.miss.has_node(node)
             || !self.present.users_of(node).is_empty()
     }
 
@@ -247,6 +253,7 @@ impl<M: Clone> NodeStates<M> {
         let users = self.present.users_of(node);
         let pairs = users.into_iter().map(|user| (node, user)).collect();
         self.set_count(node, 0);
+        self.miss.remove_node(node);
         RemovedStates { members: self.remove_pairs(pairs), before }
     }
 
@@ -265,6 +272,7 @@ impl<M: Clone> NodeStates<M> {
         let members = self.present.pairs().into_iter().collect();
         let counts = self.counts.iter().map(|(node, _)| *node).collect();
         self.unconfirmed = Some(Unconfirmed { members, counts });
+        self.miss.begin_refresh();
     }
 
     /// Removes what was not confirmed since [`NodeStates::begin_refresh`].
@@ -272,6 +280,7 @@ impl<M: Clone> NodeStates<M> {
         let Unconfirmed { members, counts } = self.unconfirmed.take()?;
         let before = self.subscriptions();
         counts.into_iter().for_each(|node| self.set_count(node, 0));
+        self.miss.end_refresh();
         // In the order of the roster, which is the same on all nodes.
         let mut pairs = self.present.pairs();
         pairs.retain(|pair| members.contains(pair));

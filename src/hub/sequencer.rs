@@ -130,6 +130,7 @@ impl<M: HubMessage> Hub<M> {
         ) = (&event.retain, &event.payload)
         {
             self.keep(at, shared.frame.clone(), entry, now_ms);
+            self.note_logged_filling(at, place);
         }
         if let Retention::History(limit) | Retention::CacheAndHistory(_, limit) = event.retain {
             self.append_history(at, event, limit, now_ms, place);

@@ -33,6 +33,10 @@ impl<M: HubMessage> Hub<M> {
         if let Some(state) = self.next_of_counting() {
             return Some(state);
         }
+        let has_room = self.own_states.as_ref().is_some_and(|it| it.under_way < UNDER_WAY);
+        if has_room && let Some(state) = self.next_miss() {
+            return Some(state);
+        }
         loop {
             let own_states = self.own_states.as_mut()?;
             if own_states.under_way >= UNDER_WAY {
@@ -66,7 +70,8 @@ impl<M: HubMessage> Hub<M> {
         !self.is_visiting()
             && self.own_states.as_ref().is_some_and(|it| {
                 let is_ready = it.returned.is_some() || self.counting.has_statements();
-                is_ready || !it.listed.is_empty() && it.under_way < UNDER_WAY
+                let is_empty = it.listed.is_empty() && it.misses.is_empty();
+                is_ready || !is_empty && it.under_way < UNDER_WAY
             })
     }
 
@@ -255,6 +260,7 @@ impl<M: HubMessage> Hub<M> {
         let Some(own_states) = &mut self.own_states else { return };
         own_states.listed.clear();
         own_states.failed.clear();
+        own_states.misses.clear();
         (own_states.returned, own_states.under_way) = (None, 0);
         self.counting.forget_log();
     }
@@ -265,9 +271,11 @@ impl<M: HubMessage> Hub<M> {
         let home = channel.and_then(|channel| channel.home.as_mut());
         let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { return 0 };
         nodes.own_count.forget_log();
+        nodes.miss.forget_log();
         nodes.own.values_mut().for_each(|own| own.forget_log());
         let users: Vec<_> = nodes.own.keys().cloned().collect();
         self.list_count(at);
+        self.list_miss(at);
         users.iter().for_each(|user| self.list_member(at, user));
         self.release_if_empty(at);
         users.len() + 1
@@ -283,7 +291,9 @@ impl<M: HubMessage> Hub<M> {
     /// Lists what is due, and what has failed before.
     pub(super) fn sweep_states(&mut self, now_ms: u64) {
         let Some(own_states) = &mut self.own_states else { return };
-        if own_states.retry_ms <= now_ms && !own_states.failed.is_empty() {
+        let has_failed = !own_states.failed.is_empty() || own_states.misses.has_failed();
+        if own_states.retry_ms <= now_ms && has_failed {
+            own_states.misses.retry();
             own_states.retry_ms = now_ms + RETRY_MS;
             own_states.listed.extend(own_states.failed.drain(..));
         }

@@ -11,6 +11,7 @@ mod counting;
 mod history;
 mod kept;
 mod logs;
+mod misses;
 mod nodes;
 #[cfg(feature = "zenith")]
 mod pictures;

@@ -80,6 +80,12 @@ impl Shard {
             Arrival::Count { app, channel, author, count } => {
                 hub.apply_count((app, &channel), author, count);
             }
+            Arrival::Miss { app, channel, author, missed } => {
+                hub.apply_miss((app, &channel), author, missed);
+            }
+            Arrival::MissUnstated { app, channel, is_unsure } => {
+                hub.miss_failed((app, &channel), is_unsure);
+            }
             Arrival::Counting { app } => hub.begin_counting(app),
             Arrival::Counted { app, is_whole } => return self.note_counted(app, is_whole, now),
             Arrival::Uncounted { app } => hub.counting_failed(app),

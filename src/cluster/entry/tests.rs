@@ -202,6 +202,35 @@ fn limits() -> [LimitPart; 2] {
 
 /// As the file of events.
 #[test]
+fn cluster_entry_of_a_miss_stays_as_it_is() {
+    for (is_missed, after, golden) in [
+        (
+            true,
+            300,
+            "01efcdab8967452301070361707007636163686".to_owned()
+                + "52d61010c0b011032547698badcfeac02",
+        ),
+        (
+            false,
+            0,
+            "01efcdab8967452301070361707007636163686".to_owned()
+                + "52d61010c0a001032547698badcfe00",
+        ),
+    ] {
+        let state = StatePart::Miss { node: 0xfedc_ba98_7654_3210, is_missed, after };
+        let author = (0x0123_4567_89ab_cdef, 7);
+        let written = write_miss(author, "app", "cache-a", &state_part(&state));
+        let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digits, golden);
+        assert_eq!(read(&written).map(|entry| entry.states), Ok(vec![state]));
+        let mut other = written.clone();
+        other[written.len() - if is_missed { 11 } else { 10 }] = 2;
+        assert_eq!(read(&other), Err(NotAnEntry::Malformed), "an unknown flag");
+    }
+}
+
+/// As the file of events.
+#[test]
 fn cluster_entry_of_counting_stays_as_it_is() {
     let golden = include_str!("../../../tests/fixtures/cluster/format-1-counting.hex");
     let golden: Vec<&str> = golden.lines().collect();

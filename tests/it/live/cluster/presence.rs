@@ -271,6 +271,38 @@ fn cluster_p15_webhooks_are_sent_by_one_node() {
     }
 }
 
+/// A miss is sent once for all nodes, until an event has been cached.
+#[test]
+fn cluster_p15_cache_miss_is_sent_by_one_node() {
+    let Some(nats) = Nats::start("cache-miss") else { return };
+    let endpoint = Endpoint::start(&[]);
+    let mut config = cluster_of(&nats);
+    config.apps[0].webhooks = vec![endpoint.hook()];
+    config.apps[0].limits.cache_ttl_s = 1;
+    let Some([first, second]) = nodes_of(&config) else { return };
+    let addresses = [first.addresses()[0], second.addresses()[0]];
+    let missed = |address: SocketAddr| {
+        let mut client = subscriber(address, "cache-a");
+        assert!(client.text().contains("pusher:cache_miss"));
+        client
+    };
+    let sent = || endpoint.all().matches(r#"{"name":"cache_miss","channel":"cache-a"}"#).count();
+    let mut clients: Vec<Client> = addresses.map(missed).into();
+    wait("the miss is sent", || sent() > 0);
+    let Some([third]) = nodes_of(&config) else { return };
+    clients.push(missed(third.addresses()[0]));
+    Client::connect(addresses[0]).publish("cache-a", "1");
+    for client in &mut clients {
+        assert_eq!(client.text(), event("cache-a", "1"));
+    }
+    assert_eq!(sent(), 1, "{}", endpoint.all());
+    thread::sleep(Duration::from_millis(1200));
+    clients.extend(addresses.map(missed));
+    wait("the next miss is sent", || sent() > 1);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(sent(), 2, "{}", endpoint.all());
+}
+
 #[test]
 fn cluster_p6_killed_node_leaves_no_members() {
     let Some(nats) = Nats::start("kill") else { return };
