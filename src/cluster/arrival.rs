@@ -98,6 +98,28 @@ pub enum Arrival {
         /// The number, which may be 0.
         count: u32,
     },
+    /// A node reports that a subscriber has found no cached event, or does not any more. This core
+    /// is the home of the channel.
+    Miss {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// The node.
+        author: StateAuthor,
+        /// Whether it reports that, and up to which serial number it had received the log.
+        missed: (bool, u64),
+    },
+    /// What this node says of a miss was not taken into the log, as far as is known. This core is
+    /// the home of the channel.
+    MissUnstated {
+        /// The application's number.
+        app: u32,
+        /// The channel.
+        channel: Arc<str>,
+        /// Whether it may be in the log.
+        is_unsure: bool,
+    },
     /// A state of this node was not taken into the log. This core is the home of the channel.
     Unstated {
         /// The application's number.
@@ -108,6 +130,24 @@ pub enum Arrival {
         user: Option<Arc<str>>,
         /// Why it is not in the log.
         why: Unpublished,
+    },
+    /// All numbers of subscribers of an application are to be stated.
+    Counting {
+        /// The application's number.
+        app: u32,
+    },
+    /// Whether all nodes have stated their numbers of subscribers of an application, up to here in
+    /// the log.
+    Counted {
+        /// The application's number.
+        app: u32,
+        /// Whether they have.
+        is_whole: bool,
+    },
+    /// What this core has said of the numbers of an application was not taken into the log.
+    Uncounted {
+        /// The application's number.
+        app: u32,
     },
     /// An event that a client of this process has published is in the log. This core is the home of
     /// the channel.

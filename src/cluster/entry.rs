@@ -15,6 +15,8 @@
 //!           number(of connections) text(release) [more]
 //! limit   = flags(1) epoch(8) number(of nodes) reserved*
 //! reserved = node(8) number(of connections)
+//! miss    = flags(1) node(8) number(the serial number up to which the log was received)
+//! counting = node(8) [number(of the core) number(of cores)]
 //! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
 //! own     = an event in the form of its dialect
 //! picture = number(of the place) number(of the piece) number(of pieces) piece
@@ -31,6 +33,7 @@
 //! An entry of a node has no application and no channel, and always has format 1, so that nodes of
 //! all releases know of each other. What later releases add to it follows the rest.
 
+mod counting;
 mod epoch;
 mod key;
 mod limit;
@@ -38,6 +41,7 @@ mod node;
 mod picture;
 mod state;
 
+pub use counting::{CountingPart, write_counting};
 pub use epoch::EpochPart;
 pub use key::KeyPart;
 pub use limit::{LimitPart, write_limit};
@@ -71,6 +75,10 @@ const OWN: u8 = 7;
 const LIMIT: u8 = 10;
 /// The kind of a part that is a piece of a picture.
 const PICTURE: u8 = 9;
+/// The kind of a part that says whether a node reports that an event is not cached.
+const MISS: u8 = 12;
+/// The kind of a part about an application whose numbers of subscribers are read.
+const COUNTING: u8 = 11;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -157,6 +165,8 @@ pub struct Entry<'e> {
     pub epochs: Vec<EpochPart<'e>>,
     /// What nodes have reserved of the application's connections.
     pub limit: Option<LimitPart>,
+    /// What it says of the statement of the application's numbers of subscribers.
+    pub counting: Option<CountingPart>,
     /// The events in the form of their dialect.
     pub own: Vec<&'e [u8]>,
     /// The pieces of pictures.
@@ -296,6 +306,12 @@ fn push_part(out: &mut Vec<u8>, kind: u8, part: &[u8]) {
 /// Writes a state as a part.
 pub fn state_part(state: &StatePart<'_>) -> Vec<u8> {
     match state {
+        StatePart::Miss { node, is_missed, after } => {
+            let mut out = vec![u8::from(*is_missed)];
+            out.extend_from_slice(&node.to_le_bytes());
+            push_number(&mut out, *after);
+            out
+        }
         StatePart::Count { node, count } => {
             let mut out = node.to_le_bytes().to_vec();
             push_number(&mut out, u64::from(*count));
@@ -334,6 +350,11 @@ pub fn write_state(
 ) -> Vec<u8> {
     let kind = if is_member { MEMBER } else { COUNT };
     write_parts((author, app, channel), kind, [part].into_iter())
+}
+
+/// Writes the entry with this number of a process about a miss, as [`state_part`] has written it.
+pub fn write_miss(author: (u64, u64), app: &str, channel: &str, part: &[u8]) -> Vec<u8> {
+    write_parts((author, app, channel), MISS, [part].into_iter())
 }
 
 /// Writes the entry with this number of a node about itself, or about another node.
@@ -396,7 +417,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
     let (mut events, mut states) = (Vec::new(), Vec::new());
     let (mut nodes, mut epochs, mut keys) = (Vec::new(), Vec::new(), Vec::new());
     let (mut own, mut pictures) = (Vec::new(), Vec::new());
-    let (mut limit, mut skipped) = (None, 0);
+    let (mut limit, mut counting, mut skipped) = (None, None, 0);
     for _ in 0..take_number(&mut rest)? {
         let kind = *take(&mut rest, 1)?.first()?;
         let bytes = take_counted(&mut rest)?;
@@ -404,10 +425,12 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
             EVENT => events.push(read_event(bytes)?),
             MEMBER => states.push(read_member(bytes)?),
             COUNT => states.push(read_count(bytes)?),
+            MISS => states.push(read_miss(bytes)?),
             NODE => nodes.push(read_node(bytes)?),
             EPOCH => epochs.push(EpochPart::read(bytes)?),
             KEY => keys.push(KeyPart::read(bytes)?),
             LIMIT => limit = Some(LimitPart::read(bytes)?),
+            COUNTING => counting = Some(CountingPart::read(bytes)?),
             OWN => own.push(bytes),
             PICTURE => pictures.push(PicturePart::read(bytes)?),
             _ => skipped += 1,
@@ -425,6 +448,7 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
         nodes,
         epochs,
         limit,
+        counting,
         own,
         pictures,
         skipped,
@@ -488,6 +512,13 @@ fn read_count(mut rest: &[u8]) -> Option<StatePart<'_>> {
     let node = take_u64(&mut rest)?;
     let count = u32::try_from(take_number(&mut rest)?).ok()?;
     rest.is_empty().then_some(StatePart::Count { node, count })
+}
+
+fn read_miss(mut rest: &[u8]) -> Option<StatePart<'_>> {
+    let flags = take_byte(&mut rest)?;
+    let (node, after) = (take_u64(&mut rest)?, take_number(&mut rest)?);
+    let is_sound = flags <= 1 && rest.is_empty();
+    is_sound.then_some(StatePart::Miss { node, is_missed: flags == 1, after })
 }
 
 fn read_node(mut rest: &[u8]) -> Option<NodePart<'_>> {

@@ -10,10 +10,12 @@
 //! [`follower`] knows the position up to which this node has applied the log; after any
 //! interruption the delivery begins again after it, so that nothing is missing or applied twice.
 //! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too, and so is
-//! how many connections each of them may admit (`reservations`).
+//! how many connections each of them may admit (`reservations`), and whose subscribers they count
+//! (`counting`).
 
 mod arrival;
 mod awaited;
+mod counting;
 mod engine;
 pub mod entry;
 mod epochs;

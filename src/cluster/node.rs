@@ -1,6 +1,7 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
 mod applying;
+mod counting;
 mod epochs;
 mod keys;
 mod membership;
@@ -9,6 +10,7 @@ mod reserving;
 
 use super::arrival::Arrival;
 use super::awaited::AwaitedKeys;
+use super::counting::CountedApps;
 use super::engine::{Append, Engine, EngineEvent, Refusal};
 use super::entry;
 use super::epochs::NodeEpochs;
@@ -93,6 +95,7 @@ pub struct ClusterNode {
     news: VecDeque<NodeNews>,
     nodes: ClusterNodes,
     reservations: Reservations,
+    counted: CountedApps,
     /// The version of the configuration whose applications other nodes know.
     summary: Option<(u32, NodeSummary)>,
     /// Whether the last entry could not be read.
@@ -123,6 +126,7 @@ impl ClusterNode {
         ClusterNode {
             nodes: ClusterNodes::new(nodes, setup.counters.clone()),
             reservations: Reservations::new(setup.id, cluster),
+            counted: CountedApps::default(),
             summary: None,
             is_unreadable: false,
             setup,
@@ -222,6 +226,7 @@ impl ClusterNode {
         }
         self.nodes.tick(self.follower.has_joined(), now.ms);
         self.take_effects(engine);
+        self.note_counted();
         self.tell_dialects(env, now.ms);
         self.queue_epoch(now.ms);
         if self.is_up && self.nodes.may_append(now.ms) {
@@ -369,6 +374,7 @@ impl ClusterNode {
             self.take_effects(engine);
         }
         self.end_reading(engine, now.ms);
+        self.note_counted();
         false
     }
 
@@ -390,13 +396,7 @@ impl ClusterNode {
             let app = env.log_id(*app).unwrap_or_default();
             let author = (self.setup.id, number);
             let mut body = match (state, &parts[..]) {
-                (Some(StateSubject::Picture(_)), [part]) => {
-                    entry::write_picture(author, app, channel, part)
-                }
-                (Some(subject), [part]) => {
-                    let is_member = matches!(subject, StateSubject::Member(_));
-                    entry::write_state(author, app, channel, is_member, part)
-                }
+                (Some(state), [part]) => states::body_of(author, (app, channel), state, part),
                 _ if epoch_id.is_some() => {
                     entry::write_epoch(author, app, channel, parts.iter().copied())
                 }
@@ -411,12 +411,8 @@ impl ClusterNode {
             entry::set_format(&mut body, format);
             let subject = match state {
                 None => subject::of_channel(&self.name, app, channel),
-                Some(StateSubject::Picture(index)) => {
-                    subject::of_picture(&self.name, (app, channel), *index)
-                }
                 Some(state) => {
-                    let node = self.nodes.id();
-                    subject::of_state_in(&self.name, node, (app, channel), state.user())
+                    states::subject_of(&self.name, self.nodes.id(), (app, channel), state)
                 }
             };
             counters.cluster_appends.add(1);
@@ -464,6 +460,16 @@ impl ClusterNode {
         if let Some(StateSubject::Picture(_)) = key.state {
             let (core, app) = (self.home(app, &channel), app);
             return self.arrivals.push_back((core, Arrival::PictureUnstated { app, channel }));
+        }
+        if let Some(StateSubject::Counting(core)) = key.state {
+            // The question is asked again by whoever still waits.
+            let arrival = core.map(|core| (core, Arrival::Uncounted { app }));
+            return self.arrivals.extend(arrival);
+        }
+        if let Some(StateSubject::Miss) = key.state {
+            let (core, is_unsure) = (self.home(app, &channel), why == Unpublished::Unknown);
+            let arrival = Arrival::MissUnstated { app, channel, is_unsure };
+            return self.arrivals.push_back((core, arrival));
         }
         if let Some(state) = key.state {
             // Its core states it again, so nothing is lost.

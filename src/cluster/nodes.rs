@@ -187,6 +187,14 @@ impl ClusterNodes {
         self.table.living().count() as u32
     }
 
+    /// The nodes that serve clients; none while that is not known, because the log is read from its
+    /// beginning.
+    pub fn serving(&self) -> impl Iterator<Item = u64> {
+        let is_known = self.refresh.is_none();
+        let serves = move |node: &table::KnownNode| is_known && node.state == Some(NodePhase::Up);
+        self.table.living().filter(move |(_, node)| serves(node)).map(|(id, _)| id)
+    }
+
     /// Whether something was read of a node so lately that it cannot be dead.
     pub fn is_alive(&self, node: u64, now_ms: u64) -> bool {
         let fence_ms = self.setup.timing.fence_ms();

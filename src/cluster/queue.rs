@@ -44,8 +44,13 @@ pub enum StateSubject {
     Member(Arc<str>),
     /// The number of subscribers.
     Count,
+    /// Which node reports that an event is not cached.
+    Miss,
     /// The piece of the channel's picture with this number. It is that of all nodes.
     Picture(u32),
+    /// That all numbers of subscribers of the application are stated, by this core; without a core
+    /// the question for them.
+    Counting(Option<u16>),
 }
 
 impl From<ChannelKey> for QueueKey {
@@ -59,7 +64,7 @@ impl StateSubject {
     pub fn user(&self) -> Option<&Arc<str>> {
         match self {
             StateSubject::Member(user) => Some(user),
-            StateSubject::Count | StateSubject::Picture(_) => None,
+            _ => None,
         }
     }
 }

@@ -2,8 +2,9 @@
 //! subscribers.
 
 use super::arrival::Arrival;
-use super::entry::{self, PicturePart, PresentPart, StatePart};
+use super::entry::{self, CountingPart, PicturePart, PresentPart, StatePart};
 use super::queue::{ChannelKey, QueueKey, StateSubject};
+use super::subject;
 use crate::dialect::{DialectMessage, Member, MemberChange, StateProposal, UserStatus};
 use crate::hub::{Ack, ClientEvent, PicturePiece, StateAuthor, Statement};
 use crate::mem::Frozen;
@@ -38,6 +39,15 @@ pub(super) fn part_of(node: u64, proposal: &StateProposal) -> (QueueKey, Option<
             let ends = part.is_end();
             (StateSubject::Picture(*index), Some((entry::picture_part(&part), ends)))
         }
+        Statement::Miss { is_missed, after } => {
+            let (is_missed, after) = (*is_missed, *after);
+            let part = entry::state_part(&StatePart::Miss { node, is_missed, after });
+            (StateSubject::Miss, Some((part, !is_missed)))
+        }
+        Statement::Counting(stated) => {
+            let part = CountingPart { node, stated: *stated }.bytes();
+            (StateSubject::Counting(stated.map(|(core, _)| core)), Some((part, false)))
+        }
         Statement::Member { user, member } => {
             let present = member.as_deref().map(present_of);
             let part = match present {
@@ -53,6 +63,39 @@ pub(super) fn part_of(node: u64, proposal: &StateProposal) -> (QueueKey, Option<
         }
     };
     (QueueKey { channel, state: Some(state) }, part)
+}
+
+/// The entry with this number of a process that has a part about a state in a channel, of which the
+/// application's id and the name are given.
+pub(super) fn body_of(
+    author: (u64, u64),
+    (app, channel): (&str, &str),
+    state: &StateSubject,
+    part: &[u8],
+) -> Vec<u8> {
+    match state {
+        StateSubject::Picture(_) => entry::write_picture(author, app, channel, part),
+        StateSubject::Counting(_) => entry::write_counting(author, app, part),
+        StateSubject::Miss => entry::write_miss(author, app, channel, part),
+        StateSubject::Member(_) => entry::write_state(author, app, channel, true, part),
+        StateSubject::Count => entry::write_state(author, app, channel, false, part),
+    }
+}
+
+/// The subject of such an entry of a node, in the cluster `name`.
+pub(super) fn subject_of(
+    name: &str,
+    node: u64,
+    (app, channel): (&str, &str),
+    state: &StateSubject,
+) -> String {
+    match state {
+        StateSubject::Picture(index) => subject::of_picture(name, (app, channel), *index),
+        StateSubject::Miss => subject::of_miss(name, node, (app, channel)),
+        StateSubject::Counting(None) => subject::of_counting(name, app),
+        StateSubject::Counting(Some(core)) => subject::of_counted(name, node, app, *core),
+        state => subject::of_state_in(name, node, (app, channel), state.user()),
+    }
 }
 
 fn present_of(member: &Member) -> Option<PresentPart<'_>> {
@@ -74,6 +117,9 @@ pub(super) fn arrival_of(
     author: StateAuthor,
 ) -> Arrival {
     match part {
+        StatePart::Miss { is_missed, after, .. } => {
+            Arrival::Miss { app, channel, author, missed: (*is_missed, *after) }
+        }
         StatePart::Count { count, .. } => Arrival::Count { app, channel, author, count: *count },
         StatePart::Member { user, present, .. } => {
             let user: Arc<str> = (*user).into();

@@ -29,6 +29,18 @@ pub fn of_reservations(name: &str, app: &str) -> String {
     format!("{name}.i.+l.{}", token(app))
 }
 
+/// The subject of the question for the numbers of subscribers of an application, of which the id is
+/// given.
+pub fn of_counting(name: &str, app: &str) -> String {
+    format!("{name}.i.+c.{}", token(app))
+}
+
+/// The subject of what a core of a node says of the numbers of subscribers of an application.
+pub fn of_counted(name: &str, node: u64, app: &str, core: u16) -> String {
+    // A plus sign is escaped in names.
+    format!("{}.{}.+.{core}", of_state(name, node), token(app))
+}
+
 /// The subject of entries by which the speed of the engine is measured.
 pub fn of_probes(name: &str) -> String {
     format!("{name}.i.+d")
@@ -50,6 +62,13 @@ pub fn of_state_in(
     // A plus sign is escaped in names.
     let key = user.map_or("+".to_owned(), |user| token(user));
     format!("{}.{}.{}.{key}", of_state(name, node), token(app), token(channel))
+}
+
+/// The subject of what a node says of a miss in a channel, of which the application's id and the
+/// name are given.
+pub fn of_miss(name: &str, node: u64, (app, channel): (&str, &str)) -> String {
+    // A plus sign is escaped in names.
+    format!("{}.{}.{}.+m", of_state(name, node), token(app), token(channel))
 }
 
 /// The subject of a piece of the picture of a channel, of which the application's id and the name
@@ -133,6 +152,9 @@ mod tests {
         assert_eq!(token("+n"), "%2Bn", "no application has the subjects of nodes");
         assert_eq!(of_reservations("p", "a.b"), "p.i.+l.a%2Eb");
         assert_eq!(of_picture("p", ("@zenith", "M\0S!a"), 3), "p.i.+p.@zenith.M%00S!a.3");
+        assert_eq!(of_counting("p", "a.b"), "p.i.+c.a%2Eb");
+        assert_eq!(of_counted("p", 10, "1", 3), "p.i.+s.000000000000000a.1.+.3");
+        assert_eq!(of_miss("p", 10, ("1", "a.b")), "p.i.+s.000000000000000a.1.a%2Eb.+m");
         assert_eq!(of_all("p"), "p.i.>");
         let state = |user: Option<&str>| {
             of_state_in("p", 10, ("1", "presence-a"), user.map(Arc::from).as_ref())

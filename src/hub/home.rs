@@ -4,7 +4,7 @@
 use super::channel_events::Reported;
 use super::event::CacheEntry;
 use super::forms::StreamPosition;
-use super::history::History;
+use super::history::{History, HistoryUsage};
 use super::kept::KeptPlace;
 use super::logged_picture::LoggedPicture;
 use super::name::ConnId;
@@ -20,12 +20,23 @@ use std::sync::Arc;
 pub struct ChannelInfo {
     /// Subscriptions on all cores.
     pub subscriptions: u64,
+    /// Whether the number was asked for, and not all nodes of the cluster have stated theirs.
+    pub is_count_unknown: bool,
     /// Present users.
     pub users: u64,
     /// The cached event, and the milliseconds until it expires.
     pub kept: Option<(Arc<CacheEntry>, u64)>,
     /// The position of the last event in the channel's history, if it has one with positions.
     pub position: Option<StreamPosition>,
+}
+
+/// What one core knows of the use of a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelUsage {
+    /// The number of subscribers on this core for each view that has some; 0 is the source.
+    pub views: Vec<(u16, u64)>,
+    /// The history, if this core is the channel's home and there is one with positions.
+    pub history: Option<HistoryUsage>,
 }
 
 /// See the module's documentation.
@@ -58,6 +69,8 @@ struct Kept {
     frame: Frozen,
     entry: Arc<CacheEntry>,
     until_ms: u64,
+    /// Its serial number in the log of a cluster; 0 without one.
+    serial: u64,
 }
 
 impl<M> Default for Home<M> {
@@ -153,8 +166,20 @@ impl<M: Clone> Home<M> {
     /// in milliseconds.
     pub(super) fn keep(&mut self, frame: Frozen, entry: &Arc<CacheEntry>, now_ms: u64) -> u64 {
         let until_ms = now_ms.saturating_add(entry.ttl_ms);
-        self.kept = Some(Kept { frame, entry: entry.clone(), until_ms });
+        self.kept = Some(Kept { frame, entry: entry.clone(), until_ms, serial: 0 });
         until_ms
+    }
+
+    /// Notes the serial number of the cached event in the log of a cluster.
+    pub(super) fn set_kept_serial(&mut self, serial: u64) {
+        if let Some(kept) = &mut self.kept {
+            kept.serial = serial;
+        }
+    }
+
+    /// The serial number of the cached event in the log of a cluster.
+    pub(super) fn kept_serial(&self) -> Option<u64> {
+        self.kept.as_ref().map(|kept| kept.serial)
     }
 
     /// Drops the cached event. Returns the bytes of its frame and texts.

@@ -9,13 +9,12 @@
 
 use super::event::Event;
 use super::forms::StreamPosition;
-use super::home::ChannelInfo;
+use super::home::{ChannelInfo, ChannelUsage};
 use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::name::{ChannelName, ConnId};
 use super::replay::HistoryPage;
 use super::rooms::Claim;
 use super::roster::Users;
-use super::usage::ChannelUsage;
 use crate::mem::Slot;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -43,6 +42,8 @@ pub enum Query {
         prefix: Box<str>,
         /// The limit of the list. A core with more channels returns `max + 1` of them.
         max: usize,
+        /// Whether their numbers of subscriptions are asked for.
+        counts: bool,
     },
     /// One channel.
     Channel {
@@ -50,6 +51,8 @@ pub enum Query {
         app: u32,
         /// The channel.
         name: Box<str>,
+        /// Whether its number of subscriptions is asked for.
+        counts: bool,
     },
     /// The history of one channel.
     History {
@@ -93,6 +96,8 @@ pub enum Answer {
     Usage(ChannelUsage),
     /// The present users.
     Users(Users),
+    /// Not all nodes of the cluster have said how many subscriptions they have, in time.
+    CountsUnknown,
     /// An event was not published on this channel, or it is not known whether it was.
     Unpublished(Arc<str>, Unpublished),
 }

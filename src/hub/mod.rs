@@ -12,6 +12,8 @@
 mod cache;
 mod channel;
 mod channel_events;
+mod counted_reads;
+mod counting;
 mod encodings;
 mod event;
 mod forms;
@@ -26,6 +28,8 @@ mod logged_picture;
 mod logged_pictures;
 mod mail;
 mod members;
+mod miss;
+mod misses;
 mod name;
 mod node_states;
 mod nodes;
@@ -50,6 +54,7 @@ mod visits;
 mod waiting_joins;
 
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
+pub use counting::CountedAnswer;
 pub use encodings::Encodings;
 pub use event::{
     CacheEntry, Clears, ClientEvent, Event, EventKey, EventPayload, Excluded, HistoryLimit,
@@ -58,7 +63,7 @@ pub use event::{
 pub use forms::{EventForms, Form, StreamPosition};
 pub use frames::{CompressedFrames, SharedFrame};
 pub use history::HistoryUsage;
-pub use home::ChannelInfo;
+pub use home::{ChannelInfo, ChannelUsage};
 pub use join::{JoinRefusal, JoinReply, JoinRequest};
 pub use kept::Losses;
 pub use log_view::{LATE_MS, LogMark, LogPlace, LogStart, log_serial};
@@ -76,11 +81,11 @@ pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeRepl
 pub use rooms::Claim;
 pub use roster::{ChannelFull, Member, MemberChange, Users};
 pub use subscriptions::{Join, Joined};
-pub use usage::ChannelUsage;
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
 use channel_events::ChannelEvents;
+use counting::Counting;
 use hashbrown::HashTable;
 use kept::KeptStore;
 use log_view::{HomeLogs, LogView};
@@ -124,6 +129,8 @@ pub struct Hub<M> {
     relay: Option<Box<HubRelay<M>>>,
     /// What this node states in the log of its cluster; `None` without a cluster.
     own_states: Option<Box<OwnStates<M>>>,
+    /// The applications whose numbers of subscribers are read on some node of the cluster.
+    counting: Counting,
     /// What is known of the log of a cluster; `None` without a cluster.
     log: Option<LogView>,
     /// The logs of the homes on all cores.
@@ -156,6 +163,7 @@ impl<M: HubMessage> Hub<M> {
             proposals: None,
             relay: None,
             own_states: None,
+            counting: Counting::default(),
             log: None,
             logs: HomeLogs::default(),
             visit: None,

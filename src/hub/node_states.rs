@@ -4,6 +4,7 @@
 //! All nodes read the same log, so that they agree on everything here but the own part.
 
 use super::join::JoinRequest;
+use super::miss::LoggedMiss;
 use super::name::ConnId;
 use super::roster::{ChannelFull, Member, MemberChange, Roster};
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,8 @@ pub(super) struct NodeStates<M> {
     /// The users of this node, and those that the log wrongly has on it.
     pub(super) own: HashMap<Arc<str>, OwnUser<M>>,
     pub(super) own_count: OwnCount,
+    /// Which node reports that there is no cached event.
+    pub(super) miss: LoggedMiss,
     /// What was stated before the log is read again, and was not confirmed since.
     unconfirmed: Option<Unconfirmed>,
 }
@@ -64,7 +67,7 @@ pub(super) struct OwnCount {
     pub(super) is_proposed: bool,
     /// Whether the channel is in the list of what is to be examined.
     pub(super) is_listed: bool,
-    /// When a number was last proposed, in milliseconds.
+    /// When a number was last proposed, in milliseconds; 0 if the next one is not to wait.
     proposed_ms: u64,
     /// When the last subscriber has left, in milliseconds.
     empty_since_ms: Option<u64>,
@@ -170,6 +173,7 @@ impl<M> Default for NodeStates<M> {
             counts: Vec::new(),
             own: HashMap::new(),
             own_count: OwnCount::default(),
+            miss: LoggedMiss::default(),
             unconfirmed: None,
         }
     }
@@ -196,6 +200,7 @@ impl<M: Clone> NodeStates<M> {
             && self.counts.is_empty()
             && self.own.is_empty()
             && self.own_count.is_idle()
+            && self.miss.is_idle()
     }
 
     /// The number of subscribers of all nodes.
@@ -242,6 +247,7 @@ impl<M: Clone> NodeStates<M> {
     /// Whether there is a state of this node.
     pub(super) fn has_node(&self, node: u64) -> bool {
         self.counts.iter().any(|(other, _)| *other == node)
+            || self.miss.has_node(node)
             || !self.present.users_of(node).is_empty()
     }
 
@@ -251,6 +257,7 @@ impl<M: Clone> NodeStates<M> {
         let users = self.present.users_of(node);
         let pairs = users.into_iter().map(|user| (node, user)).collect();
         self.set_count(node, 0);
+        self.miss.remove_node(node);
         RemovedStates { members: self.remove_pairs(pairs), before }
     }
 
@@ -269,6 +276,7 @@ impl<M: Clone> NodeStates<M> {
         let members = self.present.pairs().into_iter().collect();
         let counts = self.counts.iter().map(|(node, _)| *node).collect();
         self.unconfirmed = Some(Unconfirmed { members, counts });
+        self.miss.begin_refresh();
     }
 
     /// Removes what was not confirmed since [`NodeStates::begin_refresh`].
@@ -276,6 +284,7 @@ impl<M: Clone> NodeStates<M> {
         let Unconfirmed { members, counts } = self.unconfirmed.take()?;
         let before = self.subscriptions();
         counts.into_iter().for_each(|node| self.set_count(node, 0));
+        self.miss.end_refresh();
         // In the order of the roster, which is the same on all nodes.
         let mut pairs = self.present.pairs();
         pairs.retain(|pair| members.contains(pair));
@@ -321,6 +330,11 @@ impl OwnCount {
         *self = OwnCount { timer_ms: self.timer_ms, is_unsure, ..OwnCount::default() };
     }
 
+    /// Lets the next number be stated at once.
+    pub(super) fn hasten(&mut self) {
+        self.proposed_ms = 0;
+    }
+
     /// Whether an examination may find something to do, if this node has `count` subscribers.
     pub(super) fn may_differ(&self, count: u32, is_counted: bool) -> bool {
         match (self.logged, count) {
@@ -346,6 +360,7 @@ impl OwnCount {
             (0, _) => now_ms,
             (_, 0) => *self.empty_since_ms.get_or_insert(now_ms) + times.linger_ms,
             (..) => match times.every_ms {
+                Some(_) if self.proposed_ms == 0 => now_ms,
                 Some(every_ms) => self.proposed_ms + every_ms,
                 None => return CountStep::Nothing,
             },
@@ -477,6 +492,16 @@ mod tests {
         assert!(count.is_idle());
         count.is_unsure = true;
         assert_eq!(count.examine(0, TIMES, 16_001), CountStep::Propose(0), "the log may differ");
+    }
+
+    #[test]
+    fn nodes_count_that_is_hastened_is_stated_at_once() {
+        let mut count = OwnCount { logged: 1, proposed_ms: 10, ..OwnCount::default() };
+        assert_eq!(count.examine(3, TIMES, 500), CountStep::WaitUntil(1010));
+        count.hasten();
+        assert_eq!(count.examine(3, TIMES, 500), CountStep::Propose(3));
+        (count.is_proposed, count.logged) = (false, 3);
+        assert_eq!(count.examine(4, TIMES, 501), CountStep::WaitUntil(1500));
     }
 
     #[test]

@@ -78,18 +78,23 @@ impl<M: HubMessage> Hub<M> {
         self.report_total(at, before, author.is_ours);
         if author.is_ours {
             self.list_count(at);
+            self.settle_counting();
         }
         self.release_if_empty(at);
     }
 
     /// Reports that the number of subscribers of all nodes has changed, which was `before`.
     pub(super) fn report_total(&mut self, at: u32, before: u64, is_ours: bool) {
-        let channel = self.channels[at as usize].as_ref();
-        let home = channel.and_then(|channel| channel.home.as_ref());
-        let Some(nodes) = home.and_then(|home| home.nodes.as_ref()) else { return };
+        let channel = self.channels[at as usize].as_mut();
+        let home = channel.and_then(|channel| channel.home.as_mut());
+        let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { return };
         let total = nodes.subscriptions();
         if total == before {
             return;
+        }
+        if total == 0 {
+            nodes.miss.note_vacated();
+            self.list_miss(at);
         }
         let change = match (before, total) {
             (0, _) => Some(ChannelEventKind::Occupied),

@@ -6,6 +6,7 @@
 //! does not have waits for that.
 
 use super::join::{JoinRefusal, JoinReply};
+use super::miss::ListedMisses;
 use super::name::ChannelName;
 use super::roster::Member;
 use crate::mem::Slot;
@@ -38,6 +39,16 @@ pub enum Statement<M> {
     Count(u32),
     /// A piece of the channel's picture, which is that of all nodes.
     Picture(PicturePiece),
+    /// Whether this node reports that a subscriber has found no cached event.
+    Miss {
+        /// Whether it does.
+        is_missed: bool,
+        /// Up to which serial number the node had received the log when it found that.
+        after: u64,
+    },
+    /// That the numbers of all channels of the application are stated of which this core, out of so
+    /// many, is the home; `None` asks all nodes to state theirs. It is about no channel.
+    Counting(Option<(u16, u16)>),
 }
 
 /// A piece of a picture on its way into the log, or from there.
@@ -92,6 +103,7 @@ pub(super) struct OwnStates<M> {
     pub(super) timers_made: u64,
     pub(super) under_way: usize,
     pub(super) returned: Option<StateProposal<M>>,
+    pub(super) misses: ListedMisses,
     /// Answers to connections of this core whose joins have waited.
     pub(super) replies: VecDeque<JoinAnswer>,
     /// Whether the node leaves its cluster: what ends here is not stated any more.
@@ -109,6 +121,7 @@ impl<M> OwnStates<M> {
             timers_made: 0,
             under_way: 0,
             returned: None,
+            misses: ListedMisses::default(),
             replies: VecDeque::new(),
             is_leaving: false,
         }

@@ -9,9 +9,10 @@ use super::{Hub, HubMessage};
 
 impl<M: HubMessage> Hub<M> {
     /// Sends a query to the cores that can answer it. Returns this core's own answer, if it has
-    /// one, and the number of cores that will answer by [`super::Down::Answer`].
+    /// one, and the number of cores that will answer by [`super::Down::Answer`]. This core is one
+    /// of those if its answer has to wait, and gives it by [`Hub::next_counted`].
     pub fn put(
-        &self,
+        &mut self,
         query: &Query,
         ack: Ack,
         now_ms: u64,
@@ -19,7 +20,7 @@ impl<M: HubMessage> Hub<M> {
     ) -> (Option<Answer>, u32) {
         let asked: Vec<u16> = match query {
             Query::Channels { .. } | Query::Usage { .. } => (0..self.cores).collect(),
-            Query::Channel { app, name }
+            Query::Channel { app, name, .. }
             | Query::Users { app, name }
             | Query::History { app, name, .. } => {
                 vec![self.home_of(self.hasher.hash(*app, name))]
@@ -31,14 +32,19 @@ impl<M: HubMessage> Hub<M> {
             mail.up(*core, Up::Query { query: query.clone(), ack });
             count += 1;
         }
-        let ours = asked.contains(&self.core).then(|| self.answer_query(query, now_ms));
-        (ours, count)
+        if !asked.contains(&self.core) {
+            return (None, count);
+        }
+        match self.awaits_counts((self.core, ack), query, now_ms) {
+            true => (None, count + 1),
+            false => (Some(self.answer_query(query, now_ms)), count),
+        }
     }
 
     /// Answers a query for the channels of which this core is the home.
     pub fn answer_query(&self, query: &Query, now_ms: u64) -> Answer {
         match query {
-            Query::Channels { app, prefix, max } => {
+            Query::Channels { app, prefix, max, .. } => {
                 let mut found = Vec::new();
                 for (at, channel) in self.rooms_of(*app) {
                     let name = &channel.name;
@@ -56,7 +62,7 @@ impl<M: HubMessage> Hub<M> {
                 }
                 Answer::Channels(found)
             }
-            Query::Channel { app, name } => {
+            Query::Channel { app, name, .. } => {
                 Answer::Channel(self.channel_info(&self.hasher.name(*app, name), now_ms))
             }
             Query::History { app, name, after, max, view } => {
@@ -94,6 +100,7 @@ impl<M: HubMessage> Hub<M> {
         };
         ChannelInfo {
             subscriptions,
+            is_count_unknown: false,
             users: home.map_or(0, |home| home.user_count() as u64),
             kept: home.and_then(|home| home.cache_info(now_ms)),
             position: home

@@ -97,7 +97,8 @@ impl<M: HubMessage> Hub<M> {
     /// its home. In a cluster they are reported when the log has them.
     pub(super) fn look(&mut self, at: u32) {
         if self.own_states.is_some() {
-            return self.list_count(at);
+            self.list_count(at);
+            return self.list_miss(at);
         }
         let Some(channel) = &self.channels[at as usize] else { return };
         let wanted = self.channel_events.wanted(&channel.name);
@@ -171,8 +172,12 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
-    /// Reports that a channel of this home had no cached event for a subscriber.
+    /// Reports that a channel of this home had no cached event for a subscriber. In a cluster that
+    /// is reported when the log has it.
     pub(super) fn note_cache_miss(&mut self, at: u32) {
+        if self.own_states.is_some() {
+            return self.note_logged_miss(at);
+        }
         self.note(at, EventMask::MISSES, |reported| {
             let first = !std::mem::replace(&mut reported.missed, true);
             first.then_some(ChannelEventKind::CacheMiss)

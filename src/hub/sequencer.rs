@@ -130,6 +130,7 @@ impl<M: HubMessage> Hub<M> {
         ) = (&event.retain, &event.payload)
         {
             self.keep(at, shared.frame.clone(), entry, now_ms);
+            self.note_logged_filling(at, place);
         }
         if let Retention::History(limit) | Retention::CacheAndHistory(_, limit) = event.retain {
             self.append_history(at, event, limit, now_ms, place);
@@ -338,6 +339,9 @@ impl<M: HubMessage> Hub<M> {
                 self.remove_interest(from, at);
             }
             Up::Query { query, ack } => {
+                if self.awaits_counts((from, ack), &query, now_ms) {
+                    return None;
+                }
                 let answer = self.answer_query(&query, now_ms);
                 mail.down(from, Down::Answer { ack, answer });
             }

@@ -6,15 +6,15 @@ use super::mail::{OutgoingMail, Unpublished};
 use super::name::home_among;
 use super::node_states::{CountStep, CountTimes};
 use super::own_states::{StateProposal, Statement};
-use super::{EventMask, Hub, HubMessage};
+use super::{Hub, HubMessage};
 use std::sync::Arc;
 
 /// The maximum number of states of one core that are on their way into the log. The others wait
 /// here, so that they leave room for events.
 const UNDER_WAY: usize = 1024;
 
-/// Channels of applications from this number on have no numbers of subscribers that anybody reads:
-/// those of dialects without applications.
+/// Channels of applications from this number on, those of dialects without applications, have no
+/// numbers of subscribers, unless somebody reads them through the view of a link.
 const UNCOUNTED: u32 = u32::MAX - 15;
 
 /// The time between two attempts to state what has failed, in milliseconds.
@@ -28,6 +28,13 @@ impl<M: HubMessage> Hub<M> {
             return None;
         }
         if let Some(state) = self.own_states.as_mut()?.returned.take() {
+            return Some(state);
+        }
+        if let Some(state) = self.next_of_counting() {
+            return Some(state);
+        }
+        let has_room = self.own_states.as_ref().is_some_and(|it| it.under_way < UNDER_WAY);
+        if has_room && let Some(state) = self.next_miss() {
             return Some(state);
         }
         loop {
@@ -62,7 +69,9 @@ impl<M: HubMessage> Hub<M> {
     pub fn has_states(&self) -> bool {
         !self.is_visiting()
             && self.own_states.as_ref().is_some_and(|it| {
-                it.returned.is_some() || !it.listed.is_empty() && it.under_way < UNDER_WAY
+                let is_ready = it.returned.is_some() || self.counting.has_statements();
+                let is_empty = it.listed.is_empty() && it.misses.is_empty();
+                is_ready || !is_empty && it.under_way < UNDER_WAY
             })
     }
 
@@ -96,9 +105,9 @@ impl<M: HubMessage> Hub<M> {
     }
 
     fn count_state(&mut self, at: u32, now_ms: u64) -> Option<Statement<M>> {
-        let Hub { channels, channel_events, own_states, .. } = self;
+        let Hub { channels, channel_events, own_states, counting, .. } = self;
         let (own_states, channel) = (own_states.as_mut()?, channels[at as usize].as_mut()?);
-        let is_counted = channel_events.wanted(&channel.name).has(EventMask::TOTALS);
+        let is_counted = counting.is_counted(channel_events, &channel.name);
         let times = CountTimes {
             linger_ms: own_states.times.linger_ms,
             every_ms: is_counted.then_some(own_states.times.count_every_ms),
@@ -129,16 +138,17 @@ impl<M: HubMessage> Hub<M> {
     /// Lists the number of this node's subscribers of a channel, which may have changed. This core
     /// is the channel's home if it states something.
     pub(super) fn list_count(&mut self, at: u32) {
-        let Hub { channels, channel_events, own_states, core, cores, .. } = self;
+        let Hub { channels, channel_events, own_states, counting, core, cores, .. } = self;
         let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
             return;
         };
         let name = &channel.name;
-        let is_internal = name.text().starts_with('#') || name.app() >= UNCOUNTED;
+        let is_asked = counting.is_asked(name.app());
+        let is_internal = name.text().starts_with('#') || name.app() >= UNCOUNTED && !is_asked;
         if home_among(name.hash(), *cores) != *core || is_internal {
             return;
         }
-        let is_counted = channel_events.wanted(name).has(EventMask::TOTALS);
+        let is_counted = counting.is_counted(channel_events, name);
         let local = channel.subscribers.len() as u64;
         let home = channel.home.get_or_insert_default();
         let count = u32::try_from(local + home.remote_count()).unwrap_or(u32::MAX);
@@ -250,7 +260,9 @@ impl<M: HubMessage> Hub<M> {
         let Some(own_states) = &mut self.own_states else { return };
         own_states.listed.clear();
         own_states.failed.clear();
+        own_states.misses.clear();
         (own_states.returned, own_states.under_way) = (None, 0);
+        self.counting.forget_log();
     }
 
     /// States everything of a channel again that is true here. Returns the number of states.
@@ -259,9 +271,11 @@ impl<M: HubMessage> Hub<M> {
         let home = channel.and_then(|channel| channel.home.as_mut());
         let Some(nodes) = home.and_then(|home| home.nodes.as_mut()) else { return 0 };
         nodes.own_count.forget_log();
+        nodes.miss.forget_log();
         nodes.own.values_mut().for_each(|own| own.forget_log());
         let users: Vec<_> = nodes.own.keys().cloned().collect();
         self.list_count(at);
+        self.list_miss(at);
         users.iter().for_each(|user| self.list_member(at, user));
         self.release_if_empty(at);
         users.len() + 1
@@ -277,10 +291,14 @@ impl<M: HubMessage> Hub<M> {
     /// Lists what is due, and what has failed before.
     pub(super) fn sweep_states(&mut self, now_ms: u64) {
         let Some(own_states) = &mut self.own_states else { return };
-        if own_states.retry_ms <= now_ms && !own_states.failed.is_empty() {
+        let has_failed = !own_states.failed.is_empty() || own_states.misses.has_failed();
+        if own_states.retry_ms <= now_ms && has_failed {
+            own_states.misses.retry();
             own_states.retry_ms = now_ms + RETRY_MS;
             own_states.listed.extend(own_states.failed.drain(..));
         }
+        self.sweep_counting(now_ms);
+        let Some(own_states) = &mut self.own_states else { return };
         let mut due = Vec::new();
         while let Some(timer) = own_states.timers.first_entry()
             && timer.key().0 <= now_ms

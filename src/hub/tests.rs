@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 mod channel_events;
 mod cores;
+mod counting;
 mod history;
 mod kept;
 mod logs;
+mod misses;
 mod nodes;
 #[cfg(feature = "zenith")]
 mod pictures;

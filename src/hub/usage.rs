@@ -1,17 +1,8 @@
 //! Who uses a channel: its subscribers on one core by the view through which they have subscribed,
 //! and its history.
 
-use super::history::HistoryUsage;
+use super::home::ChannelUsage;
 use super::{Hub, HubMessage};
-
-/// What one core knows of the use of a channel.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ChannelUsage {
-    /// The number of subscribers on this core for each view that has some; 0 is the source.
-    pub views: Vec<(u16, u64)>,
-    /// The history, if this core is the channel's home and there is one with positions.
-    pub history: Option<HistoryUsage>,
-}
 
 impl<M: HubMessage> Hub<M> {
     /// The use of a channel on this core. Visits all of its subscribers here.

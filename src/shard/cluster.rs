@@ -72,7 +72,7 @@ impl Shard {
             }
             Arrival::Log(start) => {
                 hub.begin_log(start, mail);
-                self.visit_channels(now);
+                self.continue_visit(now);
                 return;
             }
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
@@ -84,6 +84,15 @@ impl Shard {
             Arrival::Count { app, channel, author, count } => {
                 hub.apply_count((app, &channel), author, count);
             }
+            Arrival::Miss { app, channel, author, missed } => {
+                hub.apply_miss((app, &channel), author, missed);
+            }
+            Arrival::MissUnstated { app, channel, is_unsure } => {
+                hub.miss_failed((app, &channel), is_unsure);
+            }
+            Arrival::Counting { app } => hub.begin_counting(app),
+            Arrival::Counted { app, is_whole } => return self.note_counted(app, is_whole, now),
+            Arrival::Uncounted { app } => hub.counting_failed(app),
             Arrival::Unstated { app, channel, user, why } => {
                 hub.state_failed(app, &channel, user.as_ref(), why, mail);
             }
@@ -101,6 +110,21 @@ impl Shard {
         self.deliver_local(now);
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
+        }
+    }
+
+    fn note_counted(&mut self, app: u32, is_whole: bool, now: Now) {
+        self.hub.note_counted(app, is_whole, now.ms);
+        self.answer_counted(now);
+    }
+
+    /// Answers the reads that have waited for the numbers of subscribers of all nodes.
+    pub(super) fn answer_counted(&mut self, now: Now) {
+        while let Some((core, ack, answer)) = self.hub.next_counted() {
+            match core == self.core {
+                true => self.answered(ack, answer, now),
+                false => self.mail.answer(core, ack, answer),
+            }
         }
     }
 

@@ -213,9 +213,9 @@ impl Shard {
             (app, name.into_owned().into_boxed_str(), view)
         };
         match query {
-            Query::Channel { app, name } => {
+            Query::Channel { app, name, counts } => {
                 let (app, name, _) = owned(app, &name);
-                Query::Channel { app, name }
+                Query::Channel { app, name, counts }
             }
             Query::Users { app, name } => {
                 let (app, name, _) = owned(app, &name);

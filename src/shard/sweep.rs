@@ -40,7 +40,8 @@ impl Shard {
         self.counters.queued_bytes.set(queued as u64);
         self.report_memory(input);
         self.hub.sweep(now.ms);
-        self.visit_channels(now);
+        self.continue_visit(now);
+        self.answer_counted(now);
         self.hub.list_due_pictures(self.env.runtime.cluster.is_leader(), now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);

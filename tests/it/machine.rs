@@ -206,6 +206,10 @@ impl Machine {
                         let piece = Box::new(piece);
                         Arrival::Picture { app, channel, piece, is_ours: true }
                     }
+                    Statement::Miss { is_missed, after } => {
+                        Arrival::Miss { app, channel, author, missed: (is_missed, after) }
+                    }
+                    Statement::Counting(_) => continue,
                 };
                 self.shard.arrive(arrival, self.now);
             }

@@ -411,7 +411,7 @@ fn work_of_pictures_whose_log_is_read_again_is_spread_over_turns() {
     while machine.shard.is_visiting() {
         machine.shard.next_turn(machine.now);
         let before = machine.shard.work();
-        machine.shard.visit_channels(machine.now);
+        machine.shard.continue_visit(machine.now);
         works.push(machine.shard.work() - before);
     }
     assert!(works.len() > 2 && works.iter().all(|spent| *spent < work::TURN + SLICE), "{works:?}");

@@ -13,6 +13,15 @@ pub enum StatePart<'e> {
         /// The user; `None` if it is no longer there.
         present: Option<PresentPart<'e>>,
     },
+    /// Whether the node reports that a subscriber has found no cached event.
+    Miss {
+        /// The node.
+        node: u64,
+        /// Whether it does.
+        is_missed: bool,
+        /// Up to which serial number it had received the log when it found that.
+        after: u64,
+    },
     /// The number of subscribers of the node.
     Count {
         /// The node.
@@ -39,7 +48,9 @@ impl StatePart<'_> {
     /// The node whose state it is.
     pub fn node(&self) -> u64 {
         match self {
-            StatePart::Member { node, .. } | StatePart::Count { node, .. } => *node,
+            StatePart::Member { node, .. }
+            | StatePart::Count { node, .. }
+            | StatePart::Miss { node, .. } => *node,
         }
     }
 }

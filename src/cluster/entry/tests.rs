@@ -202,6 +202,60 @@ fn limits() -> [LimitPart; 2] {
 
 /// As the file of events.
 #[test]
+fn cluster_entry_of_a_miss_stays_as_it_is() {
+    for (is_missed, after, golden) in [
+        (
+            true,
+            300,
+            "01efcdab8967452301070361707007636163686".to_owned()
+                + "52d61010c0b011032547698badcfeac02",
+        ),
+        (
+            false,
+            0,
+            "01efcdab8967452301070361707007636163686".to_owned()
+                + "52d61010c0a001032547698badcfe00",
+        ),
+    ] {
+        let state = StatePart::Miss { node: 0xfedc_ba98_7654_3210, is_missed, after };
+        let author = (0x0123_4567_89ab_cdef, 7);
+        let written = write_miss(author, "app", "cache-a", &state_part(&state));
+        let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digits, golden);
+        assert_eq!(read(&written).map(|entry| entry.states), Ok(vec![state]));
+        let mut other = written.clone();
+        other[written.len() - if is_missed { 11 } else { 10 }] = 2;
+        assert_eq!(read(&other), Err(NotAnEntry::Malformed), "an unknown flag");
+    }
+}
+
+/// As the file of events.
+#[test]
+fn cluster_entry_of_counting_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-counting.hex");
+    let golden: Vec<&str> = golden.lines().collect();
+    let mut digits = Vec::new();
+    for stated in [None, Some((0, 1)), Some((299, 300))] {
+        let part = CountingPart { node: 0xfedc_ba98_7654_3210, stated };
+        let written = write_counting((0x0123_4567_89ab_cdef, 7), "app", &part.bytes());
+        digits.push(written.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        let entry = read(&written).expect("an entry");
+        assert_eq!((entry.app, entry.channel, entry.number), ("app", "", 7));
+        assert_eq!((entry.counting, entry.skipped), (Some(part), 0));
+        assert!(!entry.is_empty());
+    }
+    assert_eq!(digits, golden, "{}", digits.join("\n"));
+    for stated in [Some((0, 0)), Some((3, 3))] {
+        let part = CountingPart { node: 1, stated };
+        let written = write_counting((1, 7), "app", &part.bytes());
+        assert_eq!(read(&written), Err(NotAnEntry::Malformed), "no such core");
+    }
+    let longer = [&CountingPart { node: 1, stated: Some((0, 1)) }.bytes()[..], &[0]].concat();
+    assert_eq!(read(&write_counting((1, 7), "app", &longer)), Err(NotAnEntry::Malformed));
+}
+
+/// As the file of events.
+#[test]
 fn cluster_entry_of_a_limit_stays_as_it_is() {
     let golden = include_str!("../../../tests/fixtures/cluster/format-1-limits.hex");
     let golden: Vec<&str> = golden.lines().collect();
@@ -448,6 +502,7 @@ proptest! {
             nodes: vec![],
             epochs: vec![],
             limit: None,
+            counting: None,
             own: vec![],
             pictures: vec![],
             skipped: 0,

@@ -41,6 +41,10 @@ impl ClusterNode {
         if let Some(part) = &entry.limit {
             return self.take_limit(entry.app, part, sequence, env, now_ms);
         }
+        if let Some(part) = &entry.counting {
+            return self.take_counting(entry.app, part, env, now_ms);
+        }
+        self.counted.note_nodes(!entry.nodes.is_empty());
         // An entry of a node itself has a number of another kind.
         if !entry.nodes.is_empty() {
             return self.apply_states(&entry, env, now_ms);

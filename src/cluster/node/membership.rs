@@ -53,6 +53,7 @@ impl ClusterNode {
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
                 NodeEffect::Died { node, is_ours } => {
                     self.reservations.remove_node(node, is_ours);
+                    self.counted.remove_node(node);
                     self.news.push_back(NodeNews::Ended { node, is_ours });
                     self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
                 }
@@ -63,10 +64,12 @@ impl ClusterNode {
                 NodeEffect::RefreshBegin => {
                     self.news.push_back(NodeNews::Reads);
                     self.folded = AppliedNumbers::default();
+                    self.counted.begin_refresh();
                     self.send_to_all(&Arrival::RefreshBegin);
                 }
                 NodeEffect::RefreshEnd { is_ours } => {
                     self.reservations.settle();
+                    self.counted.note_nodes(true);
                     self.news.push_back(NodeNews::HasRead { is_ours });
                     self.send_to_all(&Arrival::RefreshEnd { is_ours });
                 }

@@ -1,5 +1,6 @@
 //! Nodes on a simulated engine, in virtual time.
 
+mod counting;
 mod dialects;
 mod formats;
 mod history;

@@ -56,8 +56,8 @@ impl PublishSource<'_> {
             entries.push((name.to_owned(), trigger.info));
         }
         let parts = entries.len();
-        let names: Vec<&str> = entries.iter().map(|(name, _)| &**name).collect();
-        let asked = if asks { self.ask(&names, parts, effects) } else { 0 };
+        let names = entries.iter().map(|(name, info)| (&**name, *info));
+        let asked = if asks { self.ask(names, parts, effects) } else { 0 };
         let finish = asks.then(|| {
             let finish: Finish = Box::new(move |answers| reply::<V>(&entries, (&answers, asked)));
             finish

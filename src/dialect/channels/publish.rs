@@ -136,7 +136,8 @@ impl PublishSource<'_> {
             effects.push(with_key(self.env, effect, first.as_ref(), index)?);
         }
         let count = trigger.channels.len();
-        let asked = trigger.info.map_or(0, |_| self.ask(&trigger.channels, count, effects));
+        let names = trigger.channels.iter().map(|name| (*name, trigger.info));
+        let asked = trigger.info.map_or(0, |_| self.ask(names, count, effects));
         let finish = trigger.info.map(|info| {
             let names = trigger.channels.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
             let finish: Finish =
@@ -146,19 +147,26 @@ impl PublishSource<'_> {
         Ok(Accepted::new::<V>(count + asked, first, finish))
     }
 
-    /// Asks for the attributes of `channels`, on which as many events are published, if these
+    /// Asks for these attributes of `channels`, on which as many events are published, if these
     /// events do not bring them: in a cluster they go through the log. Returns the number of
     /// questions. Their parts follow the `count` parts of the events, and answers are numbered so.
-    pub(super) fn ask(&self, channels: &[&str], count: usize, effects: &mut Effects<'_>) -> usize {
+    pub(super) fn ask<'n>(
+        &self,
+        channels: impl ExactSizeIterator<Item = (&'n str, Option<Info>)>,
+        count: usize,
+        effects: &mut Effects<'_>,
+    ) -> usize {
         if self.env.config.cluster.is_none() {
             return 0;
         }
-        for (at, name) in channels.iter().enumerate() {
-            let query = Query::Channel { app: self.app, name: (*name).into() };
+        let asked = channels.len();
+        for (at, (name, info)) in channels.enumerate() {
+            let counts = info.is_some_and(|info| info.subscription_count);
+            let query = Query::Channel { app: self.app, name: name.into(), counts };
             let part = self.first_part + (count + at) as u16;
             effects.push(Effect::Query { query, part });
         }
-        channels.len()
+        asked
     }
 
     /// Publishes one event to all connections of the signed-in user with this id.

@@ -4,14 +4,14 @@ use super::super::context::DialectContext;
 use super::super::effects::Effect;
 use super::super::env::Env;
 use super::super::forms::history_of;
-use super::super::reply::Answered;
+use super::super::reply::{Answered, HttpReply};
 use super::data::ChannelKind;
 use super::reply::{json_error, ok};
 use super::vendor::Vendor;
 use super::{channel, details, positions};
 use crate::codec::json::push_string;
 use crate::http::query;
-use crate::hub::{Answer, ChannelInfo, EventMask, Query};
+use crate::hub::{Answer, ChannelInfo, Query};
 use std::borrow::Cow;
 
 /// The channel attributes that a request asks for, in any combination.
@@ -55,19 +55,11 @@ impl Info {
         }
     }
 
-    /// Why the attributes cannot be known: in a cluster the nodes know of each other's subscribers
-    /// how many there are only for applications that count them, and never by which names they have
-    /// subscribed.
-    pub(super) fn uncounted(self, env: &Env, app: u32) -> Option<&'static str> {
-        env.config.cluster.as_ref()?;
-        if self.link {
-            return Some("info link is not available, because the server is one of several");
-        }
-        let is_counted = || env.watches(app, EventMask::COUNTS | EventMask::READS);
-        (self.subscription_count && !is_counted()).then_some(
-            "info subscription_count needs subscription_count or counts_in_reads of the \
-             application, because the server is one of several",
-        )
+    /// Why the attributes cannot be known: in a cluster the nodes do not know by which names the
+    /// subscribers of others have subscribed.
+    pub(super) fn unavailable(self, env: &Env) -> Option<&'static str> {
+        env.config.cluster.as_ref().filter(|_| self.link)?;
+        Some("info link is not available, because the server is one of several")
     }
 
     /// These attributes with `user_count` and `subscription_count` added.
@@ -99,9 +91,14 @@ impl Info {
         if self.user_count && presence {
             out.extend_from_slice(format!(r#","user_count":{}"#, channel_info.users).as_bytes());
         }
-        if self.subscription_count {
-            let count = channel_info.subscriptions;
-            out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
+        match channel_info.subscriptions {
+            _ if !self.subscription_count => {}
+            _ if channel_info.is_count_unknown => {
+                out.extend_from_slice(br#","subscription_count":null"#);
+            }
+            count => {
+                out.extend_from_slice(format!(r#","subscription_count":{count}"#).as_bytes());
+            }
         }
         if self.cache && channel::is_cached(V::DATA, name) {
             push_cache(out, channel_info);
@@ -158,7 +155,7 @@ pub(super) fn channels<V: Vendor>(
     if info.user_count && !prefix.starts_with("presence-") {
         return refuse::<V>("user_count needs filter_by_prefix to begin with presence-");
     }
-    if let Some(problem) = info.uncounted(context.env, app) {
+    if let Some(problem) = info.unavailable(context.env) {
         return refuse::<V>(problem);
     }
     let of_one = match info {
@@ -171,38 +168,50 @@ pub(super) fn channels<V: Vendor>(
     }
     let config = &context.env.apps.get(app).config;
     let (max, counts) = (config.limits.listed_channels, config.counts_in_reads);
-    let asked = Query::Channels { app, prefix: prefix.into(), max };
+    let asked =
+        Query::Channels { app, prefix: prefix.into(), max, counts: info.subscription_count };
     context.effects.push(Effect::Query { query: asked, part: 0 });
-    Answered::Gathered(Box::new(move |answers| {
-        let mut out = br#"{"channels":{"#.to_vec();
-        let start = out.len();
-        let lists = answers.into_iter().filter_map(|(_, answer)| match answer {
-            Answer::Channels(list) => Some(list),
-            _ => None,
-        });
-        for (count, (name, channel_info)) in lists.flatten().enumerate() {
-            if count == max {
-                let message = format!("more than {max} channels: filter_by_prefix must be longer");
-                return json_error::<V>(400, &message);
-            }
-            if out.len() > start {
-                out.push(b',');
-            }
-            push_string(&mut out, name.text());
-            out.push(b':');
-            let info = if counts { info.with_counts() } else { info };
-            let listed = object::<V>(info, name.text(), &channel_info);
-            match listed.strip_suffix(b"}") {
-                Some(members) if counts => {
-                    out.extend_from_slice(members);
-                    out.extend_from_slice(br#","occupied":true}"#);
-                }
-                _ => out.extend_from_slice(&listed),
-            }
+    let info = if counts { info.with_counts() } else { info };
+    Answered::Gathered(Box::new(move |answers| listed::<V>(answers, (max, counts), info)))
+}
+
+/// The reply with a list of channels, of which there are at most `max`. With `counts` each says
+/// that it is occupied.
+fn listed<V: Vendor>(
+    answers: Vec<(u16, Answer)>,
+    (max, counts): (usize, bool),
+    info: Info,
+) -> HttpReply {
+    if answers.iter().any(|(_, answer)| matches!(answer, Answer::CountsUnknown)) {
+        return counts_unknown::<V>();
+    }
+    let mut out = br#"{"channels":{"#.to_vec();
+    let start = out.len();
+    let lists = answers.into_iter().filter_map(|(_, answer)| match answer {
+        Answer::Channels(list) => Some(list),
+        _ => None,
+    });
+    for (count, (name, channel_info)) in lists.flatten().enumerate() {
+        if count == max {
+            let message = format!("more than {max} channels: filter_by_prefix must be longer");
+            return json_error::<V>(400, &message);
         }
-        out.extend_from_slice(b"}}");
-        ok(out)
-    }))
+        if out.len() > start {
+            out.push(b',');
+        }
+        push_string(&mut out, name.text());
+        out.push(b':');
+        let attributes = object::<V>(info, name.text(), &channel_info);
+        match attributes.strip_suffix(b"}") {
+            Some(members) if counts => {
+                out.extend_from_slice(members);
+                out.extend_from_slice(br#","occupied":true}"#);
+            }
+            _ => out.extend_from_slice(&attributes),
+        }
+    }
+    out.extend_from_slice(b"}}");
+    ok(out)
 }
 
 /// `GET /channels/{name}`: reports the attributes of one channel.
@@ -219,7 +228,7 @@ pub(super) fn channel<V: Vendor>(
     if let Some(attribute) = info.inapplicable::<V>(name) {
         return refuse::<V>(&format!("this channel has no {attribute}"));
     }
-    if let Some(problem) = info.uncounted(context.env, app) {
+    if let Some(problem) = info.unavailable(context.env) {
         return refuse::<V>(problem);
     }
     if let Some(problem) = bad_name::<V>(context, app, name) {
@@ -230,7 +239,7 @@ pub(super) fn channel<V: Vendor>(
     }
     let counts = context.env.apps.get(app).config.counts_in_reads;
     let info = if counts { info.with_counts() } else { info };
-    let asked = Query::Channel { app, name: name.into() };
+    let asked = Query::Channel { app, name: name.into(), counts: info.subscription_count };
     context.effects.push(Effect::Query { query: asked, part: 0 });
     if info.detail().is_some() && !is_hidden(name) {
         return detailed::<V>(context, app, name, info);
@@ -238,6 +247,9 @@ pub(super) fn channel<V: Vendor>(
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
         let channel_info = channel_info_of(&answers, 0);
+        if channel_info.is_count_unknown {
+            return counts_unknown::<V>();
+        }
         let occupied = channel_info.subscriptions > 0 && !is_hidden(&name);
         let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
         info.push_applicable::<V>(&mut out, &name, &channel_info);
@@ -259,6 +271,9 @@ fn detailed<V: Vendor>(
     let name = name.to_owned();
     Answered::Gathered(Box::new(move |answers| {
         let channel_info = channel_info_of(&answers, 0);
+        if channel_info.is_count_unknown {
+            return counts_unknown::<V>();
+        }
         let usage = details::total(&answers);
         let occupied = channel_info.subscriptions > 0;
         let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
@@ -322,6 +337,12 @@ pub(super) fn users<V: Vendor>(context: &mut DialectContext<'_>, app: u32, name:
     }))
 }
 
+/// The reply to a read of numbers of subscriptions that not all nodes of the cluster have stated in
+/// time.
+fn counts_unknown<V: Vendor>() -> HttpReply {
+    json_error::<V>(503, "some nodes have not stated their subscription_count; try again")
+}
+
 pub(super) fn refuse<V: Vendor>(message: &str) -> Answered {
     Answered::Now(json_error::<V>(400, message))
 }
@@ -352,6 +373,9 @@ mod tests {
         assert_eq!(object::<Pusher>(both, "presence-a", &channel_info), counts);
         assert_eq!(object::<Pusher>(both, "news", &channel_info), br#"{"subscription_count":3}"#);
         assert_eq!(object::<Pusher>(Info::default(), "news", &channel_info), b"{}");
+        let unknown = ChannelInfo { is_count_unknown: true, ..channel_info.clone() };
+        let counts = br#"{"user_count":2,"subscription_count":null}"#;
+        assert_eq!(object::<Pusher>(both, "presence-a", &unknown), counts);
         let position = read("position").expect("it is known");
         let none = br#"{"stream_id":null,"serial":null}"#;
         assert_eq!(object::<Pusher>(position, "news", &channel_info), none);

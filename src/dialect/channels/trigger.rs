@@ -63,7 +63,7 @@ impl<'t> Trigger<'t> {
             ),
             _ => None,
         };
-        if let Some(problem) = info.and_then(|info| info.uncounted(env, app)) {
+        if let Some(problem) = info.and_then(|info| info.unavailable(env)) {
             return Err((400, problem.into()));
         }
         let channels = channel_names::<V>(env, &env.apps.get(app).config, body)?;

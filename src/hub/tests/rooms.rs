@@ -39,7 +39,8 @@ impl Alone {
     }
 
     fn listed(&self, app: u32, prefix: &str) -> Vec<String> {
-        let query = Query::Channels { app, prefix: prefix.into(), max: usize::MAX };
+        let (prefix, max) = (prefix.into(), usize::MAX);
+        let query = Query::Channels { app, prefix, max, counts: false };
         let Answer::Channels(list) = self.hub.answer_query(&query, 0) else { panic!("a list") };
         let mut names: Vec<String> = list.iter().map(|(name, _)| name.text().into()).collect();
         names.sort();

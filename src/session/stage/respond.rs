@@ -23,7 +23,7 @@ pub(super) fn push(
 ) {
     let own: &[(&str, &str)] = match (reply.status, reply.allow) {
         (405, Some(allow)) => &[("Allow", allow)],
-        (429, _) => &[("Retry-After", "1")],
+        (429 | 503, _) => &[("Retry-After", "1")],
         (426, _) => {
             &[("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Version", "13")]
         }

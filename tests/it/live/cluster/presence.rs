@@ -5,11 +5,12 @@ use super::super::webhooks::Endpoint;
 use super::engine::{Nats, cluster_of};
 use super::{joined, level, nodes, nodes_of, ready_at};
 use crate::net::*;
+use crate::peer::signed;
 use polycast::config::{Config, DuplicateSubscribe};
 use polycast::server::Server;
 use std::net::SocketAddr;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 const ROOM: &str = "presence-room";
 
@@ -45,10 +46,16 @@ fn hears(client: &mut Client, event: &str, user: &str) {
 }
 
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut client = Client::connect(address);
-    client.send(&DEMO.request("GET", path, ""));
-    let response = client.response();
+    let response = read(address, path);
     (response.status, response.body)
+}
+
+/// The response to a signed request, whose path may have parameters.
+fn read(address: SocketAddr, path: &str) -> Response {
+    let mut client = Client::connect(address);
+    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    client.send(&signed("GET", path, b"", unix_s));
+    client.response()
 }
 
 #[test]
@@ -134,6 +141,89 @@ fn cluster_p12_reads_are_equal_on_all_nodes() {
     });
 }
 
+fn subscriber(address: SocketAddr, channel: &str) -> Client {
+    let mut client = Client::app(address).0;
+    client
+        .send_text(&format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}"}}}}"#));
+    assert_eq!(client.text(), subscribed(channel));
+    client
+}
+
+/// Nodes state numbers of subscribers from the first read on that asks for them, which waits for
+/// all nodes.
+#[test]
+fn cluster_p12_counts_are_stated_from_the_first_read_on() {
+    let Some(nats) = Nats::start("counted-reads") else { return };
+    let Some([first, second]) = nodes(&nats) else { return };
+    let addresses = [first.addresses()[0], second.addresses()[0]];
+    let [one, two] = addresses;
+    let news = |address: SocketAddr| subscriber(address, "news");
+    let clients: Vec<Client> = [one, one, two, two, two].into_iter().map(news).collect();
+    let _other = subscriber(two, "other");
+    wait("the channels are occupied", || first.count("cluster_states") >= 3);
+    let before = first.count("cluster_appends") + second.count("cluster_appends");
+    assert_eq!(before, 3, "further joins cost nothing");
+    let channel = "/apps/1/channels/news?info=subscription_count";
+    let five = r#"{"occupied":true,"subscription_count":5}"#;
+    assert_eq!(get(one, channel), (200, five.to_owned()), "the first read");
+    let list = r#"{"channels":{"news":{"subscription_count":5},"other":{"subscription_count":1}}}"#;
+    for address in addresses {
+        assert_eq!(get(address, channel), (200, five.to_owned()));
+        let (status, body) = get(address, "/apps/1/channels?info=subscription_count");
+        let read: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!((status, read), (200, serde_json::from_str(list).unwrap()));
+        let body = r#"{"name":"e","channel":"other","data":"1","info":"subscription_count"}"#;
+        let mut api = Client::connect(address);
+        api.send(&DEMO.request("POST", EVENTS, body));
+        assert_eq!(api.response().body, r#"{"channels":{"other":{"subscription_count":1}}}"#);
+    }
+    // From now on numbers follow, on a node that starts later, too.
+    let Some([third]) = nodes(&nats) else { return };
+    let addresses = [one, two, third.addresses()[0]];
+    assert_eq!(get(addresses[2], channel), (200, five.to_owned()));
+    let _sixth = news(addresses[2]);
+    let is = |count: usize| {
+        let body = format!(r#"{{"occupied":true,"subscription_count":{count}}}"#);
+        addresses.iter().all(|it| get(*it, channel).1 == body)
+    };
+    let start = Instant::now();
+    wait("the new subscriber is counted", || is(6));
+    drop(clients);
+    wait("those who have left are not counted", || is(1));
+    // The end of the last one on a node is stated 3 s later.
+    assert!(start.elapsed() < Duration::from_secs(7), "{:?}", start.elapsed());
+}
+
+/// While a node has not stated its numbers, they are not known, and nobody is told a part of them.
+#[test]
+fn cluster_p12_counts_are_unknown_while_a_node_is_silent() {
+    let Some(nats) = Nats::start("silent") else { return };
+    let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
+    let other = Process::start("cluster-silent", &format!("{BASE}{section}"));
+    wait("the node joins", || ready_at(other.address) == 200);
+    let Some([node]) = nodes(&nats) else { return };
+    let address = node.addresses()[0];
+    let _client = subscriber(address, "news");
+    let _elsewhere = subscriber(other.address, "news");
+    other.signal(libc::SIGSTOP);
+    let mut api = Client::connect(address);
+    let body = r#"{"name":"e","channel":"a","data":"1","info":"subscription_count"}"#;
+    api.send(&DEMO.request("POST", EVENTS, body));
+    let published = api.response();
+    let unknown = r#"{"channels":{"a":{"subscription_count":null}}}"#;
+    assert_eq!((published.status, &*published.body), (200, unknown));
+    let channel = "/apps/1/channels/news?info=subscription_count";
+    let start = Instant::now();
+    let refused = read(address, channel);
+    assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")), "{refused:?}");
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert_eq!(get(address, "/apps/1/channels/news"), (200, r#"{"occupied":true}"#.to_owned()));
+    other.signal(libc::SIGCONT);
+    let whole = (200, r#"{"occupied":true,"subscription_count":2}"#.to_owned());
+    wait("the numbers are known", || get(address, channel) == whole);
+    assert_eq!(get(other.address, channel), whole);
+}
+
 #[test]
 fn cluster_p15_webhooks_are_sent_by_one_node() {
     let Some(nats) = Nats::start("webhooks") else { return };
@@ -179,6 +269,38 @@ fn cluster_p15_webhooks_are_sent_by_one_node() {
     ] {
         assert_eq!(all.matches(&event).count(), times, "{event} in {all}");
     }
+}
+
+/// A miss is sent once for all nodes, until an event has been cached.
+#[test]
+fn cluster_p15_cache_miss_is_sent_by_one_node() {
+    let Some(nats) = Nats::start("cache-miss") else { return };
+    let endpoint = Endpoint::start(&[]);
+    let mut config = cluster_of(&nats);
+    config.apps[0].webhooks = vec![endpoint.hook()];
+    config.apps[0].limits.cache_ttl_s = 1;
+    let Some([first, second]) = nodes_of(&config) else { return };
+    let addresses = [first.addresses()[0], second.addresses()[0]];
+    let missed = |address: SocketAddr| {
+        let mut client = subscriber(address, "cache-a");
+        assert!(client.text().contains("pusher:cache_miss"));
+        client
+    };
+    let sent = || endpoint.all().matches(r#"{"name":"cache_miss","channel":"cache-a"}"#).count();
+    let mut clients: Vec<Client> = addresses.map(missed).into();
+    wait("the miss is sent", || sent() > 0);
+    let Some([third]) = nodes_of(&config) else { return };
+    clients.push(missed(third.addresses()[0]));
+    Client::connect(addresses[0]).publish("cache-a", "1");
+    for client in &mut clients {
+        assert_eq!(client.text(), event("cache-a", "1"));
+    }
+    assert_eq!(sent(), 1, "{}", endpoint.all());
+    thread::sleep(Duration::from_millis(1200));
+    clients.extend(addresses.map(missed));
+    wait("the next miss is sent", || sent() > 1);
+    thread::sleep(Duration::from_secs(1));
+    assert_eq!(sent(), 2, "{}", endpoint.all());
 }
 
 #[test]
