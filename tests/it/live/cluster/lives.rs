@@ -19,7 +19,7 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Processes that have joined and know each other.
-fn processes<const COUNT: usize>(nats: &Nats, name: &str, more: &str) -> [Process; COUNT] {
+pub fn processes<const COUNT: usize>(nats: &Nats, name: &str, more: &str) -> [Process; COUNT] {
     let text = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n{more}", nats.url());
     let started: [Process; COUNT] = std::array::from_fn(|at| {
         let process = Process::start(&format!("cluster-{name}-{at}"), &format!("{BASE}{text}"));

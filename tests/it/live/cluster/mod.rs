@@ -14,6 +14,7 @@ mod presence;
 mod redis;
 mod refusals;
 mod rolling;
+mod slow;
 mod swarm;
 mod zenith;
 
