@@ -22,6 +22,7 @@ mod info;
 mod link;
 mod page;
 mod primary;
+mod rights;
 mod script;
 mod send;
 mod shared;

@@ -107,7 +107,7 @@ const SOKETI_HOOKS: [(&str, &str); 2] = [
 ];
 
 /// sockudo: its variables and the paths of their options.
-const SOCKUDO: [(&str, &str); 58] = [
+const SOCKUDO: [(&str, &str); 59] = [
     ("ACTIVITY_TIMEOUT", "activity_timeout"),
     ("ADAPTER_DRIVER", "adapter.driver"),
     ("APP_MANAGER_DRIVER", "app_manager.driver"),
@@ -135,6 +135,7 @@ const SOCKUDO: [(&str, &str); 58] = [
     ("NATS_USERNAME", "adapter.nats.username"),
     ("PORT", "port"),
     ("REDIS_CLUSTER_NODES", "adapter.cluster.nodes"),
+    ("REDIS_URL", "adapter.redis.redis_pub_options.url"),
     ("SHUTDOWN_GRACE_PERIOD", "shutdown_grace_period"),
     ("SOCKUDO_DEFAULT_APP_ALLOWED_ORIGINS", "app_manager.array.apps.0.allowed_origins"),
     (

@@ -8,6 +8,10 @@ use crate::settings::error::{Error, Problem};
 use std::collections::BTreeMap;
 
 const DATABASE: &str = "database.redis";
+/// Where sockudo has the URL of the one server that its adapter uses whatever `DATABASE` says.
+const URL: &str = "adapter.redis.redis_pub_options.url";
+/// The same for a second connection, which this server has not.
+const SECOND_URL: &str = "adapter.redis.redis_sub_options.url";
 const DEFAULT_HOST: &str = "127.0.0.1";
 const DEFAULT_PORT: &str = "6379";
 const SENTINEL_PORT: &str = "26379";
@@ -15,6 +19,7 @@ const SENTINEL_PORT: &str = "26379";
 const CLUSTER_PORT: &str = "7000";
 /// The name of Sentinel's primary if nothing else is set.
 const PRIMARY: &str = "mymaster";
+const OTHER_DATABASE: &str = "the log lies in the database 0 of Redis";
 
 /// The servers of a Redis, as URLs of this server name them.
 struct Servers {
@@ -34,10 +39,41 @@ pub(super) fn convert(
     is_cluster: bool,
 ) -> Result<(), Error> {
     let mode = options.take("adapter.redis.cluster_mode").map(|it| it.flag()).transpose()?;
+    // The other adapter, through Redis Cluster, has its own list of servers.
+    let url = match options.server == ForeignServer::Sockudo && !is_cluster {
+        true => options.take(URL).filter(|it| it.value != ""),
+        false => None,
+    };
     let is_cluster = is_cluster || mode == Some(true);
+    let servers = match url {
+        Some(url) => of_url(&url, options, draft, is_cluster)?,
+        None => of_database(options, draft, is_cluster)?,
+    };
+    let login = login(options, is_cluster, servers.login)?;
+    let urls = servers.list.iter().map(|(host, is_tls)| {
+        let scheme = match is_tls {
+            true => servers.scheme.replacen("redis", "rediss", 1),
+            false => servers.scheme.to_owned(),
+        };
+        toml::Value::from(format!("{scheme}://{host}{}", servers.path))
+    });
+    draft.set("cluster.engine", urls.collect::<Vec<_>>());
+    if let Some((user, password)) = login {
+        draft.set("cluster.user", user);
+        draft.set("cluster.password", password);
+    }
+    rest(options, draft, is_cluster)
+}
+
+/// The servers that the section of databases names.
+fn of_database(
+    options: &mut Options,
+    draft: &mut Draft,
+    is_cluster: bool,
+) -> Result<Servers, Error> {
     let sentinels = nodes(options, &format!("{DATABASE}.sentinels"), SENTINEL_PORT)?;
-    let servers = match (is_cluster, sentinels) {
-        (true, _) => cluster(options)?,
+    match (is_cluster, sentinels) {
+        (true, _) => cluster(options),
         (false, Some(list)) => {
             let name = text(options, &format!("{DATABASE}.name"))?;
             let path = format!("/{}", name.unwrap_or_else(|| PRIMARY.to_owned()));
@@ -55,24 +91,40 @@ pub(super) fn convert(
                 );
             }
             let list = list.into_iter().map(|(host, _)| (host, sentinel && primary)).collect();
-            Servers { scheme: "redis+sentinel", list, path, login: None }
+            Ok(Servers { scheme: "redis+sentinel", list, path, login: None })
         }
-        (false, None) => one(options)?,
-    };
-    let login = login(options, is_cluster, servers.login)?;
-    let urls = servers.list.iter().map(|(host, is_tls)| {
-        let scheme = match is_tls {
-            true => servers.scheme.replacen("redis", "rediss", 1),
-            false => servers.scheme.to_owned(),
-        };
-        toml::Value::from(format!("{scheme}://{host}{}", servers.path))
-    });
-    draft.set("cluster.engine", urls.collect::<Vec<_>>());
-    if let Some((user, password)) = login {
-        draft.set("cluster.user", user);
-        draft.set("cluster.password", password);
+        (false, None) => one(options),
     }
-    rest(options, draft, is_cluster)
+}
+
+/// The server of sockudo's URL, with the log-in and the database in it. What the section of
+/// databases has is not used beside it.
+fn of_url(
+    url: &Setting,
+    options: &mut Options,
+    draft: &mut Draft,
+    is_cluster: bool,
+) -> Result<Servers, Error> {
+    let text = url.text()?;
+    let (place, more) = text.split_at(text.find(['?', '#']).unwrap_or(text.len()));
+    let (scheme, rest) = place.split_once("://").ok_or_else(|| wrong(&url.name))?;
+    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let found = server(&format!("{scheme}://{authority}"), DEFAULT_PORT);
+    let (host, is_tls, login) = found.ok_or_else(|| wrong(&url.name))?;
+    if !more.is_empty() {
+        draft.note(&url.name, "what follows `?` or `#` in the URL is not used");
+    }
+    if !["", "0"].contains(&database) {
+        draft.note(&url.name, OTHER_DATABASE);
+    }
+    if let Some(second) = options.take(SECOND_URL).filter(|it| it.value != url.value) {
+        draft.note(&second.name, &format!("is not used beside {}", url.name));
+    }
+    for setting in options.take_below(&format!("{DATABASE}.")).into_values() {
+        draft.note(&setting.name, &format!("is not used beside {}", url.name));
+    }
+    let scheme = if is_cluster { "redis+cluster" } else { "redis" };
+    Ok(Servers { scheme, list: vec![(host, is_tls)], path: String::new(), login })
 }
 
 /// The one server of a Redis. sockudo takes a scheme before its name.
@@ -153,7 +205,7 @@ fn rest(options: &mut Options, draft: &mut Draft, is_cluster: bool) -> Result<()
     if let Some(number) = options.take("database.redis.db")
         && !["0", ""].contains(&number.text()?.as_str())
     {
-        draft.note(&number.name, "the log lies in the database 0 of Redis");
+        draft.note(&number.name, OTHER_DATABASE);
     }
     for (path, why) in [
         ("database.redis.key_prefix", "the keys begin with `cluster.name`"),

@@ -541,6 +541,69 @@ fn import_redis_of_sockudo_becomes_a_cluster() {
     assert_eq!((cluster.user.as_str(), cluster.password.expose()), ("default", "pa$word"));
 }
 
+/// sockudo's adapter uses the URL alone, whichever of its forms it has.
+#[test]
+fn import_redis_url_of_sockudo_counts_alone() {
+    let base = "ADAPTER_DRIVER=redis\nDATABASE_REDIS_HOST=other\nDATABASE_REDIS_PASSWORD=p\n";
+    let unused = ["DATABASE_REDIS_HOST: is not used", "DATABASE_REDIS_PASSWORD: is not used"];
+    for (number, (url, engine, user, note)) in [
+        ("redis://r", "redis://r:6379", "", None),
+        ("rediss://u:pa%24word@r:7/0", "rediss://r:7", "u", None),
+        ("redis://:pa$word@[::1]:7/3", "redis://[::1]:7", "default", Some("the database 0")),
+        ("redis://r/?protocol=resp3", "redis://r:6379", "", Some("what follows `?`")),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("sockudo-url-{number}.env");
+        let text = format!("{base}REDIS_URL='{url}'\n");
+        let Some((cluster, notes)) = redis(ForeignServer::Sockudo, &name, &text) else { return };
+        assert_eq!(cluster.engine, [engine], "{notes:#?}");
+        let password = if user.is_empty() { "" } else { "pa$word" };
+        assert_eq!((cluster.user.as_str(), cluster.password.expose()), (user, password), "{url}");
+        let has = |part: &str| notes.iter().any(|it| it.starts_with(part));
+        assert!(unused.into_iter().all(has), "{notes:#?}");
+        let about: Vec<_> = notes.iter().filter(|it| it.starts_with("REDIS_URL: ")).collect();
+        assert_eq!(about.len(), usize::from(note.is_some()), "{notes:#?}");
+        assert!(about.iter().all(|it| it.contains(note.unwrap_or_default())), "{notes:#?}");
+    }
+    // The same in a file, which the variable replaces.
+    let urls = |second: &str| {
+        format!(
+            r#"{{"adapter": {{"driver": "redis", "redis": {{"cluster_mode": true,
+            "redis_pub_options": {{"url": "rediss://f:1"}},
+            "redis_sub_options": {{"url": "{second}"}}}}}}}}"#
+        )
+    };
+    for (number, second) in ["rediss://f:1", "redis://g"].into_iter().enumerate() {
+        let name = format!("sockudo-url-{number}.json");
+        let found = redis(ForeignServer::Sockudo, &name, &urls(second));
+        let Some((cluster, notes)) = found else { return };
+        assert_eq!(cluster.engine, ["rediss+cluster://f:1"]);
+        let is_named = notes.iter().any(|it| it.contains("redis_sub_options.url: is not used"));
+        assert_eq!(is_named, number == 1, "{notes:#?}");
+    }
+    let paths =
+        [file("url-both.json", &urls("redis://g")), file("url-both.env", "REDIS_URL=redis://r\n")];
+    let made = import(ForeignServer::Sockudo, &paths, &Environment::default()).expect("sound");
+    let config = Config::parse(&made.toml, FileFormat::Toml, "f").expect("valid");
+    assert_eq!(config.cluster.expect("a cluster").engine, ["redis+cluster://r:6379"]);
+    // Other adapters do not use it.
+    for driver in ["local", "redis-cluster"] {
+        let text = format!("ADAPTER_DRIVER={driver}\nREDIS_URL=redis://:s3cret@r\n");
+        let paths = [file(&format!("url-{driver}.env"), &text)];
+        let made = import(ForeignServer::Sockudo, &paths, &Environment::default()).expect("sound");
+        assert!(made.notes.iter().any(|it| it.starts_with("REDIS_URL: ")), "{:#?}", made.notes);
+        assert!(!made.toml.contains("s3cret"), "{}", made.toml);
+    }
+    for url in ["r:6379", "unix:///run/redis.sock", "redis://", "http://u:secret@r"] {
+        let text = format!("ADAPTER_DRIVER=redis\nREDIS_URL={url}\n");
+        let error = refused(ForeignServer::Sockudo, "url-wrong.env", &text);
+        assert!(error.contains("REDIS_URL: expected servers as "), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
 #[test]
 fn import_redis_with_servers_of_another_kind_is_an_error() {
     for (number, nodes) in

@@ -5,6 +5,7 @@ use super::connect::{draw, login};
 use super::link::{REQUEST, RequestFailure};
 use super::page::log_state;
 use super::primary::{self, Primary};
+use super::rights;
 use super::script::{Keys, Known, Outcome, SCRIPTS, number, outcome};
 use crate::config::Cluster;
 use std::fmt::Write;
@@ -30,15 +31,31 @@ pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
 async fn examined(cluster: &Cluster, report: &mut String) -> Result<(), String> {
     let login = login(cluster).map_err(|error| error.to_string())?;
     let keys = Keys::new(&cluster.name);
-    let found = primary::find(cluster, &login, &keys).await;
-    let mut primary =
-        found.map_err(|failure| format!("cannot be reached or refuses us: {failure}"))?;
+    let mut primary = match primary::find(cluster, &login, &keys).await {
+        Ok(primary) => primary,
+        Err(failure) => {
+            let is_refused = primary::code(&failure) == "NOPERM";
+            let advice = match is_refused {
+                true => rights::of_any_server(cluster, &login, &keys).await,
+                false => None,
+            };
+            return Err(match advice {
+                Some(advice) => advice,
+                None => format!("cannot be reached or refuses us: {failure}"),
+            });
+        }
+    };
     let _ = writeln!(report, "engine: {} at {}", primary.info.product(), primary.address);
     if let Some(problem) = primary.info.problem(cluster.kind()) {
         return Err(problem);
     }
     for warning in primary.info.warnings() {
         let _ = writeln!(report, "engine: warning: {warning}");
+    }
+    let missing = rights::missing(&mut primary.link, &keys, cluster).await;
+    let missing = missing.map_err(|failure| failure.to_string())?;
+    if !missing.is_empty() {
+        return Err(rights::advice(cluster, &missing));
     }
     let began = Instant::now();
     let log = log_bytes(&mut primary, &keys, cluster).await;

@@ -18,7 +18,8 @@ fn address(url: &EngineUrl) -> ServerAddress {
     ServerAddress { host: url.host.clone(), port: url.port }
 }
 
-fn code(failure: &RequestFailure) -> &str {
+/// The first word of the server's error; empty if it has not answered.
+pub(super) fn code(failure: &RequestFailure) -> &str {
     match failure {
         RequestFailure::Refused { code, .. } => code,
         RequestFailure::Lost(_) => "",
@@ -52,6 +53,18 @@ pub(super) async fn find(
         }
     }
     Err(failure)
+}
+
+/// The servers of the configuration, or the primaries that those of Sentinel name.
+pub(super) async fn addresses(cluster: &Cluster, login: &Login) -> Vec<ServerAddress> {
+    let mut addresses = Vec::new();
+    for url in cluster.urls() {
+        match url.kind {
+            EngineKind::RedisSentinel => addresses.extend(ask_sentinel(&url, login).await.ok()),
+            _ => addresses.push(address(&url)),
+        }
+    }
+    addresses
 }
 
 async fn connect(address: ServerAddress, login: &Login) -> Result<Primary, RequestFailure> {

@@ -38,6 +38,12 @@ impl Script {
         load
     }
 
+    /// The text that the server runs.
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     /// The command that runs the script, without its keys and arguments.
     fn run(&self, keys: &[&str]) -> Cmd {
         let mut run = cmd("EVALSHA");
@@ -119,6 +125,16 @@ impl Keys {
     /// The keys that every script has.
     fn common(&self) -> [&str; 5] {
         [&self.meta, &self.log, &self.kept, &self.ends, &self.marks]
+    }
+
+    /// One key of each kind; of those that subjects and ids have, the ones of this subject and this
+    /// id.
+    pub(super) fn of_all_kinds(&self, subject: &str, id: &str) -> Vec<String> {
+        let mut keys = self.common().map(str::to_owned).to_vec();
+        let of_entries = [format!("{}{subject}", self.subjects), format!("{}{id}", self.ids)];
+        keys.push(self.runs.clone());
+        keys.extend(of_entries);
+        keys
     }
 
     fn with(&self, script: &Script, more: &[&str]) -> Cmd {

@@ -92,6 +92,13 @@ fn state(subject: &str) -> Append {
 }
 
 impl Setup {
+    /// Sets access rules: a user, and rules that are added to those it has.
+    async fn rules(&mut self, rules: &str) {
+        let words: Vec<&str> = rules.split(' ').collect();
+        let answer = self.link.ask(redis::cmd("ACL").arg("SETUSER").arg(words), REQUEST).await;
+        assert_eq!(answer, Ok(Value::Okay), "{rules}");
+    }
+
     async fn next(&mut self) -> EngineEvent {
         let begun = Instant::now();
         loop {
@@ -415,5 +422,65 @@ fn cluster_redis_runs_are_bounded() {
         let knows = Known { epoch, run: first, seen: 0 };
         assert_eq!(attach(setup, knows, "last", 2000).await, (2000, 2000));
         assert_eq!(number(&setup.ask(&["LLEN", "{p}:runs"]).await), Some(64));
+    });
+}
+
+/// Each permission that the documentation asks for is missed under its name, and nothing else; and
+/// what is tried leaves no key.
+#[test]
+fn cluster_redis_rights_that_are_missing_are_named() {
+    with_server("redis-rights", Cluster::default(), async |setup| {
+        let page = include_str!("../../../../docs/cluster.md");
+        let rules = page.lines().find_map(|line| line.strip_prefix("ACL SETUSER ")).expect("rules");
+        let rules = rules.replace("PASSWORD", "secret").replace("NAME", "p");
+        let address = setup.engine.shared.primary.borrow().as_ref().map(|it| it.1.clone());
+        let password = "secret".to_owned();
+        let login = Login { tls: None, user: "polycast".to_owned(), password };
+        setup.rules(&rules).await;
+        let mut link = ServerLink::open(&address.expect("up"), &login).await.expect("it logs in");
+        let engine = vec!["redis+cluster://127.0.0.1:1".to_owned()];
+        let acks = crate::config::ClusterAcks::Replica;
+        let user = login.user.clone();
+        let all = Cluster { engine, acks, user, name: "p".to_owned(), ..Cluster::default() };
+        let some = Cluster { engine: vec!["redis://127.0.0.1:1".to_owned()], ..Cluster::default() };
+        let some = Cluster { name: "p".to_owned(), ..some };
+        let keys = Keys::new("p");
+        let mut missing = async |cluster: &Cluster| {
+            let missing = rights::missing(&mut link, &keys, cluster).await.expect("answers");
+            missing.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(missing(&all).await, Vec::<String>::new());
+        let commands = rules.split(' ').filter_map(|rule| rule.strip_prefix('+'));
+        for name in commands.clone() {
+            setup.rules(&format!("polycast -{name}")).await;
+            let expected = [format!("+{name}")];
+            assert_eq!(missing(&all).await, expected, "{name}");
+            let is_used = !["wait", "exists"].contains(&name);
+            assert_eq!(missing(&some).await, if is_used { &expected[..] } else { &[] }, "{name}");
+            setup.rules(&format!("polycast +{name}")).await;
+        }
+        for (rules, expected) in [
+            ("-set -rpush -xadd", &["+rpush", "+set", "+xadd"][..]),
+            ("+rpush -lpop", &["+lpop", "+set", "+xadd"]),
+            ("+set +lpop +xadd -set -unlink", &["+set", "+unlink"]),
+            ("-lpop", &["+lpop", "+set", "+unlink"]),
+            ("-rpush +lpop +set +unlink", &["+rpush"]),
+            ("+rpush resetkeys", &["~{p}:*"]),
+            ("%R~{p}:*", &["~{p}:*"]),
+            ("resetkeys ~{p}:[imekrs]* -scan", &["+scan", "~{p}:*"]),
+            ("resetkeys ~{p}:*", &["+scan"]),
+        ] {
+            setup.rules(&format!("polycast {rules}")).await;
+            assert_eq!(missing(&all).await, expected, "{rules}");
+        }
+        // A text that could not be removed has expired.
+        sleep(Duration::from_millis(1100)).await;
+        let left = setup.link.ask(redis::cmd("KEYS").arg("*doctor*"), REQUEST).await;
+        assert_eq!(left, Ok(Value::Array(Vec::new())));
+        assert_eq!(
+            rights::advice(&all, &["+scan".to_owned(), "+xadd".to_owned()].into()),
+            "the user polycast may not do all that a node does; ACL SETUSER polycast +scan +xadd \
+             permits it"
+        );
     });
 }

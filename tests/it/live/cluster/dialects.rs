@@ -1,6 +1,6 @@
 //! Dialects without applications over several nodes: groups of `reflect`, and Zilliqa epochs.
 
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, ready};
 use crate::live::child::{BASE, Process};
 use crate::live::nodes::chain::{Chain, Shape};
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// A node whose paths below `/groups/` are groups.
-fn grouped(nats: &Nats, history: u32, exclude_sender: bool) -> Config {
+fn grouped(nats: &EngineServer, history: u32, exclude_sender: bool) -> Config {
     let mut config = cluster_of(nats);
     let when = vec![Condition { path: Pattern::new("/groups/*"), ..Condition::default() }];
     let mut route = Route { when, ..Route::to(EndpointKind::Reflect) };
@@ -48,7 +48,7 @@ fn heard_member(server: &Server, path: &str, hello: &str, others: &mut [&mut Cli
 
 #[test]
 fn cluster_p16_reflect_groups_have_one_order_on_all_nodes() {
-    let Some(nats) = Nats::start("reflect") else { return };
+    let Some(nats) = EngineServer::start("reflect") else { return };
     let config = grouped(&nats, 0, false);
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
     let mut ada = heard_member(&first, "/groups/a", "ada", &mut []);
@@ -81,7 +81,7 @@ fn cluster_p16_reflect_groups_have_one_order_on_all_nodes() {
 
 #[test]
 fn cluster_p16_reflect_sender_is_excluded_on_its_node() {
-    let Some(nats) = Nats::start("reflect-except") else { return };
+    let Some(nats) = EngineServer::start("reflect-except") else { return };
     let config = grouped(&nats, 1, true);
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
     let mut ada = member(&first, "/groups/a");
@@ -98,7 +98,7 @@ fn cluster_p16_reflect_sender_is_excluded_on_its_node() {
 
 #[test]
 fn cluster_p16_reflect_history_is_the_same_on_all_nodes_and_for_new_ones() {
-    let Some(nats) = Nats::start("reflect-history") else { return };
+    let Some(nats) = EngineServer::start("reflect-history") else { return };
     let config = grouped(&nats, 3, false);
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
     let mut ada = member(&first, "/groups/a");
@@ -133,7 +133,7 @@ fn cluster_p16_reflect_history_is_the_same_on_all_nodes_and_for_new_ones() {
 /// start have it.
 #[test]
 fn cluster_reflect_history_ends_with_the_log() {
-    let Some(nats) = Nats::start("reflect-expiry") else { return };
+    let Some(nats) = EngineServer::start("reflect-expiry") else { return };
     let mut config = grouped(&nats, 3, false);
     let cluster = config.cluster.as_mut().unwrap();
     (cluster.keep_s, cluster.history_s) = (10, 10);
@@ -169,7 +169,7 @@ fn cluster_reflect_history_ends_with_the_log() {
 
 #[test]
 fn cluster_reflect_waits_until_the_node_has_joined() {
-    let Some(nats) = Nats::start("reflect-joining") else { return };
+    let Some(nats) = EngineServer::start("reflect-joining") else { return };
     let mut config = grouped(&nats, 1, false);
     config.cluster.as_mut().unwrap().engine = vec!["nats://127.0.0.1:1".to_owned()];
     let Some(server) = start(config) else { return };
@@ -210,7 +210,7 @@ fn post(server: &Server, document: &str) -> u16 {
     client.response().status
 }
 
-fn posted_to(nats: &Nats) -> Config {
+fn posted_to(nats: &EngineServer) -> Config {
     let mut config = polling(cluster_of(nats), Vec::new());
     config.zilliqa.publish_token = Secret::new(TOKEN);
     let when = vec![Condition { path: Pattern::new("/epochs"), ..Condition::default() }];
@@ -229,7 +229,7 @@ fn resumed(address: SocketAddr, after: u64) -> Client {
 
 #[test]
 fn cluster_p16_zilliqa_epochs_are_posted_on_any_node() {
-    let Some(nats) = Nats::start("zilliqa-posted") else { return };
+    let Some(nats) = EngineServer::start("zilliqa-posted") else { return };
     let config = posted_to(&nats);
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
     let servers = [&first, &second];
@@ -278,7 +278,7 @@ fn whole(client: &mut Client) -> String {
 
 #[test]
 fn cluster_p16_zilliqa_every_node_may_poll() {
-    let Some(nats) = Nats::start("zilliqa-each") else { return };
+    let Some(nats) = EngineServer::start("zilliqa-each") else { return };
     let net = Net::start(&[SHAPE, SHAPE]);
     let [first, second] = [0, 1].map(|node| {
         let mut config = polling(cluster_of(&nats), vec![net.url(node)]);
@@ -311,7 +311,7 @@ fn metric(process: &Process, name: &str) -> u64 {
 }
 
 /// A process that polls a node of its own.
-fn polling_process(nats: &Nats, net: &Net, number: usize) -> Process {
+fn polling_process(nats: &EngineServer, net: &Net, number: usize) -> Process {
     let (engine, url) = (nats.url(), net.url(number));
     let route = |path: &str, endpoint: &str| {
         format!("[[routes]]\nwhen = [{{ path = '{path}' }}]\nendpoint = '{endpoint}'\n")
@@ -349,7 +349,7 @@ fn only_poller(net: &Net) -> usize {
 
 #[test]
 fn cluster_p16_zilliqa_one_node_polls_and_another_goes_on() {
-    let Some(nats) = Nats::start("zilliqa-leader") else { return };
+    let Some(nats) = EngineServer::start("zilliqa-leader") else { return };
     if !has_uring() {
         return;
     }

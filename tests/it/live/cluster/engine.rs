@@ -33,9 +33,6 @@ pub struct EngineServer {
     child: Option<Child>,
 }
 
-/// The server in scenes that any engine serves.
-pub type Nats = EngineServer;
-
 /// The engine that is tested; `None` for all.
 fn tested() -> Option<Product> {
     match std::env::var("CLUSTER_ENGINE").ok()?.as_str() {

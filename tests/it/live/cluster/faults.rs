@@ -1,7 +1,7 @@
 //! Faults of the engine and of nodes.
 
 use super::checker::Checker;
-use super::engine::{Nats, QUIET, Route, cluster_of, impatient};
+use super::engine::{EngineServer, QUIET, Route, cluster_of, impatient};
 use super::{joined, nodes, nodes_of, ready};
 use crate::live::child::Process;
 use crate::net::*;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// The engine is killed and comes back while four publishers publish on two nodes.
 #[test]
 fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
-    let Some(mut nats) = Nats::start("killed") else { return };
+    let Some(mut nats) = EngineServer::start("killed") else { return };
     let Some([first, second]) = nodes_of(&impatient(&nats)) else { return };
     let checker = Checker::default();
     let mut hearers: Vec<_> = [&first, &second, &first, &second]
@@ -73,7 +73,7 @@ fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
 /// `hold_ms`, and the node is not ready.
 #[test]
 fn cluster_p8_engine_away_is_reported_and_ends_by_itself() {
-    let Some(mut nats) = Nats::start("away") else { return };
+    let Some(mut nats) = EngineServer::start("away") else { return };
     let Some([node]) = nodes_of(&impatient(&nats)) else { return };
     let address = node.addresses()[0];
     let mut hears = Client::subscriber(address, "a");
@@ -100,7 +100,7 @@ fn cluster_p8_engine_away_is_reported_and_ends_by_itself() {
 /// The engine is stopped, so that connections stay and nothing answers, and goes on.
 #[test]
 fn cluster_p8_engine_that_is_stopped_loses_nothing() {
-    let Some(nats) = Nats::start("stopped") else { return };
+    let Some(nats) = EngineServer::start("stopped") else { return };
     let Some([first, second]) = nodes_of(&impatient(&nats)) else { return };
     let mut hears = Client::subscriber(second.addresses()[0], "a");
     nats.stop();
@@ -130,7 +130,7 @@ fn cluster_p8_engine_that_is_stopped_loses_nothing() {
 /// With storage in memory a restart of the engine begins another log.
 #[test]
 fn cluster_engine_that_has_lost_its_log_is_used_again() {
-    let Some(mut nats) = Nats::start_with("memory", &[]) else { return };
+    let Some(mut nats) = EngineServer::start_with("memory", &[]) else { return };
     let mut config = cluster_of(&nats);
     config.cluster.as_mut().unwrap().storage = ClusterStorage::Memory;
     let Some(node) = start(config) else { return };
@@ -153,7 +153,7 @@ fn cluster_engine_that_has_lost_its_log_is_used_again() {
 /// acknowledged.
 #[test]
 fn cluster_node_that_is_killed_leaves_what_it_has_published() {
-    let Some(nats) = Nats::start("node") else { return };
+    let Some(nats) = EngineServer::start("node") else { return };
     let Some([other]) = nodes(&nats) else { return };
     let more = format!(
         "{}[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n",
@@ -184,7 +184,7 @@ fn cluster_node_that_is_killed_leaves_what_it_has_published() {
 /// A node that has lost its connection to the engine delivers what was stored meanwhile.
 #[test]
 fn cluster_p10_node_that_was_cut_off_delivers_what_it_has_missed() {
-    let Some(nats) = Nats::start("cut") else { return };
+    let Some(nats) = EngineServer::start("cut") else { return };
     let Some([other]) = nodes(&nats) else { return };
     let route = Route::to(&nats);
     let mut config = cluster_of(&nats);
@@ -210,7 +210,7 @@ fn cluster_p10_node_that_was_cut_off_delivers_what_it_has_missed() {
 /// they may miss some; one that is stopped for less fills what is missing.
 #[test]
 fn cluster_p10_gap_is_filled_or_the_client_is_closed() {
-    let Some(nats) = Nats::start("gap") else { return };
+    let Some(nats) = EngineServer::start("gap") else { return };
     let mut config = cluster_of(&nats);
     config.cluster.as_mut().unwrap().keep_s = 10;
     let Some(other) = start(config) else { return };
@@ -252,7 +252,7 @@ fn cluster_p10_gap_is_filled_or_the_client_is_closed() {
 /// A log that is full refuses events at once, and takes them again when older ones have expired.
 #[test]
 fn cluster_p9_full_log_refuses_events() {
-    let Some(nats) = Nats::start("full") else { return };
+    let Some(nats) = EngineServer::start("full") else { return };
     let mut config = cluster_of(&nats);
     let cluster = config.cluster.as_mut().unwrap();
     (cluster.log_bytes, cluster.keep_s) = (1 << 20, 10);
@@ -289,10 +289,10 @@ fn cluster_p9_full_log_refuses_events() {
 /// One of three engine servers is killed after the other under load, so also the leader.
 #[test]
 fn cluster_p8_three_servers_lose_nothing_when_one_is_killed() {
-    let Some(mut servers) = Nats::start_three("three") else { return };
+    let Some(mut servers) = EngineServer::start_three("three") else { return };
     let mut config = cluster_of(&servers[0]);
     let cluster = config.cluster.as_mut().unwrap();
-    cluster.engine = servers.iter().map(Nats::url).collect();
+    cluster.engine = servers.iter().map(EngineServer::url).collect();
     (cluster.replicas, cluster.hold_ms) = (3, 8000);
     let (Some(first), Some(second)) = (start(config.clone()), start(config)) else { return };
     [&first, &second].into_iter().for_each(joined);

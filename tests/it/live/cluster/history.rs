@@ -1,7 +1,7 @@
 //! Histories over nodes: clients that resume on another node, after a node or the engine was
 //! killed, and what each node answers of its own.
 
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::joined;
 use crate::live::child;
 use crate::net::*;
@@ -12,13 +12,13 @@ use std::path::PathBuf;
 
 const CHANNEL: &str = "chat-1";
 
-fn config_of(nats: &Nats) -> Config {
+fn config_of(nats: &EngineServer) -> Config {
     let mut config = cluster_of(nats);
     config.apps[0].history = vec![AppHistory::new(&["chat-*"])];
     config
 }
 
-fn node(nats: &Nats) -> Option<Server> {
+fn node(nats: &EngineServer) -> Option<Server> {
     let server = start(config_of(nats))?;
     joined(&server);
     Some(server)
@@ -66,7 +66,7 @@ fn publish_to(api: &mut Client, hears: &mut Client, numbers: std::ops::Range<u32
 
 #[test]
 fn cluster_p17_client_resumes_on_another_node() {
-    let Some(nats) = Nats::start("resume") else { return };
+    let Some(nats) = EngineServer::start("resume") else { return };
     let (Some(first), Some(second)) = (node(&nats), node(&nats)) else { return };
     let mut api = Client::connect(first.addresses()[0]);
     let (mut ada, _, _) = resume(first.addresses()[0], None);
@@ -116,7 +116,7 @@ fn cluster_p17_client_resumes_on_another_node() {
 
 #[test]
 fn cluster_p17_client_resumes_after_its_node_was_killed() {
-    let Some(nats) = Nats::start("resume-kill") else { return };
+    let Some(nats) = EngineServer::start("resume-kill") else { return };
     let Some(other) = node(&nats) else { return };
     let engine = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
     let command = child::command("cluster-resume", &format!("{}{engine}", child::BASE));
@@ -146,8 +146,8 @@ fn cluster_p17_client_resumes_after_its_node_was_killed() {
 fn cluster_p17_resume_over_a_restart_of_the_engine() {
     for storage in [ClusterStorage::File, ClusterStorage::Memory] {
         let nats = match storage {
-            ClusterStorage::File => Nats::start("resume-engine"),
-            ClusterStorage::Memory => Nats::start_with("resume-engine", &[]),
+            ClusterStorage::File => EngineServer::start("resume-engine"),
+            ClusterStorage::Memory => EngineServer::start_with("resume-engine", &[]),
         };
         let Some(mut nats) = nats else { return };
         let mut config = config_of(&nats);

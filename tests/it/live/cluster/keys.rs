@@ -1,6 +1,6 @@
 //! Idempotency keys over nodes.
 
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, level, nodes};
 use crate::live::child::{BASE, Process};
 use crate::net::*;
@@ -41,7 +41,7 @@ fn heard_until(client: &mut Client, channel: &str, data: &str) -> Vec<String> {
 
 #[test]
 fn cluster_key_publishes_once_whichever_node_gets_it() {
-    let Some(nats) = Nats::start("keys") else { return };
+    let Some(nats) = EngineServer::start("keys") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let mut hearers = [&first, &second].map(|node| {
         let mut client = Client::subscriber(node.addresses()[0], "a");
@@ -106,7 +106,7 @@ fn cluster_key_publishes_once_whichever_node_gets_it() {
 /// On another node the answer has the attributes of the moment of the repetition.
 #[test]
 fn cluster_key_of_a_request_with_info_is_answered_with_attributes() {
-    let Some(nats) = Nats::start("keys-info") else { return };
+    let Some(nats) = EngineServer::start("keys-info") else { return };
     let mut config = cluster_of(&nats);
     config.apps[0].counts_in_reads = true;
     let (Some(first), Some(second)) = (start(config.clone()), start(config)) else { return };
@@ -136,7 +136,7 @@ fn cluster_key_of_a_request_with_info_is_answered_with_attributes() {
 #[test]
 fn cluster_key_sent_to_all_nodes_at_once_publishes_once() {
     const ROUNDS: usize = 100;
-    let Some(nats) = Nats::start("keys-at-once") else { return };
+    let Some(nats) = EngineServer::start("keys-at-once") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let servers = [&first, &second];
     let mut hearers = servers.map(|node| Client::subscriber(node.addresses()[0], "a"));
@@ -170,7 +170,7 @@ fn cluster_key_sent_to_all_nodes_at_once_publishes_once() {
 /// `kill -9` of a node with requests under way, which are sent again to the other one.
 #[test]
 fn cluster_key_counts_after_its_node_was_killed() {
-    let Some(nats) = Nats::start("keys-killed") else { return };
+    let Some(nats) = EngineServer::start("keys-killed") else { return };
     let Some([other]) = nodes(&nats) else { return };
     let text = format!("{BASE}[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
     let mut process = Process::start("cluster-keys", &text);
@@ -199,7 +199,7 @@ fn cluster_key_counts_after_its_node_was_killed() {
 /// until it succeeds.
 #[test]
 fn cluster_key_counts_over_an_engine_that_is_killed() {
-    let Some(mut nats) = Nats::start("keys-engine") else { return };
+    let Some(mut nats) = EngineServer::start("keys-engine") else { return };
     let mut config = cluster_of(&nats);
     let cluster = config.cluster.as_mut().unwrap();
     // Shorter than the engine is away.

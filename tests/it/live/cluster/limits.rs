@@ -1,7 +1,7 @@
 //! The maximum number of connections of an application, over several nodes.
 
 use super::super::child::{BASE, Process};
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, ready_at};
 use crate::net::*;
 use polycast::config::Config;
@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 const OVER_QUOTA: &str = "Application is over connection quota";
 
 /// The configuration of nodes that have so many connections together.
-fn limited(nats: &Nats, limit: usize) -> Config {
+fn limited(nats: &EngineServer, limit: usize) -> Config {
     let mut config = cluster_of(nats);
     config.apps[0].limits.connections = limit;
     // A log that begins is trusted soon.
@@ -49,7 +49,7 @@ fn refuses(address: SocketAddr) {
 
 #[test]
 fn cluster_p13_limit_is_exact_over_all_nodes() {
-    let Some(nats) = Nats::start("limit") else { return };
+    let Some(nats) = EngineServer::start("limit") else { return };
     let config = limited(&nats, 10);
     let nodes = [started(&config), started(&config), started(&config)];
     let [Some(first), Some(second), Some(third)] = nodes else { return };
@@ -93,7 +93,7 @@ fn cluster_p13_limit_is_exact_over_all_nodes() {
 /// is free as soon as its connections are closed.
 #[test]
 fn cluster_p13_limit_of_nodes_that_end_is_free_again() {
-    let Some(nats) = Nats::start("limit-ends") else { return };
+    let Some(nats) = EngineServer::start("limit-ends") else { return };
     let config = limited(&nats, 6);
     let Some(first) = started(&config) else { return };
     let one = first.addresses()[0];
@@ -140,7 +140,7 @@ fn cluster_p13_limit_of_nodes_that_end_is_free_again() {
 /// try again.
 #[test]
 fn cluster_p13_limit_while_the_engine_is_away() {
-    let Some(mut nats) = Nats::start("limit-away") else { return };
+    let Some(mut nats) = EngineServer::start("limit-away") else { return };
     let mut config = limited(&nats, 80);
     config.cluster.as_mut().unwrap().hold_ms = 1500;
     let Some(node) = started(&config) else { return };

@@ -1,6 +1,6 @@
 //! Linked channels over nodes: an event that is published on one node reaches the views on all.
 
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, level, ready_at};
 use crate::live::child::{self, Process};
 use crate::net::*;
@@ -58,21 +58,21 @@ views = [{ app = "2", channel = "g-{name}", event = "said", publish = true }]
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n";
 const OTHER: Keys<'static> = Keys("other-key", "other-secret");
 
-fn config_of(nats: &Nats) -> Config {
+fn config_of(nats: &EngineServer) -> Config {
     let text = format!("{}{APP}{LINKED}", child::BASE);
     let mut config = Config::parse_with(&text, FileFormat::Toml, "links.toml", &|_| None).unwrap();
     config.cluster = cluster_of(nats).cluster;
     config
 }
 
-fn node(nats: &Nats) -> Option<Server> {
+fn node(nats: &EngineServer) -> Option<Server> {
     let server = start(config_of(nats))?;
     joined(&server);
     Some(server)
 }
 
 /// A node that can be killed.
-fn process(nats: &Nats, name: &str) -> Process {
+fn process(nats: &EngineServer, name: &str) -> Process {
     let engine = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
     let mut command = child::command(name, &format!("{}{engine}", child::BASE));
     child::rewrite(name, LINKED);
@@ -143,7 +143,7 @@ fn publish_as_other(api: &mut Client, channel: &str, data: &str) -> u16 {
 
 #[test]
 fn cluster_links_reach_the_views_of_all_nodes() {
-    let Some(nats) = Nats::start("links") else { return };
+    let Some(nats) = EngineServer::start("links") else { return };
     let (Some(first), Some(second)) = (node(&nats), node(&nats)) else { return };
     let mut views = [Views::open(&first), Views::open(&second)];
     let mut api = Client::connect(first.addresses()[0]);
@@ -177,7 +177,7 @@ fn cluster_links_reach_the_views_of_all_nodes() {
 /// received itself, once and in order, in all views.
 #[test]
 fn cluster_links_outlive_the_node_that_publishes() {
-    let Some(nats) = Nats::start("links-kill") else { return };
+    let Some(nats) = EngineServer::start("links-kill") else { return };
     let Some(other) = node(&nats) else { return };
     let mut process = process(&nats, "cluster-links");
     let mut views = Views::open(&other);
@@ -209,7 +209,7 @@ fn cluster_links_outlive_the_node_that_publishes() {
 /// is kept as long as its own messages, and nodes that start later have it.
 #[test]
 fn cluster_links_of_a_group_have_its_history_on_all_nodes() {
-    let Some(nats) = Nats::start("links-group") else { return };
+    let Some(nats) = EngineServer::start("links-group") else { return };
     let (Some(first), Some(second)) = (node(&nats), node(&nats)) else { return };
     let mut viewer = broadcastt(second.addresses()[0], "g-a");
     let mut member = Client::open(first.addresses()[0], "/groups/a");
@@ -235,7 +235,7 @@ fn cluster_links_of_a_group_have_its_history_on_all_nodes() {
 /// A node does not know by which names the subscribers of other nodes have subscribed.
 #[test]
 fn cluster_links_are_not_counted_by_name() {
-    let Some(nats) = Nats::start("links-info") else { return };
+    let Some(nats) = EngineServer::start("links-info") else { return };
     let Some(server) = node(&nats) else { return };
     let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     for (info, status) in [("link", 400), ("history", 200)] {
@@ -251,7 +251,7 @@ fn cluster_links_are_not_counted_by_name() {
 /// Plain paths are served when the node has read the log, as everything else.
 #[test]
 fn cluster_links_wait_until_the_node_has_joined() {
-    let Some(nats) = Nats::start("links-joining") else { return };
+    let Some(nats) = EngineServer::start("links-joining") else { return };
     let mut config = config_of(&nats);
     config.cluster.as_mut().unwrap().engine = vec!["nats://127.0.0.1:1".to_owned()];
     let Some(server) = start(config) else { return };
@@ -309,7 +309,7 @@ impl Stream {
 /// Positions are those of the source's history, on all nodes and in all views.
 #[test]
 fn cluster_links_resume_through_a_view_on_another_node() {
-    let Some(nats) = Nats::start("links-resume") else { return };
+    let Some(nats) = EngineServer::start("links-resume") else { return };
     let (Some(first), Some(second)) = (node(&nats), node(&nats)) else { return };
     let (mut events, _) = Stream::of_app(&first, "");
     let mut api = Client::connect(second.addresses()[0]);
@@ -331,7 +331,7 @@ fn cluster_links_resume_through_a_view_on_another_node() {
 /// The ids of the events of a group are positions in the log, so its streams go on on any node.
 #[test]
 fn cluster_p16_reflect_stream_goes_on_on_another_node() {
-    let Some(nats) = Nats::start("links-stream") else { return };
+    let Some(nats) = EngineServer::start("links-stream") else { return };
     let (Some(first), Some(second)) = (node(&nats), node(&nats)) else { return };
     let mut member = Client::open(first.addresses()[0], "/groups/a");
     let mut stream = Stream::open(&first, "/groups/a", "");

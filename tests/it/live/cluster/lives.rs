@@ -1,6 +1,6 @@
 //! Nodes as processes that are killed, stopped and drained, and what the others take them for.
 
-use super::engine::Nats;
+use super::engine::EngineServer;
 use crate::live::child::Process;
 use crate::net::*;
 use std::net::SocketAddr;
@@ -19,7 +19,11 @@ pub fn alone() -> MutexGuard<'static, ()> {
 }
 
 /// Processes that have joined and know each other.
-fn processes<const COUNT: usize>(nats: &Nats, name: &str, more: &str) -> [Process; COUNT] {
+pub fn processes<const COUNT: usize>(
+    nats: &EngineServer,
+    name: &str,
+    more: &str,
+) -> [Process; COUNT] {
     let text = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n{more}", nats.url());
     let started: [Process; COUNT] = std::array::from_fn(|at| {
         let process = Process::start(&format!("cluster-{name}-{at}"), &format!("{BASE}{text}"));
@@ -71,7 +75,7 @@ fn listed(address: SocketAddr) -> Vec<(String, String, bool)> {
 /// `kill -9` of one of three nodes: the two others agree within 8 s that it is dead.
 #[test]
 fn cluster_p6_node_that_is_killed_is_dead_for_all_others() {
-    let Some(nats) = Nats::start("killed-node") else { return };
+    let Some(nats) = EngineServer::start("killed-node") else { return };
     if !has_uring() {
         return;
     }
@@ -108,7 +112,7 @@ fn cluster_p6_node_that_is_killed_is_dead_for_all_others() {
 /// its clients.
 #[test]
 fn cluster_p6_node_that_was_stopped_goes_on() {
-    let Some(nats) = Nats::start("stopped-node") else { return };
+    let Some(nats) = EngineServer::start("stopped-node") else { return };
     if !has_uring() {
         return;
     }
@@ -146,7 +150,7 @@ fn cluster_p6_node_that_was_stopped_goes_on() {
 /// A node that is drained says so, and is removed `drain_linger_ms` later.
 #[test]
 fn cluster_node_that_is_drained_is_removed_later() {
-    let Some(nats) = Nats::start("drained-node") else { return };
+    let Some(nats) = EngineServer::start("drained-node") else { return };
     if !has_uring() {
         return;
     }

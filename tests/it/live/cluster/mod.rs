@@ -14,13 +14,14 @@ mod presence;
 mod redis;
 mod refusals;
 mod rolling;
+mod slow;
 mod swarm;
 mod zenith;
 mod zenith_links;
 
 use crate::net::*;
 use checker::Checker;
-use engine::{Nats, cluster_of};
+use engine::{EngineServer, cluster_of};
 use polycast::config::Config;
 use polycast::server::Server;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Nodes that have joined.
-fn nodes<const COUNT: usize>(nats: &Nats) -> Option<[Server; COUNT]> {
+fn nodes<const COUNT: usize>(nats: &EngineServer) -> Option<[Server; COUNT]> {
     nodes_of(&cluster_of(nats))
 }
 
@@ -68,7 +69,7 @@ fn ready_at(address: SocketAddr) -> u16 {
 
 #[test]
 fn cluster_p1_events_have_one_order_on_all_nodes() {
-    let Some(nats) = Nats::start("order") else { return };
+    let Some(nats) = EngineServer::start("order") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let checker = Checker::default();
     let channels = ["a", "b", "c"];
@@ -114,7 +115,7 @@ fn cluster_p1_events_have_one_order_on_all_nodes() {
 
 #[test]
 fn cluster_client_events_reach_other_nodes_and_not_their_sender() {
-    let Some(nats) = Nats::start("client-events") else { return };
+    let Some(nats) = EngineServer::start("client-events") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let private = |server: &Server| {
         let (mut client, id) = Client::app(server.addresses()[0]);
@@ -143,7 +144,7 @@ fn cluster_client_events_reach_other_nodes_and_not_their_sender() {
 
 #[test]
 fn cluster_p16_users_are_reached_and_terminated_on_any_node() {
-    let Some(nats) = Nats::start("users") else { return };
+    let Some(nats) = EngineServer::start("users") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let (mut ada, id) = Client::app(second.addresses()[0]);
     let user = r#"{\"id\":\"ada\"}"#;
@@ -165,7 +166,7 @@ fn cluster_p16_users_are_reached_and_terminated_on_any_node() {
 
 #[test]
 fn cluster_cache_channels_keep_their_event_on_all_nodes_and_for_new_ones() {
-    let Some(nats) = Nats::start("cache") else { return };
+    let Some(nats) = EngineServer::start("cache") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let cached = |server: &Server| {
         let mut client = Client::subscriber(server.addresses()[0], "cache-a");
@@ -188,7 +189,7 @@ fn cluster_cache_channels_keep_their_event_on_all_nodes_and_for_new_ones() {
 /// A WebSocket publisher gets its acknowledgements when the engine has stored its events.
 #[test]
 fn cluster_publishers_are_acknowledged() {
-    let Some(nats) = Nats::start("publisher") else { return };
+    let Some(nats) = EngineServer::start("publisher") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let mut hears = Client::subscriber(second.addresses()[0], "a");
     let (mut client, id) = Client::app(first.addresses()[0]);
@@ -213,7 +214,7 @@ fn cluster_publishers_are_acknowledged() {
 
 #[test]
 fn cluster_two_clusters_on_one_engine_do_not_meet() {
-    let Some(nats) = Nats::start("two") else { return };
+    let Some(nats) = EngineServer::start("two") else { return };
     let Some([first]) = nodes(&nats) else { return };
     let mut config = cluster_of(&nats);
     config.cluster.as_mut().unwrap().name = "other".to_owned();

@@ -2,7 +2,7 @@
 
 use super::super::child::{BASE, Process};
 use super::super::webhooks::Endpoint;
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, level, nodes, nodes_of, ready_at};
 use crate::net::*;
 use crate::peer::signed;
@@ -60,7 +60,7 @@ fn read(address: SocketAddr, path: &str) -> Response {
 
 #[test]
 fn cluster_p5_joins_cost_an_entry_for_each_user_of_a_node() {
-    let Some(nats) = Nats::start("presence") else { return };
+    let Some(nats) = EngineServer::start("presence") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
     let ada = member(one, "ada", 1);
@@ -83,7 +83,7 @@ fn cluster_p5_joins_cost_an_entry_for_each_user_of_a_node() {
 }
 
 /// A node whose application states numbers of subscribers.
-fn counting(nats: &Nats) -> Option<Server> {
+fn counting(nats: &EngineServer) -> Option<Server> {
     let mut config = cluster_of(nats);
     config.apps[0].counts_in_reads = true;
     let server = start(config)?;
@@ -93,7 +93,7 @@ fn counting(nats: &Nats) -> Option<Server> {
 
 #[test]
 fn cluster_p12_reads_are_equal_on_all_nodes() {
-    let Some(nats) = Nats::start("reads") else { return };
+    let Some(nats) = EngineServer::start("reads") else { return };
     let (Some(first), Some(second)) = (counting(&nats), counting(&nats)) else { return };
     let addresses = [first.addresses()[0], second.addresses()[0]];
     let [one, two] = addresses;
@@ -153,7 +153,7 @@ fn subscriber(address: SocketAddr, channel: &str) -> Client {
 /// all nodes.
 #[test]
 fn cluster_p12_counts_are_stated_from_the_first_read_on() {
-    let Some(nats) = Nats::start("counted-reads") else { return };
+    let Some(nats) = EngineServer::start("counted-reads") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let addresses = [first.addresses()[0], second.addresses()[0]];
     let [one, two] = addresses;
@@ -197,7 +197,7 @@ fn cluster_p12_counts_are_stated_from_the_first_read_on() {
 /// While a node has not stated its numbers, they are not known, and nobody is told a part of them.
 #[test]
 fn cluster_p12_counts_are_unknown_while_a_node_is_silent() {
-    let Some(nats) = Nats::start("silent") else { return };
+    let Some(nats) = EngineServer::start("silent") else { return };
     let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
     let other = Process::start("cluster-silent", &format!("{BASE}{section}"));
     wait("the node joins", || ready_at(other.address) == 200);
@@ -226,7 +226,7 @@ fn cluster_p12_counts_are_unknown_while_a_node_is_silent() {
 
 #[test]
 fn cluster_p15_webhooks_are_sent_by_one_node() {
-    let Some(nats) = Nats::start("webhooks") else { return };
+    let Some(nats) = EngineServer::start("webhooks") else { return };
     let endpoint = Endpoint::start(&[]);
     let hooked = |linger_ms: u64| -> Config {
         let mut config = cluster_of(&nats);
@@ -274,7 +274,7 @@ fn cluster_p15_webhooks_are_sent_by_one_node() {
 /// A miss is sent once for all nodes, until an event has been cached.
 #[test]
 fn cluster_p15_cache_miss_is_sent_by_one_node() {
-    let Some(nats) = Nats::start("cache-miss") else { return };
+    let Some(nats) = EngineServer::start("cache-miss") else { return };
     let endpoint = Endpoint::start(&[]);
     let mut config = cluster_of(&nats);
     config.apps[0].webhooks = vec![endpoint.hook()];
@@ -305,7 +305,7 @@ fn cluster_p15_cache_miss_is_sent_by_one_node() {
 
 #[test]
 fn cluster_p6_killed_node_leaves_no_members() {
-    let Some(nats) = Nats::start("kill") else { return };
+    let Some(nats) = EngineServer::start("kill") else { return };
     let Some([first]) = nodes(&nats) else { return };
     let one = first.addresses()[0];
     let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
@@ -337,7 +337,7 @@ fn cluster_p6_killed_node_leaves_no_members() {
 
 #[test]
 fn cluster_p7_members_stay_while_the_engine_is_away() {
-    let Some(mut nats) = Nats::start("presence-away") else { return };
+    let Some(mut nats) = EngineServer::start("presence-away") else { return };
     let Some([first, second]) = nodes(&nats) else { return };
     let [one, two] = [&first, &second].map(|it| it.addresses()[0]);
     let mut ada = member(one, "ada", 1);
@@ -378,7 +378,7 @@ fn cluster_p7_members_stay_while_the_engine_is_away() {
 /// Users who sign in on different nodes watch each other.
 #[test]
 fn cluster_p14_watchlists_see_users_of_all_nodes() {
-    let Some(nats) = Nats::start("watchlist") else { return };
+    let Some(nats) = EngineServer::start("watchlist") else { return };
     let mut config = cluster_of(&nats);
     config.apps[0].watchlist = true;
     let (Some(first), Some(second)) = (start(config.clone()), start(config)) else { return };
@@ -418,7 +418,7 @@ fn cluster_p14_watchlists_see_users_of_all_nodes() {
 /// itself among the members.
 #[test]
 fn cluster_repeated_join_is_answered_when_the_first_one_is() {
-    let Some(nats) = Nats::start("repeated-join") else { return };
+    let Some(nats) = EngineServer::start("repeated-join") else { return };
     let mut config = cluster_of(&nats);
     config.apps[0].duplicate_subscribe = DuplicateSubscribe::Ack;
     let Some([node]) = nodes_of(&config) else { return };

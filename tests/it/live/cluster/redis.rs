@@ -354,3 +354,35 @@ fn cluster_redis_doctor_examines_the_engine() {
     let (report, code) = doctor("redis-good.toml", &section(""));
     assert!(!report.contains("warning") && code == Some(0), "{report}");
 }
+
+/// The user of the documentation may do everything; of one who may not all is named at once, also
+/// if it may not even ask for the server's state.
+#[test]
+fn cluster_redis_doctor_names_all_permissions_that_are_missing() {
+    if !has_uring() {
+        return;
+    }
+    let Some(server) = EngineServer::start_redis("redis-rights", &WITH_LOG) else { return };
+    let page = fs::read_to_string("docs/cluster.md").unwrap();
+    let rules = page.lines().find(|line| line.starts_with("ACL SETUSER ")).expect("the rules");
+    let rules = rules.replace("PASSWORD", "right").replace("NAME", "polycast");
+    assert_eq!(server.ask(&rules), "+OK\r\n");
+    let section = format!(
+        "[cluster]\nengine = ['{}']\nuser = 'polycast'\npassword = 'right'\n",
+        server.url()
+    );
+    let (report, code) = doctor("redis-rights.toml", &section);
+    assert!(report.contains("engine: stored 100 entries") && code == Some(0), "{report}");
+    for (taken, missing) in [
+        ("-xdel -rpush -wait", "+rpush +xdel"),
+        ("-info", "+info +rpush +xdel"),
+        ("resetkeys", "+info +rpush +xdel ~{polycast}:*"),
+    ] {
+        assert_eq!(server.ask(&format!("ACL SETUSER polycast {taken}")), "+OK\r\n");
+        let (report, code) = doctor("redis-rights.toml", &section);
+        let line = format!("a node does; ACL SETUSER polycast {missing} permits it");
+        assert!(report.contains(&line) && code == Some(1), "{line}: {report}");
+    }
+    let (report, _) = doctor("redis-replica.toml", &format!("{section}acks = 'replica'\n"));
+    assert!(report.contains("+rpush +wait +xdel ~{polycast}:* permits it"), "{report}");
+}

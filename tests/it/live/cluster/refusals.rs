@@ -1,6 +1,6 @@
 //! What a cluster refuses: log-ins, streams that differ, and what it does not carry yet.
 
-use super::engine::{Nats, QUIET, cluster_of};
+use super::engine::{EngineServer, QUIET, cluster_of};
 use super::{joined, nodes, ready};
 use crate::certs::Authority;
 use crate::net::*;
@@ -31,7 +31,7 @@ pub fn serves_nobody(node: &Server) {
 #[test]
 fn cluster_wrong_password_keeps_a_node_out() {
     let login = ["--user", "ada", "--pass", "right"];
-    let Some(nats) = Nats::start_with("password", &login) else { return };
+    let Some(nats) = EngineServer::start_with("password", &login) else { return };
     for password in ["", "wrong", "right"] {
         let mut config = cluster_of(&nats);
         let cluster = config.cluster.as_mut().unwrap();
@@ -51,7 +51,7 @@ fn cluster_wrong_password_keeps_a_node_out() {
 
 #[test]
 fn cluster_stream_with_other_settings_keeps_a_node_out() {
-    let Some(nats) = Nats::start_with("settings", &[]) else { return };
+    let Some(nats) = EngineServer::start_with("settings", &[]) else { return };
     let Some([node]) = nodes(&nats) else { return };
     let mut config = cluster_of(&nats);
     config.cluster.as_mut().unwrap().log_bytes /= 2;
@@ -62,7 +62,7 @@ fn cluster_stream_with_other_settings_keeps_a_node_out() {
 
 #[test]
 fn cluster_refuses_what_it_does_not_carry() {
-    let Some(nats) = Nats::start("refusals") else { return };
+    let Some(nats) = EngineServer::start("refusals") else { return };
     let Some([node]) = nodes(&nats) else { return };
     let address = node.addresses()[0];
     let mut api = Client::connect(address);
@@ -76,7 +76,7 @@ fn cluster_refuses_what_it_does_not_carry() {
 
 #[test]
 fn cluster_token_logs_in() {
-    let Some(nats) = Nats::start_with("token", &["--auth", "the token"]) else { return };
+    let Some(nats) = EngineServer::start_with("token", &["--auth", "the token"]) else { return };
     for token in ["another", "the token"] {
         let mut config = cluster_of(&nats);
         config.cluster.as_mut().unwrap().token = Secret::new(token);
@@ -105,7 +105,7 @@ fn cluster_tls_verifies_the_engine() {
         (file("cert.pem", leaf.cert.pem()), file("key.pem", leaf.key.serialize_pem()));
     let ca = file("ca.pem", authority.pem());
     let arguments = ["--tls", "--tlscert", &cert, "--tlskey", &key];
-    let Some(nats) = Nats::start_with("tls", &arguments) else { return };
+    let Some(nats) = EngineServer::start_with("tls", &arguments) else { return };
     for ca_file in ["", &ca] {
         let mut config = cluster_of(&nats);
         let cluster = config.cluster.as_mut().unwrap();
@@ -136,7 +136,7 @@ pub fn doctor(name: &str, section: &str) -> (String, Option<i32>) {
 
 #[test]
 fn cluster_check_examines_the_engine_on_demand() {
-    let Some(nats) = Nats::start_with("check", &[]) else { return };
+    let Some(nats) = EngineServer::start_with("check", &[]) else { return };
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nats-check");
     fs::create_dir_all(&folder).unwrap();
     let file = folder.join("polycast.toml");
@@ -165,7 +165,8 @@ fn cluster_doctor_examines_the_engine() {
     assert!(report.contains("no section `cluster`") && code == Some(0), "{report}");
     let (report, code) = doctor("away.toml", "[cluster]\nengine = ['nats://127.0.0.1:1']\n");
     assert!(report.contains("cannot be reached") && code == Some(1), "{report}");
-    let Some(nats) = Nats::start_with("doctor", &["--user", "ada", "--pass", "right"]) else {
+    let Some(nats) = EngineServer::start_with("doctor", &["--user", "ada", "--pass", "right"])
+    else {
         return;
     };
     let section = |more: &str| format!("[cluster]\nengine = ['{}']\n{more}", nats.url());
@@ -188,7 +189,8 @@ fn cluster_doctor_examines_the_engine() {
     let user = format!("user: ada, password: right, permissions: {{ {rights} }}");
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("rights.cfg");
     fs::write(&file, format!("authorization {{ users = [ {{ {user} }} ] }}")).unwrap();
-    let limited = Nats::start_with("doctor-rights", &["-c", file.to_str().unwrap()]).unwrap();
+    let limited =
+        EngineServer::start_with("doctor-rights", &["-c", file.to_str().unwrap()]).unwrap();
     let text = format!("[cluster]\nengine = ['{}']\n{login}", limited.url());
     let (report, code) = doctor("rights.toml", &text);
     assert_eq!(code, Some(1), "{report}");

@@ -5,7 +5,7 @@ use super::super::heavy::has_files;
 use super::super::upgrade::{Installed, wait_end};
 use super::super::upgrade_load::answer;
 use super::super::webhooks::Endpoint;
-use super::engine::Nats;
+use super::engine::EngineServer;
 use super::lives::{alone, is_ready, metric};
 use super::swarm::{ROOM, Swarm, room, run};
 use crate::net::*;
@@ -21,7 +21,7 @@ const NODES: usize = 3;
 const LINGER_MS: u64 = 20_000;
 
 /// A node's configuration, without the keys that follow its application.
-fn config(nats: &Nats, linger_ms: u64) -> String {
+fn config(nats: &EngineServer, linger_ms: u64) -> String {
     // One thread is enough, and several nodes are started.
     let base = child::BASE.replace("threads = 2", "threads = 1");
     format!(
@@ -97,7 +97,7 @@ fn changes(endpoint: &Endpoint) -> [usize; 4] {
 /// published: no member is reported as having left or come, and no member misses an event.
 #[test]
 fn cluster_p7_rolling_restart_reports_no_change_of_members() {
-    let Some(nats) = Nats::start("rolling") else { return };
+    let Some(nats) = EngineServer::start("rolling") else { return };
     if !has_uring() || !has_files(MEMBERS as u64 + 1000) {
         return;
     }
@@ -154,7 +154,7 @@ fn cluster_p7_rolling_restart_reports_no_change_of_members() {
 #[test]
 fn cluster_p7_upgrade_of_a_node_refuses_nothing_and_reports_no_change() {
     const MEMBERS: usize = 600;
-    let Some(nats) = Nats::start("upgrade-node") else { return };
+    let Some(nats) = EngineServer::start("upgrade-node") else { return };
     if !has_uring() {
         return;
     }
@@ -208,7 +208,7 @@ fn cluster_p7_upgrade_of_a_node_refuses_nothing_and_reports_no_change() {
 /// Without the engine the new process cannot join, so the old one goes on.
 #[test]
 fn cluster_upgrade_fails_if_the_new_process_does_not_join() {
-    let Some(mut nats) = Nats::start("upgrade-away") else { return };
+    let Some(mut nats) = EngineServer::start("upgrade-away") else { return };
     if !has_uring() {
         return;
     }

@@ -1,6 +1,6 @@
 //! Zenith over several nodes: topics, their pictures, and what back ends are told.
 
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, ready};
 use crate::live::child::{BASE, Process};
 use crate::live::zenith::{client, ingest, parse, received, say};
@@ -30,7 +30,7 @@ const FORMATS: [(&str, Format); 3] = [
     ("ZenithMsgPack", Format::MsgPack),
 ];
 
-fn zenith_of(nats: &Nats) -> Config {
+fn zenith_of(nats: &EngineServer) -> Config {
     let parsed = Config::parse(ZENITH, config::FileFormat::Toml, "test").unwrap();
     let mut config = cluster_of(nats);
     config.zenith = parsed.zenith;
@@ -44,7 +44,7 @@ fn started(config: &Config) -> Option<Server> {
     Some(server)
 }
 
-fn two(nats: &Nats) -> Option<[Server; 2]> {
+fn two(nats: &EngineServer) -> Option<[Server; 2]> {
     let config = zenith_of(nats);
     Some([started(&config)?, started(&config)?])
 }
@@ -88,7 +88,7 @@ fn picture_is(server: &Server, name: &str, expected: &str) {
 
 #[test]
 fn cluster_p16_zenith_topics_have_one_order_on_all_nodes() {
-    let Some(nats) = Nats::start("zenith-topics") else { return };
+    let Some(nats) = EngineServer::start("zenith-topics") else { return };
     let Some(servers) = two(&nats) else { return };
     let mut hearers = Vec::new();
     for server in &servers {
@@ -135,7 +135,7 @@ fn cluster_p16_zenith_topics_have_one_order_on_all_nodes() {
 
 #[test]
 fn cluster_p16_zenith_pictures_are_the_same_on_all_nodes_and_for_new_ones() {
-    let Some(nats) = Nats::start("zenith-pictures") else { return };
+    let Some(nats) = EngineServer::start("zenith-pictures") else { return };
     let mut config = zenith_of(&nats);
     config.cluster.as_mut().unwrap().keep_s = 10;
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
@@ -182,7 +182,7 @@ fn cluster_p16_zenith_pictures_are_the_same_on_all_nodes_and_for_new_ones() {
 
 #[test]
 fn cluster_p16_zenith_pictures_survive_the_loss_of_the_log() {
-    let Some(mut nats) = Nats::start_with("zenith-lost", &[]) else { return };
+    let Some(mut nats) = EngineServer::start_with("zenith-lost", &[]) else { return };
     let mut config = zenith_of(&nats);
     let cluster = config.cluster.as_mut().unwrap();
     cluster.storage = config::ClusterStorage::Memory;
@@ -204,7 +204,7 @@ fn cluster_p16_zenith_pictures_survive_the_loss_of_the_log() {
 
 #[test]
 fn cluster_p16_zenith_back_ends_learn_what_is_not_stored() {
-    let Some(nats) = Nats::start("zenith-away") else { return };
+    let Some(nats) = EngineServer::start("zenith-away") else { return };
     let Some([first, _second]) = two(&nats) else { return };
     let mut backend = client(first.addresses()[0], "ZenithJson", SERVICE);
     let mut api = api(&first);
@@ -226,7 +226,7 @@ fn cluster_p16_zenith_back_ends_learn_what_is_not_stored() {
 
 #[test]
 fn cluster_zenith_waits_until_the_node_has_joined() {
-    let Some(nats) = Nats::start("zenith-joining") else { return };
+    let Some(nats) = EngineServer::start("zenith-joining") else { return };
     let mut config = zenith_of(&nats);
     config.cluster.as_mut().unwrap().engine =
         vec![nats.url().replace(&format!(":{}", nats.port), ":1")];
@@ -291,7 +291,7 @@ fn skipped(backend: &mut Client) -> (Value, i64) {
 
 #[test]
 fn cluster_p16_zenith_back_end_serves_clients_of_all_nodes() {
-    let Some(nats) = Nats::start("zenith-back-end") else { return };
+    let Some(nats) = EngineServer::start("zenith-back-end") else { return };
     let Some([first, second]) = two(&nats) else { return };
     let registers = r#"{"Topics":[{"Controller":"Shop","Kind":"Q"},{"Controller":"Shop","Kind":"S"}],
                         "Authorises":true}"#;
@@ -365,7 +365,7 @@ fn cluster_p16_zenith_back_end_serves_clients_of_all_nodes() {
 
 #[test]
 fn cluster_p16_zenith_back_end_whose_node_is_killed_is_unavailable() {
-    let Some(nats) = Nats::start("zenith-killed") else { return };
+    let Some(nats) = EngineServer::start("zenith-killed") else { return };
     if !has_uring() {
         return;
     }
@@ -409,7 +409,7 @@ fn cluster_p16_zenith_back_end_whose_node_is_killed_is_unavailable() {
 
 #[test]
 fn cluster_p16_zenith_sessions_of_a_user_are_bounded_over_all_nodes() {
-    let Some(nats) = Nats::start("zenith-sessions") else { return };
+    let Some(nats) = EngineServer::start("zenith-sessions") else { return };
     let Some([first, second]) = two(&nats) else { return };
     let mut clients = Vec::new();
     for at in 0..6 {
@@ -439,7 +439,7 @@ fn cluster_p16_zenith_sessions_of_a_user_are_bounded_over_all_nodes() {
 
 #[test]
 fn cluster_p16_zenith_feeds_have_one_state_on_all_nodes_and_for_new_ones() {
-    let Some(nats) = Nats::start("zenith-feeds") else { return };
+    let Some(nats) = EngineServer::start("zenith-feeds") else { return };
     let mut config = zenith_of(&nats);
     config.cluster.as_mut().unwrap().keep_s = 10;
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
@@ -472,7 +472,7 @@ fn cluster_p16_zenith_feeds_have_one_state_on_all_nodes_and_for_new_ones() {
 fn cluster_p16_zenith_changes_of_feeds_have_one_order_on_all_nodes() {
     const CHANGES: usize = 20;
     const STATES: [&str; 2] = ["Impaired", "Expired"];
-    let Some(nats) = Nats::start("zenith-feed-changes") else { return };
+    let Some(nats) = EngineServer::start("zenith-feed-changes") else { return };
     let mut config = zenith_of(&nats);
     let feeds = &mut config.zenith.as_mut().unwrap().feeds;
     feeds.push(config::ZenithFeed { name: "ABC".to_owned(), ..feeds[0].clone() });

@@ -175,7 +175,7 @@ fn expect_both(heard: &[String]) {
 
 #[test]
 fn cluster_zenith_links_have_one_order_on_all_nodes() {
-    let Some(nats) = Nats::start("zenith-links") else { return };
+    let Some(nats) = EngineServer::start("zenith-links") else { return };
     let Some(nodes) = two(&nats) else { return };
     let heard = published_by_both(&nodes, ["quotes-ACME", "message", "Quote/ACME"]);
     expect_both(&heard);
@@ -209,7 +209,7 @@ fn cluster_zenith_links_have_one_order_on_all_nodes() {
 /// end's data does, on all nodes and on those that start later.
 #[test]
 fn cluster_zenith_links_change_the_picture_of_all_nodes() {
-    let Some(nats) = Nats::start("zenith-links-picture") else { return };
+    let Some(nats) = EngineServer::start("zenith-links-picture") else { return };
     let Some(nodes) = two(&nats) else { return };
     let apis = || nodes.each_ref().map(|node| Client::connect(node.addresses()[0]));
     let picture_is = |node: &Server, expected: &str| {
@@ -245,7 +245,7 @@ fn cluster_zenith_links_change_the_picture_of_all_nodes() {
 /// view, and ends it for one of them.
 #[test]
 fn cluster_zenith_links_leave_answers_to_their_client() {
-    let Some(nats) = Nats::start("zenith-links-calls") else { return };
+    let Some(nats) = EngineServer::start("zenith-links-calls") else { return };
     let Some([first, second]) = two(&nats) else { return };
     let shop = |rest: &str| topic("Trade/A", rest).replacen("Prices", "Shop", 1);
     let mut backend = client(first.addresses()[0], "ZenithJson", SERVICE);
@@ -281,7 +281,7 @@ fn cluster_zenith_links_leave_answers_to_their_client() {
 /// The log has the idempotency keys of an application's channels, but not of topics.
 #[test]
 fn cluster_zenith_links_refuse_idempotency_keys_of_topics() {
-    let Some(nats) = Nats::start("zenith-links-keys") else { return };
+    let Some(nats) = EngineServer::start("zenith-links-keys") else { return };
     let Some([first, second]) = two(&nats) else { return };
     let mut quotes = Client::subscriber(first.addresses()[0], "quotes-ACME");
     let mut rates = Client::subscriber(first.addresses()[0], "rates-EUR");
