@@ -1,6 +1,6 @@
 //! Links between topics of Zenith and channels of an application, over nodes.
 
-use super::engine::{Nats, cluster_of};
+use super::engine::{EngineServer, cluster_of};
 use super::{joined, level};
 use crate::live::zenith::{client, ingest, parse, received, say};
 use crate::net::*;
@@ -53,7 +53,7 @@ const FORMATS: [(&str, Format); 2] =
     [("ZenithJson", Format::Json), ("ZenithMsgPack", Format::MsgPack)];
 const SERVICE: &str = "Authorization: Bearer SERVICE\r\n";
 
-fn node(nats: &Nats) -> Option<Server> {
+fn node(nats: &EngineServer) -> Option<Server> {
     let mut config = Config::parse(LINKED, FileFormat::Toml, "links.toml").unwrap();
     config.cluster = cluster_of(nats).cluster;
     config.cluster.as_mut().unwrap().keep_s = 10;
@@ -62,7 +62,7 @@ fn node(nats: &Nats) -> Option<Server> {
     Some(server)
 }
 
-fn two(nats: &Nats) -> Option<[Server; 2]> {
+fn two(nats: &EngineServer) -> Option<[Server; 2]> {
     Some([node(nats)?, node(nats)?])
 }
 
