@@ -1,0 +1,54 @@
+//! What nodes do at the limits of a NATS server.
+
+use super::engine::{EngineServer, Nats, Route, impatient};
+use super::{joined, ready};
+use crate::net::*;
+use polycast::config::{Config, Secret};
+use std::fs;
+use std::path::PathBuf;
+
+/// A server with these lines in its configuration.
+fn with_lines(name: &str, lines: &str) -> Option<EngineServer> {
+    let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.cfg"));
+    fs::write(&file, lines).unwrap();
+    Nats::start_with(name, &["-c", file.to_str().unwrap()])
+}
+
+/// The configuration of a node that logs in and reaches the server by a route.
+fn by(route: &Route, nats: &Nats) -> Config {
+    let mut config = impatient(nats);
+    let cluster = config.cluster.as_mut().unwrap();
+    cluster.engine = vec![format!("nats://127.0.0.1:{}", route.port)];
+    (cluster.user, cluster.password) = ("ada".to_owned(), Secret::new("right"));
+    config
+}
+
+/// The consumer of a connection that was lost lasts for ten seconds, in which the limit of the
+/// account leaves no room for another one.
+#[test]
+fn cluster_node_whose_consumer_is_refused_is_away_until_it_has_one() {
+    let limits = "jetstream: { max_file: 1GB, max_streams: 4, max_consumers: 1 }";
+    let users = "users: [ { user: ada, password: right } ]";
+    let lines = format!("accounts: {{ P: {{ {limits}, {users} }} }}\n");
+    let Some(nats) = with_lines("consumers", &lines) else { return };
+    let route = Route::to(&nats);
+    let Some(node) = start(by(&route, &nats)) else { return };
+    joined(&node);
+    let mut hears = Client::subscriber(node.addresses()[0], "a");
+    let mut api = Client::connect(node.addresses()[0]);
+    api.publish("a", "1");
+    assert_eq!(hears.text(), event("a", "1"));
+    route.cut();
+    wait_count(&node, "cluster_lost", 1);
+    route.mend();
+    wait("the node is not ready", || ready(&node) == 503);
+    api.send(&publish("a", "refused"));
+    assert_eq!(api.response().status, 503, "no client of this node would receive it");
+    joined(&node);
+    // It has tried again from time to time, without beginning each time.
+    let fillings = node.count("cluster_fillings");
+    assert!((1..=3).contains(&fillings), "{fillings}");
+    api.publish("a", "2");
+    assert_eq!(hears.text(), event("a", "2"));
+    assert_eq!(node.count("cluster_gaps"), 0);
+}
