@@ -417,3 +417,5 @@ fn cluster_redis_runs_are_bounded() {
         assert_eq!(number(&setup.ask(&["LLEN", "{p}:runs"]).await), Some(64));
     });
 }
+
+mod faults;
