@@ -28,6 +28,8 @@ const PAUSE_MS: (u64, u64) = (200, 3200);
 enum End {
     /// More can be asked for.
     Asked,
+    /// The next entry is larger than was allowed.
+    TooLarge,
     /// The consumer or the connection is lost, or something is missing.
     Broken,
     /// The server has refused to deliver, for this reason.
@@ -102,6 +104,8 @@ async fn run(shared: &EngineState, number: u64, after: u64) -> Result<(), String
         asked.await.map_err(|error| error.to_string())?;
         wanted = match progress.take_asked(shared, &mut messages, wanted.0).await {
             End::Asked => (ENTRIES, Some(BYTES)),
+            // It comes alone, as large as it is.
+            End::TooLarge => (1, None),
             End::Broken => return Ok(()),
             End::Refused(problem) => return Err(problem),
         }
@@ -169,6 +173,7 @@ impl Progress {
                 // A limit of the server or of the account, which the next request exceeds as well.
                 text if text.starts_with("Exceeded") => End::Refused(text),
                 // The entries that were asked for are as large as was allowed.
+                text if text.contains("MaxBytes") && !has_entries => End::TooLarge,
                 text if text.contains("MaxBytes") || text.contains("Completed") => End::Asked,
                 _ => End::Broken,
             },
@@ -208,6 +213,7 @@ mod tests {
     fn cluster_request_for_entries_ends_by_its_status() {
         let of = |text: &str, has| ended(StatusCode::REQUEST_TERMINATED, text, has);
         assert_eq!(of("Message Size Exceeds MaxBytes", true), (End::Asked, 1));
+        assert_eq!(of("Message Size Exceeds MaxBytes", false), (End::TooLarge, 1));
         assert_eq!(of("Batch Completed", true), (End::Asked, 1));
         for text in ["Exceeded MaxRequestBatch of 100", "Exceeded MaxRequestMaxBytes of 1024"] {
             assert_eq!(of(text, false), (End::Refused(text.to_owned()), 1));
