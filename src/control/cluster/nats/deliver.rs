@@ -166,9 +166,15 @@ impl Progress {
 
     /// Why the server ends a request, by its status. `has_entries` says that the request has had
     /// some.
-    fn ended(&self, status: StatusCode, text: String, has_entries: bool) -> End {
+    fn ended(&mut self, status: StatusCode, text: String, has_entries: bool) -> End {
         match status {
-            StatusCode::NOT_FOUND | StatusCode::TIMEOUT => End::Asked,
+            StatusCode::NOT_FOUND | StatusCode::TIMEOUT => {
+                // Those that were still stored have expired.
+                if !has_entries {
+                    self.pending = 0;
+                }
+                End::Asked
+            }
             StatusCode::REQUEST_TERMINATED => match text {
                 // A limit of the server or of the account, which the next request exceeds as well.
                 text if text.starts_with("Exceeded") => End::Refused(text),
@@ -203,10 +209,19 @@ mod tests {
     use super::*;
 
     fn ended(status: StatusCode, text: &str, has_entries: bool) -> (End, u64) {
-        let progress = Progress { delivered: 7, pending: 1 };
+        let mut progress = Progress { delivered: 7, pending: 1 };
         let end = progress.ended(status, text.to_owned(), has_entries);
         assert_eq!(progress.delivered, 7);
         (end, progress.pending)
+    }
+
+    /// The last entry was still stored when the one before it was delivered, and has expired.
+    #[test]
+    fn cluster_nothing_is_stored_after_a_request_that_had_no_entry() {
+        for status in [StatusCode::TIMEOUT, StatusCode::NOT_FOUND] {
+            assert_eq!(ended(status, "Request Timeout", false), (End::Asked, 0));
+            assert_eq!(ended(status, "Request Timeout", true), (End::Asked, 1));
+        }
     }
 
     #[test]
