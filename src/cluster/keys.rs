@@ -15,6 +15,9 @@ pub(super) const KEY_S: u64 = 120;
 /// a repetition, which was skipped at the end of the key's time, is still there: twice that time,
 /// and a margin.
 pub(super) const KEPT_LONGER_S: u64 = 2 * KEY_S + 30;
+/// By how much an entry may be stored earlier, by the engine's time, than one before it, in
+/// milliseconds: the clocks of its servers differ. More than that means that a clock was ahead.
+const CLOCKS_MS: u64 = 10_000;
 /// The estimated memory of a key, in bytes.
 const KEY_BYTES: usize = 192;
 /// The maximum number of expired keys of an application that are removed at a time.
@@ -45,7 +48,7 @@ pub(super) enum KeyDecision {
 pub(super) struct LoggedKeys {
     apps: HashMap<u32, AppKeys>,
     /// The time of the log in milliseconds: the latest at which an entry was stored, of those that
-    /// were read.
+    /// were read since a clock of the engine was last found ahead.
     log_ms: u64,
     /// When that entry was read, in milliseconds of the process's clock.
     read_ms: u64,
@@ -75,8 +78,14 @@ struct LoggedRequest {
 }
 
 impl LoggedKeys {
-    /// Notes that an entry was stored at `stored_ms` of the engine's time and is read now.
+    /// Notes that an entry was stored at `stored_ms` of the engine's time and is read now. After a
+    /// clock was ahead, the keys of that time count as begun now.
     pub(super) fn note_time(&mut self, stored_ms: u64, now_ms: u64) {
+        if stored_ms.saturating_add(CLOCKS_MS) < self.log_ms {
+            let requests = self.apps.values_mut().flat_map(|keys| keys.by_key.values_mut());
+            requests.for_each(|it| it.begun_ms = it.begun_ms.min(stored_ms));
+            self.log_ms = stored_ms;
+        }
         self.log_ms = self.log_ms.max(stored_ms);
         self.read_ms = now_ms;
     }

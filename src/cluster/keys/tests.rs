@@ -105,6 +105,36 @@ fn cluster_key_is_known_with_another_log_and_ends_by_its_time() {
     assert_eq!(keys.count(), 1);
 }
 
+/// The engine's clock was an hour ahead for a moment.
+#[test]
+fn cluster_key_lives_as_long_as_others_after_the_clock_was_ahead() {
+    let mut keys = keys_at(BEGIN_MS);
+    keys.note_time(BEGIN_MS + 3_600_000, 0);
+    assert_eq!(keys.decide(0, &event(1, 7, 0), WIDE), Publish);
+    keys.note_time(BEGIN_MS + 1000, 0);
+    assert_eq!(keys.decide(0, &event(1, 7, 0), WIDE), Repeated, "it was published a moment ago");
+    assert_eq!(keys.decide(0, &event(2, 7, 0), WIDE), Publish);
+    let over = BEGIN_MS + 1000 + KEY_S * 1000;
+    for (ms, decision) in [(over - 1, Repeated), (over, Publish)] {
+        keys.note_time(ms, 0);
+        for key in 1..=2 {
+            assert_eq!(keys.decide(0, &event(key, 7, 0), WIDE), decision, "{key}");
+        }
+    }
+}
+
+/// The clocks of several servers of the engine differ a little.
+#[test]
+fn cluster_key_time_does_not_go_back_by_a_little() {
+    for (back_ms, decision) in [(CLOCKS_MS, Publish), (CLOCKS_MS + 1, Repeated)] {
+        let mut keys = keys_at(BEGIN_MS);
+        keys.decide(0, &event(1, 7, 0), WIDE);
+        keys.note_time(BEGIN_MS + KEY_S * 1000, 0);
+        keys.note_time(BEGIN_MS + KEY_S * 1000 - back_ms, 0);
+        assert_eq!(keys.decide(0, &event(1, 7, 0), WIDE), decision, "{back_ms}");
+    }
+}
+
 #[test]
 fn cluster_key_number_of_keys_is_bounded_and_the_oldest_goes_first() {
     let bounds = KeyBounds { keys: 3, ..WIDE };

@@ -114,6 +114,13 @@ pub(super) async fn watch(shared: Rc<EngineState>, mut signals: UnboundedReceive
             }
             Signal::Broken(delivery) if delivery != shared.delivery.get() => continue,
             Signal::Broken(_) => {}
+            // A node that does not receive what is published publishes nothing, and is not ready.
+            Signal::Unreadable(delivery) => {
+                if delivery == shared.delivery.get() && std::mem::take(&mut is_up) {
+                    shared.events.put(EngineEvent::Down);
+                }
+                continue;
+            }
             Signal::Again if is_up => continue,
             Signal::Again => {}
         }

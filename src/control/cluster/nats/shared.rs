@@ -23,8 +23,19 @@ pub(super) enum Signal {
     Client(Event),
     /// The delivery with this number is interrupted.
     Broken(u64),
+    /// The delivery with this number cannot begin: the log cannot be read.
+    Unreadable(u64),
     /// Ask for the stream again.
     Again,
+}
+
+/// A consumer of the stream, which was made and is not asked yet.
+pub(super) struct Consumer {
+    pub(super) name: String,
+    /// After which entry it begins.
+    pub(super) after: u64,
+    /// The number of later entries.
+    pub(super) pending: u64,
 }
 
 /// See the module's documentation.
@@ -40,6 +51,10 @@ pub(super) struct EngineState {
     pub(super) sent: RefCell<HashMap<u64, Instant>>,
     /// The number of the delivery that is in force.
     pub(super) delivery: Cell<u64>,
+    /// How many deliveries one after the other were refused.
+    pub(super) failures: Cell<u32>,
+    /// A consumer for the next delivery.
+    pub(super) consumer: RefCell<Option<Consumer>>,
     pub(super) is_paused: Cell<bool>,
     pub(super) resumed: Notify,
     /// The last failure that was logged, so that a lasting one is one line.
@@ -63,6 +78,8 @@ impl EngineState {
             signals,
             sent: RefCell::default(),
             delivery: Cell::new(0),
+            failures: Cell::new(0),
+            consumer: RefCell::default(),
             is_paused: Cell::new(false),
             resumed: Notify::new(),
             logged: RefCell::default(),

@@ -48,6 +48,18 @@ local function forget(sequence)
   end
 end
 
+-- Corrects marks that were made while the server's clock was ahead: their entries count as stored
+-- now.
+local function correct_marks(now)
+  local present = math.floor(now / 1000)
+  for index, mark in ipairs(redis.call('LRANGE', MARKS, 0, -1)) do
+    local second, rest = string.match(mark, '^(%d+)( .*)$')
+    if tonumber(second) > present then
+      redis.call('LSET', MARKS, index - 1, digits(present) .. rest)
+    end
+  end
+end
+
 -- Removes what has expired, a bounded number of entries at a time. Takes the last sequence and the
 -- bytes of all entries so far. Returns the values of h and x.
 local function expire(now, keep_ms, last, total, steps)
@@ -62,6 +74,8 @@ local function expire(now, keep_ms, last, total, steps)
     else
       second, first = string.match(marks[1], '^(%d+) ') + 1, digits(last + 1)
     end
+    -- The second after the present one is that of no mark, but the end of the newest one.
+    if (second - 1) * 1000 > now then correct_marks(now) end
     if second * 1000 + keep_ms > now then is_more = '0' break end
     -- Whole nodes of the stream only, which costs little; a few entries live longer.
     if redis.call('XTRIM', LOG, 'MINID', '~', first, 'LIMIT', 1000) == 0 then

@@ -1,7 +1,7 @@
 //! The delivery of the log from a position on.
 
 use super::link::{REQUEST, RequestFailure, ServerLink};
-use super::page::{self, ENTRIES, EntryPage};
+use super::page::{self, EntryPage, PageSize};
 use super::shared::{RedisSignal, RedisState};
 use crate::cluster::EngineEvent;
 use redis::{Cmd, Value, cmd};
@@ -34,10 +34,15 @@ async fn run(shared: &RedisState, after: u64) -> Result<(), RequestFailure> {
     loop {
         let began = Instant::now();
         shared.until_resumed().await;
+        let size = shared.page_size.get();
+        let asked = Instant::now();
         let page = match is_live {
-            true => live(shared, &mut link, after).await?,
-            false => stored(shared, &mut link, after).await?,
+            true => live(shared, &mut link, after, size).await,
+            false => stored(shared, &mut link, after, size).await,
         };
+        let took = page.as_ref().ok().map(|_| asked.elapsed());
+        shared.page_size.set(size.after(took));
+        let page = page?;
         // Entries that were to come next may have expired meanwhile.
         if began.elapsed() > standstill {
             return Err(RequestFailure::Lost("the delivery stood still".to_owned()));
@@ -63,12 +68,13 @@ async fn live(
     shared: &RedisState,
     link: &mut ServerLink,
     after: u64,
+    size: PageSize,
 ) -> Result<EntryPage, RequestFailure> {
     let mut read = cmd("XREAD");
-    read.arg("COUNT").arg(ENTRIES).arg("BLOCK").arg(BLOCK_MS);
+    read.arg("COUNT").arg(size.entries()).arg("BLOCK").arg(BLOCK_MS);
     read.arg("STREAMS").arg(&shared.keys.log).arg(format!("{after}-0"));
     let answer = link.ask(&read, SILENCE).await?;
-    page::of_xread(answer).ok_or_else(|| malformed("XREAD"))
+    page::of_xread(answer, size).ok_or_else(|| malformed("XREAD"))
 }
 
 /// Reads the next entries after a position, those that live longer among them.
@@ -76,26 +82,28 @@ async fn stored(
     shared: &RedisState,
     link: &mut ServerLink,
     after: u64,
+    size: PageSize,
 ) -> Result<EntryPage, RequestFailure> {
     let mut pipeline = redis::pipe();
-    for command in reads(shared, after) {
+    for command in reads(shared, after, size) {
         pipeline.add_command(command);
     }
     let mut answers = link.ask_all(&pipeline, REQUEST).await?.into_iter();
     let mut next = || answers.next().unwrap_or(Ok(Value::Nil));
     let (kept, stream, time) = (next()?, next()?, next()?);
     let now_ms = page::time_ms(time).ok_or_else(|| malformed("TIME"))?;
-    let page = page::merged(kept, stream).ok_or_else(|| malformed("XRANGE"))?;
+    let page = page::merged(kept, stream, size).ok_or_else(|| malformed("XRANGE"))?;
     Ok(page.without_expired(now_ms))
 }
 
 /// The kept entries are asked for first: an entry that leaves the stream meanwhile is among them.
-fn reads(shared: &RedisState, after: u64) -> [Cmd; 3] {
+fn reads(shared: &RedisState, after: u64, size: PageSize) -> [Cmd; 3] {
     let mut kept = cmd("ZRANGEBYSCORE");
     kept.arg(&shared.keys.kept).arg(format!("({after}")).arg("+inf");
-    kept.arg("LIMIT").arg(0).arg(ENTRIES);
+    kept.arg("LIMIT").arg(0).arg(size.entries());
     let mut stream = cmd("XRANGE");
-    stream.arg(&shared.keys.log).arg(format!("({after}-0")).arg("+").arg("COUNT").arg(ENTRIES);
+    stream.arg(&shared.keys.log).arg(format!("({after}-0")).arg("+");
+    stream.arg("COUNT").arg(size.entries());
     [kept, stream, cmd("TIME")]
 }
 

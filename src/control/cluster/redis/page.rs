@@ -2,9 +2,38 @@
 
 use super::script::{LogState, number, text};
 use redis::Value;
+use std::time::Duration;
 
-/// The number of entries that are asked for at a time.
+/// The maximum number of entries that are asked for at a time.
 pub(super) const ENTRIES: usize = 64;
+/// The time within which an answer is so quick that twice as many entries come in time, too.
+const QUICK: Duration = Duration::from_millis(500);
+
+/// How many entries are asked for at a time. Their bytes are not known before, and the time for an
+/// answer is bounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageSize(usize);
+
+impl Default for PageSize {
+    fn default() -> PageSize {
+        PageSize(ENTRIES)
+    }
+}
+
+impl PageSize {
+    pub(super) fn entries(self) -> usize {
+        self.0
+    }
+
+    /// The size after an answer that has come within `took`; `None` if it has not come.
+    pub(super) fn after(self, took: Option<Duration>) -> PageSize {
+        match took {
+            None => PageSize((self.0 / 2).max(1)),
+            Some(took) if took <= QUICK => PageSize((self.0 * 2).min(ENTRIES)),
+            Some(_) => self,
+        }
+    }
+}
 
 /// An entry as it is stored: `SEQUENCE STORED ENDS PREDECESSOR BODY`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,26 +88,26 @@ impl EntryPage {
 
 /// Reads the answer to `XREAD` of one stream; `None` if it is malformed. No answer in the time of
 /// its `BLOCK` is an empty page.
-pub(super) fn of_xread(answer: Value) -> Option<EntryPage> {
+pub(super) fn of_xread(answer: Value, size: PageSize) -> Option<EntryPage> {
     let streams = match answer {
         Value::Nil => return Some(EntryPage::new(Vec::new(), true)),
         answer => list(answer)?,
     };
     let stream = list(streams.into_iter().next()?)?;
     let entries = of_stream(stream.into_iter().nth(1)?)?;
-    let is_last = entries.len() < ENTRIES;
+    let is_last = entries.len() < size.entries();
     Some(EntryPage::new(entries, is_last))
 }
 
 /// Merges what the sorted set of kept entries and the stream have after a position, each up to
-/// [`ENTRIES`] entries; `None` if an answer is malformed. An entry can be in both.
-pub(super) fn merged(kept: Value, stream: Value) -> Option<EntryPage> {
+/// `size` entries; `None` if an answer is malformed. An entry can be in both.
+pub(super) fn merged(kept: Value, stream: Value, size: PageSize) -> Option<EntryPage> {
     let kept: Option<Vec<StoredEntry>> =
         list(kept)?.into_iter().map(|it| StoredEntry::read(bytes(it)?)).collect();
     let (kept, stream) = (kept?, of_stream(stream)?);
     // Behind the end of a list that was cut there may be entries that it would have had.
     let end = |list: &[StoredEntry]| match list.last() {
-        Some(last) if list.len() >= ENTRIES => last.sequence,
+        Some(last) if list.len() >= size.entries() => last.sequence,
         _ => u64::MAX,
     };
     let end = end(&kept).min(end(&stream));
@@ -192,15 +221,30 @@ mod tests {
     #[test]
     fn cluster_redis_live_entries_are_read() {
         let answer = |entries| Value::Array(vec![Value::Array(vec![bulk("{p}:log"), entries])]);
-        let page = of_xread(answer(stream(&[4, 5]))).expect("well-formed");
+        let size = PageSize::default();
+        let page = of_xread(answer(stream(&[4, 5])), size).expect("well-formed");
         assert_eq!((numbers(&page), page.is_last), (vec![4, 5], true));
         let full: Vec<u64> = (1..=ENTRIES as u64).collect();
-        let page = of_xread(answer(stream(&full))).expect("well-formed");
+        let page = of_xread(answer(stream(&full)), size).expect("well-formed");
         assert_eq!((page.entries.len(), page.is_last), (ENTRIES, false));
-        let none = of_xread(Value::Nil).expect("nothing has come");
+        let none = of_xread(Value::Nil, size).expect("nothing has come");
         assert!(none.entries.is_empty() && none.is_last);
-        assert_eq!(of_xread(Value::Int(1)), None);
-        assert_eq!(of_xread(answer(bulk("x"))), None);
+        assert_eq!(of_xread(Value::Int(1), size), None);
+        assert_eq!(of_xread(answer(bulk("x")), size), None);
+    }
+
+    #[test]
+    fn cluster_redis_page_is_smaller_after_each_answer_that_is_late() {
+        let mut size = PageSize::default();
+        for entries in [32, 16, 8, 4, 2, 1, 1] {
+            size = size.after(None);
+            assert_eq!(size.entries(), entries);
+        }
+        assert_eq!(size.after(Some(QUICK + Duration::from_millis(1))), size, "it is not quick");
+        for entries in [2, 4, 8, 16, 32, 64, 64] {
+            size = size.after(Some(QUICK));
+            assert_eq!(size.entries(), entries);
+        }
     }
 
     proptest! {
@@ -208,15 +252,17 @@ mod tests {
         #[test]
         fn cluster_redis_kept_entries_and_the_stream_are_merged(
             all in proptest::collection::btree_map(1..400_u64, 0..3_u8, 0..300),
+            halvings in 0..8_u8,
         ) {
+            let size = (0..halvings).fold(PageSize::default(), |size, _| size.after(None));
             let of = |kind: u8| all.iter().filter(move |(_, it)| **it == kind || **it == 2);
             let list = |kind: u8, after: u64| -> Vec<u64> {
                 let behind = of(kind).map(|it| *it.0).filter(|it| *it > after);
-                behind.take(ENTRIES).collect()
+                behind.take(size.entries()).collect()
             };
             let (mut got, mut after) = (Vec::new(), 0);
             loop {
-                let page = merged(kept(&list(0, after)), stream(&list(1, after)));
+                let page = merged(kept(&list(0, after)), stream(&list(1, after)), size);
                 let page = page.expect("well-formed");
                 got.extend(numbers(&page));
                 after = got.last().copied().unwrap_or(0);

@@ -6,6 +6,8 @@ use super::page::list;
 use super::script::{Keys, text};
 use crate::config::{Cluster, EngineKind, EngineUrl};
 use redis::cmd;
+use std::cmp::Reverse;
+use tokio::task::spawn_local;
 
 /// A connection to the primary.
 pub(super) struct Primary {
@@ -36,20 +38,25 @@ pub(super) async fn find(
     keys: &Keys,
 ) -> Result<Primary, RequestFailure> {
     let mut failure = RequestFailure::Lost("the engine has no server".to_owned());
+    if cluster.kind() == EngineKind::RedisSentinel {
+        let (named, failures) = ask_sentinels(cluster, login).await;
+        failures.into_iter().for_each(|other| prefer(&mut failure, other));
+        for (address, _) in named {
+            match connect(address, login).await {
+                Ok(primary) => return Ok(primary),
+                Err(other) => prefer(&mut failure, other),
+            }
+        }
+        return Err(failure);
+    }
     for url in cluster.urls() {
         let found = match url.kind {
-            EngineKind::RedisSentinel => match ask_sentinel(&url, login).await {
-                Ok(address) => connect(address, login).await,
-                Err(failure) => Err(failure),
-            },
             EngineKind::RedisCluster => of_cluster(&url, login, keys).await,
             _ => connect(address(&url), login).await,
         };
         match found {
             Ok(primary) => return Ok(primary),
-            // A server that refuses us says more than one that cannot be reached.
-            Err(RequestFailure::Lost(_)) if matches!(failure, RequestFailure::Refused { .. }) => {}
-            Err(other) => failure = other,
+            Err(other) => prefer(&mut failure, other),
         }
     }
     Err(failure)
@@ -65,6 +72,15 @@ pub(super) async fn addresses(cluster: &Cluster, login: &Login) -> Vec<ServerAdd
         }
     }
     addresses
+}
+
+/// Replaces a failure by a later one, unless that says less: a server that refuses us says more
+/// than one that cannot be reached.
+fn prefer(failure: &mut RequestFailure, other: RequestFailure) {
+    let is_less = matches!(other, RequestFailure::Lost(_));
+    if !(is_less && matches!(failure, RequestFailure::Refused { .. })) {
+        *failure = other;
+    }
 }
 
 async fn connect(address: ServerAddress, login: &Login) -> Result<Primary, RequestFailure> {
@@ -142,17 +158,47 @@ async fn ask_sentinel_as(url: &EngineUrl, login: &Login) -> Result<ServerAddress
     }
 }
 
-/// Whether Sentinel names another primary than this one. `false` if it does not answer.
-pub(super) async fn has_moved(cluster: &Cluster, login: &Login, primary: &ServerAddress) -> bool {
-    for url in cluster.urls() {
-        if url.kind != EngineKind::RedisSentinel {
-            continue;
-        }
-        if let Ok(address) = ask_sentinel(&url, login).await {
-            return address != *primary;
+/// The primaries that the Sentinels name and how many name each, and why others name none. A
+/// Sentinel that was cut off from the others may name one that they have replaced, so the one that
+/// has the largest number comes first; of several with the same number the first one in the order
+/// of the configuration.
+async fn ask_sentinels(
+    cluster: &Cluster,
+    login: &Login,
+) -> (Vec<(ServerAddress, usize)>, Vec<RequestFailure>) {
+    let ask = |url| {
+        let login = login.clone();
+        spawn_local(async move { ask_sentinel(&url, &login).await })
+    };
+    // They are asked at the same time, so that several that are away cost the time of one.
+    let asked: Vec<_> = cluster.urls().into_iter().map(ask).collect();
+    let (mut named, mut failures) = (Vec::<(ServerAddress, usize)>::new(), Vec::new());
+    for task in asked {
+        let Ok(answer) = task.await else { continue };
+        match answer {
+            Ok(address) => match named.iter_mut().find(|(other, _)| *other == address) {
+                Some((_, count)) => *count += 1,
+                None => named.push((address, 1)),
+            },
+            Err(failure) => failures.push(failure),
         }
     }
-    false
+    named.sort_by_key(|(_, count)| Reverse(*count));
+    (named, failures)
+}
+
+/// Whether more Sentinels name another primary than this one, and it is one. `false` if none
+/// answers.
+pub(super) async fn has_moved(cluster: &Cluster, login: &Login, primary: &ServerAddress) -> bool {
+    if cluster.kind() != EngineKind::RedisSentinel {
+        return false;
+    }
+    let (named, _) = ask_sentinels(cluster, login).await;
+    let own = named.iter().find(|(address, _)| address == primary).map_or(0, |(_, count)| *count);
+    match named.into_iter().next() {
+        Some((other, count)) if count > own => connect(other, login).await.is_ok(),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

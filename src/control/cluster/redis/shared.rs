@@ -1,7 +1,7 @@
 //! What the tasks of the engine share.
 
 use super::link::{Login, REQUEST, RequestFailure, ServerAddress, ServerLink};
-use super::page;
+use super::page::{self, PageSize};
 use super::script::{Keys, Known};
 use crate::cluster::{Append, EngineEvent};
 use crate::config::Cluster;
@@ -37,6 +37,8 @@ pub(super) struct RedisState {
     /// The number of the delivery that is in force.
     pub(super) delivery: Cell<u64>,
     pub(super) delivery_task: RefCell<Option<AbortHandle>>,
+    /// How many entries a delivery asks for next.
+    pub(super) page_size: Cell<PageSize>,
     pub(super) is_paused: Cell<bool>,
     pub(super) resumed: Notify,
     /// The last failure that was logged, so that a lasting one is one line.
@@ -61,6 +63,7 @@ impl RedisState {
             known: Cell::default(),
             delivery: Cell::new(0),
             delivery_task: RefCell::default(),
+            page_size: Cell::default(),
             is_paused: Cell::new(false),
             resumed: Notify::new(),
             logged: RefCell::default(),

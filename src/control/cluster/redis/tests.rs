@@ -484,3 +484,5 @@ fn cluster_redis_rights_that_are_missing_are_named() {
         );
     });
 }
+
+mod faults;

@@ -4,6 +4,7 @@
 mod checker;
 mod dialects;
 mod engine;
+mod engines;
 mod faults;
 mod history;
 mod keys;

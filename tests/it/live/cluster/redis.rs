@@ -177,6 +177,42 @@ fn cluster_redis_with_acks_of_a_replica_fails_over() {
     fails_over("redis-acks", 2, ClusterAcks::Replica);
 }
 
+/// A Sentinel that names this primary, and that no other Sentinel knows of.
+fn sentinel_of(name: &str, port: u16) -> Option<EngineServer> {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("sentinels");
+    fs::create_dir_all(&folder).unwrap();
+    let file = folder.join(format!("{name}-{}.conf", std::process::id()));
+    fs::write(&file, format!("sentinel monitor main 127.0.0.1 {port} 2\n")).unwrap();
+    EngineServer::start_redis(name, &[file.to_str().unwrap(), "--sentinel"])
+}
+
+/// A Sentinel that was cut off from the others names a server that is not reachable any more, or
+/// that is a primary without replicas.
+#[test]
+fn cluster_redis_sentinel_that_is_outdated_misleads_nobody() {
+    let Some(server) = EngineServer::start_redis("redis-named", &WITH_LOG) else { return };
+    let Some(other) = EngineServer::start_redis("redis-left", &WITHOUT_LOG) else { return };
+    let Some(first) = sentinel_of("sentinel-first", server.port) else { return };
+    let Some(second) = sentinel_of("sentinel-second", server.port) else { return };
+    let Some(away) = sentinel_of("sentinel-away", free_port()) else { return };
+    let Some(left) = sentinel_of("sentinel-left", other.port) else { return };
+    for (name, sentinels) in [("a", vec![&away, &first]), ("b", vec![&left, &first, &second])] {
+        let mut config = cluster_of(&server);
+        let cluster = config.cluster.as_mut().unwrap();
+        let url = |it: &&EngineServer| format!("redis+sentinel://127.0.0.1:{}/main", it.port);
+        cluster.engine = sentinels.iter().map(url).collect();
+        cluster.name = name.to_owned();
+        let Some(node) = start(config) else { return };
+        joined(&node);
+        // A node looks every two seconds.
+        thread::sleep(Duration::from_millis(5500));
+        assert_eq!(node.count("cluster_lost"), 0, "{name}");
+        exchange(&node, &mut hearers(&[&node]), 0..5);
+        assert_eq!(server.ask(&format!("EXISTS {{{name}}}:meta")), ":1\r\n", "{name}");
+    }
+    assert_eq!(other.ask("DBSIZE"), ":0\r\n");
+}
+
 /// Without a replica nothing is acknowledged that waits for one.
 #[test]
 fn cluster_redis_with_acks_of_a_replica_needs_one() {
