@@ -323,6 +323,7 @@ impl ClusterNode {
                 self.follower.current(now.ms);
                 self.note_current(engine);
                 self.end_reading(engine, now.ms);
+                return self.notes_caught_up(engine, env, now.ms);
             }
         }
         false
@@ -369,7 +370,7 @@ impl ClusterNode {
             self.take_effects(engine);
         }
         self.end_reading(engine, now.ms);
-        false
+        is_last && self.notes_caught_up(engine, env, now.ms)
     }
 
     fn send_to_all(&mut self, arrival: &Arrival) {

@@ -81,9 +81,26 @@ impl ClusterNode {
         let Some(log) = self.follower.lags(next, now_ms) else { return false };
         if self.follower.is_rereading() {
             self.close_subscribers();
+            self.follower.note_lag(now_ms);
             return false;
         }
         self.attach(log, false, engine, env, now_ms);
+        if next.is_some() {
+            self.follower.note_lag(now_ms);
+        }
+        true
+    }
+
+    /// Handles that everything that is stored has been delivered, after entries had expired before
+    /// they were delivered. Returns whether the log is delivered anew.
+    pub(super) fn notes_caught_up(
+        &mut self,
+        engine: &mut dyn Engine,
+        env: &Env,
+        now_ms: u64,
+    ) -> bool {
+        let Some(log) = self.follower.caught_up() else { return false };
+        self.attach(log, true, engine, env, now_ms);
         true
     }
 
