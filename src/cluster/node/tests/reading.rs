@@ -79,3 +79,24 @@ fn cluster_node_that_has_lagged_reads_the_log_again_at_its_end() {
     assert!((4..=6).contains(&second.gaps), "{} on two cores", second.gaps);
     assert_eq!(second.readings(), 2);
 }
+
+/// While the engine is away and nothing waits for it, the node has a turn each second.
+#[test]
+fn cluster_node_without_the_engine_sleeps_between_turns() {
+    let mut world = World::joined(1, &Rc::default());
+    let hold_ms = world.node.hold_ms;
+    world.engine.detach(false, world.now.ms);
+    world.turn();
+    let away_ms = world.now.ms + hold_ms;
+    let next = |world: &World| (world.node.deadline_ms() - world.now.ms, world.phase());
+    assert_eq!(next(&world), (1000, ClusterPhase::Joined));
+    world.wait(hold_ms - 300);
+    assert_eq!(next(&world), (300, ClusterPhase::Joined));
+    world.wait(300);
+    assert_eq!(world.now.ms, away_ms);
+    assert_eq!(next(&world), (1000, ClusterPhase::Away));
+    world.wait(60_000);
+    assert_eq!(next(&world), (1000, ClusterPhase::Away));
+    world.publish("a", 1, "one");
+    assert!(world.node.deadline_ms() <= world.now.ms + 100, "an event waits");
+}
