@@ -255,6 +255,30 @@ fn cluster_limit_of_a_node_that_is_cut_off_is_not_exceeded() {
     assert!(nodes.open()[0] >= reserved, "{:?}", nodes.open());
 }
 
+/// The log has what a node has reserved of an application that a reload removes, and the node gives
+/// it back.
+#[test]
+fn cluster_limit_of_a_removed_application_is_given_back() {
+    let mut nodes = Nodes::new(1, 20);
+    nodes.list[0].connect(5);
+    nodes.run(500);
+    assert_eq!(nodes.open(), [5]);
+    let mut without = nodes.list[0].env.config.clone();
+    without.apps[0].id = "other".into();
+    without.apps[0].key = "other-key".into();
+    let world = &mut nodes.list[0];
+    world.env = Arc::new(world.env.reloaded(without).expect("it is valid"));
+    world.disconnect(5);
+    let before = world.counters.cluster_reservations.get();
+    nodes.run(3000);
+    let world = &mut nodes.list[0];
+    let sent = world.counters.cluster_reservations.get() - before;
+    assert!((1..4).contains(&sent), "{sent} entries");
+    world.node.leave();
+    nodes.run(500);
+    assert!(nodes.list[0].node.is_idle(), "nothing has to be given back");
+}
+
 /// The log is empty, because it is new or because it was lost: a process that is new waits until
 /// others would have reserved again what they had.
 #[test]

@@ -100,3 +100,20 @@ fn cluster_node_without_the_engine_sleeps_between_turns() {
     world.publish("a", 1, "one");
     assert!(world.node.deadline_ms() <= world.now.ms + 100, "an event waits");
 }
+
+/// What a node has stated of an application comes back also if a reload has removed that.
+#[test]
+fn cluster_node_lets_its_cores_know_of_states_of_removed_applications() {
+    let mut world = World::joined(1, &Rc::default());
+    world.state("a", user("ada", true));
+    world.turn();
+    let mut config = world.env.config.clone();
+    config.apps[0].id = "other".into();
+    config.apps[0].key = "other-key".into();
+    world.env = Arc::new(world.env.reloaded(config).expect("it is valid"));
+    world.rest();
+    world.state("a", user("ada", false));
+    world.rest();
+    assert_eq!(world.taken(), ["a +ada true", "a -ada true"]);
+    assert_eq!(world.counters.cluster_skipped.get(), 0);
+}
