@@ -15,9 +15,15 @@ pub struct Follower {
     /// The position at which the node has read everything that was stored when it came.
     target: u64,
     has_joined: bool,
-    /// When everything that was stored had been delivered, in milliseconds; before that, when the
-    /// log was first reached.
+    /// Whatever was stored before this time was delivered, or counts as a gap, in milliseconds;
+    /// before that, when the log was first reached.
     current_ms: u64,
+    /// The end of the log when the delivery began, and when that was, in milliseconds: whatever is
+    /// behind it was stored later.
+    begun: (u64, u64),
+    /// Whether entries have expired before they were delivered, and not everything has been
+    /// delivered since.
+    has_lagged: bool,
     /// The highest sequence number that an entry of this node has got.
     stored: u64,
     rereading: Option<Rereading>,
@@ -28,6 +34,8 @@ pub struct Follower {
 struct Rereading {
     position: u64,
     target: u64,
+    /// Whether what is missing up to the target counts as a gap already.
+    is_gap: bool,
 }
 
 /// What is to be done with an entry.
@@ -66,6 +74,8 @@ impl Follower {
             target: 0,
             has_joined: false,
             current_ms: 0,
+            begun: (0, 0),
+            has_lagged: false,
             stored: 0,
             rereading: None,
         }
@@ -100,11 +110,17 @@ impl Follower {
             self.stored = 0;
         }
         let missed = if before.is_some() { log.last - self.position } else { 0 };
-        let is_long_gap = before.is_some() && missed > 0 && self.was_long(now_ms);
+        let has_lagged = std::mem::take(&mut self.has_lagged);
+        let is_long_gap = before.is_some() && (missed > 0 && self.was_long(now_ms) || has_lagged);
         let is_new = before.is_some() && !is_same || has_shrunk;
         let rereads = is_new || is_long_gap;
         if rereads {
-            self.rereading = Some(Rereading { position: 0, target: log.last });
+            self.rereading = Some(Rereading { position: 0, target: log.last, is_gap: is_long_gap });
+        }
+        self.begun = (log.last, now_ms);
+        if is_long_gap {
+            // Whatever expires of it until it is delivered is in this gap.
+            self.current_ms = now_ms;
         }
         if self.position == log.last {
             self.has_joined = true;
@@ -126,9 +142,26 @@ impl Follower {
     /// go on.
     pub fn lags(&self, next: Option<u64>, now_ms: u64) -> Option<LogInfo> {
         let epoch = self.epoch.filter(|_| self.has_joined && self.was_long(now_ms))?;
+        let in_gap = |it: &Rereading| it.is_gap && next.is_none_or(|next| next <= it.target);
+        if self.rereading.as_ref().is_some_and(in_gap) {
+            return None;
+        }
         let successor = self.position + 1;
         let is_hole = next.is_none_or(|it| it > successor);
         is_hole.then_some(LogInfo { epoch, last: next.unwrap_or(successor) })
+    }
+
+    /// Notes that entries have expired before they were delivered, and that not everything that is
+    /// stored was delivered yet.
+    pub fn note_lag(&mut self, now_ms: u64) {
+        (self.has_lagged, self.current_ms) = (true, now_ms);
+    }
+
+    /// The log, if this node has caught up with it after entries had expired: more may have expired
+    /// while it was behind, so it is read from its beginning once more.
+    pub fn caught_up(&self) -> Option<LogInfo> {
+        let epoch = self.epoch.filter(|_| self.has_lagged && self.rereading.is_none())?;
+        Some(LogInfo { epoch, last: self.position })
     }
 
     /// Whether the log is read from its beginning.
@@ -150,6 +183,9 @@ impl Follower {
             taken = Taken::Apply;
         }
         self.has_joined |= self.position >= self.target;
+        if self.position >= self.begun.0 {
+            self.current_ms = self.current_ms.max(self.begun.1);
+        }
         if is_last {
             self.current(now_ms);
         }
@@ -221,6 +257,53 @@ mod tests {
         assert_eq!(follower.lags(Some(7), late), None);
     }
 
+    /// After a long interruption there is one gap, however many holes the log has.
+    #[test]
+    fn cluster_follower_lags_only_if_entries_expire_while_it_reads() {
+        let (mut follower, begun_ms) = (joined(), 1000 + KEEP_MS);
+        assert!(follower.attached(log(1, 9), begun_ms).is_gap);
+        for next in [7, 9, 11] {
+            assert_eq!(follower.lags(Some(next), begun_ms + 100), None);
+            follower.takes(next, false, begun_ms + 100);
+        }
+        assert!(follower.has_reread());
+        // From then on entries have had the time to expire.
+        let late = begun_ms + KEEP_MS - MARGIN_MS;
+        assert_eq!(follower.lags(Some(13), late - 1), None);
+        assert_eq!(follower.lags(Some(13), late), Some(log(1, 13)));
+    }
+
+    /// What was stored during an interruption expires earlier than what was stored since its end.
+    #[test]
+    fn cluster_follower_lags_if_what_it_has_missed_expires_while_it_reads() {
+        let late = 1000 + KEEP_MS - MARGIN_MS;
+        for (last, lags) in [(8, true), (7, false)] {
+            let mut follower = joined();
+            assert!(!follower.attached(log(1, last), late - 1).is_gap);
+            follower.takes(7, false, late - 1);
+            assert_eq!(follower.lags(Some(9), late).is_some(), lags, "{last}");
+        }
+    }
+
+    #[test]
+    fn cluster_follower_that_has_lagged_reads_again_when_it_has_caught_up() {
+        let (mut follower, late) = (joined(), 1000 + KEEP_MS);
+        let lag = follower.lags(Some(7), late).expect("6 has expired");
+        follower.attached(lag, late);
+        follower.note_lag(late);
+        assert_eq!(follower.caught_up(), None, "it reads");
+        assert_eq!(follower.takes(7, false, late), Taken::Apply);
+        assert!(follower.has_reread());
+        assert_eq!(follower.lags(Some(9), late + 1), None, "that is in the same gap");
+        follower.takes(9, true, late + 1);
+        let end = follower.caught_up().expect("it has lagged");
+        let attached = follower.attached(end, late + 1);
+        assert_eq!((attached.after, attached.rereads, attached.is_gap), (0, true, true));
+        follower.current(late + 2);
+        assert!(follower.has_reread());
+        assert_eq!(follower.caught_up(), None);
+    }
+
     #[test]
     fn cluster_follower_joins_an_empty_log_at_once() {
         let mut follower = Follower::new(KEEP_MS);
@@ -286,8 +369,9 @@ mod tests {
         let mut follower = joined();
         follower.attached(log(1, 9), late);
         assert_eq!(follower.takes(3, false, late), Taken::Fold);
+        // What has expired of 6 to 9 is in that gap.
         let attached = follower.attached(log(1, 9), late + 1);
-        assert_eq!((attached.after, attached.rereads), (0, true), "5 to 9 may have expired");
+        assert_eq!((attached.after, attached.rereads, attached.is_gap), (3, false, false));
         assert_eq!(follower.takes(4, false, late), Taken::Fold);
         assert_eq!(follower.takes(9, true, late), Taken::Apply);
         assert_eq!(follower.takes(8, true, late), Taken::Repeated);

@@ -104,6 +104,8 @@ pub struct ClusterNode {
     was_up: bool,
     /// When the engine was last lost, in milliseconds.
     down_ms: u64,
+    /// When [`ClusterNode::turn`] was last called, in milliseconds.
+    turn_ms: u64,
     tick_ms: u64,
     arrivals: VecDeque<(u16, Arrival)>,
 }
@@ -147,6 +149,7 @@ impl ClusterNode {
             is_up: false,
             was_up: false,
             down_ms: now_ms,
+            turn_ms: now_ms,
             tick_ms: now_ms,
             arrivals: VecDeque::new(),
         }
@@ -207,6 +210,7 @@ impl ClusterNode {
     /// Handles what the engine reports, and sends what can be sent.
     pub fn turn(&mut self, engine: &mut dyn Engine, env: &Env, now: NodeTime) {
         let mut is_stale = false;
+        self.turn_ms = now.ms;
         self.places.turn(now.ms);
         env.runtime.cluster.set_process(self.setup.id);
         for event in engine.take() {
@@ -255,7 +259,7 @@ impl ClusterNode {
         let is_idle = self.queue.is_empty() && self.awaited.is_empty();
         let of_queue = match (is_idle, self.is_up) {
             (true, true) => u64::MAX,
-            (true, false) => self.down_ms + self.hold_ms,
+            (true, false) => self.away_deadline_ms(),
             (false, _) => self.tick_ms,
         };
         of_queue.min(self.nodes.deadline_ms()).min(self.reservations.deadline_ms())
@@ -328,6 +332,7 @@ impl ClusterNode {
                 self.follower.current(now.ms);
                 self.note_current(engine);
                 self.end_reading(engine, now.ms);
+                return self.notes_caught_up(engine, env, now.ms);
             }
         }
         false
@@ -375,7 +380,7 @@ impl ClusterNode {
         }
         self.end_reading(engine, now.ms);
         self.note_counted();
-        false
+        is_last && self.notes_caught_up(engine, env, now.ms)
     }
 
     fn send_to_all(&mut self, arrival: &Arrival) {

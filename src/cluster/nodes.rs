@@ -172,6 +172,12 @@ impl ClusterNodes {
         self.own.may_append(now_ms)
     }
 
+    /// Until when that is so if the engine does not answer any more, in milliseconds; `None` if it
+    /// is not so.
+    pub fn appends_until_ms(&self) -> Option<u64> {
+        self.own.appends_until_ms()
+    }
+
     /// Whether this node does what one node of the cluster is to do. Two may do so for a moment.
     pub fn is_leader(&self, now_ms: u64) -> bool {
         self.own.may_append(now_ms) && self.table.leader() == Some(self.own.id())

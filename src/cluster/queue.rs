@@ -122,7 +122,8 @@ pub type Failure<T> = (Option<T>, QueueKey, Unpublished);
 pub struct AppendQueue<T> {
     limits: QueueLimits,
     channels: HashMap<QueueKey, ChannelEntries<T>>,
-    /// The channels that have an entry to send, or events and none under way.
+    /// The channels that have an entry to send, or events and none under way. Until the next call
+    /// of [`AppendQueue::tick`] there may be others, and some twice.
     ready: VecDeque<QueueKey>,
     /// The channel of each entry that is under way.
     numbers: HashMap<u64, QueueKey>,
@@ -135,6 +136,8 @@ pub struct AppendQueue<T> {
 struct ChannelEntries<T> {
     entry: Option<Entry<T>>,
     waiting: VecDeque<Event<T>>,
+    /// Whether the channel is among those that are ready.
+    is_listed: bool,
 }
 
 #[derive(Debug)]
@@ -158,6 +161,22 @@ enum Phase {
     Ready,
     Sent { at_ms: u64 },
     Refused { until_ms: u64 },
+}
+
+impl<T> ChannelEntries<T> {
+    /// Whether there is an entry to send, or events and no entry under way.
+    fn is_ready(&self) -> bool {
+        match &self.entry {
+            Some(entry) => entry.phase == Phase::Ready,
+            None => !self.waiting.is_empty(),
+        }
+    }
+
+    fn list(&mut self, key: &QueueKey, ready: &mut VecDeque<QueueKey>) {
+        if !std::mem::replace(&mut self.is_listed, true) {
+            ready.push_back(key.clone());
+        }
+    }
 }
 
 impl<T> Event<T> {
@@ -208,7 +227,7 @@ impl<T> AppendQueue<T> {
         self.bytes += event.bytes();
         let entries = self.channels.entry(key.clone()).or_insert_with(|| {
             self.ready.push_back(key.clone());
-            ChannelEntries { entry: None, waiting: VecDeque::new() }
+            ChannelEntries { entry: None, waiting: VecDeque::new(), is_listed: true }
         });
         if key.state.is_some() {
             let replaced = entries.waiting.drain(..).map(|it| it.bytes());
@@ -224,7 +243,7 @@ impl<T> AppendQueue<T> {
         if self.in_flight >= self.limits.in_flight {
             return None;
         }
-        let channel = self.ready.pop_front()?;
+        let channel = self.next_ready()?;
         let entries = self.channels.get_mut(&channel)?;
         let entry = entries.entry.get_or_insert_with(|| {
             self.last_number += 1;
@@ -247,6 +266,19 @@ impl<T> AppendQueue<T> {
         let QueueKey { channel, state } = self.numbers.get(&entry.number)?;
         let state = state.as_ref();
         Some(Pack { number: entry.number, channel, state, ttl_s, again, parts, keys })
+    }
+
+    /// Takes the next channel out of those that are ready.
+    fn next_ready(&mut self) -> Option<QueueKey> {
+        loop {
+            let channel = self.ready.pop_front()?;
+            // Others were finished meanwhile.
+            let Some(entries) = self.channels.get_mut(&channel) else { continue };
+            entries.is_listed = false;
+            if entries.is_ready() {
+                return Some(channel);
+            }
+        }
     }
 
     /// Whether an entry is still under way.
@@ -276,7 +308,7 @@ impl<T> AppendQueue<T> {
             }
             key.state.is_none()
         });
-        self.ready.retain(|key| channels.contains_key(key));
+        self.clean_ready();
     }
 
     /// Notes that an entry was not taken into the log. It is sent again if it may be taken later,
@@ -310,7 +342,7 @@ impl<T> AppendQueue<T> {
                 entry.phase = Phase::Ready;
                 entry.is_unsure = true;
                 self.in_flight -= 1;
-                self.ready.push_back(channel.clone());
+                entries.list(channel, &mut self.ready);
             }
         }
     }
@@ -343,17 +375,27 @@ impl<T> AppendQueue<T> {
                 _ => continue,
             }
             entry.phase = Phase::Ready;
-            self.ready.push_back(channel.clone());
+            entries.list(channel, &mut self.ready);
         }
         for number in given_up {
             let Some(channel) = self.numbers.get(&number).cloned() else { continue };
             let entry = self.finish(number);
             failed.extend(entry.into_iter().flat_map(|entry| failures(entry, &channel)));
         }
-        let channels = &mut self.channels;
-        channels.retain(|_, entries| entries.entry.is_some() || !entries.waiting.is_empty());
-        self.ready.retain(|channel| channels.contains_key(channel));
+        self.channels.retain(|_, entries| entries.entry.is_some() || !entries.waiting.is_empty());
+        self.clean_ready();
         failed
+    }
+
+    /// Removes the channels that are not ready from those that were, and what is there twice.
+    fn clean_ready(&mut self) {
+        let AppendQueue { channels, ready, .. } = self;
+        channels.values_mut().for_each(|entries| entries.is_listed = false);
+        ready.retain(|channel| {
+            channels.get_mut(channel).is_some_and(|entries| {
+                entries.is_ready() && !std::mem::replace(&mut entries.is_listed, true)
+            })
+        });
     }
 
     /// The time between two calls of [`AppendQueue::tick`], in milliseconds.
@@ -365,14 +407,13 @@ impl<T> AppendQueue<T> {
         let entries = self.channels.get_mut(&channel)?;
         let entry = entries.entry.take()?;
         self.bytes -= entry.events.iter().map(Event::bytes).sum::<usize>();
-        match entry.phase {
-            Phase::Sent { .. } => self.in_flight -= 1,
-            Phase::Ready => self.ready.retain(|it| *it != channel),
-            Phase::Refused { .. } => {}
+        if let Phase::Sent { .. } = entry.phase {
+            self.in_flight -= 1;
         }
         match entries.waiting.is_empty() {
+            // It stays among those that are ready: to look for each there would take too long.
             true => drop(self.channels.remove(&channel)),
-            false => self.ready.push_back(channel),
+            false => entries.list(&channel, &mut self.ready),
         }
         Some(entry)
     }

@@ -11,7 +11,8 @@
 //! connections than it has reserved.
 //!
 //! A node stops using connections before it writes that it gives them back. What a dead node had
-//! reserved is free from its death on. In a log that has lost its entries, nodes first have time to
+//! reserved is free from its death on, so a node admits no connection once the last answer of the
+//! engine is as old as the fence. In a log that has lost its entries, nodes first have time to
 //! reserve again what they had; no node reserves more before that.
 
 mod need;
@@ -252,9 +253,11 @@ impl Reservations {
         let is_full = is_settled && are_alive && need.is_exhausted() && nodes.can_judge(now_ms);
         let ask_from = Some(need.ask_from()).filter(|_| can_send && is_settled);
         let usable = self.trust.usable(table, own, limit);
-        need.open = app.reserve(usable, ask_from.unwrap_or(u32::MAX), is_full);
+        // Others may have declared this node dead after that, and use what it had.
+        let until_ms = nodes.appends_until_ms().unwrap_or(0);
+        need.open = app.reserve((usable, until_ms), ask_from.unwrap_or(u32::MAX), is_full);
         work.reserved += u64::from(usable);
-        if need.waiting > 0 && need.open < usable {
+        if need.waiting > 0 && need.open < usable && now_ms <= until_ms {
             work.offers.push(number);
         }
         let is_in_use = need.open > 0 || need.waiting > 0 || table.is_in_use(own);

@@ -96,10 +96,10 @@ impl App {
 
     /// Counts one more connection, if the application has not its maximum number of connections. In
     /// a cluster that may have to wait until this node has reserved more connections.
-    pub fn admit(&self) -> Admission {
+    pub fn admit(&self, now_ms: u64) -> Admission {
         let room = &self.tally.room;
         let admission = match (self.shares_limit, self.config.limits.connections) {
-            (true, _) => room.admit_reserved(&self.all),
+            (true, _) => room.admit_reserved(&self.all, now_ms),
             (false, max) => match room.admit(if max == 0 { usize::MAX } else { max }) {
                 true => Admission::Admitted,
                 false => Admission::Full,
@@ -112,10 +112,10 @@ impl App {
     }
 
     /// Counts a connection that has waited, if there is room for it. If there is none, it waits on.
-    pub fn admit_waiting(&self) -> bool {
+    pub fn admit_waiting(&self, now_ms: u64) -> bool {
         let room = &self.tally.room;
         let is_admitted = match self.shares_limit {
-            true => room.admit_waiting(&self.all),
+            true => room.admit_waiting(&self.all, now_ms),
             // The limit was removed.
             false => {
                 room.stop_waiting();
@@ -148,10 +148,11 @@ impl App {
         self.tally.room.reserved()
     }
 
-    /// Lets cores admit connections up to this number, of which more may be open already. From
+    /// Lets cores admit connections up to this number, of which more may be open already, until a
+    /// time in milliseconds. From
     /// `ask_from` open ones on, the thread that reserves is woken. `is_full` says whether all nodes
     /// together are known to have the maximum. Returns the number of open connections.
-    pub fn reserve(&self, reserved: u32, ask_from: u32, is_full: bool) -> u32 {
+    pub fn reserve(&self, reserved: (u32, u64), ask_from: u32, is_full: bool) -> u32 {
         self.tally.room.reserve(reserved, ask_from, is_full)
     }
 

@@ -24,6 +24,8 @@ pub struct Apps {
     list: Vec<App>,
     by_key: HashMap<String, u32>,
     by_id: HashMap<String, u32>,
+    /// The numbers of removed applications, by id.
+    removed: HashMap<String, u32>,
     /// Whether any application lets pages of every origin read its responses.
     any_shares_with_everybody: bool,
     /// What the connections of all applications have in common.
@@ -57,6 +59,7 @@ impl Apps {
             list,
             by_key: HashMap::new(),
             by_id: HashMap::new(),
+            removed: HashMap::new(),
             any_shares_with_everybody,
             rooms,
             is_clustered,
@@ -64,7 +67,9 @@ impl Apps {
         };
         for (number, app) in apps.list.iter().enumerate() {
             let number = number as u32;
-            if !app.is_gone() {
+            if app.is_gone() {
+                apps.removed.insert(app.config.id.clone(), number);
+            } else {
                 apps.by_id.insert(app.config.id.clone(), number);
                 let keys = app.config.key_pairs();
                 apps.by_key.extend(keys.map(|(key, _)| (key.to_owned(), number)));
@@ -169,5 +174,11 @@ impl Apps {
     /// The number of the application with this id.
     pub fn by_id(&self, id: &str) -> Option<u32> {
         self.by_id.get(id).copied()
+    }
+
+    /// The number of the application that has this id, or had it until it was removed: the log of a
+    /// cluster still has what is true of it.
+    pub fn by_id_or_removed(&self, id: &str) -> Option<u32> {
+        self.by_id(id).or_else(|| self.removed.get(id).copied())
     }
 }

@@ -20,10 +20,11 @@ impl Env {
         reserved.or_else(|| Some(self.apps.find(app)?.config.id.as_str()))
     }
 
-    /// The number of the application that the log of a cluster names so, if this node has it.
+    /// The number of the application that the log of a cluster names so, if this node has it, or
+    /// had it before a reload.
     pub fn app_of_log_id(&self, id: &str) -> Option<u32> {
         let reserved = RESERVED.iter().find(|(_, known)| *known == id).map(|(app, _)| *app);
-        reserved.or_else(|| self.apps.by_id(id))
+        reserved.or_else(|| self.apps.by_id_or_removed(id))
     }
 
     /// Whether the log of a cluster has idempotency keys of what is published under a name. It has

@@ -3,7 +3,8 @@
 //! Without a cluster the maximum is `limits.connections`. In a cluster that is the maximum of all
 //! nodes together, so a node reserves a part of it in the log, and admits connections within that
 //! part. A connection that finds nothing reserved waits until the node has reserved more, or knows
-//! that all of it is in use.
+//! that all of it is in use. What is reserved holds until a time, after which other nodes may have
+//! declared this one dead and use its part.
 
 use crate::mem::Notifier;
 use std::sync::OnceLock;
@@ -62,6 +63,8 @@ pub(super) struct ConnectionRoom {
     /// The number of open connections and, in the high 32 bits, the number of those that are
     /// reserved: in one word, so that no connection is admitted while the reserved number falls.
     counts: AtomicU64,
+    /// Until when connections are admitted within the reserved number, in milliseconds.
+    until_ms: AtomicU64,
     waiting: AtomicU32,
     /// The number of open connections from which on more is to be reserved.
     ask_from: AtomicU32,
@@ -73,6 +76,7 @@ impl Default for ConnectionRoom {
     fn default() -> ConnectionRoom {
         ConnectionRoom {
             counts: AtomicU64::new(0),
+            until_ms: AtomicU64::new(0),
             waiting: AtomicU32::new(0),
             ask_from: AtomicU32::new(u32::MAX),
             is_full: AtomicBool::new(false),
@@ -96,8 +100,8 @@ impl ConnectionRoom {
     }
 
     /// Counts one more connection if one is reserved for it and no other waits; else it waits.
-    pub(super) fn admit_reserved(&self, all: &AllRooms) -> Admission {
-        if self.waiting.load(Ordering::Relaxed) == 0 && self.take(all) {
+    pub(super) fn admit_reserved(&self, all: &AllRooms, now_ms: u64) -> Admission {
+        if self.waiting.load(Ordering::Relaxed) == 0 && self.take(all, now_ms) {
             return Admission::Admitted;
         }
         let step = |waiting: u32| (waiting < MAX_WAITING).then_some(waiting + 1);
@@ -107,8 +111,8 @@ impl ConnectionRoom {
     }
 
     /// Counts a connection that has waited, if one is reserved for it.
-    pub(super) fn admit_waiting(&self, all: &AllRooms) -> bool {
-        let is_admitted = self.take(all);
+    pub(super) fn admit_waiting(&self, all: &AllRooms, now_ms: u64) -> bool {
+        let is_admitted = self.take(all, now_ms);
         if is_admitted {
             self.stop_waiting();
         }
@@ -120,7 +124,10 @@ impl ConnectionRoom {
         self.waiting.fetch_sub(1, Ordering::AcqRel);
     }
 
-    fn take(&self, all: &AllRooms) -> bool {
+    fn take(&self, all: &AllRooms, now_ms: u64) -> bool {
+        if now_ms > self.until_ms.load(Ordering::Acquire) {
+            return false;
+        }
         let step = |counts: u64| (open_of(counts) < reserved_of(counts)).then(|| counts + 1);
         let Ok(before) = self.counts.fetch_update(Ordering::AcqRel, Ordering::Relaxed, step) else {
             return false;
@@ -159,9 +166,16 @@ impl ConnectionRoom {
         self.is_full.load(Ordering::Acquire)
     }
 
-    /// Reserves this number of connections, of which more may be open already. From `ask_from` open
-    /// ones on, the thread that reserves is woken. Returns the number of open ones.
-    pub(super) fn reserve(&self, reserved: u32, ask_from: u32, is_full: bool) -> u32 {
+    /// Reserves this number of connections, of which more may be open already, until a time in
+    /// milliseconds. From `ask_from` open ones on, the thread that reserves is woken. Returns the
+    /// number of open ones.
+    pub(super) fn reserve(
+        &self,
+        (reserved, until_ms): (u32, u64),
+        ask_from: u32,
+        is_full: bool,
+    ) -> u32 {
+        self.until_ms.store(until_ms, Ordering::Release);
         self.ask_from.store(ask_from, Ordering::Relaxed);
         self.is_full.store(is_full, Ordering::Release);
         let high = u64::from(reserved) << 32;
@@ -200,67 +214,79 @@ mod tests {
     #[test]
     fn room_admits_what_is_reserved_and_lets_the_next_wait() {
         let (room, all, calls) = rooms();
-        assert_eq!(room.admit_reserved(&all), Admission::Waits, "nothing is reserved");
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Waits, "nothing is reserved");
         assert_eq!((calls.load(Ordering::Relaxed), all.take_asked()), (1, true));
-        assert!(!room.admit_waiting(&all));
-        room.reserve(2, u32::MAX, false);
-        assert_eq!(room.admit_reserved(&all), Admission::Waits, "it does not overtake");
-        assert!(room.admit_waiting(&all) && room.admit_waiting(&all));
+        assert!(!room.admit_waiting(&all, 0));
+        room.reserve((2, 0), u32::MAX, false);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Waits, "it does not overtake");
+        assert!(room.admit_waiting(&all, 0) && room.admit_waiting(&all, 0));
         assert_eq!((room.open(), room.waiting(), room.reserved()), (2, 0, 2));
-        assert_eq!(room.admit_reserved(&all), Admission::Waits);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Waits);
         room.stop_waiting();
         all.take_asked();
         room.release(&all);
         assert!(!all.take_asked(), "no connection waits");
-        assert_eq!(room.admit_reserved(&all), Admission::Admitted);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Admitted);
         assert_eq!((room.open(), room.waiting()), (2, 0));
-        assert_eq!(room.admit_reserved(&all), Admission::Waits);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Waits);
         all.take_asked();
         room.release(&all);
         assert!(all.take_asked(), "there is room for who waits");
     }
 
     #[test]
+    fn room_admits_nobody_when_the_time_is_over() {
+        let (room, all, _) = rooms();
+        room.reserve((3, 100), u32::MAX, false);
+        assert_eq!(room.admit_reserved(&all, 100), Admission::Admitted);
+        assert_eq!(room.admit_reserved(&all, 101), Admission::Waits);
+        assert!(!room.admit_waiting(&all, 101));
+        room.reserve((3, 101), u32::MAX, false);
+        assert!(room.admit_waiting(&all, 101));
+        assert_eq!((room.open(), room.waiting()), (2, 0));
+    }
+
+    #[test]
     fn room_bounds_how_many_wait() {
         let (room, all, _) = rooms();
         for _ in 0..MAX_WAITING {
-            assert_eq!(room.admit_reserved(&all), Admission::Waits);
+            assert_eq!(room.admit_reserved(&all, 0), Admission::Waits);
         }
-        assert_eq!(room.admit_reserved(&all), Admission::TooManyWait);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::TooManyWait);
         room.stop_waiting();
-        assert_eq!(room.admit_reserved(&all), Admission::Waits);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Waits);
     }
 
     #[test]
     fn room_asks_for_more_before_all_is_in_use() {
         let (room, all, calls) = rooms();
-        room.reserve(10, 3, false);
+        room.reserve((10, 0), 3, false);
         for (open, is_asked) in [(1, false), (2, false), (3, true), (4, true)] {
-            assert_eq!(room.admit_reserved(&all), Admission::Admitted);
+            assert_eq!(room.admit_reserved(&all, 0), Admission::Admitted);
             assert_eq!((room.open(), all.take_asked()), (open, is_asked));
         }
         assert_eq!(calls.load(Ordering::Relaxed), 2);
-        room.admit_reserved(&all);
-        room.admit_reserved(&all);
+        room.admit_reserved(&all, 0);
+        room.admit_reserved(&all, 0);
         assert_eq!(calls.load(Ordering::Relaxed), 3, "it is woken once");
     }
 
     #[test]
     fn room_gives_back_what_is_not_open() {
         let (room, all, _) = rooms();
-        room.reserve(10, u32::MAX, true);
+        room.reserve((10, 0), u32::MAX, true);
         assert!(room.is_full());
         for _ in 0..4 {
-            room.admit_reserved(&all);
+            room.admit_reserved(&all, 0);
         }
         assert_eq!((room.give_back(7), room.reserved()), (7, 7));
         assert_eq!((room.give_back(3), room.reserved()), (4, 4));
         assert_eq!((room.give_back(9), room.reserved()), (9, 4), "it reserves nothing");
         // More may be open than are reserved.
-        assert_eq!(room.reserve(1, u32::MAX, false), 4);
+        assert_eq!(room.reserve((1, 0), u32::MAX, false), 4);
         assert_eq!((room.give_back(0), room.reserved()), (4, 1));
         room.release(&all);
-        assert_eq!(room.admit_reserved(&all), Admission::Waits);
+        assert_eq!(room.admit_reserved(&all, 0), Admission::Waits);
     }
 
     /// While one thread gives back, others admit: never more are open than are kept.
@@ -268,12 +294,12 @@ mod tests {
     fn room_that_is_given_back_is_not_used() {
         let (room, all, _) = rooms();
         for _ in 0..200 {
-            room.reserve(100, u32::MAX, false);
+            room.reserve((100, 0), u32::MAX, false);
             let kept = thread::scope(|scope| {
                 for _ in 0..2 {
                     scope.spawn(|| {
                         for _ in 0..60 {
-                            if room.admit_reserved(&all) == Admission::Waits {
+                            if room.admit_reserved(&all, 0) == Admission::Waits {
                                 room.stop_waiting();
                             }
                         }

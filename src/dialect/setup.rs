@@ -122,7 +122,7 @@ mod tests {
     use crate::dialect::Admission;
 
     fn admits(env: &Env, app: u32) -> bool {
-        env.apps.get(app).admit() == Admission::Admitted
+        env.apps.get(app).admit(0) == Admission::Admitted
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn received(machine: &mut Machine, at: usize) -> Vec<String> {
 
 /// The node has reserved so many connections, and says so.
 fn reserve(machine: &mut Machine, count: u32) {
-    machine.env.apps.get(0).reserve(count, u32::MAX, false);
+    machine.env.apps.get(0).reserve((count, u64::MAX), u32::MAX, false);
     machine.shard.arrive(Arrival::Room { app: 0 }, machine.now);
     machine.settle();
 }
@@ -78,7 +78,7 @@ fn cluster_room_lets_clients_wait_until_connections_are_reserved() {
     assert!(machine.env.apps.take_need());
     reserve(&mut machine, 2);
     assert!(received(&mut machine, third)[0].contains("connection_established"));
-    machine.env.apps.get(0).reserve(100, u32::MAX, false);
+    machine.env.apps.get(0).reserve((100, u64::MAX), u32::MAX, false);
     let fourth = machine.open();
     machine.receive(fourth, &handshake("/app/app-key", ""));
     assert_eq!(received(&mut machine, fourth).len(), 2, "it is greeted at once");
@@ -101,7 +101,7 @@ fn cluster_room_of_a_client_that_leaves_while_it_waits_goes_to_the_next() {
 fn cluster_room_refuses_clients_when_all_nodes_have_the_maximum() {
     let mut machine = machine();
     let at = client(&mut machine);
-    machine.env.apps.get(0).reserve(0, u32::MAX, true);
+    machine.env.apps.get(0).reserve((0, u64::MAX), u32::MAX, true);
     machine.wait(FULL_MS - 250);
     assert_eq!(received(&mut machine, at), [""; 0], "another node may have given one back");
     machine.wait(250);
@@ -156,7 +156,7 @@ fn cluster_room_of_streams_of_events() {
     assert_eq!((machine.counters.subscriptions.get(), machine.shard.channel_count()), (0, 0));
     reserve(&mut machine, 1);
     assert_eq!((machine.counters.subscriptions.get(), machine.shard.channel_count()), (1, 1));
-    machine.env.apps.get(0).reserve(1, u32::MAX, true);
+    machine.env.apps.get(0).reserve((1, u64::MAX), u32::MAX, true);
     received(&mut machine, refused);
     machine.wait(FULL_MS);
     let texts = received(&mut machine, refused);
@@ -177,7 +177,7 @@ fn cluster_room_of_streams_of_events() {
 fn cluster_room_of_other_vendors_and_deadlines() {
     let mut machine = machine_with("", "dialect = 'broadcastt'\n");
     let at = client(&mut machine);
-    machine.env.apps.get(0).reserve(0, u32::MAX, true);
+    machine.env.apps.get(0).reserve((0, u64::MAX), u32::MAX, true);
     machine.wait(FULL_MS);
     let texts = received(&mut machine, at);
     assert!(texts.last().is_some_and(|it| it.contains("4004")), "{texts:?}");

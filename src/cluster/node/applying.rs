@@ -62,7 +62,7 @@ impl ClusterNode {
     /// Notes what nodes have reserved of the connections of an application.
     fn take_limit(&mut self, app: &str, part: &LimitPart, sequence: u64, env: &Env, now_ms: u64) {
         self.setup.counters.cluster_entries.add(1);
-        match env.apps.by_id(app) {
+        match env.apps.by_id_or_removed(app) {
             Some(app) => self.reservations.on_part(app, part, sequence, &mut self.nodes, now_ms),
             None => self.setup.counters.cluster_skipped.add(1),
         }

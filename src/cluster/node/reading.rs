@@ -7,6 +7,9 @@ use crate::cluster::places::LogChange;
 use crate::dialect::Env;
 use crate::hub::LogMark;
 
+/// The time between two turns while the engine is away and nothing waits for it, in milliseconds.
+const AWAY_TURN_MS: u64 = 1000;
+
 impl ClusterNode {
     /// Up to where the entries of the log are in arrivals that were taken, if all were.
     pub fn mark(&self) -> LogMark {
@@ -81,10 +84,35 @@ impl ClusterNode {
         let Some(log) = self.follower.lags(next, now_ms) else { return false };
         if self.follower.is_rereading() {
             self.close_subscribers();
+            self.follower.note_lag(now_ms);
             return false;
         }
         self.attach(log, false, engine, env, now_ms);
+        if next.is_some() {
+            self.follower.note_lag(now_ms);
+        }
         true
+    }
+
+    /// Handles that everything that is stored has been delivered, after entries had expired before
+    /// they were delivered. Returns whether the log is delivered anew.
+    pub(super) fn notes_caught_up(
+        &mut self,
+        engine: &mut dyn Engine,
+        env: &Env,
+        now_ms: u64,
+    ) -> bool {
+        let Some(log) = self.follower.caught_up() else { return false };
+        self.attach(log, true, engine, env, now_ms);
+        true
+    }
+
+    /// When a turn is due while the engine is away: when the node counts as away, and now and then,
+    /// because what the engine reports may be as old as the turn before.
+    pub(super) fn away_deadline_ms(&self) -> u64 {
+        let away_ms = self.down_ms + self.hold_ms;
+        let next_ms = self.turn_ms + AWAY_TURN_MS;
+        if away_ms > self.turn_ms { away_ms.min(next_ms) } else { next_ms }
     }
 
     pub(super) fn close_subscribers(&mut self) {

@@ -7,6 +7,7 @@ mod history;
 mod keys;
 mod limits;
 mod lives;
+mod reading;
 
 use super::super::events::event_of;
 use super::super::sim::{SimEngine, SimLog};

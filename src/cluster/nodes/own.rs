@@ -78,8 +78,13 @@ impl OwnNode {
     /// Whether the log has an entry of this life, and the answers are not more than the fence old:
     /// otherwise this node may have been declared dead, and writes nothing besides renewals.
     pub(super) fn may_append(&self, now_ms: u64) -> bool {
-        let fence_ms = self.timing.fence_ms();
-        self.acked_ms.is_some_and(|it| now_ms.saturating_sub(it) <= fence_ms)
+        self.appends_until_ms().is_some_and(|until_ms| now_ms <= until_ms)
+    }
+
+    /// Until when this node may append if no further answer comes, in milliseconds; `None` if the
+    /// log has no entry of this life.
+    pub(super) fn appends_until_ms(&self) -> Option<u64> {
+        Some(self.acked_ms? + self.timing.fence_ms())
     }
 
     /// Whether answers had come in this life, and have not for so long that it may not append.

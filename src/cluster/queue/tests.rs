@@ -221,6 +221,54 @@ fn cluster_queue_outcome_of_each_fault() {
     assert_eq!(outcomes(unsure.refused(1, false, 2001)), [(1, Unpublished::Unknown)]);
 }
 
+/// Entries that are given up cost no more than those that were never sent, however many wait.
+#[test]
+fn cluster_queue_gives_many_entries_up_at_once() {
+    const COUNT: u32 = 10_000;
+    let limits = QueueLimits { hold_bytes: usize::MAX, in_flight: COUNT as usize, ..LIMITS };
+    let took = |is_sent: bool| {
+        let mut queue = AppendQueue::new(limits);
+        for ack in 0..COUNT {
+            queue.push(&channel(&ack.to_string()), waiting(ack), 0).expect("there is room");
+        }
+        while is_sent && queue.next(0).is_some() {}
+        queue.lost();
+        let begun = std::time::Instant::now();
+        assert_eq!(queue.tick(8000).len(), COUNT as usize);
+        assert!(queue.is_empty() && queue.ready.is_empty() && queue.in_flight == 0);
+        begun.elapsed()
+    };
+    let (waited, sent) = (took(false), took(true));
+    assert!(sent < 40 * waited, "{sent:?} against {waited:?}");
+}
+
+/// A channel that was ready before is sent once, at its turn.
+#[test]
+fn cluster_queue_sends_a_channel_once_that_was_ready_before() {
+    let mut queue = queue(&[("a", 1), ("b", 2)]);
+    assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
+    queue.push(&channel("a"), waiting(3), 0).expect("there is room");
+    queue.lost();
+    // The answer to the first attempt comes although it was lost.
+    assert_eq!(stored(&mut queue, 1), [1]);
+    assert_eq!(queue.ready.len(), 2, "no channel is listed twice");
+    queue.push(&channel("a"), waiting(4), 0).expect("there is room");
+    assert_eq!(next(&mut queue, 0), Some((2, vec![2])));
+    assert_eq!(next(&mut queue, 0), Some((3, vec![3, 4])));
+    assert_eq!((next(&mut queue, 0), queue.in_flight), (None, 2));
+    // A channel that was removed and comes back is listed twice until the next tick.
+    queue.lost();
+    assert_eq!(stored(&mut queue, 2), [2]);
+    queue.push(&channel("b"), waiting(5), 0).expect("there is room");
+    assert_eq!(queue.ready.len(), 3);
+    queue.tick(100);
+    assert_eq!(queue.ready.len(), 2);
+    let mut both = [next(&mut queue, 100), next(&mut queue, 100)].map(|it| it.expect("an entry"));
+    both.sort_unstable();
+    assert_eq!(both, [(3, vec![3, 4]), (4, vec![5])]);
+    assert_eq!(next(&mut queue, 100), None);
+}
+
 /// What can happen between the queue and the engine.
 #[derive(Clone, Copy, Debug)]
 enum Step {

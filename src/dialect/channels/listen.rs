@@ -45,7 +45,7 @@ pub(super) fn listen<V: Vendor>(
     if entry.config.authorise_within_s > 0 && !is_authorised {
         return Err(refuse((401, "The application requires a private channel".into())));
     }
-    let admission = entry.admit();
+    let admission = entry.admit(context.now.ms);
     let max = entry.config.limits.subscriptions_per_connection;
     let histories = query.channels.iter().map(|name| history_of(context.env, app, name));
     let histories: Vec<_> = histories.collect();

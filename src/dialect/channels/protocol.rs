@@ -29,7 +29,7 @@ const NO_HEARTBEAT: Heartbeat = Heartbeat { silence_ms: u64::MAX / 4, answer_ms:
 impl<V: Vendor> Dialect for Connection<V> {
     fn open(context: &mut DialectContext<'_>, opening: &Opening<'_>) -> Option<Connection<V>> {
         let opened = admit::<V>(context, opening).and_then(|app| {
-            let admission = context.env.apps.get(app).admit();
+            let admission = context.env.apps.get(app).admit(context.now.ms);
             let mut conn = Connection::new(app, 0, context.now);
             let inactive_s = V::inactivity_s(context.env, opening);
             if inactive_s > 0 {

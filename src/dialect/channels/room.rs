@@ -67,7 +67,7 @@ impl<V: Vendor> Connection<V> {
         let Some(who) = &mut self.who else { return };
         let Some(waiting) = who.waiting.as_mut().filter(|it| !it.is_refused) else { return };
         let app = context.env.apps.get(self.app);
-        if app.admit_waiting() {
+        if app.admit_waiting(context.now.ms) {
             let joins = std::mem::take(&mut waiting.joins);
             who.waiting = None;
             return self.establish(context, joins);

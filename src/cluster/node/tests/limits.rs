@@ -28,13 +28,13 @@ impl World {
     /// So many clients connect.
     fn connect(&mut self, count: usize) {
         for _ in 0..count {
-            assert_ne!(self.app().admit(), Admission::Full);
+            assert_ne!(self.app().admit(self.now.ms), Admission::Full);
         }
     }
 
     /// Those that wait are admitted, as far as there is room.
     fn admit(&mut self) {
-        while self.app().waiting() > 0 && self.app().admit_waiting() {}
+        while self.app().waiting() > 0 && self.app().admit_waiting(self.now.ms) {}
     }
 
     fn disconnect(&mut self, count: usize) {
@@ -222,6 +222,63 @@ fn cluster_limit_without_the_engine_is_what_was_reserved() {
     assert_eq!(nodes.open(), [51, 0]);
 }
 
+/// A node that alone is cut off admits no connection from when others may have declared it dead,
+/// not even in place of one that ends.
+#[test]
+fn cluster_limit_of_a_node_that_is_cut_off_is_not_exceeded() {
+    let mut nodes = Nodes::new(2, 100);
+    nodes.list[0].connect(1);
+    nodes.run(500);
+    let reserved = nodes.reserved()[0] as usize;
+    assert!(reserved > 4, "{reserved}");
+    nodes.list[0].engine.detach(false, nodes.now_ms);
+    nodes.run(1000);
+    nodes.list[0].connect(2);
+    assert_eq!(nodes.open(), [3, 0], "it is alive for the others");
+    nodes.run(2500);
+    nodes.list[0].disconnect(1);
+    nodes.list[0].connect(2);
+    nodes.run(500);
+    assert_eq!((nodes.open()[0], nodes.waiting()[0]), (2, 2));
+    nodes.list[1].connect(100);
+    // It is dead: others may have all of the limit, besides what it has.
+    nodes.limit = 102;
+    nodes.run(5000);
+    assert_eq!(nodes.open(), [2, 100]);
+    nodes.list[0].connect(reserved);
+    nodes.list[0].disconnect(2);
+    nodes.run(5000);
+    assert_eq!(nodes.open(), [0, 100]);
+    nodes.list[0].engine.attach();
+    nodes.list[1].disconnect(50);
+    nodes.run(5000);
+    assert!(nodes.open()[0] >= reserved, "{:?}", nodes.open());
+}
+
+/// The log has what a node has reserved of an application that a reload removes, and the node gives
+/// it back.
+#[test]
+fn cluster_limit_of_a_removed_application_is_given_back() {
+    let mut nodes = Nodes::new(1, 20);
+    nodes.list[0].connect(5);
+    nodes.run(500);
+    assert_eq!(nodes.open(), [5]);
+    let mut without = nodes.list[0].env.config.clone();
+    without.apps[0].id = "other".into();
+    without.apps[0].key = "other-key".into();
+    let world = &mut nodes.list[0];
+    world.env = Arc::new(world.env.reloaded(without).expect("it is valid"));
+    world.disconnect(5);
+    let before = world.counters.cluster_reservations.get();
+    nodes.run(3000);
+    let world = &mut nodes.list[0];
+    let sent = world.counters.cluster_reservations.get() - before;
+    assert!((1..4).contains(&sent), "{sent} entries");
+    world.node.leave();
+    nodes.run(500);
+    assert!(nodes.list[0].node.is_idle(), "nothing has to be given back");
+}
+
 /// The log is empty, because it is new or because it was lost: a process that is new waits until
 /// others would have reserved again what they had.
 #[test]
@@ -329,9 +386,9 @@ struct Chaos {
     nodes: Nodes,
     rng: fastrand::Rng,
     /// Of each node: until when it stands still, and how many of its connections have outlived the
-    /// node's place in the log, so that they do not count.
+    /// place in the log of a node with this id, so that they do not count.
     stopped_ms: Vec<u64>,
-    outlived: Vec<usize>,
+    outlived: Vec<(u64, usize)>,
     /// The ids that are dead in the log, and those that have reserved something there.
     dead: BTreeSet<u64>,
     stated: BTreeSet<u64>,
@@ -349,7 +406,7 @@ impl Chaos {
             nodes,
             rng,
             stopped_ms: vec![0; 3],
-            outlived: vec![0; 3],
+            outlived: vec![(0, 0); 3],
             dead: BTreeSet::new(),
             stated: BTreeSet::new(),
             seen: 0,
@@ -363,12 +420,15 @@ impl Chaos {
         let at = self.rng.usize(..self.nodes.list.len());
         let for_ms = self.rng.u64(100..12_000);
         let world = &mut self.nodes.list[at];
+        // Its cores know the time, even if its own thread has stood still.
+        world.now.ms = self.nodes.now_ms;
         match self.rng.u32(0..1000) {
             0..400 => world.connect(self.rng.usize(1..=1 + self.nodes.limit / 4)),
             400..700 => {
                 let count = self.rng.usize(..=world.open());
                 world.disconnect(count);
-                self.outlived[at] = self.outlived[at].saturating_sub(count);
+                let outlived = &mut self.outlived[at].1;
+                *outlived = outlived.saturating_sub(count);
             }
             700..800 => (0..world.app().waiting()).for_each(|_| world.app().stop_waiting()),
             800..805 => self.stopped_ms[at] = self.nodes.now_ms + for_ms,
@@ -397,7 +457,7 @@ impl Chaos {
     fn begin(&mut self) {
         self.nodes.start();
         self.stopped_ms.push(0);
-        self.outlived.push(0);
+        self.outlived.push((0, 0));
     }
 
     fn step(&mut self, has_faults: bool) {
@@ -454,10 +514,12 @@ impl Chaos {
         let mut total = 0;
         for (world, outlived) in self.nodes.list.iter().zip(&mut self.outlived) {
             let (id, open) = (world.node.nodes.id(), world.open());
-            if self.dead.contains(&id) || is_late && !self.stated.contains(&id) {
-                *outlived = open;
+            let is_void = self.dead.contains(&id) || is_late && !self.stated.contains(&id);
+            // Those count that it admits later.
+            if is_void && outlived.0 != id {
+                *outlived = (id, open);
             }
-            total += open - *outlived;
+            total += open - outlived.1.min(open);
         }
         self.peak = self.peak.max(total);
         let (limit, seed) = (self.nodes.limit, self.seed);

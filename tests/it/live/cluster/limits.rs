@@ -142,7 +142,9 @@ fn cluster_p13_limit_of_nodes_that_end_is_free_again() {
 fn cluster_p13_limit_while_the_engine_is_away() {
     let Some(mut nats) = EngineServer::start("limit-away") else { return };
     let mut config = limited(&nats, 80);
-    config.cluster.as_mut().unwrap().hold_ms = 1500;
+    let cluster = config.cluster.as_mut().unwrap();
+    // What is reserved may be used for three fifths of `dead_ms`.
+    (cluster.hold_ms, cluster.dead_ms) = (1500, 10_000);
     let Some(node) = started(&config) else { return };
     let address = node.addresses()[0];
     let mut clients = vec![Client::app(address).0];

@@ -25,6 +25,8 @@ pub(super) struct Client {
     socket_id: String,
     /// Whether it has outlived the place of its node in the log, so that it does not count.
     pub(super) is_void: bool,
+    /// Whether it was admitted when connections were last counted.
+    pub(super) was_admitted: bool,
     /// The user that it is in the channel with members.
     user: String,
     /// The members of that channel as it knows them, while it is one.
@@ -48,6 +50,7 @@ impl Client {
             publishes: rng.u32(0..3) == 0,
             socket_id: String::new(),
             is_void: false,
+            was_admitted: false,
             user: format!("u{}", rng.u32(0..USERS)),
             members: None,
             asked: VecDeque::new(),

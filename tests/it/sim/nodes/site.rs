@@ -130,12 +130,14 @@ impl Site {
         self.clients.iter().filter(|client| client.subscribes()).count()
     }
 
-    /// The number of connections that count, as their clients know it.
+    /// The number of connections that count, as their clients know it. Of a node that has lost its
+    /// place in the log, those count that it admits later.
     pub(super) fn counted(&mut self, judge: &Judge, ms: u64) -> usize {
         let is_void = judge.limit.is_void(self.node.id(), ms);
         let admitted = self.clients.iter_mut().filter(|client| client.is_admitted());
         admitted.fold(0, |count, client| {
-            client.is_void |= is_void;
+            client.is_void |= is_void && client.was_admitted;
+            client.was_admitted = true;
             count + usize::from(!client.is_void)
         })
     }

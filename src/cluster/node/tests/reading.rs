@@ -1,0 +1,119 @@
+//! Where a node goes on in the log after it was behind, and what it does meanwhile.
+
+use super::*;
+
+impl World {
+    /// Lets the node and the engine work for this time, with five entries delivered in 100 ms.
+    fn work(&mut self, ms: u64) {
+        for _ in 0..ms / 100 {
+            self.wait(100);
+            (0..5).for_each(|_| self.engine.store(true, self.now.ms));
+            for _ in 0..5 {
+                self.engine.deliver(1);
+                self.turn();
+            }
+        }
+    }
+
+    fn readings(&self) -> usize {
+        self.notes.iter().filter(|(core, note)| *core == 0 && note == "RefreshBegin").count()
+    }
+}
+
+/// Both nodes work for 20 s.
+fn catch_up(first: &mut World, second: &mut World) {
+    for _ in 0..200 {
+        first.work(100);
+        second.work(100);
+        second.engine.log.borrow_mut().expire_due(first.now.ms);
+    }
+    let last = second.engine.log.borrow().last;
+    assert!(last - second.node.follower.position() < 5, "it has caught up");
+}
+
+/// The log has holes, where entries were replaced. After a long absence they are one gap, and the
+/// log is read once, however long the reading takes.
+#[test]
+fn cluster_node_that_comes_back_reads_a_log_with_holes_once() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    for user_id in 0..100 {
+        first.state("a", user(&user_id.to_string(), true));
+    }
+    first.rest();
+    second.rest();
+    second.engine.detach(false, second.now.ms);
+    second.turn();
+    second.notes.clear();
+    second.taken();
+    for _ in 0..KEEP_MS / 1000 + 1 {
+        first.work(1000);
+        second.wait(1000);
+    }
+    second.engine.attach();
+    catch_up(&mut first, &mut second);
+    assert_eq!((second.gaps, second.readings()), (2, 1), "one gap on each of two cores");
+    let count = second.taken().iter().filter(|it| it.starts_with("a +")).count();
+    assert_eq!(count, 100);
+}
+
+/// Entries expire before a slow node gets them: its subscribers are closed when that is noticed,
+/// and when it has caught up. Then it reads the log again.
+#[test]
+fn cluster_node_that_has_lagged_reads_the_log_again_at_its_end() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+    first.rest();
+    second.rest();
+    second.notes.clear();
+    for ticket in 0..70 {
+        first.publish("a", ticket, "one");
+        first.work(1000);
+        // The second one is not sent anything.
+        second.wait(1000);
+        (0..5).for_each(|_| second.engine.store(true, second.now.ms));
+        log.borrow_mut().expire_due(first.now.ms);
+    }
+    assert_eq!(second.gaps, 0);
+    catch_up(&mut first, &mut second);
+    assert!((4..=6).contains(&second.gaps), "{} on two cores", second.gaps);
+    assert_eq!(second.readings(), 2);
+}
+
+/// While the engine is away and nothing waits for it, the node has a turn each second.
+#[test]
+fn cluster_node_without_the_engine_sleeps_between_turns() {
+    let mut world = World::joined(1, &Rc::default());
+    let hold_ms = world.node.hold_ms;
+    world.engine.detach(false, world.now.ms);
+    world.turn();
+    let away_ms = world.now.ms + hold_ms;
+    let next = |world: &World| (world.node.deadline_ms() - world.now.ms, world.phase());
+    assert_eq!(next(&world), (1000, ClusterPhase::Joined));
+    world.wait(hold_ms - 300);
+    assert_eq!(next(&world), (300, ClusterPhase::Joined));
+    world.wait(300);
+    assert_eq!(world.now.ms, away_ms);
+    assert_eq!(next(&world), (1000, ClusterPhase::Away));
+    world.wait(60_000);
+    assert_eq!(next(&world), (1000, ClusterPhase::Away));
+    world.publish("a", 1, "one");
+    assert!(world.node.deadline_ms() <= world.now.ms + 100, "an event waits");
+}
+
+/// What a node has stated of an application comes back also if a reload has removed that.
+#[test]
+fn cluster_node_lets_its_cores_know_of_states_of_removed_applications() {
+    let mut world = World::joined(1, &Rc::default());
+    world.state("a", user("ada", true));
+    world.turn();
+    let mut config = world.env.config.clone();
+    config.apps[0].id = "other".into();
+    config.apps[0].key = "other-key".into();
+    world.env = Arc::new(world.env.reloaded(config).expect("it is valid"));
+    world.rest();
+    world.state("a", user("ada", false));
+    world.rest();
+    assert_eq!(world.taken(), ["a +ada true", "a -ada true"]);
+    assert_eq!(world.counters.cluster_skipped.get(), 0);
+}
