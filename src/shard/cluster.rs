@@ -70,11 +70,7 @@ impl Shard {
             Arrival::PictureUnstated { app, channel } => {
                 return hub.picture_failed(app, &channel, now.ms);
             }
-            Arrival::Log(start) => {
-                hub.begin_log(start, mail);
-                self.continue_visit(now);
-                return;
-            }
+            Arrival::Log(start) => hub.begin_log(start, mail),
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
             Arrival::Gap => return self.close_subscribers(),
             Arrival::Member { app, channel, author, user, member } => {
@@ -108,6 +104,8 @@ impl Shard {
         }
         // Those who were there before learn of a new member before it learns of them.
         self.deliver_local(now);
+        // Another log begins a visit.
+        self.continue_visit(now);
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
         }
