@@ -53,6 +53,8 @@ pub(super) struct WaitingJoin<M> {
     pub(super) conn: ConnId,
     /// The number of the request, which the answer repeats.
     pub(super) request_id: u32,
+    /// When it is refused if the log does not have its user, in milliseconds.
+    pub(super) until_ms: u64,
     /// The request without its member.
     pub(super) request: JoinRequest<M>,
 }

@@ -74,6 +74,8 @@ pub struct StateTimes {
     pub count_every_ms: u64,
     /// How long after a change of a picture the whole picture is stated, in milliseconds.
     pub picture_ms: u64,
+    /// How long a join waits for the log before it is refused, in milliseconds.
+    pub hold_ms: u64,
 }
 
 /// The subject of a state: the channel, and the user; without a user the number of subscribers.
@@ -90,6 +92,14 @@ pub(super) struct JoinAnswer {
     pub(super) reply: Result<JoinReply, JoinRefusal>,
 }
 
+/// When the joins of a user are examined that have waited for the log.
+pub(super) struct JoinDeadline {
+    /// In milliseconds.
+    pub(super) until_ms: u64,
+    pub(super) name: ChannelName,
+    pub(super) user: Arc<str>,
+}
+
 /// What waits in the hub of a node of a cluster.
 pub(super) struct OwnStates<M> {
     pub(super) times: StateTimes,
@@ -104,6 +114,8 @@ pub(super) struct OwnStates<M> {
     pub(super) under_way: usize,
     pub(super) returned: Option<StateProposal<M>>,
     pub(super) misses: ListedMisses,
+    /// One for each join that has waited for the log, in the order of their times.
+    pub(super) deadlines: VecDeque<JoinDeadline>,
     /// Answers to connections of this core whose joins have waited.
     pub(super) replies: VecDeque<JoinAnswer>,
     /// Whether the node leaves its cluster: what ends here is not stated any more.
@@ -122,6 +134,7 @@ impl<M> OwnStates<M> {
             under_way: 0,
             returned: None,
             misses: ListedMisses::default(),
+            deadlines: VecDeque::new(),
             replies: VecDeque::new(),
             is_leaving: false,
         }

@@ -28,7 +28,7 @@ impl<M: HubMessage> Hub<M> {
     ) -> Result<Option<JoinReply>, ChannelFull> {
         let has_member = request.member.is_some();
         if has_member && self.own_states.is_some() {
-            match self.enter_by_log((conn, request_id), at, request)? {
+            match self.enter_by_log((conn, request_id), at, request, now_ms)? {
                 Some(granted) => request = granted,
                 None => return Ok(None),
             }

@@ -4,10 +4,13 @@ use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::mail::{Down, OutgoingMail};
 use super::name::ConnId;
 use super::node_states::WaitingJoin;
-use super::own_states::JoinAnswer;
+use super::own_states::{JoinAnswer, JoinDeadline};
 use super::roster::ChannelFull;
 use super::{Hub, HubMessage};
 use std::sync::Arc;
+
+/// The maximum number of joins that one call of [`Hub::refuse_overdue`] examines.
+const OVERDUE: usize = 4096;
 
 impl<M: HubMessage> Hub<M> {
     /// The next answer to a connection of this core whose join has waited for the log.
@@ -27,6 +30,7 @@ impl<M: HubMessage> Hub<M> {
         (conn, request_id): (ConnId, u32),
         at: u32,
         mut request: JoinRequest<M>,
+        now_ms: u64,
     ) -> Result<Option<JoinRequest<M>>, ChannelFull> {
         let (Some(own_states), Some(channel)) =
             (&mut self.own_states, &mut self.channels[at as usize])
@@ -55,7 +59,13 @@ impl<M: HubMessage> Hub<M> {
         if !is_present {
             // Something must come back that answers it.
             own.is_unsure |= own.is_logged && !own.is_proposed;
-            own.waiting.push(WaitingJoin { conn, request_id, request });
+            let until_ms = now_ms.saturating_add(own_states.times.hold_ms);
+            own.waiting.push(WaitingJoin { conn, request_id, until_ms, request });
+            // No client waits for the answer of an internal channel.
+            if !channel.name.text().starts_with('#') {
+                let (name, user) = (channel.name.clone(), user.clone());
+                own_states.deadlines.push_back(JoinDeadline { until_ms, name, user });
+            }
             request = JoinRequest::default();
         }
         home.enter(conn, &member, 0)?;
@@ -110,6 +120,33 @@ impl<M: HubMessage> Hub<M> {
             self.answer_waiting(at, (it.conn, it.request_id), reply, mail);
         }
         self.list_member(at, user);
+    }
+
+    /// Refuses joins that have waited for the log as long as they may. What a node states waits for
+    /// its turn, so a join may have waited that long before its user was proposed.
+    pub fn refuse_overdue(&mut self, now_ms: u64, mail: &mut OutgoingMail<M>) {
+        for _ in 0..OVERDUE {
+            let Some(own_states) = &mut self.own_states else { return };
+            let Some(JoinDeadline { name, user, .. }) =
+                own_states.deadlines.pop_front_if(|it| it.until_ms <= now_ms)
+            else {
+                return;
+            };
+            let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
+            let home = self.channels[at as usize].as_mut().and_then(|it| it.home.as_mut());
+            let nodes = home.and_then(|home| home.nodes.as_mut());
+            let Some(own) = nodes.and_then(|nodes| nodes.own.get_mut(&user)) else { continue };
+            let overdue: Vec<_> = own.waiting.extract_if(.., |it| it.until_ms <= now_ms).collect();
+            if overdue.is_empty() {
+                continue;
+            }
+            for it in overdue {
+                let why = self.refuse_waiting(at, it.conn, JoinRefusal::NotStored);
+                self.answer_waiting(at, (it.conn, it.request_id), Err(why), mail);
+            }
+            self.list_member(at, &user);
+            self.release_if_empty(at);
+        }
     }
 
     pub(super) fn refuse_waiting(

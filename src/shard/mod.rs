@@ -127,9 +127,9 @@ impl Shard {
         hub.watch(common.env.watched.clone(), common.env.runtime.version);
         hub.bound_channels(common.env.apps.channel_bounds());
         if let Some(cluster) = &common.env.config.cluster {
-            let Cluster { linger_ms, count_every_ms, .. } = **cluster;
+            let Cluster { linger_ms, count_every_ms, hold_ms, .. } = **cluster;
             let picture_ms = cluster.picture_ms();
-            hub.follow_log(StateTimes { linger_ms, count_every_ms, picture_ms });
+            hub.follow_log(StateTimes { linger_ms, count_every_ms, picture_ms, hold_ms });
         }
         Shard {
             core,

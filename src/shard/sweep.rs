@@ -42,6 +42,10 @@ impl Shard {
         self.hub.sweep(now.ms);
         self.continue_visit(now);
         self.answer_counted(now);
+        self.hub.refuse_overdue(now.ms, &mut self.mail);
+        while let Some(reply) = self.hub.next_reply() {
+            self.answer(reply, now);
+        }
         self.hub.list_due_pictures(self.env.runtime.cluster.is_leader(), now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);

@@ -117,7 +117,12 @@ struct Proposed {
 impl Node {
     fn new(id: u64, log: &Log) -> Node {
         let mut hub = Hub::new(0, 1, Hasher::new(1), 1 << 20);
-        hub.follow_log(StateTimes { linger_ms: 0, count_every_ms: 1, picture_ms: EVERY_MS });
+        hub.follow_log(StateTimes {
+            linger_ms: 0,
+            count_every_ms: 1,
+            picture_ms: EVERY_MS,
+            hold_ms: 1,
+        });
         hub.pictures.as_mut().expect("a cluster").piece_bytes = 24;
         let mut mail = OutgoingMail::new(1);
         hub.begin_log(log.start(), &mut mail);

@@ -3,7 +3,8 @@
 use super::*;
 use crate::hub::{StateAuthor, StateProposal, StateTimes, Statement};
 
-const TIMES: StateTimes = StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 };
+const TIMES: StateTimes =
+    StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000, hold_ms: 8000 };
 const OWN: StateAuthor = StateAuthor { node: 1, is_ours: true };
 const OTHER: StateAuthor = StateAuthor { node: 2, is_ours: false };
 const ACK: Ack = Ack { slot: Slot { index: 9, generation: 1 }, ticket: 4, part: 2 };

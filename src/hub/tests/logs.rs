@@ -94,7 +94,12 @@ fn hub_log_numbers_of_subscriptions_have_seven_bits() {
 #[test]
 fn hub_log_takes_no_event_without_an_effect() {
     let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), MAX_KEPT), OutgoingMail::new(1));
-    hub.follow_log(StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 });
+    hub.follow_log(StateTimes {
+        linger_ms: 3000,
+        count_every_ms: 1000,
+        picture_ms: 5000,
+        hold_ms: 8000,
+    });
     let nothing = Event { payload: EventPayload::Nothing, ..Event::default() };
     for (mut event, expected) in [
         (nothing, Published::NotSubscribed),

@@ -3,7 +3,8 @@
 use super::*;
 use crate::hub::{LogMark, LogPlace, StateAuthor, StateProposal, StateTimes, Statement};
 
-const TIMES: StateTimes = StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 };
+const TIMES: StateTimes =
+    StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000, hold_ms: 8000 };
 const NAME: &str = "cache-a";
 const TTL_MS: u64 = 10_000;
 

@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The maximum number of members of the channel `full`.
 const FULL: usize = 3;
-const TIMES: StateTimes = StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 };
+const TIMES: StateTimes =
+    StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000, hold_ms: 8000 };
 
 /// An entry of the log.
 #[derive(Clone, Debug)]
@@ -239,7 +240,11 @@ impl Node {
     fn sweep(&mut self, ms: u64) {
         self.now_ms += ms;
         let now_ms = self.now_ms;
-        self.cores.hubs.iter_mut().for_each(|hub| hub.sweep(now_ms));
+        for core in 0..self.cores.hubs.len() as u16 {
+            let (hub, mail) = self.cores.at(core);
+            hub.sweep(now_ms);
+            hub.refuse_overdue(now_ms, mail);
+        }
         self.pump();
     }
 

@@ -154,7 +154,12 @@ impl World {
         let setup = NodeSetup { id: self.nodes, hasher, cores: 1, counters };
         let cluster = self.env.config.cluster.as_deref().expect("a cluster");
         let mut hub = Hub::new(0, 1, Hasher::new(7), self.kept_max);
-        hub.follow_log(StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 });
+        hub.follow_log(StateTimes {
+            linger_ms: 3000,
+            count_every_ms: 1000,
+            picture_ms: 5000,
+            hold_ms: 8000,
+        });
         let mut engine = SimEngine::new(&self.log);
         engine.attach();
         Site {

@@ -59,7 +59,12 @@ fn nodes_end_of_a_node_removes_its_states_and_one_node_reports_it() {
 fn nodes_visit_of_all_channels_is_done_in_slices() {
     const CHANNELS: usize = 1000;
     let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), 1 << 20), OutgoingMail::new(1));
-    hub.follow_log(StateTimes { linger_ms: 3000, count_every_ms: 1000, picture_ms: 5000 });
+    hub.follow_log(StateTimes {
+        linger_ms: 3000,
+        count_every_ms: 1000,
+        picture_ms: 5000,
+        hold_ms: 8000,
+    });
     let author = |node| StateAuthor { node, is_ours: false };
     let member = user_member("ada", 0).member;
     for n in 0..CHANNELS {

@@ -117,6 +117,39 @@ fn nodes_join_that_fails_is_refused_and_a_leave_is_stated_until_the_log_has_it()
 }
 
 #[test]
+fn nodes_join_is_refused_when_its_time_is_over_wherever_it_waits() {
+    for holds in [true, false] {
+        let mut it = Cluster::new(2, 2);
+        // Others are stated first, or the log is away.
+        it.nodes[0].holds = holds;
+        it.nodes[0].join((0, 1, "room"), "ada");
+        it.nodes[0].join((0, 2, "#watch-ada"), "ada");
+        it.nodes[0].sweep(TIMES.hold_ms / 2);
+        it.nodes[0].join((1, 3, "room"), "ada");
+        it.nodes[0].join((1, 4, "room"), "bob");
+        it.nodes[0].sweep(TIMES.hold_ms / 2 - 1);
+        assert_eq!(it.nodes[0].refused, []);
+        it.nodes[0].sweep(1);
+        let not_stored = |core, index| (place(core, index, "room"), JoinRefusal::NotStored);
+        assert_eq!(it.nodes[0].refused, [not_stored(0, 1)]);
+        it.nodes[0].sweep(TIMES.hold_ms / 2);
+        let refused = &mut it.nodes[0].refused;
+        refused.sort_by_key(|(place, _)| place.clone());
+        assert_eq!(*refused, [not_stored(0, 1), not_stored(1, 3), not_stored(1, 4)]);
+        it.nodes[0].holds = false;
+        it.rest_long();
+        for node in &it.nodes {
+            assert_eq!((node.users("room").len(), node.users("#watch-ada").len()), (0, 1));
+        }
+        assert_eq!(it.nodes[0].heard(&place(0, 2, "#watch-ada")), ["ada"]);
+        it.nodes[0].join((0, 1, "room"), "ada");
+        it.rest();
+        it.nodes[0].sweep(TIMES.hold_ms);
+        assert_eq!(it.nodes[0].heard(&place(0, 1, "room")), ["ada"]);
+    }
+}
+
+#[test]
 fn nodes_join_and_leave_before_the_log_has_it_leave_nothing() {
     let mut it = Cluster::new(2, 2);
     for core in 0..2 {
