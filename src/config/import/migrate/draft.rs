@@ -51,13 +51,6 @@ impl Draft {
         }
     }
 
-    /// Sets the key at a path to a boolean. Returns false if it has that value already.
-    pub(super) fn set_once(&mut self, path: &str, value: bool) -> bool {
-        let before = self.document.clone();
-        self.set(path, value);
-        self.document != before
-    }
-
     /// Sets a number from the option `name`, within the range of our key.
     pub(super) fn set_number(&mut self, path: &str, name: &str, number: u64) {
         let parts = path.split('.').filter(|part| part.parse::<usize>().is_err());

@@ -142,16 +142,7 @@ fn convert(options: Options) -> Result<Imported, Error> {
     made.map_err(|error| error.named(&name))?;
     let finish = |draft: &Draft| draft.finish(server).map_err(|error| error.named(&name));
     let imported = finish(&draft)?;
-    let Err(mut error) = check(&imported, &name) else { return Ok(imported) };
-    // A cluster does not carry everything that one server does, such as a part of the profile.
-    while let Some(app) = error.key.strip_suffix(".counts_in_reads")
-        && draft.set_once(&path_of(&error.key), false)
-    {
-        draft.note(app, "a cluster does not count in reads, so counts_in_reads is false");
-        let imported = finish(&draft)?;
-        let Err(other) = check(&imported, &name) else { return Ok(imported) };
-        error = other;
-    }
+    let Err(error) = check(&imported, &name) else { return Ok(imported) };
     let Some(section) = draft.take_section("cluster") else { return Err(error) };
     let servers = section.get("engine").map(ToString::to_string).unwrap_or_default();
     let text = format!("not converted, because of {}: {}", error.key, error.problem);
@@ -159,11 +150,6 @@ fn convert(options: Options) -> Result<Imported, Error> {
     let alone = finish(&draft)?;
     check(&alone, &name)?;
     Ok(alone)
-}
-
-/// The path of a draft's value with this key, such as `apps.0.id` of `apps[0].id`.
-fn path_of(key: &str) -> String {
-    key.replace('[', ".").replace(']', "")
 }
 
 /// Checks what is made as a server that reads it does. An error says which of our keys is wrong,
