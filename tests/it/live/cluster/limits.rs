@@ -73,19 +73,19 @@ fn cluster_p13_limit_is_exact_over_all_nodes() {
     let reserved = || [&first, &second, &third].map(|it| it.count("cluster_reserved")).iter().sum();
     assert_eq!((reserved(), first.count("refused_quota") > 0), (10u64, true));
     // A client that leaves makes room on any node.
-    let (first_ones, stay): (Vec<_>, Vec<_>) = open.into_iter().partition(|(node, _)| *node == 0);
-    let left = first_ones.len();
-    assert!(left > 0);
-    drop(first_ones);
+    let from = open[0].0;
+    let (leave, stay): (Vec<_>, Vec<_>) = open.into_iter().partition(|(node, _)| *node == from);
+    let (left, to) = (leave.len(), addresses[(from + 2) % 3]);
+    drop(leave);
     let mut others = Vec::new();
     while others.len() < left {
-        let mut client = connecting(addresses[2]);
+        let mut client = connecting(to);
         match client.text().contains("connection_established") {
             true => others.push(client),
             false => assert!([4004, 4100].contains(&client.close().0)),
         }
     }
-    refuses(addresses[2]);
+    refuses(to);
     drop((stay, others));
 }
 
