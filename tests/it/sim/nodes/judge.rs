@@ -267,8 +267,8 @@ impl Judge {
         let log = |epoch: usize| self.logs.get(epoch).and_then(|it| it.get(channel));
         let mut rest = &run.numbers[..];
         let last = self.logs.len().saturating_sub(1);
-        // A node may have had a rest of the log before, when the subscription was confirmed.
-        for epoch in run.epoch.saturating_sub(1)..=last {
+        // When the subscription was confirmed, its node may have had a rest of a log before.
+        for epoch in 0..=last {
             let log = log(epoch).unwrap_or(&empty);
             let own = rest.iter().take_while(|number| log.contains(number)).count();
             let (part, behind) = rest.split_at(own);
