@@ -130,6 +130,9 @@ pub(super) async fn watch(shared: Rc<EngineState>, mut signals: UnboundedReceive
         match attach(&shared).await {
             Ok(log) => {
                 is_up = true;
+                // The delivery before may have reported its end meanwhile. The node asks for a new
+                // one.
+                shared.delivery.set(shared.delivery.get() + 1);
                 shared.events.put(EngineEvent::Up(log));
                 if !std::mem::take(&mut *shared.logged.borrow_mut()).is_empty() {
                     tracing::info!("cluster: the engine can be used again");
