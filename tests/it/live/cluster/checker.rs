@@ -11,7 +11,11 @@
 use crate::net::*;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
 
 /// What was published, with the status of the answer.
 #[derive(Default)]
@@ -39,6 +43,11 @@ impl Hearer {
         while self.heard.last().is_none_or(|(_, last)| last != data) {
             self.hear_one();
         }
+    }
+
+    /// Asserts that the server has sent nothing more.
+    pub fn hear_nothing(&mut self) {
+        self.client.sync();
     }
 
     fn hear_one(&mut self) {
@@ -70,6 +79,34 @@ impl Checker {
         let status = client.response().status;
         self.note(channel, &data, status);
         status
+    }
+
+    /// Publishes at each of the addresses while `meanwhile` runs, with a pause after each event; the
+    /// events of a publisher take the channels in turn.
+    pub fn publish_while(
+        &self,
+        addresses: &[SocketAddr],
+        channels: &[&str],
+        pause: Duration,
+        meanwhile: impl FnOnce(),
+    ) {
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for (number, address) in addresses.iter().enumerate() {
+                let over = &over;
+                scope.spawn(move || {
+                    let mut client = Client::connect(*address);
+                    for n in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                        self.publish(&mut client, channels[n % channels.len()], number, n);
+                        thread::sleep(pause);
+                    }
+                });
+            }
+            // The publishers end if it panics, too.
+            let outcome = panic::catch_unwind(AssertUnwindSafe(meanwhile));
+            over.store(true, Ordering::Relaxed);
+            outcome.unwrap_or_else(|panic| panic::resume_unwind(panic));
+        });
     }
 
     fn note(&self, channel: &str, data: &str, status: u16) {

@@ -6,7 +6,6 @@ use super::{joined, nodes, nodes_of, ready};
 use crate::live::child::Process;
 use crate::net::*;
 use polycast::config::ClusterStorage;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,22 +18,8 @@ fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
     let mut hearers: Vec<_> = [&first, &second, &first, &second]
         .map(|server| checker.subscriber(server.addresses()[0], &["a", "b"]))
         .into();
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for number in 0..4 {
-            let (checker, over) = (&checker, &over);
-            let address = [&first, &second][number % 2].addresses()[0];
-            scope.spawn(move || {
-                let mut client = Client::connect(address);
-                for n in 0.. {
-                    if over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    checker.publish(&mut client, ["a", "b"][n % 2], number, n);
-                    thread::sleep(Duration::from_millis(2));
-                }
-            });
-        }
+    let publishers = [&first, &second, &first, &second].map(|it| it.addresses()[0]);
+    checker.publish_while(&publishers, &["a", "b"], Duration::from_millis(2), || {
         for away_ms in [50, 3000] {
             thread::sleep(Duration::from_millis(400));
             nats.kill();
@@ -44,7 +29,6 @@ fn cluster_p3_p8_acknowledged_events_survive_an_engine_that_is_killed() {
             wait("publishes succeed again", || checker.count(200) > before.0 + 20);
             println!("again {} ms after the engine's start", before.1.elapsed().as_millis());
         }
-        over.store(true, Ordering::Relaxed);
     });
     let mut client = Client::connect(first.addresses()[0]);
     for channel in ["a", "b"] {
@@ -301,22 +285,8 @@ fn cluster_p8_three_servers_lose_nothing_when_one_is_killed() {
     let checker = Checker::default();
     let mut hearers: Vec<_> =
         [&first, &second].map(|server| checker.subscriber(server.addresses()[0], &["a"])).into();
-    let over = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for number in 0..2 {
-            let (checker, over) = (&checker, &over);
-            let address = [&first, &second][number].addresses()[0];
-            scope.spawn(move || {
-                let mut client = Client::connect(address);
-                for n in 0.. {
-                    if over.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    checker.publish(&mut client, "a", number, n);
-                    thread::sleep(Duration::from_millis(5));
-                }
-            });
-        }
+    let publishers = [&first, &second].map(|it| it.addresses()[0]);
+    checker.publish_while(&publishers, &["a"], Duration::from_millis(5), || {
         for server in &mut servers {
             let before = (checker.count(200), Instant::now());
             server.kill();
@@ -326,7 +296,6 @@ fn cluster_p8_three_servers_lose_nothing_when_one_is_killed() {
             // The server must have caught up before the next one is killed.
             thread::sleep(Duration::from_secs(3));
         }
-        over.store(true, Ordering::Relaxed);
     });
     let mut client = Client::connect(first.addresses()[0]);
     assert_eq!(checker.publish(&mut client, "a", 9, 0), 200);

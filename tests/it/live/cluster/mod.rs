@@ -12,6 +12,7 @@ mod limits;
 mod links;
 mod lives;
 mod presence;
+mod promises;
 mod readme;
 mod redis;
 mod refusals;
