@@ -34,8 +34,6 @@ const NUMBERS: u64 = 1 << 61;
 const NUMBERS_END: u64 = 1 << 62;
 /// How long more must be reserved than needed before it is given back, in milliseconds.
 const GIVE_BACK_MS: u64 = 1000;
-/// How long after a refusal of the engine the next attempt is made, in milliseconds.
-const AGAIN_MS: u64 = 50;
 /// The time between two examinations that no core has asked for, in milliseconds.
 const EXAMINE_MS: u64 = 250;
 
@@ -176,10 +174,8 @@ impl Reservations {
 
     /// Notes that an entry was not stored. Returns whether it is one of these.
     pub(super) fn refused(&mut self, number: u64, now_ms: u64) -> bool {
-        let again_ms = now_ms + AGAIN_MS;
-        if self.tables.values_mut().any(|table| table.refused(number, again_ms)) {
-            self.due_ms = self.due_ms.min(again_ms);
-        }
+        let again_ms = self.tables.values_mut().find_map(|table| table.refused(number, now_ms));
+        self.due_ms = self.due_ms.min(again_ms.unwrap_or(u64::MAX));
         self.has_number(number)
     }
 

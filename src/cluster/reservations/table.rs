@@ -1,6 +1,11 @@
 //! What the log has of the reservations of one application.
 
+use crate::time::Backoff;
 use std::collections::BTreeMap;
+
+/// How long after the first refusal of the engine the next attempt is made, and the longest time
+/// after further ones while no later entry is read, in milliseconds.
+const AGAIN_MS: (u64, u64) = (50, 3200);
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -20,6 +25,8 @@ pub(super) struct ReservationTable {
     ceiling: Option<(u64, u32)>,
     /// No attempt is made before this time, in milliseconds.
     again_ms: u64,
+    /// The refusals since a later entry was read.
+    refusals: Backoff,
     /// Since when more is reserved than needed, in milliseconds.
     pub(super) surplus_ms: Option<u64>,
     /// Whether the entry has nodes that this node has declared dead.
@@ -95,6 +102,7 @@ impl ReservationTable {
         self.ceiling.take_if(|(after, _)| *after < sequence);
         self.attempt.take_if(|it| it.expected < sequence);
         self.again_ms = 0;
+        self.refusals.succeed();
         true
     }
 
@@ -119,13 +127,13 @@ impl ReservationTable {
         }
     }
 
-    /// Notes that the entry with this number was not stored. Returns whether it was on its way.
-    pub(super) fn refused(&mut self, number: u64, again_ms: u64) -> bool {
-        let is_own = self.attempt.take_if(|it| it.number == number).is_some();
-        if is_own {
-            self.again_ms = again_ms;
-        }
-        is_own
+    /// Notes that the entry with this number was not stored. Returns when the next attempt may be
+    /// made, in milliseconds, if it was on its way.
+    pub(super) fn refused(&mut self, number: u64, now_ms: u64) -> Option<u64> {
+        self.attempt.take_if(|it| it.number == number)?;
+        let (first_ms, max_ms) = AGAIN_MS;
+        self.again_ms = now_ms + self.refusals.fail(first_ms, max_ms);
+        Some(self.again_ms)
     }
 
     /// Notes that the answer to what is on its way will not come.
@@ -184,6 +192,22 @@ mod tests {
         assert_eq!(table.stated(OWN), 50);
     }
 
+    /// Whoever does not read what others write asks the engine less and less often.
+    #[test]
+    fn reservations_that_are_refused_again_are_tried_with_growing_pauses() {
+        let mut table = table(&[(2, 30)], 5);
+        let refuse = |table: &mut ReservationTable, now_ms| {
+            table.attempt(OWN, 1, now_ms, now_ms + 1);
+            table.refused(now_ms, now_ms).map(|again_ms| again_ms - now_ms)
+        };
+        for pause_ms in [50, 100, 200, 400, 800, 1600, 3200, 3200] {
+            assert_eq!(refuse(&mut table, 1000), Some(pause_ms));
+        }
+        assert!(!table.read(BTreeMap::new(), 5) && table.read(BTreeMap::new(), 6));
+        assert!(!table.is_busy(1000), "it knows what it was refused for");
+        assert_eq!(refuse(&mut table, 1000), Some(50));
+    }
+
     /// What may have been given back is not used until the log shows what has become of it.
     #[test]
     fn reservations_that_may_be_given_back_are_not_used() {
@@ -195,7 +219,7 @@ mod tests {
         assert!(table.differs(OWN, 30) && table.differs(OWN, 10));
         table.attempt(OWN, 20, 2, 200);
         assert_eq!(table.usable(OWN, 100), 10, "the first one may be stored");
-        assert!(table.refused(2, 300) && !table.refused(2, 300));
+        assert_eq!((table.refused(2, 250), table.refused(2, 250)), (Some(300), None));
         assert!(table.is_busy(299) && !table.is_busy(300));
         assert!(table.read(BTreeMap::from([(OWN, 20)]), 6));
         assert_eq!((table.usable(OWN, 100), table.differs(OWN, 20)), (20, false));
