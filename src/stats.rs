@@ -569,6 +569,9 @@ counters! {
     cluster_gaps,
     /// Times the engine came back with another log.
     cluster_epochs,
+    /// Times this node has read the cluster's log from its beginning because a reload had added
+    /// applications of which it had skipped entries.
+    cluster_added_readings,
     /// Idempotency keys of the cluster's log that this node remembers.
     cluster_keys,
     /// Events with an idempotency key that were not published, because the cluster's log had them

@@ -6,6 +6,16 @@ use crate::hub::{
 };
 use std::sync::Arc;
 
+/// What a node knows of the log about an application that a reload has added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddedStart {
+    /// The sequence number up to which entries may have expired before the node has read what they
+    /// have of the application; 0 if none has.
+    pub known_after: u64,
+    /// Whether everything was read that the log had of it when the reading began.
+    pub is_read: bool,
+}
+
 /// What a core is sent from the log.
 #[derive(Clone, Debug)]
 pub enum Arrival {
@@ -60,6 +70,13 @@ pub enum Arrival {
     },
     /// How the node goes on with the log.
     Log(LogStart),
+    /// What the node knows of the log about an application that a reload has added.
+    AddedApp {
+        /// The application's number.
+        app: u32,
+        /// How far it was read.
+        start: AddedStart,
+    },
     /// An application may have room for connections that wait.
     Room {
         /// The application's number.

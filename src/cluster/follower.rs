@@ -91,6 +91,12 @@ impl Follower {
         self.position
     }
 
+    /// The sequence number of the last entry that was applied, or that the log had when the
+    /// delivery began, if that is higher.
+    pub fn end(&self) -> u64 {
+        self.position.max(self.begun.0)
+    }
+
     /// Whether everything was read that was stored when the node came.
     pub fn has_joined(&self) -> bool {
         self.has_joined

@@ -96,6 +96,14 @@ impl LoggedKeys {
         self.log_ms = 0;
     }
 
+    /// Takes over what was read apart of an application.
+    pub(super) fn adopt(&mut self, app: u32, apart: &mut LoggedKeys) {
+        self.dropped += apart.take_dropped();
+        if let Some(keys) = apart.apps.remove(&app) {
+            self.apps.insert(app, keys);
+        }
+    }
+
     /// Decides on an event of the entry whose time was noted last.
     pub(super) fn decide(&mut self, app: u32, key: &EventKey, bounds: KeyBounds) -> KeyDecision {
         let keys = self.apps.entry(app).or_default();

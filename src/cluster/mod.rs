@@ -11,8 +11,10 @@
 //! interruption the delivery begins again after it, so that nothing is missing or applied twice.
 //! Which [`nodes`] there are, and that one of them is dead, are entries of the log, too, and so is
 //! how many connections each of them may admit (`reservations`), and whose subscribers they count
-//! (`counting`).
+//! (`counting`). What a node has skipped of an application, because its configuration did not have
+//! that yet, it reads later (`added`).
 
+mod added;
 mod arrival;
 mod awaited;
 mod counting;
@@ -32,7 +34,7 @@ pub mod sim;
 mod states;
 pub mod subject;
 
-pub use arrival::Arrival;
+pub use arrival::{AddedStart, Arrival};
 pub use engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 pub use events::{event_of, part_of};
 pub use node::{ClusterNode, NodeSetup, NodeTime};

@@ -1,5 +1,6 @@
 //! One node: between the cores, which propose events and are sent those of the log, and an engine.
 
+mod adding;
 mod applying;
 mod counting;
 mod epochs;
@@ -8,6 +9,7 @@ mod membership;
 mod reading;
 mod reserving;
 
+use super::added::AddedApps;
 use super::arrival::Arrival;
 use super::awaited::AwaitedKeys;
 use super::counting::CountedApps;
@@ -15,7 +17,7 @@ use super::engine::{Append, Engine, EngineEvent, Refusal};
 use super::entry;
 use super::epochs::NodeEpochs;
 use super::events::part_of;
-use super::follower::{Follower, Taken};
+use super::follower::Follower;
 use super::keys::LoggedKeys;
 use super::nodes::{ClusterNodes, NodeSummary, NodeTiming, NodesSetup};
 use super::places::LogPlaces;
@@ -88,6 +90,8 @@ pub struct ClusterNode {
     applied: AppliedNumbers,
     keys: LoggedKeys,
     awaited: AwaitedKeys,
+    /// The applications that a reload has added.
+    added: AddedApps,
     /// The entries whose changes of pictures were made again since the log is read from its
     /// beginning.
     folded: AppliedNumbers,
@@ -144,6 +148,7 @@ impl ClusterNode {
             applied: AppliedNumbers::default(),
             keys: LoggedKeys::default(),
             awaited: AwaitedKeys::default(),
+            added: AddedApps::new(cluster.keep_s * 1000),
             folded: AppliedNumbers::default(),
             news: VecDeque::new(),
             is_up: false,
@@ -220,6 +225,7 @@ impl ClusterNode {
                 is_stale |= self.on_event(event, engine, env, now);
             }
         }
+        self.begin_added(engine, env);
         if now.ms >= self.tick_ms {
             self.tick_ms = now.ms + AppendQueue::<()>::TICK_MS;
             let failed = self.queue.tick(now.ms);
@@ -262,7 +268,8 @@ impl ClusterNode {
             (true, false) => self.away_deadline_ms(),
             (false, _) => self.tick_ms,
         };
-        of_queue.min(self.nodes.deadline_ms()).min(self.reservations.deadline_ms())
+        let of_nodes = self.nodes.deadline_ms().min(self.reservations.deadline_ms());
+        of_queue.min(of_nodes).min(self.added_deadline_ms())
     }
 
     /// Whether nothing waits for the engine.
@@ -330,8 +337,9 @@ impl ClusterNode {
                     return true;
                 }
                 self.follower.current(now.ms);
+                self.added.current();
                 self.note_current(engine);
-                self.end_reading(engine, now.ms);
+                self.end_reading(engine, env, now.ms);
                 return self.notes_caught_up(engine, env, now.ms);
             }
         }
@@ -347,40 +355,6 @@ impl ClusterNode {
         self.queue.lost();
         self.nodes.lost();
         self.reservations.lost();
-    }
-
-    /// Takes an entry: its sequence number, when it was stored, and whether it is the last one.
-    /// Returns whether the log is delivered from another position on.
-    fn on_entry(
-        &mut self,
-        (sequence, stored_ms, is_last): (u64, u64, bool),
-        body: &[u8],
-        engine: &mut dyn Engine,
-        env: &Env,
-        now: NodeTime,
-    ) -> bool {
-        if self.notes_lag(Some(sequence), engine, env, now.ms) {
-            return true;
-        }
-        let age_ms = now.unix_ms.saturating_sub(stored_ms);
-        self.keys.note_time(stored_ms, now.ms);
-        let taken = self.follower.takes(sequence, is_last, now.ms);
-        match taken {
-            Taken::Apply => {
-                self.setup.counters.cluster_lag_ms.set(age_ms);
-                let change = self.places.entry(sequence, age_ms, is_last);
-                self.note_change(change);
-            }
-            Taken::Fold => {}
-            Taken::Repeated => self.setup.counters.cluster_repeated.add(1),
-        }
-        if taken != Taken::Repeated {
-            self.take_entry(body, (sequence, age_ms), taken, env, now.ms);
-            self.take_effects(engine);
-        }
-        self.end_reading(engine, now.ms);
-        self.note_counted();
-        is_last && self.notes_caught_up(engine, env, now.ms)
     }
 
     fn send_to_all(&mut self, arrival: &Arrival) {

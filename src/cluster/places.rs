@@ -7,11 +7,11 @@ use crate::hub::{LATE_MS, LogMark, LogStart};
 
 /// An entry counts as expired this much earlier than the log forgets it, in milliseconds: clocks
 /// differ.
-const MARGIN_MS: u64 = 2000;
+pub(super) const MARGIN_MS: u64 = 2000;
 /// How long the log must still keep an entry so that a node that starts knows everything from that
 /// entry on, in milliseconds: the entry may have been stored a first time so much earlier, clocks
 /// differ, and the reading takes a while.
-const YOUNG_MS: u64 = LATE_MS + MARGIN_MS + 10_000;
+pub(super) const YOUNG_MS: u64 = LATE_MS + MARGIN_MS + 10_000;
 /// Nothing is known up to the present.
 const EVERYTHING: u64 = u64::MAX;
 

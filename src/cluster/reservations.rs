@@ -210,6 +210,11 @@ impl Reservations {
             if limit_of(app) == 0 && !self.tables.contains_key(&number) {
                 continue;
             }
+            if !app.is_read() {
+                // Nobody is served, and the log may have more than was read.
+                self.due_ms = self.due_ms.min(now_ms + EXAMINE_MS);
+                continue;
+            }
             self.examine_app((number, app), nodes, can_send, now_ms, &mut work);
         }
         Some(work)

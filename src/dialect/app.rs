@@ -5,7 +5,7 @@ use super::channels::signature;
 use super::room::{Admission, AllRooms, ConnectionRoom};
 use crate::config;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// One application.
 #[derive(Debug)]
@@ -31,7 +31,13 @@ pub(super) struct Tally {
     /// When the log last reported requests with a stale timestamp, in milliseconds; 0 is never.
     stale_logged_ms: AtomicU64,
     idempotency: Arc<IdempotencyKeys>,
+    /// The number of cores that have not taken what the log of the cluster had of the application
+    /// when a reload has added it; [`UNREAD`] until that was read.
+    unread: AtomicU32,
 }
+
+/// What the log has of an application was not read yet.
+const UNREAD: u32 = u32::MAX;
 
 impl Tally {
     /// The counters of a new application; `all_bytes` is the memory of all applications'
@@ -39,6 +45,14 @@ impl Tally {
     pub(super) fn new(all_bytes: &Arc<AtomicUsize>) -> Arc<Tally> {
         let idempotency = Arc::new(IdempotencyKeys::new(all_bytes.clone()));
         Arc::new(Tally { idempotency, ..Tally::default() })
+    }
+
+    /// The counters of an application that a reload adds to a node of a cluster, which has not read
+    /// what the log has of it.
+    pub(super) fn unread(all_bytes: &Arc<AtomicUsize>) -> Arc<Tally> {
+        let tally = Tally::new(all_bytes);
+        tally.unread.store(UNREAD, Ordering::Release);
+        tally
     }
 }
 
@@ -162,6 +176,29 @@ impl App {
         self.tally.room.give_back(target)
     }
 
+    /// Whether the process has what the log of its cluster had of the application when a reload has
+    /// added it. Until then it serves no client of the application.
+    pub fn is_read(&self) -> bool {
+        self.tally.unread.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether what the log of the cluster has of the application is still to be read.
+    pub fn awaits_reading(&self) -> bool {
+        self.tally.unread.load(Ordering::Acquire) == UNREAD
+    }
+
+    /// Notes that the log was read, so that each of so many cores is about to take what it has of
+    /// the application.
+    pub fn await_cores(&self, cores: u16) {
+        self.tally.unread.store(cores.into(), Ordering::Release);
+    }
+
+    /// Notes that a core has taken what the log has of the application.
+    pub fn note_core(&self) {
+        let step = |cores: u32| (cores != UNREAD).then(|| cores.saturating_sub(1));
+        let _ = self.tally.unread.fetch_update(Ordering::AcqRel, Ordering::Acquire, step);
+    }
+
     /// Whether the configuration no longer has the application.
     pub fn is_gone(&self) -> bool {
         self.keys.is_empty()
@@ -192,5 +229,22 @@ mod tests {
         assert!(!app.stale_is_news(60_000));
         assert!(app.stale_is_news(60_001));
         assert!(!app.stale_is_news(120_000));
+    }
+
+    #[test]
+    fn apps_that_a_reload_adds_are_read_when_all_cores_have_what_the_log_had() {
+        let config = config::Config::demo().apps.remove(0);
+        let app = |tally| App::new(config.clone(), tally, Arc::default(), true);
+        assert!(app(Arc::default()).is_read());
+        let app = app(Tally::unread(&Arc::default()));
+        app.note_core();
+        assert!(!app.is_read() && app.awaits_reading());
+        app.await_cores(2);
+        app.note_core();
+        assert!(!app.is_read() && !app.awaits_reading());
+        app.note_core();
+        assert!(app.is_read());
+        app.note_core();
+        assert!(app.is_read());
     }
 }

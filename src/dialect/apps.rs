@@ -97,7 +97,8 @@ impl Apps {
         let is_new = |app: &&config::AppConfig| self.list.iter().all(|old| old.config.id != app.id);
         let added = configs.iter().filter(is_new);
         let bytes = &self.idempotency_bytes;
-        list.extend(added.map(|app| self.app(app.clone(), Tally::new(bytes))));
+        let tally = if self.is_clustered { Tally::unread } else { Tally::new };
+        list.extend(added.map(|app| self.app(app.clone(), tally(bytes))));
         Apps::of(list, configs.len(), (self.rooms.clone(), self.is_clustered), bytes.clone())
     }
 

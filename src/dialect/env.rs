@@ -1,5 +1,6 @@
 //! The configuration and the state that every dialect can look up.
 
+use super::app::App;
 use super::apps::Apps;
 use super::channels::ids::SocketIds;
 use super::links::Links;
@@ -56,6 +57,12 @@ impl Env {
         // The text of an empty `String` is at an address without memory. With AVX-512, comparing no
         // bytes there takes the processor hundreds of cycles, because it suppresses the page fault.
         if prefix.is_empty() { Some(path) } else { path.strip_prefix(prefix) }
+    }
+
+    /// Whether clients of an application are served: the process has joined its cluster, and has
+    /// read what the log has of an application that a reload has added.
+    pub fn serves(&self, app: u32) -> bool {
+        self.runtime.cluster.serves() && self.apps.find(app).is_none_or(App::is_read)
     }
 
     /// Whether the process can serve no further WebSocket now: it has not joined its cluster, or

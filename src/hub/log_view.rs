@@ -25,7 +25,7 @@ pub fn log_serial(sequence: u64, place: usize) -> Option<u64> {
 }
 
 /// The largest serial number of the entries up to this one; 0 if there is none.
-fn end_of(sequence: u64) -> u64 {
+pub(super) fn end_of(sequence: u64) -> u64 {
     if sequence == 0 {
         return 0;
     }
@@ -141,6 +141,12 @@ impl LogView {
         self.floor = end_of(start.known_after);
         self.read_until = end_of(start.read_until).max(self.void);
         is_other
+    }
+
+    /// What the core knows of the events of an application, of which those up to this serial number
+    /// may have expired before this node has read them.
+    pub(super) fn with_floor(self, floor: u64) -> LogView {
+        LogView { floor: self.floor.max(floor), ..self }
     }
 
     /// Notes that everything up to a mark was received.

@@ -96,7 +96,7 @@ use node_states::UnfinishedVisit;
 use own_states::OwnStates;
 use rooms::{Rooms, UNLISTED};
 use slab::Slab;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 /// The channels of one core: those with subscribers on it, and those that it is the home of.
@@ -133,6 +133,9 @@ pub struct Hub<M> {
     counting: Counting,
     /// What is known of the log of a cluster; `None` without a cluster.
     log: Option<LogView>,
+    /// The last serial number of each application that a reload has added whose events may have
+    /// expired before this node has read them.
+    added_floors: BTreeMap<u32, u64>,
     /// The logs of the homes on all cores.
     logs: HomeLogs,
     /// A visit of all channels that has not ended.
@@ -165,6 +168,7 @@ impl<M: HubMessage> Hub<M> {
             own_states: None,
             counting: Counting::default(),
             log: None,
+            added_floors: BTreeMap::new(),
             logs: HomeLogs::default(),
             visit: None,
             pictures: None,

@@ -68,7 +68,7 @@ impl<M: HubMessage> Hub<M> {
             Query::History { app, name, after, max, view } => {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
                 let view = (*view != 0).then(|| (*view, name.clone()));
-                let page = self.history_page(at, *after, *max, now_ms);
+                let page = self.history_page((*app, at), *after, *max, now_ms);
                 Answer::History(page.map(|page| Box::new(HistoryPage { view, ..*page })))
             }
             Query::Usage { app, name } => Answer::Usage(self.usage(*app, name)),

@@ -8,7 +8,7 @@ use super::cache;
 use super::event::{Event, EventPayload, HistoryLimit};
 use super::forms::{EventForms, StreamPosition};
 use super::history::History;
-use super::log_view::{LogMark, LogPlace, LogStart};
+use super::log_view::{LogMark, LogPlace, LogStart, LogView, end_of};
 use super::mail::{Down, OutgoingMail};
 use super::name::ChannelName;
 use super::replay::{HistoryPage, ResumeReply, ResumeRequest};
@@ -32,7 +32,7 @@ impl<M: HubMessage> Hub<M> {
     ) {
         let EventPayload::Frame(shared) = &event.payload else { return };
         let is_doubtful = place.is_some_and(|place| {
-            self.log.is_some_and(|log| log.is_doubtful(place, limit.ttl_ms()))
+            self.log_at(at).is_some_and(|log| log.is_doubtful(place, limit.ttl_ms()))
         });
         self.change_history(at, limit, now_ms, |history, positioned| {
             // The forms of a linked channel's event as it is delivered are not kept: they would be
@@ -62,7 +62,7 @@ impl<M: HubMessage> Hub<M> {
         let channel = self.channels[at as usize].as_mut()?;
         channel.home.get_or_insert_default().positioned = true;
         let mut reply = None;
-        let log = self.log;
+        let log = self.log_at(at);
         self.change_history(at, request.limit, now_ms, |history, _| {
             history.idle_ms = None;
             history.note_reached(log.map_or(0, |log| log.present()));
@@ -236,6 +236,7 @@ impl<M: HubMessage> Hub<M> {
     pub fn begin_log(&mut self, start: LogStart, mail: &mut OutgoingMail<M>) {
         if self.log.get_or_insert_default().begin(start) {
             self.logs.begin(self.core, start.generation);
+            self.added_floors.clear();
             let log_began = Down::LogBegan { home: self.core, log: start.generation };
             for core in (0..self.cores).filter(|core| *core != self.core) {
                 mail.down(core, log_began.clone());
@@ -251,6 +252,24 @@ impl<M: HubMessage> Hub<M> {
         if let Some(pictures) = &mut self.pictures {
             pictures.has_begun = true;
         }
+    }
+
+    /// Notes that a reload has added an application, and that entries of the log up to the one with
+    /// this sequence number may have expired before this node has read what they have of it.
+    pub fn begin_added(&mut self, app: u32, known_after: u64) {
+        self.added_floors.insert(app, end_of(known_after));
+    }
+
+    /// What this core knows of the log about an application.
+    fn log_of(&self, app: u32) -> Option<LogView> {
+        let floor = self.added_floors.get(&app).copied().unwrap_or(0);
+        self.log.map(|log| log.with_floor(floor))
+    }
+
+    /// The same about the application of the channel at `at`.
+    fn log_at(&self, at: u32) -> Option<LogView> {
+        let channel = self.channels.get(at as usize).and_then(Option::as_ref);
+        channel.map_or(self.log, |channel| self.log_of(channel.name.app()))
     }
 
     /// Notes that another core's mail is of another log from now on.
@@ -269,14 +288,15 @@ impl<M: HubMessage> Hub<M> {
     /// or from the oldest one. `None` if the channel has no history with positions.
     pub(super) fn history_page(
         &self,
-        at: Option<u32>,
+        (app, at): (u32, Option<u32>),
         after: Option<StreamPosition>,
         max: usize,
         now_ms: u64,
     ) -> Option<Box<HistoryPage>> {
         let home = at.and_then(|at| self.channels[at as usize].as_ref()?.home.as_ref());
         let history = home.and_then(|home| home.history.as_ref()).filter(|it| it.outlives());
-        let log = self.log.as_ref();
+        let log = self.log_of(app);
+        let log = log.as_ref();
         match (history, log) {
             (Some(history), _) => Some(Box::new(history.page(after, max, now_ms, log))),
             // As a history that begins now would answer.

@@ -1,5 +1,6 @@
 //! Whether this node of a cluster has joined it. The control thread writes it, and cores read it.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +49,9 @@ pub struct ClusterStatus {
     /// can be used.
     lost: AtomicU64,
     nodes: Mutex<Arc<[NodeStatus]>>,
+    /// The version of the configuration that each core has taken last; a core that still has the
+    /// first one is missing.
+    versions: Mutex<BTreeMap<u16, u32>>,
     /// The memory of the idempotency keys of the log, in bytes.
     key_bytes: AtomicUsize,
 }
@@ -99,6 +103,17 @@ impl ClusterStatus {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Notes that a core has taken the configuration of this version.
+    pub fn note_version(&self, core: u16, version: u32) {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner).insert(core, version);
+    }
+
+    /// Whether all of so many cores have taken the configuration of this version, or a later one.
+    pub fn have_version(&self, cores: u16, version: u32) -> bool {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..cores).all(|core| versions.get(&core).copied().unwrap_or(0) >= version)
+    }
+
     /// Changes since when the engine cannot be used, in milliseconds; `None` if it can.
     pub fn set_lost(&self, since_ms: Option<u64>) {
         self.lost.store(since_ms.map_or(0, |ms| ms + 1), Ordering::Release);
@@ -141,6 +156,16 @@ mod tests {
         assert_eq!((status.stale_s(999), status.stale_s(1000)), (Some(0), Some(1)));
         status.set_lost(None);
         assert_eq!(status.stale_s(5000), None);
+    }
+
+    #[test]
+    fn cluster_status_knows_which_configuration_all_cores_have() {
+        let status = ClusterStatus::default();
+        assert!(status.have_version(2, 0) && !status.have_version(2, 1));
+        status.note_version(0, 2);
+        assert!(!status.have_version(2, 1) && status.have_version(1, 2));
+        status.note_version(1, 1);
+        assert!(status.have_version(2, 1) && !status.have_version(2, 2));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! back from the log.
 
 use super::Shard;
-use crate::cluster::Arrival;
+use crate::cluster::{AddedStart, Arrival};
 use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log, picture_envelope};
 use crate::hub::{
     Ack, Answer, ChannelInfo, LogMark, LogPlace, PicturePiece, StateVisit, Unpublished,
@@ -71,6 +71,7 @@ impl Shard {
                 return hub.picture_failed(app, &channel, now.ms);
             }
             Arrival::Log(start) => hub.begin_log(start, mail),
+            Arrival::AddedApp { app, start } => return self.note_added(app, start),
             Arrival::Settled { ack, failed } => return self.settle(ack, failed, now),
             Arrival::Gap => return self.close_subscribers(),
             Arrival::Member { app, channel, author, user, member } => {
@@ -108,6 +109,14 @@ impl Shard {
         self.continue_visit(now);
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
+        }
+    }
+
+    /// Notes what this node knows of the log about an application that a reload has added.
+    fn note_added(&mut self, app: u32, start: AddedStart) {
+        self.hub.begin_added(app, start.known_after);
+        if let Some(app) = self.env.apps.find(app).filter(|_| start.is_read) {
+            app.note_core();
         }
     }
 

@@ -155,6 +155,14 @@ impl Shard {
         // Through a view, too, a client can make up names of channels.
         is_free |= view != 0;
         let form = Form { view, ..form };
+        if self.env.apps.find(app).is_some_and(|app| !app.is_read()) {
+            // The source is of an application that a reload has added.
+            let outcome = JoinOutcome::NotStored;
+            if let Some((session, mut cx)) = self.session(slot, now) {
+                session.on(SessionEvent::Joined { name, source: &source, form, outcome }, &mut cx);
+            }
+            return;
+        }
         let request = match view {
             0 => request,
             _ => request.and_then(|request| request.through(view)),

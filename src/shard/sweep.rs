@@ -86,6 +86,7 @@ impl Shard {
         if histories_of_groups(&env) != histories_of_groups(&self.env) {
             self.hub.end_histories(reflect::APP);
         }
+        env.runtime.cluster.note_version(self.core, env.runtime.version);
         self.env = env;
         self.dials_at_all = self.env.config.has_proxies();
         for index in 0..self.sessions.end() {

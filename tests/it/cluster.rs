@@ -1,12 +1,13 @@
 //! A shard of a node in a cluster: what it proposes, when it answers, and what comes from the log.
 
 use crate::machine::{Machine, config};
-use crate::peer::{Received, handshake, signed, text};
-use polycast::cluster::Arrival;
-use polycast::config::{Cluster, Config};
+use crate::peer::{Received, SECOND, handshake, signed, text};
+use polycast::cluster::{AddedStart, Arrival};
+use polycast::config::{AppHistory, ChannelLink, Cluster, Config, LinkEnd, Secret};
 use polycast::dialect::{Event, Proposal};
 use polycast::hub::{StateAuthor, Statement, Unpublished};
 use polycast::mem::Frozen;
+use std::sync::Arc;
 
 const EVENTS: &str = "/apps/1/events";
 /// The number of proposals that may wait before a shard of a [`Machine`] reads no more.
@@ -252,5 +253,64 @@ fn cluster_shard_states_no_end_once_the_process_drains() {
             false => assert!(matches!(state, Some(Statement::Count(0))), "{state:?}"),
             true => assert!(state.is_none(), "{state:?}"),
         }
+    }
+}
+
+/// Until all cores have taken what the log has of an application that a reload has added, its
+/// clients are refused in a way after which they try again. The others are served.
+#[test]
+fn cluster_shard_serves_an_added_application_when_the_log_was_read() {
+    let (id, key, secret) = SECOND;
+    let mut added = in_cluster();
+    let mut second = added.apps[0].clone();
+    (second.id, second.key) = (id.to_owned(), key.to_owned());
+    second.secret = Secret::new(secret);
+    second.history = vec![AppHistory::new(&["*"])];
+    added.apps.push(second);
+    let end = |app: &str, channel: &str| LinkEnd {
+        app: app.to_owned(),
+        channel: channel.to_owned(),
+        ..LinkEnd::default()
+    };
+    let (source, views) = (end(id, "source-{x}"), vec![end("1", "view-{x}")]);
+    added.links.push(ChannelLink { source, views });
+    let mut machine = Machine::new(in_cluster());
+    let client = subscriber(&mut machine, "a");
+    machine.env = Arc::new(machine.env.reloaded(added).expect("it is valid"));
+    machine.shard.renew(machine.env.clone(), machine.now);
+    let env = machine.env.clone();
+    assert!(env.runtime.cluster.have_version(1, env.runtime.version));
+    let unix_s = machine.now.unix_s;
+    let status = |machine: &mut Machine, path: &str| {
+        let api = machine.open();
+        machine.receive(api, &signed("GET", path, b"", unix_s));
+        let [(status, _)] = responses(machine, api)[..] else { panic!("one answer") };
+        status
+    };
+    let paths = ["/apps/2/channels", "/apps/2/channels/b/events", "/apps/1/channels/view-b"];
+    for is_read in [false, true] {
+        for path in paths {
+            assert_eq!(status(&mut machine, path), if is_read { 200 } else { 503 }, "{path}");
+        }
+        assert_eq!(status(&mut machine, "/apps/1/channels"), 200);
+        let at = machine.open();
+        machine.receive(at, &handshake(&format!("/app/{key}"), ""));
+        let received = std::mem::take(&mut machine.wire(at).received);
+        let has_code = |it: &Received| matches!(it, Received::Close(Some(4100), _));
+        assert_eq!(received.iter().any(has_code), !is_read, "{received:?}");
+        // A view of the application's channel has the same state.
+        let message = r#"{"event":"pusher:subscribe","data":{"channel":"view-b"}}"#;
+        machine.receive(client, &text(message));
+        let received = std::mem::take(&mut machine.wire(client).received);
+        let words = if is_read { "subscription_succeeded" } else { "\"status\":4100" };
+        let [Received::Text(text)] = &received[..] else { panic!("{received:?}") };
+        assert!(text.contains(words), "{text}");
+        let start = AddedStart { known_after: 0, is_read: true };
+        let arrival = Arrival::AddedApp { app: 1, start };
+        machine.shard.arrive(arrival.clone(), machine.now);
+        assert_eq!(env.apps.get(1).is_read(), is_read, "nobody has read it yet");
+        env.apps.get(1).await_cores(1);
+        machine.shard.arrive(arrival, machine.now);
+        assert!(env.apps.get(1).is_read());
     }
 }

@@ -13,29 +13,42 @@ use crate::dialect::{self, Env, Event};
 use crate::hub::{LogPlace, PicturePiece, StateAuthor, log_serial};
 use std::sync::Arc;
 
+/// What is to be done with an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EntryUse {
+    pub(super) taken: Taken,
+    /// Whether it takes full effect if it is of an application for whose sake the log is read.
+    pub(super) is_new_of_added: bool,
+}
+
 impl ClusterNode {
     /// Notes the state that an entry has, and applies its events if they are to be.
     pub(super) fn take_entry(
         &mut self,
         body: &[u8],
         (sequence, age_ms): (u64, u64),
-        taken: Taken,
+        EntryUse { taken, is_new_of_added }: EntryUse,
         env: &Env,
         now_ms: u64,
     ) {
         self.tell_dialects(env, now_ms);
-        let counters = &self.setup.counters;
         let entry = match entry::read_formats(body, self.nodes.formats()) {
             Ok(entry) => entry,
+            // It was skipped before.
+            Err(_) if taken == Taken::Repeated => return,
             Err(error) => return self.skip(error, taken, now_ms),
         };
+        let is_of_added = is_new_of_added && self.is_of_added(entry.app, env);
+        if taken == Taken::Repeated && !is_of_added {
+            return;
+        }
         self.is_unreadable = false;
         if entry.is_empty() {
             return;
         }
         for part in &entry.nodes {
             if !self.nodes.on_part(entry.node, part, sequence, now_ms) {
-                counters.cluster_skipped.add(1);
+                self.setup.counters.cluster_skipped.add(1);
             }
         }
         if let Some(part) = &entry.limit {
@@ -49,9 +62,9 @@ impl ClusterNode {
         if !entry.nodes.is_empty() {
             return self.apply_states(&entry, env, now_ms);
         }
-        match taken {
-            Taken::Apply => self.apply(entry, (sequence, age_ms), env, now_ms),
-            Taken::Fold | Taken::Repeated => {
+        match taken == Taken::Apply || is_of_added {
+            true => self.apply(entry, (sequence, age_ms), taken, env, now_ms),
+            false => {
                 self.applied.note(entry.node, entry.number);
                 self.apply_states(&entry, env, now_ms);
                 self.fold_pictures(&entry, (sequence, age_ms), env);
@@ -62,7 +75,7 @@ impl ClusterNode {
     /// Notes what nodes have reserved of the connections of an application.
     fn take_limit(&mut self, app: &str, part: &LimitPart, sequence: u64, env: &Env, now_ms: u64) {
         self.setup.counters.cluster_entries.add(1);
-        match env.apps.by_id_or_removed(app) {
+        match self.logged_app(app, env) {
             Some(app) => self.reservations.on_part(app, part, sequence, &mut self.nodes, now_ms),
             None => self.setup.counters.cluster_skipped.add(1),
         }
@@ -86,10 +99,18 @@ impl ClusterNode {
 
     /// Sends the events of an entry to the home of their channel. Events that this node has applied
     /// out of an earlier log belong to the histories of this one, too.
-    fn apply(&mut self, entry: Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env, now_ms: u64) {
+    fn apply(
+        &mut self,
+        entry: Entry<'_>,
+        (sequence, age_ms): (u64, u64),
+        taken: Taken,
+        env: &Env,
+        now_ms: u64,
+    ) {
         let counters = self.setup.counters.clone();
         counters.cluster_entries.add(1);
-        let repeat = self.applied.takes(entry.node, entry.number);
+        let app = self.logged_app(entry.app, env);
+        let repeat = self.note_number(&entry, app, taken);
         counters.cluster_repeated.add((repeat != Repeat::New).into());
         if repeat == Repeat::OfThisLog {
             return;
@@ -99,9 +120,7 @@ impl ClusterNode {
         if !entry.states.is_empty() || !entry.pictures.is_empty() {
             self.apply_states(&entry, env, now_ms);
         }
-        let Some(app) = env.app_of_log_id(entry.app) else {
-            return counters.cluster_skipped.add(1);
-        };
+        let Some(app) = app else { return counters.cluster_skipped.add(1) };
         let core = self.home(app, entry.channel);
         let channel: Arc<str> = entry.channel.into();
         // An epoch has no place in a history.
@@ -138,7 +157,7 @@ impl ClusterNode {
     /// Sends the states of an entry to the home of their channel. States of dead nodes do not
     /// count.
     fn apply_states(&mut self, entry: &Entry<'_>, env: &Env, now_ms: u64) {
-        let Some(app) = env.app_of_log_id(entry.app) else { return };
+        let Some(app) = self.logged_app(entry.app, env) else { return };
         let core = self.home(app, entry.channel);
         for part in &entry.states {
             let node = part.node();
@@ -212,9 +231,8 @@ impl ClusterNode {
     /// Makes the changes of pictures again that an entry has, since the log is read from its
     /// beginning.
     fn fold_pictures(&mut self, entry: &Entry<'_>, (sequence, age_ms): (u64, u64), env: &Env) {
-        let Some(app) = env.app_of_log_id(entry.app).filter(|_| !entry.own.is_empty()) else {
-            return;
-        };
+        let app = self.logged_app(entry.app, env).filter(|_| !entry.own.is_empty());
+        let Some(app) = app else { return };
         if self.folded.takes(entry.node, entry.number) != Repeat::New {
             return;
         }

@@ -9,9 +9,9 @@ impl ClusterNode {
     /// Takes a question for the numbers of an application, which every core answers, or the answer
     /// of a core.
     pub(super) fn take_counting(&mut self, app: &str, part: &CountingPart, env: &Env, now_ms: u64) {
-        let counters = &self.setup.counters;
+        let counters = self.setup.counters.clone();
         counters.cluster_entries.add(1);
-        let Some(app) = env.app_of_log_id(app) else { return counters.cluster_skipped.add(1) };
+        let Some(app) = self.logged_app(app, env) else { return counters.cluster_skipped.add(1) };
         let Some(stated) = part.stated else {
             self.counted.ask(app);
             return self.send_to_all(&Arrival::Counting { app });

@@ -38,7 +38,8 @@ impl ClusterNode {
         let config = env.apps.find(app).map(|app| &app.config.limits);
         let (Some(key), Some(limits)) = (key, config) else { return KeyDecision::Publish };
         let bounds = KeyBounds { keys: limits.idempotency_keys, bytes: limits.idempotency_bytes };
-        let decision = self.keys.decide(app, key, bounds);
+        let keys = self.added.reading_of(app).map_or(&mut self.keys, |reading| &mut reading.keys);
+        let decision = keys.decide(app, key, bounds);
         self.count_decision(decision);
         decision
     }

@@ -38,7 +38,8 @@ impl ClusterNode {
     }
 
     /// Notes that the log was read from its beginning, if that has come to its end.
-    pub(super) fn end_reading(&mut self, engine: &mut dyn Engine, now_ms: u64) {
+    pub(super) fn end_reading(&mut self, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
+        self.end_added(env, now_ms);
         if self.follower.has_reread() {
             self.nodes.reread(now_ms);
             self.take_effects(engine);

@@ -1,8 +1,10 @@
 //! Where in the log the node goes on to read, and what it does when entries may be missing.
 
-use super::ClusterNode;
+use super::applying::EntryUse;
+use super::{ClusterNode, NodeTime};
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::{Engine, LogInfo};
+use crate::cluster::follower::Taken;
 use crate::cluster::places::LogChange;
 use crate::dialect::Env;
 use crate::hub::LogMark;
@@ -14,6 +16,45 @@ impl ClusterNode {
     /// Up to where the entries of the log are in arrivals that were taken, if all were.
     pub fn mark(&self) -> LogMark {
         self.places.mark(self.follower.position())
+    }
+
+    /// Takes an entry: its sequence number, when it was stored, and whether it is the last one.
+    /// Returns whether the log is delivered from another position on.
+    pub(super) fn on_entry(
+        &mut self,
+        (sequence, stored_ms, is_last): (u64, u64, bool),
+        body: &[u8],
+        engine: &mut dyn Engine,
+        env: &Env,
+        now: NodeTime,
+    ) -> bool {
+        if self.notes_lag(Some(sequence), engine, env, now.ms) {
+            return true;
+        }
+        let age_ms = now.unix_ms.saturating_sub(stored_ms);
+        let (is_new_of_added, news) = self.added.takes(sequence, (stored_ms, age_ms), now.ms);
+        news.into_iter().for_each(|news| self.note_added(&news, false));
+        let taken = self.follower.takes(sequence, is_last, now.ms);
+        match taken {
+            Taken::Apply => {
+                // An earlier entry that is read again is no sign of a clock that was ahead.
+                self.keys.note_time(stored_ms, now.ms);
+                self.setup.counters.cluster_lag_ms.set(age_ms);
+                let change = self.places.entry(sequence, age_ms, is_last);
+                self.note_change(change);
+            }
+            Taken::Fold => {}
+            Taken::Repeated if is_new_of_added => {}
+            Taken::Repeated => self.setup.counters.cluster_repeated.add(1),
+        }
+        if taken != Taken::Repeated || is_new_of_added {
+            let how = EntryUse { taken, is_new_of_added };
+            self.take_entry(body, (sequence, age_ms), how, env, now.ms);
+            self.take_effects(engine);
+        }
+        self.end_reading(engine, env, now.ms);
+        self.note_counted();
+        is_last && self.notes_caught_up(engine, env, now.ms)
     }
 
     /// Notes that everything that is stored has been delivered.
@@ -61,6 +102,9 @@ impl ClusterNode {
         // They are closed already.
         change.iter_mut().for_each(|change| change.is_gap &= !attached.is_gap);
         self.note_change(change);
+        let restarted = Some(log.last).filter(|_| attached.is_new);
+        let news = restarted.and_then(|last| self.added.begin_log(last));
+        news.into_iter().for_each(|news| self.note_added(&news, false));
         self.reservations.attached(log.epoch);
         if attached.is_new {
             let may_use = self.nodes.may_append(now_ms);
@@ -68,7 +112,8 @@ impl ClusterNode {
         }
         self.nodes.attached(&attached, now_ms);
         self.take_effects(engine);
-        engine.follow(attached.after);
+        let of_added = self.added.position().unwrap_or(u64::MAX);
+        engine.follow(attached.after.min(of_added));
         attached.missed
     }
 

@@ -1,5 +1,6 @@
 //! Nodes on a simulated engine, in virtual time.
 
+mod adding;
 mod counting;
 mod dialects;
 mod formats;
@@ -73,9 +74,13 @@ impl World {
     }
 
     fn propose(&mut self, channel: &str, ticket: u32, event: Event) {
+        self.propose_in(0, channel, ticket, event);
+    }
+
+    fn propose_in(&mut self, app: u32, channel: &str, ticket: u32, event: Event) {
         let slot = Slot { index: 0, generation: 1 };
         let origin = Some((1, Ack { slot, ticket, part: 0 }));
-        let proposal = Proposal { app: 0, name: channel.into(), event, origin };
+        let proposal = Proposal { app, name: channel.into(), event, origin };
         self.node.propose(proposal, &self.env.clone(), self.now);
     }
 
@@ -115,23 +120,25 @@ impl World {
     }
 
     fn note(&mut self, core: u16, arrival: &Arrival) {
-        let home = |channel: &str| assert_eq!(core, Hasher::new(7).home(0, channel, 2));
+        let home = |app: u32, channel: &str| {
+            assert_eq!(core, Hasher::new(7).home(app, channel, 2));
+        };
         let words = match arrival {
-            Arrival::Member { channel, author, user, member, .. } => {
-                home(channel);
+            Arrival::Member { app, channel, author, user, member } => {
+                home(*app, channel);
                 let sign = if member.is_some() { '+' } else { '-' };
                 format!("{channel} {sign}{user} {}", author.is_ours)
             }
-            Arrival::Count { channel, author, count, .. } => {
-                home(channel);
+            Arrival::Count { app, channel, author, count } => {
+                home(*app, channel);
                 format!("{channel} {count} {}", author.is_ours)
             }
-            Arrival::Unstated { channel, user, why, .. } => {
-                home(channel);
+            Arrival::Unstated { app, channel, user, why } => {
+                home(*app, channel);
                 format!("{channel} {user:?} {why:?}")
             }
-            Arrival::Published { channel, client_event, .. } => {
-                home(channel);
+            Arrival::Published { app, channel, client_event } => {
+                home(*app, channel);
                 format!("{channel} {}", client_event.event)
             }
             // Each core gets it.
@@ -141,7 +148,16 @@ impl World {
     }
 
     fn state(&mut self, channel: &str, state: Statement<crate::dialect::DialectMessage>) {
-        let proposal = StateProposal { app: 0, name: channel.into(), state };
+        self.state_in(0, channel, state);
+    }
+
+    fn state_in(
+        &mut self,
+        app: u32,
+        channel: &str,
+        state: Statement<crate::dialect::DialectMessage>,
+    ) {
+        let proposal = StateProposal { app, name: channel.into(), state };
         self.node.propose_state(&proposal, self.now);
     }
 

@@ -9,7 +9,7 @@ use super::reply::{empty, json_error};
 use super::vendor::Vendor;
 use super::{history, idempotency, reads, signature};
 use crate::codec::json::MalformedJson;
-use crate::dialect::{Event, EventPayload};
+use crate::dialect::{Env, Event, EventPayload};
 use crate::http::Request;
 use crate::http::query;
 
@@ -47,6 +47,9 @@ pub(super) fn answer<V: Vendor>(
     let Some(target) = V::DATA.target(path) else {
         return Answered::Now(json_error::<V>(404, "The API has no such path"));
     };
+    if !serves(context.env, app, &target) {
+        return Answered::Now(json_error::<V>(503, "This node has not read the cluster's log yet"));
+    }
     let method = match target {
         Target::Channels | Target::Channel(_) | Target::Users(_) | Target::History(_) => "GET",
         _ => "POST",
@@ -65,6 +68,18 @@ pub(super) fn answer<V: Vendor>(
         Target::ToUser(user) => publish::<V>(context, app, Publishing::ToUser(&user), request),
         Target::Terminate(user) => terminate::<V>(context, app, &user),
     }
+}
+
+/// Whether this node has read what the log of its cluster has of a request's application, and of
+/// that of the source if the request reads a channel that is a view.
+fn serves(env: &Env, app: u32, target: &Target<'_>) -> bool {
+    let source = match target {
+        Target::Channel(name) | Target::Users(name) | Target::History(name) => {
+            env.links.resolve(app, name).map(|source| source.app)
+        }
+        _ => None,
+    };
+    env.serves(app) && source.is_none_or(|source| env.serves(source))
 }
 
 /// Counts a request refused because of its `auth_timestamp`, and logs a warning at most once a

@@ -130,7 +130,7 @@ fn admit<V: Vendor>(
     if context.draining {
         return Err((503, codes.draining.reason.clone()));
     }
-    if env.is_overloaded() {
+    if env.is_overloaded() || !env.serves(app) {
         if let Some(counters) = env.runtime.counters.get(usize::from(context.conn.core)) {
             counters.refused_overload.add(1);
         }

@@ -340,7 +340,7 @@ fn admit<V: Vendor>(context: &DialectContext<'_>, opening: &Opening<'_>) -> Resu
     if context.draining {
         return Err(V::DATA.codes.draining.clone());
     }
-    if env.is_overloaded() {
+    if env.is_overloaded() || number.is_ok_and(|number| !env.serves(number)) {
         if let Some(counters) = env.runtime.counters.get(usize::from(context.conn.core)) {
             counters.refused_overload.add(1);
         }

@@ -227,10 +227,14 @@ impl Client {
             JoinOutcome::SubscriptionLimit | JoinOutcome::NoRoom => {
                 return self.refused(context, channel, &Value::text(codes::LIMITED));
             }
-            // The join request has no member, so the home cannot answer one of these.
-            JoinOutcome::ChannelFull | JoinOutcome::NotStored => {
-                return context.close(closings::INTERNAL);
+            // The topic is the view of a channel whose application this node has not read yet.
+            JoinOutcome::NotStored => {
+                let (controller, _) = wire::split(channel);
+                let unavailable = Value::text(&wire::unavailable(controller));
+                return self.refused(context, channel, &unavailable);
             }
+            // The join request has no member, so the home cannot answer this.
+            JoinOutcome::ChannelFull => return context.close(closings::INTERNAL),
         };
         if reply.is_picture_unknown {
             context.effects.push(Effect::Leave { app: APP, name: channel.to_owned() });

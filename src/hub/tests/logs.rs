@@ -186,3 +186,54 @@ fn hub_log_that_is_read_late_sends_no_last_events_before_its_end() {
         }
     }
 }
+
+/// Of an application that a reload has added, a node does not know what had expired before it has
+/// read the log again.
+#[test]
+fn hub_log_of_an_added_application_is_known_after_what_has_expired() {
+    const FLOOR: u64 = 5 * 64 + 63;
+    let limit = HistoryLimit { max: 9, ttl_s: 60, bytes: 1000 };
+    for (added, serial, is_known) in [(0, FLOOR - 1, false), (0, FLOOR, true), (1, FLOOR - 1, true)]
+    {
+        let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), 1 << 20), OutgoingMail::new(1));
+        hub.begin_log(start(1), &mut mail);
+        hub.begin_added(added, 5);
+        hub.reach(LogMark::new(1, 9));
+        let at = StreamPosition { stream: 1, serial };
+        let page = hub.history_page((0, None), Some(at), 9, NOW_MS).expect("a page");
+        let from = ResumeFrom::Position(at);
+        let outcome = resumed((&mut hub, &mut mail), 1, from, limit).outcome;
+        let found = (page.complete, outcome == ResumeOutcome::Recovered);
+        assert_eq!(found, (is_known, is_known), "{added} {serial}");
+        // The floor was that of the log before.
+        hub.begin_log(start(2), &mut mail);
+        hub.reach(LogMark::new(2, 9));
+        let at = Some(StreamPosition { stream: 2, serial });
+        assert!(hub.history_page((0, None), at, 9, NOW_MS).expect("a page").complete);
+    }
+}
+
+/// An event of such an application that may be in the log twice ends what may be resumed, too.
+#[test]
+fn hub_log_event_of_an_added_application_may_have_been_read_late() {
+    const TTL_S: u32 = 20;
+    for (known_after, is_recovered) in [(4, true), (5, false)] {
+        let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), 1 << 20), OutgoingMail::new(1));
+        hub.begin_log(start(1), &mut mail);
+        hub.begin_added(0, known_after);
+        let limit = HistoryLimit { max: 9, ttl_s: TTL_S, bytes: 1000 };
+        let serial = |sequence| log_serial(sequence, 0).expect("a small number");
+        for (sequence, age_ms) in [(4, 0), (5, 3000)] {
+            let mut event = Event::from(Frozen::new(b"e"));
+            event.retain = Retention::History(limit);
+            let serial = serial(sequence);
+            let place = LogPlace { serial, age_ms, ttl_s: Some(TTL_S), was_delivered: false };
+            hub.apply(0, "a", (&mut event, Some(place)), NOW_MS, &mut mail);
+        }
+        hub.begin_added(0, 0);
+        hub.reach(LogMark::new(1, 9));
+        let from = ResumeFrom::Position(StreamPosition { stream: 1, serial: serial(4) });
+        let resumed = resumed((&mut hub, &mut mail), 1, from, limit);
+        assert_eq!(resumed.outcome == ResumeOutcome::Recovered, is_recovered, "{known_after}");
+    }
+}
