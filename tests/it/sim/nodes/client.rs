@@ -1,20 +1,22 @@
 //! A client of the simulation: it subscribes and publishes, and notes what it gets.
 
 use super::judge::{Ended, EventRun, Judge, Outcome, Publish};
-use crate::peer::{ClientReader, Received, auth, handshake, signed, text};
+use crate::peer::{APP, ClientReader, Received, SECOND, auth_of, handshake, signed, text};
 use fastrand::Rng;
 use polycast::mem::Slot;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// The channels. The last one has members.
-const CHANNELS: [&str; 4] = ["one", "two", "three", MEMBERS];
-const MEMBERS: &str = "presence-four";
+/// The channels of the two applications. The last one of each has members.
+const CHANNELS: [[&str; 4]; 2] =
+    [["one", "two", "three", "presence-four"], ["five", "six", "seven", "presence-eight"]];
 /// The number of users.
 const USERS: u32 = 4;
-const EVENTS: &str = "/apps/1/events";
+const EVENTS: [&str; 2] = ["/apps/1/events", "/apps/2/events"];
 
 /// See the module's documentation.
 pub(super) struct Client {
+    /// Its application: 0 is the one that all nodes have.
+    pub(super) app: usize,
     /// Its core and its connection.
     pub(super) place: (usize, Slot),
     pub(super) reader: ClientReader,
@@ -42,8 +44,9 @@ pub(super) struct Client {
 }
 
 impl Client {
-    pub(super) fn new(core: usize, slot: Slot, rng: &mut Rng) -> Client {
+    pub(super) fn new(app: usize, core: usize, slot: Slot, rng: &mut Rng) -> Client {
         Client {
+            app,
             place: (core, slot),
             reader: ClientReader::default(),
             unread: Vec::new(),
@@ -61,8 +64,8 @@ impl Client {
     }
 
     /// A client that subscribes.
-    pub(super) fn subscriber(core: usize, slot: Slot, rng: &mut Rng) -> Client {
-        Client { publishes: false, ..Client::new(core, slot, rng) }
+    pub(super) fn subscriber(app: usize, core: usize, slot: Slot, rng: &mut Rng) -> Client {
+        Client { publishes: false, ..Client::new(app, core, slot, rng) }
     }
 
     pub(super) fn subscribes(&self) -> bool {
@@ -76,7 +79,18 @@ impl Client {
 
     /// The first bytes that it sends.
     pub(super) fn begins(&mut self) -> Vec<u8> {
-        if self.publishes { Vec::new() } else { handshake("/app/app-key", "") }
+        let key = self.keys().1;
+        if self.publishes { Vec::new() } else { handshake(&format!("/app/{key}"), "") }
+    }
+
+    /// The id, key and secret of its application.
+    fn keys(&self) -> (&'static str, &'static str, &'static str) {
+        [APP, SECOND][self.app]
+    }
+
+    /// The channel of its application that has members.
+    fn room(&self) -> &'static str {
+        CHANNELS[self.app][3]
     }
 
     /// Does something; a subscription that it gives up has `ended` so. Returns what it sends.
@@ -87,19 +101,21 @@ impl Client {
         unix_s: u64,
         ended: Ended,
     ) -> Vec<u8> {
-        let channel = CHANNELS[rng.usize(0..CHANNELS.len())];
+        let channels = &CHANNELS[self.app];
+        let channel = channels[rng.usize(0..channels.len())];
         if self.publishes {
             if self.asked.len() >= 3 {
                 return Vec::new();
             }
-            let Publish { number, channel, key, .. } = judge.publishes(rng, channel, unix_s);
+            let Publish { number, channel, key, .. } =
+                judge.publishes(rng, channels, channel, unix_s);
             self.asked.push_back(number);
             let data = number.to_string();
             let mut body = serde_json::json!({ "name": "e", "channel": channel, "data": data });
             if let Some(key) = key {
                 body["idempotency_key"] = key.to_string().into();
             }
-            return signed("POST", EVENTS, body.to_string().as_bytes(), unix_s);
+            return signed("POST", EVENTS[self.app], body.to_string().as_bytes(), unix_s);
         }
         if self.socket_id.is_empty()
             || self.joining.contains(channel)
@@ -116,7 +132,8 @@ impl Client {
             Some(run) if rng.u32(0..4) == 0 => {
                 // What comes from now on is not counted.
                 judge.notes_run(channel, run, ended);
-                self.members.take_if(|_| channel == MEMBERS);
+                let is_room = channel == self.room();
+                self.members.take_if(|_| is_room);
                 self.leaving.push_back(channel);
                 let end = text(&format!(r#"{{"event":"pusher:unsubscribe",{data}}}"#));
                 // The answer to the ping comes after all that was sent before.
@@ -129,11 +146,24 @@ impl Client {
         }
     }
 
+    /// Joins the channel that has members, unless it is there. Returns what it sends.
+    pub(super) fn joins_room(&mut self) -> Vec<u8> {
+        let room = self.room();
+        let is_known = self.joining.contains(room) || self.leaving.contains(&room);
+        if self.publishes || !self.is_admitted() || is_known || self.run.contains_key(room) {
+            return Vec::new();
+        }
+        self.joining.insert(room);
+        self.subscribe(room)
+    }
+
     fn subscribe(&self, channel: &str) -> Vec<u8> {
         let mut data = serde_json::json!({ "channel": channel });
-        if channel == MEMBERS {
+        if channel == self.room() {
+            let (_, key, secret) = self.keys();
             let user = serde_json::json!({ "user_id": self.user }).to_string();
-            data["auth"] = auth(&self.socket_id, channel, Some(&user)).into();
+            let signed = format!("{channel}:{user}");
+            data["auth"] = auth_of(key, secret, &self.socket_id, &signed).into();
             data["channel_data"] = user.into();
         }
         text(&serde_json::json!({ "event": "pusher:subscribe", "data": data }).to_string())
@@ -169,12 +199,12 @@ impl Client {
     fn reads_text(&mut self, text: &str, judge: &mut Judge) {
         let message: serde_json::Value = serde_json::from_str(text).expect("JSON");
         let channel = message["channel"].as_str().unwrap_or_default();
-        let channel = CHANNELS.into_iter().find(|it| *it == channel);
+        let channel = CHANNELS[self.app].into_iter().find(|it| *it == channel);
         match (message["event"].as_str().expect("an event"), channel) {
             ("pusher_internal:subscription_succeeded", Some(channel)) => {
                 assert!(self.joining.remove(channel), "{text}");
                 self.run.insert(channel, judge.begins());
-                if channel == MEMBERS {
+                if channel == self.room() {
                     let ids = data(&message)["presence"]["ids"].clone();
                     let members: BTreeSet<String> = serde_json::from_value(ids).expect("ids");
                     assert!(members.contains(&self.user), "{text}");
@@ -217,7 +247,7 @@ impl Client {
     /// Asserts that it has left the channel with members, and that more may come until the answer
     /// to its ping.
     fn is_leaving(&self, text: &str) {
-        assert!(self.leaving.contains(&MEMBERS), "{text}");
+        assert!(self.leaving.contains(&self.room()), "{text}");
     }
 
     /// Its connection has ended.
@@ -233,7 +263,7 @@ impl Client {
         assert!(self.asked.is_empty(), "a publish is not answered: {:?}", self.asked);
         assert!(self.joining.is_empty(), "subscriptions are not answered: {:?}", self.joining);
         if let Some(members) = self.members.take() {
-            judge.is_member(&self.user, members);
+            judge.is_member(self.room(), &self.user, members);
         }
         for (channel, run) in std::mem::take(&mut self.run) {
             judge.notes_run(channel, run, Ended::Open);

@@ -79,10 +79,10 @@ pub(super) struct Judge {
     last: u64,
     run: Vec<(&'static str, EventRun, Ended)>,
     /// The users who are members at the end, and the members as each of them knows them.
-    members: BTreeSet<String>,
-    known: Vec<BTreeSet<String>>,
-    /// Judges the number of connections.
-    pub(super) limit: LimitJudge,
+    members: BTreeMap<&'static str, BTreeSet<String>>,
+    known: Vec<(&'static str, BTreeSet<String>)>,
+    /// Judge the numbers of connections of the two applications.
+    pub(super) limits: [LimitJudge; 2],
     pub(super) received: u64,
     pub(super) stored: u64,
     pub(super) refused: u64,
@@ -95,15 +95,18 @@ pub(super) struct Judge {
 
 impl Judge {
     /// What a client publishes: a new event with a key or without, one that was published before,
-    /// or a new event with the key of an earlier one.
+    /// or a new event with the key of an earlier one in one of these channels.
     pub(super) fn publishes(
         &mut self,
         rng: &mut Rng,
+        channels: &[&'static str],
         channel: &'static str,
         unix_s: u64,
     ) -> Publish {
         self.keyed.retain(|it| unix_s < it.since_s + REPEAT_S);
-        let earlier = rng.choice(&self.keyed).copied();
+        let of_app: Vec<_> =
+            self.keyed.iter().filter(|it| channels.contains(&it.channel)).collect();
+        let earlier = rng.choice(&of_app).map(|it| **it);
         let is_new = self.keyed.len() < 5 && rng.bool();
         match (rng.u32(0..10), earlier) {
             (0..4, Some(earlier)) if !is_new => earlier,
@@ -142,14 +145,14 @@ impl Judge {
     }
 
     /// A user is a member at the end of the simulation, and knows these members.
-    pub(super) fn is_member(&mut self, user: &str, known: BTreeSet<String>) {
-        self.members.insert(user.to_owned());
-        self.known.push(known);
+    pub(super) fn is_member(&mut self, channel: &'static str, user: &str, known: BTreeSet<String>) {
+        self.members.entry(channel).or_default().insert(user.to_owned());
+        self.known.push((channel, known));
     }
 
     /// The number of users who are members at the end.
     pub(super) fn members(&self) -> u64 {
-        self.members.len() as u64
+        self.members.values().map(|users| users.len() as u64).sum()
     }
 
     /// Reads the entries that were stored since the last call.
@@ -163,7 +166,7 @@ impl Judge {
             }
             self.last = *sequence;
             let entry = entry::read(body).expect("an entry");
-            self.limit.observe(&entry);
+            self.limits.iter_mut().for_each(|limit| limit.observe(&entry));
             if !self.seen.insert((entry.node, entry.number)) {
                 continue;
             }
@@ -199,7 +202,7 @@ impl Judge {
 
     /// The engine has lost its log.
     pub(super) fn lost(&mut self, ms: u64) {
-        self.limit.lost(ms);
+        self.limits.iter_mut().for_each(|limit| limit.lost(ms));
         self.logs.push(BTreeMap::new());
         self.seen.clear();
         self.last = 0;
@@ -248,8 +251,9 @@ impl Judge {
                 assert!(!is_stored, "{number} was refused and is in the log: {outcomes:?}");
             }
         }
-        for known in &self.known {
-            assert_eq!(*known, self.members, "the members at the end");
+        for (channel, known) in &self.known {
+            let members = self.members.get(channel);
+            assert_eq!(Some(known), members, "the members of {channel} at the end");
         }
         for (channel, run, ended) in &self.run {
             self.received += run.numbers.len() as u64;

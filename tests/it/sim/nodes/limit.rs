@@ -10,6 +10,8 @@ const REJOIN_MS: u64 = 5000;
 /// What the log has of the nodes.
 #[derive(Default)]
 pub(super) struct LimitJudge {
+    /// The id of the application.
+    pub(super) app: &'static str,
     /// The limit; 0 is none.
     pub(super) limit: usize,
     /// The ids of the nodes that are dead, and of those that have reserved something in the log.
@@ -24,7 +26,8 @@ impl LimitJudge {
     pub(super) fn observe(&mut self, entry: &Entry<'_>) {
         let dead = entry.nodes.iter().filter(|it| it.state == NodePhase::Dead);
         self.dead.extend(dead.map(|it| it.node));
-        let rows = entry.limit.iter().flat_map(|it| &it.reserved);
+        let limit = entry.limit.iter().filter(|_| entry.app == self.app);
+        let rows = limit.flat_map(|it| &it.reserved);
         self.reserved.extend(rows.map(|(node, _)| *node));
     }
 

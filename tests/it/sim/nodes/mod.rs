@@ -2,7 +2,9 @@
 //! between the cores, a simulated engine with one log, and a clock, all driven by one seed.
 //!
 //! The simulator delays, refuses and loses what is between a node and the log, cuts nodes off,
-//! stops, kills and starts them, lets entries expire and lets the engine lose its log. [`site`] is
+//! stops, kills and starts them, lets entries expire and lets the engine lose its log. In half of
+//! the runs it reloads them, one after another, with a second application, whose clients come
+//! meanwhile. [`site`] is
 //! one node, [`client`] what a client does, [`judge`] what all clients together may have seen.
 //!
 //! `SIM_SEED`, `SIM_SEEDS`, `SIM_FROM` and `SIM_STEPS` are as for the simulation of one process.
@@ -55,6 +57,7 @@ fn cluster_simulation_delivers_the_log_to_all_subscribers_of_all_nodes() {
             (totals.key_used, "publish that was refused because of its key"),
             (limited, "run with a limit"),
             (full, "run with as many connections as its limit"),
+            (totals.readings, "reading of the log for an application that was added"),
         ] {
             assert!(count > 0, "no {what}");
         }
@@ -79,6 +82,8 @@ struct Totals {
     /// The runs with a limit of connections, and those in which it was reached.
     limited: u64,
     full: u64,
+    /// How often nodes have read the log for an application that a reload has added.
+    readings: u64,
 }
 
 impl Totals {
@@ -95,6 +100,7 @@ impl Totals {
         self.key_used += run.key_used;
         self.limited += run.limited;
         self.full += run.full;
+        self.readings += run.readings;
     }
 }
 
@@ -107,6 +113,9 @@ struct World {
     ms: u64,
     /// Whether the simulator disturbs.
     rough: bool,
+    /// Whether nodes are reloaded with the second application, and whether one was.
+    adds: bool,
+    is_added: bool,
     /// The number of nodes and clients that were started.
     started: u64,
     totals: Totals,
@@ -119,7 +128,10 @@ impl World {
         let sites = rng.usize(2..=SITES);
         let mut judge = Judge::default();
         // Every fourth run has a limit.
-        judge.limit.limit = if seed % 4 == 3 { 3 + seed as usize % 7 } else { 0 };
+        let limit = if seed % 4 == 3 { 3 + seed as usize % 7 } else { 0 };
+        for (app, judge) in ["1", "2"].into_iter().zip(&mut judge.limits) {
+            (judge.app, judge.limit) = (app, limit);
+        }
         let mut world = World {
             rng,
             log,
@@ -127,6 +139,8 @@ impl World {
             sites: Vec::new(),
             ms: 1_000_000,
             rough: true,
+            adds: (seed / 4).is_multiple_of(2),
+            is_added: false,
             started: 0,
             totals: Totals::default(),
         };
@@ -137,8 +151,10 @@ impl World {
     /// Starts a node.
     fn start(&mut self) {
         self.started += 1;
-        let limit = self.judge.limit.limit;
-        let site = Site::start(self.started, limit, &self.log, &mut self.rng, self.ms);
+        let limit = self.judge.limits[0].limit;
+        // The file of a node that starts may not have the application yet.
+        let config = (limit, self.is_added && self.rng.bool());
+        let site = Site::start(self.started, config, &self.log, &mut self.rng, self.ms);
         self.sites.push(site);
     }
 
@@ -146,11 +162,18 @@ impl World {
         for _ in 0..steps {
             self.step();
         }
+        if self.adds {
+            (0..self.sites.len()).for_each(|at| self.reload(at));
+        }
         self.rest(DEATH_ROUNDS);
-        if self.judge.limit.limit > 0 {
+        if self.judge.limits[0].limit > 0 {
             self.newcomers();
         }
+        if self.adds {
+            self.meet();
+        }
         self.totals.gaps += self.sites.iter().map(Site::gaps).sum::<u64>();
+        self.totals.readings += self.sites.iter().map(Site::readings).sum::<u64>();
         for site in &mut self.sites {
             site.end(&mut self.judge);
         }
@@ -173,7 +196,9 @@ impl World {
         match self.rng.u32(0..1000) {
             0..600 => self.sites[at].act(&mut self.rng, &mut self.judge, self.ms),
             600..610 => self.kill(at),
-            610..640 => self.cut(at),
+            610..630 => self.cut(at),
+            630..640 if self.adds => self.reload(at),
+            630..640 => self.cut(at),
             640..650 => self.sites[at].is_stopped = true,
             650..654 => self.lose(),
             654..700 => self.pass(1000),
@@ -205,20 +230,33 @@ impl World {
     /// Judges how many connections there are.
     fn count(&mut self) {
         let World { sites, judge, ms, .. } = self;
-        let count = sites.iter_mut().map(|site| site.counted(judge, *ms)).sum();
-        judge.limit.judge(count);
+        for app in 0..judge.limits.len() {
+            let count = sites.iter_mut().map(|site| site.counted(app, judge, *ms)).sum();
+            judge.limits[app].judge(count);
+        }
     }
 
-    /// More clients come than the limit has room for: all of it is in use.
+    /// More clients of an application come than the limit has room for: all of it is in use.
     fn newcomers(&mut self) {
+        let app = usize::from(self.adds);
         let World { sites, rng, ms, .. } = self;
-        let clients: usize = sites.iter_mut().map(|site| site.newcomers(rng, *ms)).sum();
+        let clients: usize = sites.iter_mut().map(|site| site.newcomers(app, rng, *ms)).sum();
         self.rest(CROWD_ROUNDS);
-        let limit = self.judge.limit.limit;
-        let open: usize = self.sites.iter().map(Site::admitted).sum();
+        let limit = self.judge.limits[app].limit;
+        let open: usize = self.sites.iter().map(|site| site.admitted(app)).sum();
         assert!(open >= limit.min(clients), "{open} of {clients}, the limit is {limit}");
         self.totals.limited += 1;
-        self.totals.full += u64::from(self.judge.limit.peak == limit);
+        self.totals.full += u64::from(self.judge.limits[app].peak == limit);
+    }
+
+    /// Clients of the second application come to all nodes, of which the last ones were reloaded at
+    /// the end, and all of them become members.
+    fn meet(&mut self) {
+        let World { sites, rng, ms, .. } = self;
+        sites.iter_mut().for_each(|site| _ = site.newcomers(1, rng, *ms));
+        self.rest(CROWD_ROUNDS);
+        self.sites.iter_mut().for_each(|site| site.join_room(1, self.ms));
+        self.rest(CROWD_ROUNDS);
     }
 
     /// A node ends at once, with its clients, and another one starts.
@@ -226,8 +264,15 @@ impl World {
         let site = self.sites.swap_remove(at);
         self.totals.killed += 1;
         self.totals.gaps += site.gaps();
+        self.totals.readings += site.readings();
         site.vanish(self.ms, &mut self.judge);
         self.start();
+    }
+
+    /// A node is reloaded with the second application.
+    fn reload(&mut self, at: usize) {
+        self.is_added = true;
+        self.sites[at].reload(self.judge.limits[0].limit);
     }
 
     /// A node loses its connection to the engine, which it finds again some time later.

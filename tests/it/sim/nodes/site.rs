@@ -5,10 +5,12 @@ use super::client::Client;
 use super::judge::{Ended, Judge};
 use crate::cores::Cores;
 use crate::machine::{SWEEP_MS, UNIX_S, common, config};
+use crate::peer::SECOND;
 use fastrand::Rng;
 use polycast::cluster::sim::{SimEngine, SimLog};
 use polycast::cluster::{ClusterNode, NodeSetup, NodeTime};
-use polycast::config::{Cluster, Config};
+use polycast::config::{Cluster, Config, Secret};
+use polycast::dialect::Env;
 use polycast::mem::FreeList;
 use polycast::runtime::ClusterPhase;
 use polycast::session::Ending;
@@ -33,6 +35,9 @@ pub(super) struct Site {
     common: Common,
     counters: Arc<Counters>,
     cores: Cores,
+    /// The configuration that a reload has given to the node's thread, for each core that has not
+    /// taken it.
+    renewals: Vec<Option<Arc<Env>>>,
     free: Vec<FreeList>,
     clients: Vec<Client>,
     next_sweep_ms: u64,
@@ -43,7 +48,8 @@ pub(super) struct Site {
     pub(super) is_stopped: bool,
 }
 
-fn in_cluster(limit: usize) -> Config {
+/// A configuration with the second application or without.
+fn in_cluster(limit: usize, has_second: bool) -> Config {
     let cluster = Cluster {
         engine: vec!["nats://a:1".to_owned()],
         keep_s: KEEP_MS / 1000,
@@ -52,20 +58,28 @@ fn in_cluster(limit: usize) -> Config {
         ..Cluster::default()
     };
     let app = format!("client_events = true\nlimits = {{ connections = {limit} }}\n");
-    Config { cluster: Some(Box::new(cluster)), ..config(&app) }
+    let mut config = Config { cluster: Some(Box::new(cluster)), ..config(&app) };
+    if has_second {
+        let (id, key, secret) = SECOND;
+        let mut app = config.apps[0].clone();
+        (app.id, app.key, app.secret) = (id.to_owned(), key.to_owned(), Secret::new(secret));
+        config.apps.push(app);
+    }
+    config
 }
 
 impl Site {
-    /// Starts a node with this id, and this maximum number of connections.
+    /// Starts a node with this id, and this maximum number of connections, with the second
+    /// application or without.
     pub(super) fn start(
         id: u64,
-        limit: usize,
+        (limit, has_second): (usize, bool),
         log: &Rc<RefCell<SimLog>>,
         rng: &mut Rng,
         ms: u64,
     ) -> Site {
         let cores = rng.u16(1..=3);
-        let common = common(in_cluster(limit), cores, rng.u64(..), rng.usize(1..20));
+        let common = common(in_cluster(limit, has_second), cores, rng.u64(..), rng.usize(1..20));
         let counters = Arc::new(Counters::default());
         let (hasher, env) = (common.hasher.clone(), common.env.clone());
         let setup = NodeSetup { id, hasher, cores, counters: counters.clone() };
@@ -75,6 +89,7 @@ impl Site {
             engine: SimEngine::new(log),
             cores: Cores::of(&common, rng.usize(1..40)),
             common,
+            renewals: vec![None; usize::from(cores)],
             counters,
             free: (0..cores).map(|_| FreeList::new(CLIENTS as u32)).collect(),
             clients: Vec::new(),
@@ -83,6 +98,27 @@ impl Site {
             gap_ms: 0,
             is_stopped: false,
         }
+    }
+
+    /// Reloads the configuration, which has the second application from then on. The cores take it
+    /// later.
+    pub(super) fn reload(&mut self, limit: usize) {
+        if self.common.env.config.apps.len() > 1 {
+            return;
+        }
+        let env = self.common.env.reloaded(in_cluster(limit, true)).expect("it is valid");
+        self.common.env = Arc::new(env);
+        self.renewals.fill(Some(self.common.env.clone()));
+    }
+
+    /// How often the node has read the log for an application that was added.
+    pub(super) fn readings(&self) -> u64 {
+        self.counters.cluster_added_readings.get()
+    }
+
+    /// The number of applications that a core has.
+    fn apps(&self, core: usize) -> usize {
+        if self.renewals[core].is_some() { 1 } else { self.common.env.config.apps.len() }
     }
 
     /// The number of gaps that the node has noticed.
@@ -98,7 +134,8 @@ impl Site {
             let Some(index) = self.free[core].take() else { return };
             let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             let slot = self.cores[core].shard.open(index, peer, now);
-            let mut client = Client::new(core, slot, rng);
+            let app = rng.usize(0..self.apps(core));
+            let mut client = Client::new(app, core, slot, rng);
             let hello = client.begins();
             self.clients.push(client);
             return self.send(self.clients.len() - 1, &hello, now);
@@ -115,26 +152,37 @@ impl Site {
     }
 
     /// Subscribers come until there are as many clients as the node may have. Returns the number of
-    /// clients that subscribe.
-    pub(super) fn newcomers(&mut self, rng: &mut Rng, ms: u64) -> usize {
+    /// clients of the application that subscribe.
+    pub(super) fn newcomers(&mut self, app: usize, rng: &mut Rng, ms: u64) -> usize {
         while self.clients.len() < CLIENTS {
             let core = rng.usize(0..self.cores.len());
             let Some(index) = self.free[core].take() else { break };
             let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
             let slot = self.cores[core].shard.open(index, peer, now(ms));
-            let mut client = Client::subscriber(core, slot, rng);
+            let mut client = Client::subscriber(app, core, slot, rng);
             let hello = client.begins();
             self.clients.push(client);
             self.send(self.clients.len() - 1, &hello, now(ms));
         }
-        self.clients.iter().filter(|client| client.subscribes()).count()
+        self.clients.iter().filter(|client| client.subscribes() && client.app == app).count()
     }
 
-    /// The number of connections that count, as their clients know it. Of a node that has lost its
-    /// place in the log, those count that it admits later.
-    pub(super) fn counted(&mut self, judge: &Judge, ms: u64) -> usize {
-        let is_void = judge.limit.is_void(self.node.id(), ms);
-        let admitted = self.clients.iter_mut().filter(|client| client.is_admitted());
+    /// All clients of an application join its channel with members.
+    pub(super) fn join_room(&mut self, app: usize, ms: u64) {
+        for at in 0..self.clients.len() {
+            if self.clients[at].app == app {
+                let bytes = self.clients[at].joins_room();
+                self.send(at, &bytes, now(ms));
+            }
+        }
+    }
+
+    /// The number of connections of an application that count, as their clients know it. Of a node
+    /// that has lost its place in the log, those count that it admits later.
+    pub(super) fn counted(&mut self, app: usize, judge: &Judge, ms: u64) -> usize {
+        let is_void = judge.limits[app].is_void(self.node.id(), ms);
+        let clients = self.clients.iter_mut().filter(|client| client.app == app);
+        let admitted = clients.filter(|client| client.is_admitted());
         admitted.fold(0, |count, client| {
             client.is_void |= is_void && client.was_admitted;
             client.was_admitted = true;
@@ -142,9 +190,9 @@ impl Site {
         })
     }
 
-    /// The number of clients whose connections were admitted.
-    pub(super) fn admitted(&self) -> usize {
-        self.clients.iter().filter(|client| client.is_admitted()).count()
+    /// The number of clients of an application whose connections were admitted.
+    pub(super) fn admitted(&self, app: usize) -> usize {
+        self.clients.iter().filter(|client| client.is_admitted() && client.app == app).count()
     }
 
     /// A client sends, as soon as its core reads from it.
@@ -237,6 +285,13 @@ impl Site {
             let Some((core, arrival)) = self.node.next_arrival() else { break };
             self.cores[usize::from(core)].shard.arrive(arrival, now);
         }
+        for at in 0..self.cores.len() {
+            if (!rough || rng.u32(0..10) == 0)
+                && let Some(env) = self.renewals[at].take()
+            {
+                self.cores[at].shard.renew(env, now);
+            }
+        }
         let sweeps = ms >= self.next_sweep_ms;
         if sweeps {
             self.next_sweep_ms = ms + SWEEP_MS;
@@ -294,7 +349,13 @@ impl Site {
         });
         let joined = self.common.env.runtime.cluster.phase() == ClusterPhase::Joined;
         let unread = self.clients.iter().any(|client| !client.unread.is_empty());
-        idle.all(|it| it) && !unread && joined && self.node.is_idle() && !self.engine.has_work()
+        let are_read = self.common.env.apps.iter().all(|(_, app)| app.is_read());
+        idle.all(|it| it)
+            && are_read
+            && !unread
+            && joined
+            && self.node.is_idle()
+            && !self.engine.has_work()
     }
 
     /// A description of what is on its way.
