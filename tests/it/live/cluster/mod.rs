@@ -16,6 +16,7 @@ mod promises;
 mod readme;
 mod redis;
 mod refusals;
+mod reload;
 mod rolling;
 mod slow;
 mod swarm;
