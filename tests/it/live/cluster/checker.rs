@@ -81,8 +81,8 @@ impl Checker {
         status
     }
 
-    /// Publishes at each of the addresses while `meanwhile` runs, with a pause after each event; the
-    /// events of a publisher take the channels in turn.
+    /// Publishes at each of the addresses while `meanwhile` runs, with a pause after each event.
+    /// The events of a publisher take the channels in turn.
     pub fn publish_while(
         &self,
         addresses: &[SocketAddr],
