@@ -215,6 +215,12 @@ counters! {
     /// Connections that had to wait until this node of a cluster had reserved one of
     /// limits.connections of their application for them.
     room_waits,
+    /// Reads of numbers of subscribers that wait until all nodes of the cluster have stated theirs,
+    /// at the last sweep.
+    count_reads_waiting,
+    /// Reads of numbers of subscribers that were answered with 503 because too many waited on their
+    /// core until all nodes of the cluster have stated theirs.
+    count_reads_refused,
     /// Subscriptions refused because their channel had no subscribers and their application had its
     /// maximum number of channels.
     refused_channels,

@@ -2,7 +2,8 @@
 
 use crate::dialect::{DialectMessage, Event, Member};
 use crate::hub::{
-    Ack, ClientEvent, ConnId, LogPlace, LogStart, PicturePiece, StateAuthor, Unpublished,
+    Ack, ClientEvent, ConnId, CountedNumbers, CountingStep, LogPlace, LogStart, PicturePiece,
+    StateAuthor, SubscriberCount, Unpublished,
 };
 use std::sync::Arc;
 
@@ -113,7 +114,7 @@ pub enum Arrival {
         /// The node.
         author: StateAuthor,
         /// The number, which may be 0.
-        count: u32,
+        count: SubscriberCount,
     },
     /// A node reports that a subscriber has found no cached event, or does not any more. This core
     /// is the home of the channel.
@@ -148,23 +149,24 @@ pub enum Arrival {
         /// Why it is not in the log.
         why: Unpublished,
     },
-    /// All numbers of subscribers of an application are to be stated.
+    /// What the log says of the statement of numbers of subscribers.
     Counting {
-        /// The application's number.
-        app: u32,
+        /// The numbers.
+        numbers: CountedNumbers,
+        /// That they are asked for, are still read, or are not stated any more.
+        step: CountingStep,
     },
-    /// Whether all nodes have stated their numbers of subscribers of an application, up to here in
-    /// the log.
+    /// Whether all nodes have stated numbers of subscribers, up to here in the log.
     Counted {
-        /// The application's number.
-        app: u32,
+        /// The numbers.
+        numbers: CountedNumbers,
         /// Whether they have.
         is_whole: bool,
     },
-    /// What this core has said of the numbers of an application was not taken into the log.
+    /// What this core has said of numbers was not taken into the log.
     Uncounted {
-        /// The application's number.
-        app: u32,
+        /// The numbers.
+        numbers: CountedNumbers,
     },
     /// An event that a client of this process has published is in the log. This core is the home of
     /// the channel.

@@ -1,41 +1,69 @@
-//! Of which applications all nodes have stated their numbers of subscribers.
+//! Which numbers of subscribers all nodes have stated.
 //!
-//! Numbers above 0 cost entries, so nodes state them only of applications that somebody reads. A
-//! question in the log makes all nodes do so from then on. Each core answers in the log when it has
-//! stated the numbers of all channels that it is the home of. The numbers of an application are
-//! whole while each core of each node that serves has answered, and behind that place in the log.
+//! Numbers above 0 cost entries, so nodes state them only while somebody reads them. A question in
+//! the log makes all nodes do so from then on. Each core answers in the log when it has stated the
+//! numbers of all channels that it is the home of. Numbers are whole while each core of each node
+//! that serves has answered the last question, and behind that place in the log. The end of a
+//! question voids the answers.
 
+use crate::hub::CountedNumbers;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
 pub(super) struct CountedApps {
-    /// By the application's number.
-    apps: BTreeMap<u32, CountedApp>,
+    numbers: BTreeMap<CountedNumbers, CountedByNodes>,
     /// Whether something has changed since [`CountedApps::changes`] was called.
     is_changed: bool,
 }
 
 #[derive(Debug, Default)]
-struct CountedApp {
-    /// The cores that have answered and the number of cores, by the node.
-    nodes: BTreeMap<u64, (BTreeSet<u16>, u16)>,
+struct CountedByNodes {
+    /// The number of the last question; `None` if it has ended.
+    question: Option<u64>,
+    nodes: BTreeMap<u64, StatedByCores>,
     is_whole: bool,
 }
 
+/// Which cores of a node have answered a question.
+#[derive(Debug, Default)]
+struct StatedByCores {
+    question: u64,
+    stated: BTreeSet<u16>,
+    cores: u16,
+}
+
 impl CountedApps {
-    /// Notes that the numbers of an application are asked for.
-    pub(super) fn ask(&mut self, app: u32) {
-        self.apps.entry(app).or_default();
+    /// Notes that numbers are asked for by the question with this number.
+    pub(super) fn ask(&mut self, numbers: CountedNumbers, question: u64) {
+        let it = self.numbers.entry(numbers).or_default();
+        if it.question != Some(question) {
+            // The cores know that numbers are not whole after another question.
+            (it.question, it.is_whole) = (Some(question), false);
+            self.is_changed = true;
+        }
+    }
+
+    /// Notes that a core of a node, which has so many cores, has stated its numbers, in answer to
+    /// the question with this number.
+    pub(super) fn note(
+        &mut self,
+        numbers: CountedNumbers,
+        node: u64,
+        (question, core, cores): (u64, u16, u16),
+    ) {
+        let it = self.numbers.entry(numbers).or_default().nodes.entry(node).or_default();
+        if it.question != question {
+            *it = StatedByCores { question, ..StatedByCores::default() };
+        }
+        it.stated.insert(core);
+        it.cores = cores;
         self.is_changed = true;
     }
 
-    /// Notes that a core of a node, which has so many cores, has stated its numbers.
-    pub(super) fn note(&mut self, app: u32, node: u64, (core, cores): (u16, u16)) {
-        let stated = self.apps.entry(app).or_default().nodes.entry(node).or_default();
-        stated.0.insert(core);
-        stated.1 = cores;
-        self.is_changed = true;
+    /// Notes that numbers are not stated any more.
+    pub(super) fn end(&mut self, numbers: CountedNumbers) {
+        self.numbers.remove(&numbers);
     }
 
     /// Notes whether nodes may have changed.
@@ -45,32 +73,38 @@ impl CountedApps {
 
     /// Notes that a node has ended.
     pub(super) fn remove_node(&mut self, node: u64) {
-        self.apps.values_mut().for_each(|app| drop(app.nodes.remove(&node)));
+        self.numbers.values_mut().for_each(|it| drop(it.nodes.remove(&node)));
         self.is_changed = true;
     }
 
-    /// Notes that the log is read from its beginning: what it still has of answers comes again.
-    pub(super) fn begin_refresh(&mut self) {
-        self.apps.values_mut().for_each(|app| app.nodes.clear());
-        self.is_changed = true;
+    /// Notes that the log is read from its beginning: what it still has of questions and answers
+    /// comes again. Returns the numbers that were asked for.
+    pub(super) fn begin_refresh(&mut self) -> Vec<CountedNumbers> {
+        let asked = std::mem::take(&mut self.numbers).into_iter();
+        asked.filter(|(_, it)| it.question.is_some()).map(|(numbers, _)| numbers).collect()
     }
 
-    /// The applications whose numbers have become whole, or are not any more, while these nodes
-    /// serve.
-    pub(super) fn changes(&mut self, serving: impl FnOnce() -> Vec<u64>) -> Vec<(u32, bool)> {
-        if !std::mem::take(&mut self.is_changed) || self.apps.is_empty() {
+    /// The numbers that have become whole, or are not any more, while these nodes serve.
+    pub(super) fn changes(
+        &mut self,
+        serving: impl FnOnce() -> Vec<u64>,
+    ) -> Vec<(CountedNumbers, bool)> {
+        if !std::mem::take(&mut self.is_changed) || self.numbers.is_empty() {
             return Vec::new();
         }
         let serving = serving();
         let mut changes = Vec::new();
-        for (number, app) in &mut self.apps {
+        for (numbers, it) in &mut self.numbers {
             let has_stated = |node| {
-                let stated = app.nodes.get(node);
-                stated.is_some_and(|(stated, cores)| stated.len() == usize::from(*cores))
+                let stated: Option<&StatedByCores> = it.nodes.get(node);
+                stated.is_some_and(|stated| {
+                    let is_all = stated.stated.len() == usize::from(stated.cores);
+                    it.question == Some(stated.question) && is_all
+                })
             };
             let is_whole = !serving.is_empty() && serving.iter().all(has_stated);
-            if std::mem::replace(&mut app.is_whole, is_whole) != is_whole {
-                changes.push((*number, is_whole));
+            if std::mem::replace(&mut it.is_whole, is_whole) != is_whole {
+                changes.push((*numbers, is_whole));
             }
         }
         changes
@@ -80,37 +114,67 @@ impl CountedApps {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::CountedKind;
+
+    const SEVEN: CountedNumbers = CountedNumbers { app: 7, kind: CountedKind::Totals };
+    const EIGHT: CountedNumbers = CountedNumbers { app: 8, kind: CountedKind::Totals };
 
     #[test]
     fn cluster_counted_apps_are_whole_while_all_cores_of_all_nodes_have_stated() {
         let mut counted = CountedApps::default();
         assert_eq!(counted.changes(|| panic!("nobody has asked")), []);
-        counted.ask(7);
+        counted.ask(SEVEN, 50);
         assert_eq!(counted.changes(|| vec![1, 2]), []);
-        counted.note(7, 1, (0, 1));
-        counted.note(7, 2, (1, 2));
+        counted.note(SEVEN, 1, (50, 0, 1));
+        counted.note(SEVEN, 2, (50, 1, 2));
         assert_eq!(counted.changes(|| vec![1, 2]), [], "one core of two");
-        counted.note(7, 2, (1, 2));
+        counted.note(SEVEN, 2, (50, 1, 2));
         assert_eq!(counted.changes(|| vec![1, 2]), [], "it was that core");
-        counted.note(7, 2, (0, 2));
-        assert_eq!(counted.changes(|| vec![1, 2]), [(7, true)]);
+        counted.note(SEVEN, 2, (50, 0, 2));
+        assert_eq!(counted.changes(|| vec![1, 2]), [(SEVEN, true)]);
         assert_eq!(counted.changes(|| panic!("nothing has changed")), []);
         counted.note_nodes(true);
-        assert_eq!(counted.changes(|| vec![1, 2, 3]), [(7, false)], "a node has come");
-        counted.note(7, 3, (0, 1));
-        counted.note(8, 3, (0, 1));
-        assert_eq!(counted.changes(|| vec![1, 2, 3]), [(7, true)]);
+        assert_eq!(counted.changes(|| vec![1, 2, 3]), [(SEVEN, false)], "a node has come");
+        counted.note(SEVEN, 3, (50, 0, 1));
+        counted.note(EIGHT, 3, (50, 0, 1));
+        assert_eq!(counted.changes(|| vec![1, 2, 3]), [(SEVEN, true)]);
         counted.remove_node(2);
         assert_eq!(counted.changes(|| vec![1, 3]), [], "it is not needed");
-        counted.begin_refresh();
-        assert_eq!(counted.changes(|| vec![1, 3]), [(7, false)]);
         assert_eq!(counted.changes(Vec::new), []);
+        counted.note_nodes(true);
+        assert_eq!(counted.changes(Vec::new), [(SEVEN, false)]);
+    }
+
+    #[test]
+    fn cluster_counted_apps_need_answers_to_the_last_question() {
+        let mut counted = CountedApps::default();
+        counted.note(SEVEN, 1, (50, 0, 1));
+        assert_eq!(counted.changes(|| vec![1]), [], "nobody has asked");
+        counted.ask(SEVEN, 50);
+        assert_eq!(counted.changes(|| vec![1]), [(SEVEN, true)], "the log is read from its end");
+        counted.ask(SEVEN, 50);
+        assert_eq!(counted.changes(|| panic!("it is the same question")), []);
+        counted.ask(SEVEN, 60);
+        assert_eq!(counted.changes(|| vec![1]), [], "the cores know that by the question");
+        counted.note(SEVEN, 1, (50, 0, 1));
+        assert_eq!(counted.changes(|| vec![1]), [], "a late answer");
+        counted.note(SEVEN, 1, (60, 1, 2));
+        counted.note(SEVEN, 1, (60, 0, 2));
+        assert_eq!(counted.changes(|| vec![1]), [(SEVEN, true)]);
+        counted.end(SEVEN);
+        counted.note(SEVEN, 1, (60, 0, 2));
+        assert_eq!(counted.changes(|| vec![1]), []);
+        counted.ask(SEVEN, 70);
+        assert_eq!(counted.changes(|| vec![1]), []);
+        assert_eq!(counted.begin_refresh(), [SEVEN]);
+        counted.note(EIGHT, 1, (60, 0, 1));
+        assert_eq!(counted.begin_refresh(), [], "nobody has asked for those");
     }
 
     #[test]
     fn cluster_counted_apps_are_not_whole_while_no_node_serves() {
         let mut counted = CountedApps::default();
-        counted.ask(7);
+        counted.ask(SEVEN, 50);
         assert_eq!(counted.changes(Vec::new), []);
     }
 }

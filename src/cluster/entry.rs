@@ -9,6 +9,8 @@
 //! member  = flags(1) node(8) text(user)
 //!           [number(max) [text(info)] [number(of bytes) added removed]]
 //! count   = node(8) number
+//! views   = viewed*
+//! viewed  = key(8) number
 //! key     = number(of the event in the entry) key(16) request(16)
 //!           number(of the event in the request)
 //! node    = state(1) node(8) number(of the renewal) lowest(1) highest(1) digest(8)
@@ -17,11 +19,15 @@
 //! reserved = node(8) number(of connections)
 //! miss    = flags(1) node(8) number(the serial number up to which the log was received)
 //! counting = node(8) [number(of the core) number(of cores)]
+//! numbers = step(1) node(8) [number(of the question) number(of the core) number(of cores)]
 //! epoch   = number(of the epoch) digest(8) number(of bytes of the document) number(offset) piece
 //! own     = an event in the form of its dialect
 //! picture = number(of the place) number(of the piece) number(of pieces) piece
 //! text    = number(of bytes) bytes
 //! ```
+//!
+//! The views follow the count of the same entry: they say how many of the subscribers have come
+//! through which view. The key of a view is the same on all nodes, and the keys ascend.
 //!
 //! A key is the idempotency key of one of the events. The keys of an entry are in the order of
 //! their events, at most one for each.
@@ -77,8 +83,13 @@ const LIMIT: u8 = 10;
 const PICTURE: u8 = 9;
 /// The kind of a part that says whether a node reports that an event is not cached.
 const MISS: u8 = 12;
-/// The kind of a part about an application whose numbers of subscribers are read.
+/// The kind of a part about an application whose numbers of subscribers are read, as releases
+/// before leases write it.
 const COUNTING: u8 = 11;
+/// The kind of such a part.
+const NUMBERS: u8 = 13;
+/// The kind of a part that has the numbers of subscribers by view, after that of all.
+const VIEWS: u8 = 14;
 
 const EXCLUDES: u8 = 1;
 const IS_CACHED: u8 = 2;
@@ -312,11 +323,7 @@ pub fn state_part(state: &StatePart<'_>) -> Vec<u8> {
             push_number(&mut out, *after);
             out
         }
-        StatePart::Count { node, count } => {
-            let mut out = node.to_le_bytes().to_vec();
-            push_number(&mut out, u64::from(*count));
-            out
-        }
+        StatePart::Count { node, count } => StatePart::count_bytes(*node, count),
         StatePart::Member { node, user, present } => {
             let mut out = vec![0];
             out.extend_from_slice(&node.to_le_bytes());
@@ -348,8 +355,17 @@ pub fn write_state(
     is_member: bool,
     part: &[u8],
 ) -> Vec<u8> {
-    let kind = if is_member { MEMBER } else { COUNT };
-    write_parts((author, app, channel), kind, [part].into_iter())
+    let head = (author, app, channel);
+    if is_member {
+        return write_parts(head, MEMBER, [part].into_iter());
+    }
+    let (count, views) = StatePart::split_count(part);
+    let mut out = write_head(head, 1 + usize::from(!views.is_empty()));
+    push_part(&mut out, COUNT, count);
+    if !views.is_empty() {
+        push_part(&mut out, VIEWS, views);
+    }
+    out
 }
 
 /// Writes the entry with this number of a process about a miss, as [`state_part`] has written it.
@@ -424,13 +440,15 @@ fn read_parts(mut rest: &[u8]) -> Option<Entry<'_>> {
         match kind {
             EVENT => events.push(read_event(bytes)?),
             MEMBER => states.push(read_member(bytes)?),
-            COUNT => states.push(read_count(bytes)?),
+            COUNT => states.push(StatePart::read_count(bytes)?),
+            VIEWS => states.last_mut()?.add_views(bytes)?,
             MISS => states.push(read_miss(bytes)?),
             NODE => nodes.push(read_node(bytes)?),
             EPOCH => epochs.push(EpochPart::read(bytes)?),
             KEY => keys.push(KeyPart::read(bytes)?),
             LIMIT => limit = Some(LimitPart::read(bytes)?),
-            COUNTING => counting = Some(CountingPart::read(bytes)?),
+            COUNTING => counting = Some(CountingPart::read_unleased(bytes)?),
+            NUMBERS => counting = Some(CountingPart::read(bytes)?),
             OWN => own.push(bytes),
             PICTURE => pictures.push(PicturePart::read(bytes)?),
             _ => skipped += 1,
@@ -506,12 +524,6 @@ fn read_member(mut rest: &[u8]) -> Option<StatePart<'_>> {
         }
     };
     rest.is_empty().then_some(StatePart::Member { node, user, present })
-}
-
-fn read_count(mut rest: &[u8]) -> Option<StatePart<'_>> {
-    let node = take_u64(&mut rest)?;
-    let count = u32::try_from(take_number(&mut rest)?).ok()?;
-    rest.is_empty().then_some(StatePart::Count { node, count })
 }
 
 fn read_miss(mut rest: &[u8]) -> Option<StatePart<'_>> {

@@ -31,7 +31,7 @@ use super::subject;
 use crate::config::Cluster;
 use crate::dialect::zilliqa;
 use crate::dialect::{self, Env, Proposal, StateProposal};
-use crate::hub::{Hasher, Unpublished};
+use crate::hub::{CountedNumbers, Hasher, Unpublished};
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::VecDeque;
@@ -440,10 +440,8 @@ impl ClusterNode {
             let (core, app) = (self.home(app, &channel), app);
             return self.arrivals.push_back((core, Arrival::PictureUnstated { app, channel }));
         }
-        if let Some(StateSubject::Counting(core)) = key.state {
-            // The question is asked again by whoever still waits.
-            let arrival = core.map(|core| (core, Arrival::Uncounted { app }));
-            return self.arrivals.extend(arrival);
+        if let Some(StateSubject::Counting(kind, it)) = key.state {
+            return self.fail_counting(CountedNumbers { app, kind }, it);
         }
         if let Some(StateSubject::Miss) = key.state {
             let (core, is_unsure) = (self.home(app, &channel), why == Unpublished::Unknown);

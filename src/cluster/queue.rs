@@ -10,7 +10,7 @@
 //! surely not stored is then refused; of the rest it is not known.
 
 use super::entry::KeyPart;
-use crate::hub::{EventKey, Unpublished};
+use crate::hub::{CountedKind, EventKey, Unpublished};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -48,9 +48,19 @@ pub enum StateSubject {
     Miss,
     /// The piece of the channel's picture with this number. It is that of all nodes.
     Picture(u32),
-    /// That all numbers of subscribers of the application are stated, by this core; without a core
-    /// the question for them.
-    Counting(Option<u16>),
+    /// What concerns the statement of numbers of subscribers of the application.
+    Counting(CountedKind, CountingSubject),
+}
+
+/// What an entry about the statement of numbers of subscribers replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CountingSubject {
+    /// The question for them, or its end.
+    Question,
+    /// That somebody reads them.
+    Reads,
+    /// That this core of the node has stated its numbers.
+    Core(u16),
 }
 
 impl From<ChannelKey> for QueueKey {

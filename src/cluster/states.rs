@@ -3,10 +3,10 @@
 
 use super::arrival::Arrival;
 use super::entry::{self, CountingPart, PicturePart, PresentPart, StatePart};
-use super::queue::{ChannelKey, QueueKey, StateSubject};
+use super::queue::{ChannelKey, CountingSubject, QueueKey, StateSubject};
 use super::subject;
 use crate::dialect::{DialectMessage, Member, MemberChange, StateProposal, UserStatus};
-use crate::hub::{Ack, ClientEvent, PicturePiece, StateAuthor, Statement};
+use crate::hub::{Ack, ClientEvent, CountingStep, PicturePiece, StateAuthor, Statement};
 use crate::mem::Frozen;
 use std::sync::Arc;
 
@@ -30,8 +30,8 @@ pub(super) fn part_of(node: u64, proposal: &StateProposal) -> (QueueKey, Option<
     let channel = (proposal.app, proposal.name.clone());
     let (state, part) = match &proposal.state {
         Statement::Count(count) => {
-            let part = entry::state_part(&StatePart::Count { node, count: *count });
-            (StateSubject::Count, Some((part, *count == 0)))
+            let part = entry::state_part(&StatePart::Count { node, count: count.clone() });
+            (StateSubject::Count, Some((part, count.all == 0)))
         }
         Statement::Picture(piece) => {
             let PicturePiece { serial, index, count, bytes } = piece;
@@ -44,9 +44,15 @@ pub(super) fn part_of(node: u64, proposal: &StateProposal) -> (QueueKey, Option<
             let part = entry::state_part(&StatePart::Miss { node, is_missed, after });
             (StateSubject::Miss, Some((part, !is_missed)))
         }
-        Statement::Counting(stated) => {
-            let part = CountingPart { node, stated: *stated }.bytes();
-            (StateSubject::Counting(stated.map(|(core, _)| core)), Some((part, false)))
+        Statement::Counting(kind, step) => {
+            let part = CountingPart { node, kind: *kind, step: *step }.bytes();
+            let (subject, ends) = match step {
+                CountingStep::Asked(_) => (CountingSubject::Question, false),
+                CountingStep::Ended => (CountingSubject::Question, true),
+                CountingStep::Read => (CountingSubject::Reads, true),
+                CountingStep::Stated { core, .. } => (CountingSubject::Core(*core), false),
+            };
+            (StateSubject::Counting(*kind, subject), Some((part, ends)))
         }
         Statement::Member { user, member } => {
             let present = member.as_deref().map(present_of);
@@ -75,7 +81,7 @@ pub(super) fn body_of(
 ) -> Vec<u8> {
     match state {
         StateSubject::Picture(_) => entry::write_picture(author, app, channel, part),
-        StateSubject::Counting(_) => entry::write_counting(author, app, part),
+        StateSubject::Counting(kind, _) => entry::write_counting(author, app, *kind, part),
         StateSubject::Miss => entry::write_miss(author, app, channel, part),
         StateSubject::Member(_) => entry::write_state(author, app, channel, true, part),
         StateSubject::Count => entry::write_state(author, app, channel, false, part),
@@ -92,8 +98,12 @@ pub(super) fn subject_of(
     match state {
         StateSubject::Picture(index) => subject::of_picture(name, (app, channel), *index),
         StateSubject::Miss => subject::of_miss(name, node, (app, channel)),
-        StateSubject::Counting(None) => subject::of_counting(name, app),
-        StateSubject::Counting(Some(core)) => subject::of_counted(name, node, app, *core),
+        StateSubject::Counting(kind, CountingSubject::Core(core)) => {
+            subject::of_counted(name, node, (app, *kind), *core)
+        }
+        StateSubject::Counting(kind, it) => {
+            subject::of_counting(name, (app, *kind), *it == CountingSubject::Reads)
+        }
         state => subject::of_state_in(name, node, (app, channel), state.user()),
     }
 }
@@ -120,7 +130,9 @@ pub(super) fn arrival_of(
         StatePart::Miss { is_missed, after, .. } => {
             Arrival::Miss { app, channel, author, missed: (*is_missed, *after) }
         }
-        StatePart::Count { count, .. } => Arrival::Count { app, channel, author, count: *count },
+        StatePart::Count { count, .. } => {
+            Arrival::Count { app, channel, author, count: count.clone() }
+        }
         StatePart::Member { user, present, .. } => {
             let user: Arc<str> = (*user).into();
             let member = present.as_ref().map(|present| {
@@ -151,6 +163,7 @@ fn changes_of(user: &str, present: &PresentPart<'_>) -> [MemberChange; 2] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::SubscriberCount;
 
     const AUTHOR: StateAuthor = StateAuthor { node: 7, is_ours: false };
 
@@ -224,12 +237,13 @@ mod tests {
     #[test]
     fn cluster_state_of_a_number_goes_through_the_log() {
         for (count, is_end) in [(0, true), (1, false), (u32::MAX, false)] {
-            let (ends, arrival) = there_and_back(Statement::Count(count)).expect("it is carried");
+            let (ends, arrival) =
+                there_and_back(Statement::Count(count.into())).expect("it is carried");
             assert_eq!(ends, is_end);
             let Arrival::Count { app: 3, author: AUTHOR, count: read, .. } = arrival else {
                 panic!("{arrival:?}")
             };
-            assert_eq!(read, count);
+            assert_eq!(read, SubscriberCount::from(count));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! of tokens, whatever bytes the names have.
 
 use crate::crypto::sha256;
+use crate::hub::CountedKind;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::sync::Arc;
@@ -30,15 +31,27 @@ pub fn of_reservations(name: &str, app: &str) -> String {
 }
 
 /// The subject of the question for the numbers of subscribers of an application, of which the id is
-/// given.
-pub fn of_counting(name: &str, app: &str) -> String {
-    format!("{name}.i.+c.{}", token(app))
+/// given, or of what nodes that read them say.
+pub fn of_counting(name: &str, (app, kind): (&str, CountedKind), is_reads: bool) -> String {
+    let reads = if is_reads { ".+r" } else { "" };
+    match kind {
+        CountedKind::Unleased => format!("{name}.i.+c.{}", token(app)),
+        kind => format!("{name}.i.+c.{}.{}{reads}", token(app), kind_token(kind)),
+    }
 }
 
 /// The subject of what a core of a node says of the numbers of subscribers of an application.
-pub fn of_counted(name: &str, node: u64, app: &str, core: u16) -> String {
-    // A plus sign is escaped in names.
-    format!("{}.{}.+.{core}", of_state(name, node), token(app))
+pub fn of_counted(name: &str, node: u64, (app, kind): (&str, CountedKind), core: u16) -> String {
+    format!("{}.{}.{}.{core}", of_state(name, node), token(app), kind_token(kind))
+}
+
+/// A token that is no name, because a plus sign is escaped in names.
+fn kind_token(kind: CountedKind) -> &'static str {
+    match kind {
+        CountedKind::Unleased => "+",
+        CountedKind::Totals => "+t",
+        CountedKind::ByView => "+v",
+    }
 }
 
 /// The subject of entries by which the speed of the engine is measured.
@@ -152,8 +165,16 @@ mod tests {
         assert_eq!(token("+n"), "%2Bn", "no application has the subjects of nodes");
         assert_eq!(of_reservations("p", "a.b"), "p.i.+l.a%2Eb");
         assert_eq!(of_picture("p", ("@zenith", "M\0S!a"), 3), "p.i.+p.@zenith.M%00S!a.3");
-        assert_eq!(of_counting("p", "a.b"), "p.i.+c.a%2Eb");
-        assert_eq!(of_counted("p", 10, "1", 3), "p.i.+s.000000000000000a.1.+.3");
+        for (kind, question, core) in [
+            (CountedKind::Unleased, "p.i.+c.a%2Eb", "p.i.+s.000000000000000a.1.+.3"),
+            (CountedKind::Totals, "p.i.+c.a%2Eb.+t", "p.i.+s.000000000000000a.1.+t.3"),
+            (CountedKind::ByView, "p.i.+c.a%2Eb.+v", "p.i.+s.000000000000000a.1.+v.3"),
+        ] {
+            assert_eq!(of_counting("p", ("a.b", kind), false), question);
+            assert_eq!(of_counted("p", 10, ("1", kind), 3), core);
+        }
+        let reads = of_counting("p", ("a.b", CountedKind::Totals), true);
+        assert_eq!(reads, "p.i.+c.a%2Eb.+t.+r");
         assert_eq!(of_miss("p", 10, ("1", "a.b")), "p.i.+s.000000000000000a.1.a%2Eb.+m");
         assert_eq!(of_all("p"), "p.i.>");
         let state = |user: Option<&str>| {

@@ -7,13 +7,17 @@
 mod index;
 
 use crate::config::{Config, LinkEnd, LinkTarget, NameTemplate, may_lead_to, own_state};
+use crate::crypto::sha256;
 use index::TemplateIndex;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// The sources and views of all links.
 #[derive(Debug, Default)]
 pub struct Links {
     ends: Vec<End>,
+    /// The keys of views, by their numbers.
+    keys: Arc<[u64]>,
     /// Where names lead to, by application number.
     by_app: HashMap<u32, AppLinks>,
 }
@@ -85,7 +89,7 @@ impl Links {
         config: &Config,
         place: &impl Fn(&LinkEnd) -> LinkPlace,
     ) -> Option<Links> {
-        let mut links = Links { ends: self.ends.clone(), by_app: HashMap::new() };
+        let mut links = Links { ends: self.ends.clone(), ..Links::default() };
         links.ends.iter_mut().for_each(|end| end.is_present = false);
         for link in &config.links {
             let source = links.add(&link.source, None, place(&link.source)?)?;
@@ -104,6 +108,34 @@ impl Links {
         }
         let indexed = by_app.into_iter().map(|(app, ends)| (app, AppLinks::new(&ends)));
         self.by_app = indexed.collect();
+        self.keys = self.ends.iter().map(|end| self.key_of(end)).collect();
+    }
+
+    /// The key of a source or view: a digest of what the configuration says of its names. Whatever
+    /// placeholders are called, the keys of different views of one source are different.
+    fn key_of(&self, end: &End) -> u64 {
+        let (_, _, text) = self.ends[usize::from(end.source)].config.target();
+        let mut placeholders = end.template.placeholders();
+        placeholders.sort_by_key(|name| text.find(&format!("{{{name}}}")));
+        let numbers: Vec<String> = (0..placeholders.len()).map(|at| format!("{{{at}}}")).collect();
+        let captures: Vec<(&str, &str)> =
+            placeholders.into_iter().zip(numbers.iter().map(String::as_str)).collect();
+        let name = end.config.template().fill(&captures);
+        let (target, kind, _) = end.config.target();
+        let app = if let LinkTarget::App(id) = target { id } else { "" };
+        let digest = sha256(&[kind.as_bytes(), b"\0", app.as_bytes(), b"\0", name.as_bytes()]);
+        u64::from_le_bytes(std::array::from_fn(|at| digest[at]))
+    }
+
+    /// The keys of views, by their numbers. The key of a view is the same on all nodes of a cluster
+    /// whose configurations have a view of these names.
+    pub fn keys(&self) -> Arc<[u64]> {
+        self.keys.clone()
+    }
+
+    /// The key of a view.
+    pub(super) fn key(&self, view: u16) -> Option<u64> {
+        self.keys.get(usize::from(view)).copied()
     }
 
     /// Adds a source or a view, or finds it among those that exist. `None` if there is no number
@@ -319,6 +351,24 @@ mod tests {
         let links = links.reloaded(&config(&[("3", "z{a}-{b}")]), &place).unwrap();
         assert_eq!(names(&links, 0, "q-1-2"), [all[0].clone(), all[2].clone()]);
         assert_eq!(names(&links, 1, "2.1.x"), []);
+    }
+
+    #[test]
+    fn links_have_keys_that_are_equal_on_all_nodes() {
+        let keys = |views: &[(&str, &str)], source: &str| {
+            let mut config = config(views);
+            config.links[0].source = end("1", source);
+            let links = Links::default().reloaded(&config, &place).unwrap();
+            links.keys()[1..].to_vec()
+        };
+        let [one, two] = keys(&[("2", "{b}.{a}.x"), ("3", "z{a}-{b}")], "q-{a}-{b}")[..] else {
+            panic!("two views")
+        };
+        assert_ne!(one, two);
+        // Neither the order of the views nor the names of placeholders matter.
+        assert_eq!(keys(&[("3", "z{y}-{x}"), ("2", "{x}.{y}.x")], "q-{y}-{x}"), [two, one]);
+        let others = keys(&[("3", "{b}.{a}.x"), ("2", "{a}.{b}.x")], "q-{a}-{b}");
+        assert!(!others.contains(&one) && !others.contains(&two), "other views");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 26] = [
+const GAUGES: [&str; 27] = [
     "acme_domains",
     "acme_missing",
     "cluster_up",
@@ -31,6 +31,7 @@ const GAUGES: [&str; 26] = [
     "cluster_nodes",
     "cluster_reserved",
     "connections",
+    "count_reads_waiting",
     "event_streams",
     "upstreams",
     "channels",

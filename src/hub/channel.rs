@@ -3,6 +3,7 @@
 use super::home::Home;
 use super::members::Subscriber;
 use super::name::{ChannelName, CoreSet};
+use super::view_counts::ViewTally;
 
 /// A channel on one core. The fields from `interest` on are only used by the channel's home.
 pub(super) struct ChannelState<M> {
@@ -12,6 +13,8 @@ pub(super) struct ChannelState<M> {
     /// The number of subscribers last reported to the home, and whether a report is due.
     pub(super) reported: u32,
     pub(super) recounting: bool,
+    /// The subscribers through views, if this is a node of a cluster and there were some.
+    pub(super) views: Option<Box<ViewTally>>,
     /// The other cores with subscribers.
     pub(super) interest: CoreSet,
     /// The other state of the home core, if there is any.

@@ -5,13 +5,19 @@
 //! state their numbers of that application. Each core states those of the channels that it is the
 //! home of, says so, and goes on to state them. A read is answered when all have, and from then on
 //! at once. If that takes too long, it is answered that the number is not known.
+//!
+//! A node that reads says so in the log from time to time. When the log has said nothing for a
+//! time, the first core of a node that notices it puts to the log that the numbers are not stated
+//! any more. All nodes cease at that place, and a read after it asks again.
 
 use super::channel_events::EventMask;
-use super::counting::{AppCounting, CountedAnswer, Counting, CountingPhase, WaitingQuery};
+use super::counted_numbers::{CountedKind, CountedNumbers, CountingStep};
+use super::counting::{CountedAnswer, Counting, CountingPhase, MAX_WAITING, WaitingQuery};
 use super::home::ChannelInfo;
 use super::mail::{Ack, Answer, Query};
 use super::name::ChannelName;
 use super::own_states::{StateProposal, Statement};
+use super::statements::UNCOUNTED;
 use super::{Hub, HubMessage};
 use std::collections::BTreeSet;
 
@@ -19,26 +25,33 @@ use std::collections::BTreeSet;
 const WAIT_MS: u64 = 2000;
 
 impl<M: HubMessage> Hub<M> {
-    /// Whether a query of a core has to wait until all nodes have stated numbers of subscribers. It
-    /// is kept then.
+    /// Whether the answer to a query of a core is in [`Hub::next_counted`], now or later, because
+    /// not all nodes have stated the numbers of subscribers that it asks for.
     pub(super) fn awaits_counts(&mut self, from: (u16, Ack), query: &Query, now_ms: u64) -> bool {
-        let (app, name) = match query {
-            Query::Channels { app, counts: true, .. } => (*app, ""),
-            Query::Channel { app, name, counts: true } => (*app, &**name),
+        let (app, name, kind) = match query {
+            Query::Channels { app, counts: true, .. } => (*app, "", CountedKind::Totals),
+            Query::Channel { app, name, by_view: true, .. } => (*app, &**name, CountedKind::ByView),
+            Query::Channel { app, name, counts: true, .. } => (*app, &**name, CountedKind::Totals),
             _ => return false,
         };
-        if self.own_states.is_none() {
+        if self.own_states.is_none() || name.starts_with('#') {
             return false;
         }
         let wanted = self.channel_events.wanted.get(app as usize).copied().unwrap_or_default();
-        let counting = &mut self.counting;
-        let is_whole = counting.apps.get(&app).is_some_and(|app| app.is_whole);
-        if wanted.has(EventMask::TOTALS) || is_whole || name.starts_with('#') {
+        let is_always_stated = kind == CountedKind::Totals && wanted.has(EventMask::TOTALS);
+        let (counting, numbers) = (&mut self.counting, CountedNumbers { app, kind });
+        if is_always_stated || counting.note_read(numbers, now_ms) {
             return false;
         }
+        if counting.waiting.len() >= MAX_WAITING {
+            counting.refused += 1;
+            let (answer, (core, ack)) = (self.unknown_answer(query, now_ms), from);
+            self.counting.answers.push_back((core, ack, answer));
+            return true;
+        }
         let until_ms = now_ms + WAIT_MS;
-        counting.waiting.push_back(WaitingQuery { app, from, query: query.clone(), until_ms });
-        counting.ask(app, now_ms);
+        counting.waiting.push_back(WaitingQuery { numbers, from, query: query.clone(), until_ms });
+        counting.ask(numbers, now_ms);
         true
     }
 
@@ -48,82 +61,131 @@ impl<M: HubMessage> Hub<M> {
         self.counting.answers.pop_front()
     }
 
-    /// Takes the question of the log for all numbers of an application.
-    pub fn begin_counting(&mut self, app: u32) {
+    /// The number of queries that wait for numbers of subscribers, and of those that were not let
+    /// wait since the last call.
+    pub fn waiting_reads(&mut self) -> (usize, u64) {
+        (self.counting.waiting.len(), std::mem::take(&mut self.counting.refused))
+    }
+
+    /// Takes what the log says about numbers, except for what cores say of theirs.
+    pub fn on_counting(&mut self, numbers: CountedNumbers, step: CountingStep, now_ms: u64) {
+        match step {
+            CountingStep::Asked(question) => self.begin_counting(numbers, question, now_ms),
+            CountingStep::Read => {
+                if let Some(it) = self.counting.numbers.get_mut(&numbers) {
+                    it.note_read(now_ms);
+                }
+            }
+            CountingStep::Ended => self.end_counting(numbers),
+            CountingStep::Stated { .. } => {}
+        }
+    }
+
+    fn begin_counting(&mut self, numbers: CountedNumbers, question: u64, now_ms: u64) {
         let counting = &mut self.counting;
-        let phase = &mut counting.apps.entry(app).or_default().phase;
-        if matches!(phase, CountingPhase::Unasked) {
-            *phase = CountingPhase::Asked;
-            counting.unsettled.push(app);
+        let it = counting.numbers.entry(numbers).or_default();
+        it.note_read(now_ms);
+        if !it.is_asked() || it.question != question {
+            if matches!(it.phase, CountingPhase::Unasked | CountingPhase::Stated) {
+                counting.unsettled.push(numbers);
+            }
+            it.phase = CountingPhase::Asked;
+            (it.question, it.is_whole) = (question, false);
         }
         self.settle_counting();
     }
 
-    /// Notes that what this core has said of an application was not taken into the log. It is said
-    /// again later.
-    pub fn counting_failed(&mut self, app: u32) {
-        let Counting { apps, unsettled, .. } = &mut self.counting;
-        if let Some(AppCounting { phase, .. }) = apps.get_mut(&app)
-            && matches!(phase, CountingPhase::Stated)
+    fn end_counting(&mut self, numbers: CountedNumbers) {
+        let Counting { numbers: all, unsettled, statements, .. } = &mut self.counting;
+        if all.remove(&numbers).is_none() {
+            return;
+        }
+        unsettled.retain(|it| *it != numbers);
+        statements.retain(|(it, _)| *it != numbers);
+        // What is stated of these applications only while it is read must not stay in the log.
+        if numbers.app >= UNCOUNTED && !self.counting.is_asked(numbers.app) {
+            self.list_all_counts_of(numbers.app);
+        }
+    }
+
+    /// Notes that what this core has said of numbers was not taken into the log. It is said again
+    /// later.
+    pub fn counting_failed(&mut self, numbers: CountedNumbers) {
+        let Counting { numbers: all, unsettled, .. } = &mut self.counting;
+        if let Some(it) = all.get_mut(&numbers)
+            && matches!(it.phase, CountingPhase::Stated)
         {
-            *phase = CountingPhase::Stating(Vec::new());
-            unsettled.push(app);
+            it.phase = CountingPhase::Stating(Vec::new());
+            unsettled.push(numbers);
         }
     }
 
-    /// Notes whether all nodes have stated their numbers of an application, up to here in the log.
-    /// Answers to queries that have waited are in [`Hub::next_counted`].
-    pub fn note_counted(&mut self, app: u32, is_whole: bool, now_ms: u64) {
-        self.counting.apps.entry(app).or_default().is_whole = is_whole;
-        if is_whole {
-            for WaitingQuery { from: (core, ack), query, .. } in self.counting.take_waiting(app) {
-                let answer = self.answer_query(&query, now_ms);
-                self.counting.answers.push_back((core, ack, answer));
-            }
+    /// Notes whether all nodes have stated numbers, up to here in the log. Answers to queries that
+    /// have waited are in [`Hub::next_counted`].
+    pub fn note_counted(&mut self, numbers: CountedNumbers, is_whole: bool, now_ms: u64) {
+        self.counting.numbers.entry(numbers).or_default().is_whole = is_whole;
+        if !is_whole {
+            return;
+        }
+        let mut due = self.counting.take_waiting(numbers);
+        if numbers.kind == CountedKind::Unleased {
+            let totals = CountedNumbers { kind: CountedKind::Totals, ..numbers };
+            due.extend(self.counting.take_waiting(totals));
+        }
+        for WaitingQuery { from: (core, ack), query, .. } in due {
+            let answer = self.answer_query(&query, now_ms);
+            self.counting.answers.push_back((core, ack, answer));
         }
     }
 
-    /// The next of what this core says of an application.
+    /// The next of what this core says of numbers.
     pub(super) fn next_of_counting(&mut self) -> Option<StateProposal<M>> {
-        let (app, is_stated) = self.counting.statements.pop_front()?;
-        let state = Statement::Counting(is_stated.then_some((self.core, self.cores)));
-        Some(StateProposal { app, name: "".into(), state })
+        let (CountedNumbers { app, kind }, step) = self.counting.statements.pop_front()?;
+        Some(StateProposal { app, name: "".into(), state: Statement::Counting(kind, step) })
     }
 
-    /// Lists the numbers of applications that are asked for, and says of which the log has all.
+    /// Lists the numbers that are asked for, and says of which the log has all.
     pub(super) fn settle_counting(&mut self) {
         if self.visit.is_some() {
             return;
         }
-        for app in std::mem::take(&mut self.counting.unsettled) {
-            self.settle_app(app);
+        for numbers in std::mem::take(&mut self.counting.unsettled) {
+            self.settle_numbers(numbers);
         }
     }
 
-    fn settle_app(&mut self, number: u32) {
-        let Some(app) = self.counting.apps.get_mut(&number) else { return };
-        let before = std::mem::replace(&mut app.phase, CountingPhase::Stating(Vec::new()));
+    fn settle_numbers(&mut self, numbers: CountedNumbers) {
+        let Some(it) = self.counting.numbers.get_mut(&numbers) else { return };
+        let before = std::mem::replace(&mut it.phase, CountingPhase::Stating(Vec::new()));
         let mut names = match before {
             CountingPhase::Stating(names) => names,
-            _ => self.list_counts_of(number),
+            _ => self.list_counts_of(numbers.app),
         };
         while names.last().is_some_and(|name| !self.is_stating(name)) {
             names.pop();
         }
-        let Counting { apps, unsettled, statements, .. } = &mut self.counting;
-        let Some(app) = apps.get_mut(&number) else { return };
+        let (core, cores) = (self.core, self.cores);
+        let Counting { numbers: all, unsettled, statements, .. } = &mut self.counting;
+        let Some(it) = all.get_mut(&numbers) else { return };
         if names.is_empty() {
-            statements.push_back((number, true));
-            app.phase = CountingPhase::Stated;
+            let question = it.question;
+            statements.push_back((numbers, CountingStep::Stated { question, core, cores }));
+            it.phase = CountingPhase::Stated;
         } else {
-            unsettled.push(number);
-            app.phase = CountingPhase::Stating(names);
+            unsettled.push(numbers);
+            it.phase = CountingPhase::Stating(names);
         }
     }
 
     /// Lists the numbers of an application's channels, and returns those that the log does not
     /// have.
     fn list_counts_of(&mut self, app: u32) -> Vec<ChannelName> {
+        self.list_all_counts_of(app);
+        let names = self.rooms_of(app).map(|(_, channel)| &channel.name);
+        names.filter(|name| self.is_stating(name)).cloned().collect()
+    }
+
+    fn list_all_counts_of(&mut self, app: u32) {
         let all: Vec<u32> = self.rooms_of(app).map(|(at, _)| at).collect();
         for at in all {
             let channel = self.channels[at as usize].as_mut();
@@ -133,8 +195,6 @@ impl<M: HubMessage> Hub<M> {
             }
             self.list_count(at);
         }
-        let names = self.rooms_of(app).map(|(_, channel)| &channel.name);
-        names.filter(|name| self.is_stating(name)).cloned().collect()
     }
 
     /// Whether the number of a channel is to be examined, or on its way into the log.
@@ -149,18 +209,26 @@ impl<M: HubMessage> Hub<M> {
     pub(super) fn sweep_counting(&mut self, now_ms: u64) {
         self.settle_counting();
         let counting = &mut self.counting;
+        if self.core == 0 {
+            counting.end_overdue(now_ms);
+        }
         let first = counting.waiting.partition_point(|it| it.until_ms <= now_ms);
         let overdue: Vec<WaitingQuery> = counting.waiting.drain(..first).collect();
-        let apps: BTreeSet<u32> = counting.waiting.iter().map(|it| it.app).collect();
-        apps.into_iter().for_each(|app| counting.ask(app, now_ms));
+        let wanted: BTreeSet<_> = counting.waiting.iter().map(|it| it.numbers).collect();
+        wanted.into_iter().for_each(|numbers| counting.ask(numbers, now_ms));
         for WaitingQuery { from: (core, ack), query, .. } in overdue {
-            let answer = match self.answer_query(&query, now_ms) {
-                Answer::Channel(info) => {
-                    Answer::Channel(ChannelInfo { is_count_unknown: true, ..info })
-                }
-                _ => Answer::CountsUnknown,
-            };
+            let answer = self.unknown_answer(&query, now_ms);
             self.counting.answers.push_back((core, ack, answer));
+        }
+    }
+
+    /// The answer to a query for numbers that not all nodes have stated in time.
+    fn unknown_answer(&self, query: &Query, now_ms: u64) -> Answer {
+        match self.answer_query(query, now_ms) {
+            Answer::Channel(info) => {
+                Answer::Channel(ChannelInfo { is_count_unknown: true, ..info })
+            }
+            _ => Answer::CountsUnknown,
         }
     }
 }

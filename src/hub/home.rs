@@ -11,6 +11,7 @@ use super::name::ConnId;
 use super::node_states::NodeStates;
 use super::picture::Picture;
 use super::roster::{ChannelFull, Member, MemberChange, Roster, Users};
+use super::view_counts::{SubscriberCount, ViewCounts};
 use crate::mem::Frozen;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,8 +21,11 @@ use std::sync::Arc;
 pub struct ChannelInfo {
     /// Subscriptions on all cores.
     pub subscriptions: u64,
-    /// Whether the number was asked for, and not all nodes of the cluster have stated theirs.
+    /// Whether numbers were asked for that not all nodes of the cluster have stated.
     pub is_count_unknown: bool,
+    /// Of a node of a cluster, if that was asked for: the subscriptions of all nodes through views,
+    /// by the key of the view.
+    pub views: Vec<(u64, u64)>,
     /// Present users.
     pub users: u64,
     /// The cached event, and the milliseconds until it expires.
@@ -44,6 +48,8 @@ pub struct ChannelUsage {
 pub(super) struct Home<M> {
     /// The number of subscribers on each other core that has some.
     counts: Vec<(u16, u32)>,
+    /// Those of them that have subscribed through views, if the process is a node of a cluster.
+    views: Vec<(u16, ViewCounts)>,
     /// The users with connections of this process.
     users: Roster<ConnId, M>,
     /// The user of each member connection.
@@ -77,6 +83,7 @@ impl<M> Default for Home<M> {
     fn default() -> Home<M> {
         Home {
             counts: Vec::new(),
+            views: Vec::new(),
             users: Roster::default(),
             members: HashMap::new(),
             nodes: None,
@@ -101,11 +108,20 @@ impl<M: Clone> Home<M> {
     }
 
     /// Sets the number of subscribers of `core`.
-    pub(super) fn set_count(&mut self, core: u16, count: u32) {
+    pub(super) fn set_count(&mut self, core: u16, SubscriberCount { all, views }: SubscriberCount) {
         self.counts.retain(|(other, _)| *other != core);
-        if count > 0 {
-            self.counts.push((core, count));
+        self.views.retain(|(other, _)| *other != core);
+        if all > 0 {
+            self.counts.push((core, all));
         }
+        if !views.is_empty() {
+            self.views.push((core, views));
+        }
+    }
+
+    /// The subscribers of other cores through views.
+    pub(super) fn remote_views(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.views.iter().flat_map(|(_, views)| views.iter().copied())
     }
 
     /// Notes that `core` has at least one subscriber.

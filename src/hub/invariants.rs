@@ -3,6 +3,7 @@
 use super::channel::{ChannelState, HomeLink};
 use super::members::Subscriber;
 use super::rooms::UNLISTED;
+use super::view_counts::ViewTally;
 use super::{Hub, HubMessage};
 
 impl<M: HubMessage> Hub<M> {
@@ -19,6 +20,9 @@ impl<M: HubMessage> Hub<M> {
             let name = &channel.name;
             assert_eq!(self.find(name.app(), name.text(), name.hash()), Some(at));
             self.members.invariants(at, &channel.subscribers);
+            if self.own_states.is_some() {
+                ViewTally::invariants(channel.views.as_deref(), &channel.subscribers);
+            }
             subscriptions += channel.subscribers.len();
             kept += usize::from(channel.home.as_ref().is_some_and(|home| home.place.is_some()));
             listed += usize::from(channel.listed != UNLISTED);

@@ -15,6 +15,7 @@ use super::name::{ChannelName, ConnId};
 use super::replay::HistoryPage;
 use super::rooms::Claim;
 use super::roster::Users;
+use super::view_counts::ViewCounts;
 use crate::mem::Slot;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub enum Query {
         name: Box<str>,
         /// Whether its number of subscriptions is asked for.
         counts: bool,
+        /// Whether the numbers by the views of a link are asked for, in a cluster.
+        by_view: bool,
     },
     /// The history of one channel.
     History {
@@ -154,6 +157,8 @@ pub enum Up<M> {
         name: ChannelName,
         /// The present number.
         count: u32,
+        /// Those through views, if the process is a node of a cluster.
+        views: ViewCounts,
     },
     /// Answer a query.
     Query {

@@ -141,15 +141,15 @@ impl Members {
     }
 
     /// Removes the entry at `position` of `slot`'s list from both lists; `subscribers` returns the
-    /// list of a channel. Returns the channel, and whether the removal must be reported to its
-    /// home.
+    /// list of a channel. Returns the channel, whether the removal must be reported to its home,
+    /// and the form of the subscription.
     pub(super) fn remove<C>(
         &mut self,
         slot: u32,
         position: usize,
         channels: &mut Slab<C>,
         mut subscribers: impl FnMut(&mut C) -> &mut Vec<Subscriber>,
-    ) -> Option<(u32, bool)> {
+    ) -> Option<(u32, bool, Form)> {
         let list = self.of_slot.get_mut(slot as usize)?;
         if position >= list.len() {
             return None;
@@ -169,7 +169,7 @@ impl Members {
         if others.capacity() > 64 && others.len() < others.capacity() / 4 {
             others.shrink_to(others.len() * 2);
         }
-        Some((removed.channel, left.state & MEMBER != 0))
+        Some((removed.channel, left.state & MEMBER != 0, left.form))
     }
 
     /// Makes the subscription at `position` of `slot`'s list active under a log, if it waits for

@@ -12,6 +12,7 @@
 mod cache;
 mod channel;
 mod channel_events;
+mod counted_numbers;
 mod counted_reads;
 mod counting;
 mod encodings;
@@ -50,10 +51,12 @@ mod slab;
 mod statements;
 mod subscriptions;
 mod usage;
+mod view_counts;
 mod visits;
 mod waiting_joins;
 
 pub use channel_events::{ChannelEvent, ChannelEventKind, EventMask};
+pub use counted_numbers::{CountedKind, CountedNumbers, CountingStep};
 pub use counting::CountedAnswer;
 pub use encodings::Encodings;
 pub use event::{
@@ -81,6 +84,7 @@ pub use replay::{HistoryPage, MissedEvent, ResumeFrom, ResumeOutcome, ResumeRepl
 pub use rooms::Claim;
 pub use roster::{ChannelFull, Member, MemberChange, Users};
 pub use subscriptions::{Join, Joined};
+pub use view_counts::{SubscriberCount, ViewCounts};
 
 use crate::mem::Slot;
 use channel::{ChannelState, HomeLink};
@@ -131,6 +135,8 @@ pub struct Hub<M> {
     own_states: Option<Box<OwnStates<M>>>,
     /// The applications whose numbers of subscribers are read on some node of the cluster.
     counting: Counting,
+    /// The keys of views, by their numbers.
+    view_keys: Arc<[u64]>,
     /// What is known of the log of a cluster; `None` without a cluster.
     log: Option<LogView>,
     /// The last serial number of each application that a reload has added whose events may have
@@ -167,6 +173,7 @@ impl<M: HubMessage> Hub<M> {
             relay: None,
             own_states: None,
             counting: Counting::default(),
+            view_keys: Arc::default(),
             log: None,
             added_floors: BTreeMap::new(),
             logs: HomeLogs::default(),
@@ -306,6 +313,7 @@ impl<M: HubMessage> Hub<M> {
             home: None,
             reported: 0,
             recounting: false,
+            views: None,
             occupied: false,
             listed: UNLISTED,
         };

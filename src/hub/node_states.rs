@@ -7,6 +7,7 @@ use super::join::JoinRequest;
 use super::miss::LoggedMiss;
 use super::name::ConnId;
 use super::roster::{ChannelFull, Member, MemberChange, Roster};
+use super::view_counts::ViewCounts;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ pub(super) struct NodeStates<M> {
     pub(super) present: Roster<u64, M>,
     /// The number of subscribers of each node that has some.
     counts: Vec<(u64, u32)>,
+    /// Those of them that have subscribed through views, as far as nodes have stated it.
+    views: Vec<(u64, ViewCounts)>,
     /// The users of this node, and those that the log wrongly has on it.
     pub(super) own: HashMap<Arc<str>, OwnUser<M>>,
     pub(super) own_count: OwnCount,
@@ -64,6 +67,10 @@ pub(super) struct WaitingJoin<M> {
 pub(super) struct OwnCount {
     /// The number that the log has.
     pub(super) logged: u32,
+    /// The numbers by view that the log has.
+    pub(super) logged_views: ViewCounts,
+    /// Whether numbers by view are asked for and are not those.
+    views_differ: bool,
     /// Whether it is not known what the log has.
     pub(super) is_unsure: bool,
     pub(super) is_proposed: bool,
@@ -173,6 +180,7 @@ impl<M> Default for NodeStates<M> {
         NodeStates {
             present: Roster::default(),
             counts: Vec::new(),
+            views: Vec::new(),
             own: HashMap::new(),
             own_count: OwnCount::default(),
             miss: LoggedMiss::default(),
@@ -210,6 +218,11 @@ impl<M: Clone> NodeStates<M> {
         self.counts.iter().map(|(_, count)| u64::from(*count)).sum()
     }
 
+    /// The subscribers of all nodes through views.
+    pub(super) fn views(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.views.iter().flat_map(|(_, views)| views.iter().copied())
+    }
+
     /// Lets take effect that a user is on a node.
     pub(super) fn add(&mut self, node: u64, member: &Member<M>) -> RosterChange<M> {
         self.confirm(node, &member.id);
@@ -241,8 +254,16 @@ impl<M: Clone> NodeStates<M> {
             unconfirmed.counts.remove(&node);
         }
         self.counts.retain(|(other, _)| *other != node);
+        self.views.retain(|(other, _)| *other != node);
         if count > 0 {
             self.counts.push((node, count));
+        }
+    }
+
+    /// Sets the numbers of subscribers of a node by view, after the number of all.
+    pub(super) fn set_views(&mut self, node: u64, views: ViewCounts) {
+        if !views.is_empty() {
+            self.views.push((node, views));
         }
     }
 
@@ -321,7 +342,7 @@ impl<M> OwnUser<M> {
 }
 
 impl OwnCount {
-    fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.logged == 0 && !self.is_unsure && !self.is_proposed && !self.is_listed
     }
 
@@ -330,6 +351,11 @@ impl OwnCount {
     pub(super) fn forget_log(&mut self) {
         let is_unsure = self.is_unsure || self.logged > 0 || self.is_proposed;
         *self = OwnCount { timer_ms: self.timer_ms, is_unsure, ..OwnCount::default() };
+    }
+
+    /// Notes the numbers by view, if they are asked for.
+    pub(super) fn note_views(&mut self, views: Option<&ViewCounts>) {
+        self.views_differ = views.is_some_and(|views| *views != self.logged_views);
     }
 
     /// Lets the next number be stated at once.
@@ -343,7 +369,8 @@ impl OwnCount {
             (0, 0) => self.is_unsure,
             (0, _) | (_, 0) => true,
             (logged, count) => {
-                is_counted && logged != count || self.is_unsure || self.empty_since_ms.is_some()
+                let differs = logged != count || self.views_differ;
+                is_counted && differs || self.is_unsure || self.empty_since_ms.is_some()
             }
         }
     }
@@ -358,7 +385,7 @@ impl OwnCount {
         }
         let due_ms = match (self.logged, count) {
             _ if self.is_unsure => now_ms,
-            (logged, count) if logged == count => return CountStep::Nothing,
+            (logged, count) if logged == count && !self.views_differ => return CountStep::Nothing,
             (0, _) => now_ms,
             (_, 0) => *self.empty_since_ms.get_or_insert(now_ms) + times.linger_ms,
             (..) => match times.every_ms {

@@ -8,6 +8,7 @@
 use super::mail::OutgoingMail;
 use super::node_states::{RosterChange, StateAuthor};
 use super::roster::Member;
+use super::view_counts::SubscriberCount;
 use super::{ChannelEventKind, EventMask, Hub, HubMessage};
 use std::sync::Arc;
 
@@ -56,24 +57,32 @@ impl<M: HubMessage> Hub<M> {
     }
 
     /// Lets take effect how many subscribers a node has. This core is the channel's home.
-    pub fn apply_count(&mut self, (app, name): (u32, &str), author: StateAuthor, count: u32) {
+    pub fn apply_count(
+        &mut self,
+        (app, name): (u32, &str),
+        author: StateAuthor,
+        count: impl Into<SubscriberCount>,
+    ) {
+        let count: SubscriberCount = count.into();
         let found = self.find(app, name, self.hasher.hash(app, name));
         let at = match found {
             Some(at) => at,
-            None if count > 0 => self.insert(self.hasher.name(app, name)),
+            None if count.all > 0 => self.insert(self.hasher.name(app, name)),
             None => return,
         };
         let Hub { channels, own_states, .. } = self;
         let Some(channel) = &mut channels[at as usize] else { return };
         let nodes = channel.home.get_or_insert_default().nodes.get_or_insert_default();
         let before = nodes.subscriptions();
-        nodes.set_count(author.node, count);
+        nodes.set_count(author.node, count.all);
+        nodes.set_views(author.node, count.views.clone());
         let own = &mut nodes.own_count;
         if let Some(own_states) = own_states
             && author.is_ours
         {
             own_states.note_settled(&mut own.is_proposed);
-            (own.logged, own.is_unsure) = (count, false);
+            (own.logged, own.is_unsure) = (count.all, false);
+            own.logged_views = count.views;
         }
         self.report_total(at, before, author.is_ours);
         if author.is_ours {

@@ -5,10 +5,12 @@
 //! in the end the log agrees with what is true here. A joining connection of a user whom the log
 //! does not have waits for that.
 
+use super::counted_numbers::{CountedKind, CountingStep};
 use super::join::{JoinRefusal, JoinReply};
 use super::miss::ListedMisses;
 use super::name::ChannelName;
 use super::roster::Member;
+use super::view_counts::SubscriberCount;
 use crate::mem::Slot;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -36,7 +38,7 @@ pub enum Statement<M> {
         member: Option<Arc<Member<M>>>,
     },
     /// The number of subscribers here.
-    Count(u32),
+    Count(SubscriberCount),
     /// A piece of the channel's picture, which is that of all nodes.
     Picture(PicturePiece),
     /// Whether this node reports that a subscriber has found no cached event.
@@ -46,9 +48,9 @@ pub enum Statement<M> {
         /// Up to which serial number the node had received the log when it found that.
         after: u64,
     },
-    /// That the numbers of all channels of the application are stated of which this core, out of so
-    /// many, is the home; `None` asks all nodes to state theirs. It is about no channel.
-    Counting(Option<(u16, u16)>),
+    /// What concerns the statement of numbers of subscribers of the whole application. It is about
+    /// no channel.
+    Counting(CountedKind, CountingStep),
 }
 
 /// A piece of a picture on its way into the log, or from there.

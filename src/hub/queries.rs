@@ -62,8 +62,11 @@ impl<M: HubMessage> Hub<M> {
                 }
                 Answer::Channels(found)
             }
-            Query::Channel { app, name, .. } => {
-                Answer::Channel(self.channel_info(&self.hasher.name(*app, name), now_ms))
+            Query::Channel { app, name, by_view, .. } => {
+                let at = self.find(*app, name, self.hasher.hash(*app, name));
+                let info = self.channel_info_at(at, now_ms);
+                let views = at.filter(|_| *by_view).map(|at| self.logged_views(at));
+                Answer::Channel(ChannelInfo { views: views.unwrap_or_default(), ..info })
             }
             Query::History { app, name, after, max, view } => {
                 let at = self.find(*app, name, self.hasher.hash(*app, name));
@@ -101,6 +104,7 @@ impl<M: HubMessage> Hub<M> {
         ChannelInfo {
             subscriptions,
             is_count_unknown: false,
+            views: Vec::new(),
             users: home.map_or(0, |home| home.user_count() as u64),
             kept: home.and_then(|home| home.cache_info(now_ms)),
             position: home

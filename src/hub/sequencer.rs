@@ -11,6 +11,7 @@ use super::name::{ChannelName, ConnId};
 use super::picture::Picture;
 use super::rooms::Claim;
 use super::roster::ChannelFull;
+use super::view_counts::SubscriberCount;
 use super::{Hub, HubMessage};
 use std::sync::Arc;
 
@@ -327,15 +328,15 @@ impl<M: HubMessage> Hub<M> {
                 self.exit(ConnId { core: from, slot }, at, mail);
                 self.release_if_empty(at);
             }
-            Up::Count { name, count } => {
-                self.note_count(from, &name, count);
+            Up::Count { name, count, views } => {
+                self.note_count(from, &name, SubscriberCount { all: count, views });
                 let at = self.find(name.app(), name.text(), name.hash())?;
                 self.look(at);
                 self.tally(at);
             }
             Up::Forget { name } => {
                 let at = self.find(name.app(), name.text(), name.hash())?;
-                self.note_count(from, &name, 0);
+                self.note_count(from, &name, 0.into());
                 self.remove_interest(from, at);
             }
             Up::Query { query, ack } => {
@@ -429,10 +430,10 @@ impl<M: HubMessage> Hub<M> {
         self.tally(at);
     }
 
-    fn note_count(&mut self, from: u16, name: &ChannelName, count: u32) {
+    fn note_count(&mut self, from: u16, name: &ChannelName, count: SubscriberCount) {
         let Some(at) = self.find(name.app(), name.text(), name.hash()) else { return };
         let Some(channel) = &mut self.channels[at as usize] else { return };
-        if count > 0 || channel.home.is_some() {
+        if count.all > 0 || channel.home.is_some() {
             channel.home.get_or_insert_default().set_count(from, count);
         }
     }

@@ -6,6 +6,7 @@ use super::mail::{OutgoingMail, Unpublished};
 use super::name::home_among;
 use super::node_states::{CountStep, CountTimes};
 use super::own_states::{StateProposal, Statement};
+use super::view_counts::SubscriberCount;
 use super::{Hub, HubMessage};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ const UNDER_WAY: usize = 1024;
 
 /// Channels of applications from this number on, those of dialects without applications, have no
 /// numbers of subscribers, unless somebody reads them through the view of a link.
-const UNCOUNTED: u32 = u32::MAX - 15;
+pub(super) const UNCOUNTED: u32 = u32::MAX - 15;
 
 /// The time between two attempts to state what has failed, in milliseconds.
 const RETRY_MS: u64 = 1000;
@@ -105,6 +106,7 @@ impl<M: HubMessage> Hub<M> {
     }
 
     fn count_state(&mut self, at: u32, now_ms: u64) -> Option<Statement<M>> {
+        let views = self.asked_views(at);
         let Hub { channels, channel_events, own_states, counting, .. } = self;
         let (own_states, channel) = (own_states.as_mut()?, channels[at as usize].as_mut()?);
         let is_counted = counting.is_counted(channel_events, &channel.name);
@@ -112,17 +114,23 @@ impl<M: HubMessage> Hub<M> {
             linger_ms: own_states.times.linger_ms,
             every_ms: is_counted.then_some(own_states.times.count_every_ms),
         };
+        let is_stated = is_counted || channel.name.app() < UNCOUNTED;
         let local = channel.subscribers.len() as u64;
         let home = channel.home.as_mut()?;
         let count = u32::try_from(local + home.remote_count()).unwrap_or(u32::MAX);
+        let count = if is_stated { count } else { 0 };
         let own = &mut home.nodes.as_mut()?.own_count;
+        own.note_views(views.as_ref());
         own.is_listed = false;
         if own_states.is_leaving && count == 0 {
             return None;
         }
         match own.examine(count, times, now_ms) {
             CountStep::Nothing => None,
-            CountStep::Propose(count) => Some(Statement::Count(count)),
+            CountStep::Propose(all) => {
+                let views = views.filter(|_| all > 0).unwrap_or_default();
+                Some(Statement::Count(SubscriberCount { all, views }))
+            }
             CountStep::WaitUntil(due_ms) => {
                 if own.timer_ms == 0 || due_ms < own.timer_ms {
                     own.timer_ms = due_ms;
@@ -138,13 +146,18 @@ impl<M: HubMessage> Hub<M> {
     /// Lists the number of this node's subscribers of a channel, which may have changed. This core
     /// is the channel's home if it states something.
     pub(super) fn list_count(&mut self, at: u32) {
+        let views = self.asked_views(at);
         let Hub { channels, channel_events, own_states, counting, core, cores, .. } = self;
         let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
             return;
         };
         let name = &channel.name;
         let is_asked = counting.is_asked(name.app());
-        let is_internal = name.text().starts_with('#') || name.app() >= UNCOUNTED && !is_asked;
+        let is_stated = name.app() < UNCOUNTED || is_asked;
+        // What was stated while it was asked for has to end.
+        let nodes = channel.home.as_ref().and_then(|home| home.nodes.as_ref());
+        let was_stated = nodes.is_some_and(|nodes| !nodes.own_count.is_idle());
+        let is_internal = name.text().starts_with('#') || !is_stated && !was_stated;
         if home_among(name.hash(), *cores) != *core || is_internal {
             return;
         }
@@ -152,7 +165,9 @@ impl<M: HubMessage> Hub<M> {
         let local = channel.subscribers.len() as u64;
         let home = channel.home.get_or_insert_default();
         let count = u32::try_from(local + home.remote_count()).unwrap_or(u32::MAX);
+        let count = if is_stated { count } else { 0 };
         let own = &mut home.nodes.get_or_insert_default().own_count;
+        own.note_views(views.as_ref());
         if !own.is_listed && own.may_differ(count, is_counted) {
             own.is_listed = true;
             own_states.listed.push_back((name.clone(), None));

@@ -105,6 +105,7 @@ impl<M: HubMessage> Hub<M> {
             self.members.add(slot.index, at, &mut channel.subscribers, start);
             channel.home_link = HomeLink::Known;
         }
+        self.note_view(at, form.view, true);
         self.note_maker(at, conn);
         self.look(at);
         self.tally(at);
@@ -145,6 +146,7 @@ impl<M: HubMessage> Hub<M> {
         }
         self.members.add(slot.index, at, &mut channel.subscribers, start);
         let active = start.request_id == 0 && channel.home_link == HomeLink::Known;
+        self.note_view(at, form.view, true);
         self.counts_changed(at);
         if active { Joined::Now(None) } else { Joined::Later }
     }
@@ -236,7 +238,8 @@ impl<M: HubMessage> Hub<M> {
         let removed = self
             .members
             .remove(slot.index, position, &mut self.channels, |channel| &mut channel.subscribers);
-        let Some((at, member)) = removed else { return };
+        let Some((at, member, form)) = removed else { return };
+        self.note_view(at, form.view, false);
         let Some(channel) = &mut self.channels[at as usize] else { return };
         let name = channel.name.clone();
         let home = self.home_of(name.hash());
@@ -291,14 +294,16 @@ impl<M: HubMessage> Hub<M> {
             };
             channel.recounting = false;
             let count = channel.subscribers.len() as u32;
-            if count == channel.reported || count == 0 {
+            let views = channel.views.as_mut();
+            let has_changed = views.is_some_and(|views| std::mem::take(&mut views.is_changed));
+            if count == channel.reported && !has_changed || count == 0 {
                 continue;
             }
             channel.reported = count;
             let name = channel.name.clone();
-            let home = self.home_of(name.hash());
+            let (home, views) = (self.home_of(name.hash()), self.views_here(at));
             if home != self.core {
-                mail.up(home, Up::Count { name, count });
+                mail.up(home, Up::Count { name, count, views });
             }
         }
     }

@@ -18,6 +18,7 @@ mod pictures;
 mod relay;
 mod resume;
 mod rooms;
+mod viewed;
 
 /// The hub's types with a message that has no content.
 type Hub = super::Hub<()>;

@@ -5,7 +5,8 @@ use super::Shard;
 use crate::cluster::{AddedStart, Arrival};
 use crate::dialect::{Event, Proposal, StateProposal, Why, event_from_log, picture_envelope};
 use crate::hub::{
-    Ack, Answer, ChannelInfo, LogMark, LogPlace, PicturePiece, StateVisit, Unpublished,
+    Ack, Answer, ChannelInfo, CountedNumbers, LogMark, LogPlace, PicturePiece, StateVisit,
+    Unpublished,
 };
 use crate::session::SessionEvent;
 use crate::time::Now;
@@ -87,9 +88,9 @@ impl Shard {
             Arrival::MissUnstated { app, channel, is_unsure } => {
                 hub.miss_failed((app, &channel), is_unsure);
             }
-            Arrival::Counting { app } => hub.begin_counting(app),
-            Arrival::Counted { app, is_whole } => return self.note_counted(app, is_whole, now),
-            Arrival::Uncounted { app } => hub.counting_failed(app),
+            Arrival::Counting { numbers, step } => hub.on_counting(numbers, step, now.ms),
+            Arrival::Counted { numbers, is_whole } => self.note_counted(numbers, is_whole, now),
+            Arrival::Uncounted { numbers } => hub.counting_failed(numbers),
             Arrival::Unstated { app, channel, user, why } => {
                 hub.state_failed(app, &channel, user.as_ref(), why, mail);
             }
@@ -120,8 +121,8 @@ impl Shard {
         }
     }
 
-    fn note_counted(&mut self, app: u32, is_whole: bool, now: Now) {
-        self.hub.note_counted(app, is_whole, now.ms);
+    fn note_counted(&mut self, numbers: CountedNumbers, is_whole: bool, now: Now) {
+        self.hub.note_counted(numbers, is_whole, now.ms);
         self.answer_counted(now);
     }
 

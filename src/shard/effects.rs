@@ -221,9 +221,9 @@ impl Shard {
             (app, name.into_owned().into_boxed_str(), view)
         };
         match query {
-            Query::Channel { app, name, counts } => {
+            Query::Channel { app, name, counts, by_view } => {
                 let (app, name, _) = owned(app, &name);
-                Query::Channel { app, name, counts }
+                Query::Channel { app, name, counts, by_view }
             }
             Query::Users { app, name } => {
                 let (app, name, _) = owned(app, &name);

@@ -126,6 +126,7 @@ impl Shard {
         let mut hub = Hub::new(core, common.cores, common.hasher.clone(), kept);
         hub.watch(common.env.watched.clone(), common.env.runtime.version);
         hub.bound_channels(common.env.apps.channel_bounds());
+        hub.name_views(common.env.links.keys());
         if let Some(cluster) = &common.env.config.cluster {
             let Cluster { linger_ms, count_every_ms, hold_ms, .. } = **cluster;
             let picture_ms = cluster.picture_ms();

@@ -42,6 +42,9 @@ impl Shard {
         self.hub.sweep(now.ms);
         self.continue_visit(now);
         self.answer_counted(now);
+        let (waiting, refused) = self.hub.waiting_reads();
+        self.counters.count_reads_waiting.set(waiting as u64);
+        self.counters.count_reads_refused.add(refused);
         self.hub.refuse_overdue(now.ms, &mut self.mail);
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
@@ -77,6 +80,7 @@ impl Shard {
     pub fn renew(&mut self, env: Arc<Env>, now: Now) {
         self.hub.watch(env.watched.clone(), env.runtime.version);
         self.hub.bound_channels(env.apps.channel_bounds());
+        self.hub.name_views(env.links.keys());
         for (number, old) in self.env.apps.iter() {
             // Channels whose events were not kept for a time must not seem to have lost none.
             if env.apps.find(number).is_none_or(|new| new.config.history != old.config.history) {

@@ -5,7 +5,7 @@ use crate::peer::{Received, SECOND, handshake, signed, text};
 use polycast::cluster::{AddedStart, Arrival};
 use polycast::config::{AppHistory, ChannelLink, Cluster, Config, LinkEnd, Secret};
 use polycast::dialect::{Event, Proposal};
-use polycast::hub::{StateAuthor, Statement, Unpublished};
+use polycast::hub::{CountedKind, CountedNumbers, StateAuthor, Statement, Unpublished};
 use polycast::mem::Frozen;
 use std::sync::Arc;
 
@@ -238,10 +238,10 @@ fn cluster_shard_states_no_end_once_the_process_drains() {
         let mut machine = Machine::new(in_cluster());
         let at = subscriber(&mut machine, "a");
         let state = machine.shard.next_state(machine.now).expect("the channel is occupied");
-        assert!(matches!(state.state, Statement::Count(1)), "{state:?}");
+        assert!(matches!(&state.state, Statement::Count(it) if it.all == 1), "{state:?}");
         let author = StateAuthor { node: 1, is_ours: true };
         let (app, channel) = (0, "a".into());
-        machine.shard.arrive(Arrival::Count { app, channel, author, count: 1 }, machine.now);
+        machine.shard.arrive(Arrival::Count { app, channel, author, count: 1.into() }, machine.now);
         if drains {
             machine.env.runtime.departure.drain();
         }
@@ -250,7 +250,9 @@ fn cluster_shard_states_no_end_once_the_process_drains() {
         machine.wait(4000);
         let state = machine.shard.next_state(machine.now).map(|it| it.state);
         match drains {
-            false => assert!(matches!(state, Some(Statement::Count(0))), "{state:?}"),
+            false => {
+                assert!(matches!(&state, Some(Statement::Count(it)) if it.all == 0), "{state:?}")
+            }
             true => assert!(state.is_none(), "{state:?}"),
         }
     }
@@ -312,5 +314,40 @@ fn cluster_shard_serves_an_added_application_when_the_log_was_read() {
         env.apps.get(1).await_cores(1);
         machine.shard.arrive(arrival, machine.now);
         assert!(env.apps.get(1).is_read());
+    }
+}
+
+/// Reads that wait for numbers of all nodes are bounded on each core, and are counted.
+#[test]
+fn cluster_p12_counts_reads_that_wait_on_a_core_are_bounded_and_counted() {
+    const BOUND: usize = 1024;
+    let mut machine = Machine::new(in_cluster());
+    let read = |machine: &mut Machine| {
+        let at = machine.open();
+        let path = "/apps/1/channels/a?info=subscription_count";
+        machine.receive(at, &signed("GET", path, b"", machine.now.unix_s));
+        at
+    };
+    let waiting: Vec<usize> = (0..BOUND).map(|_| read(&mut machine)).collect();
+    machine.wait(250);
+    let counts = |machine: &Machine| {
+        let counters = &machine.counters;
+        (counters.count_reads_waiting.get(), counters.count_reads_refused.get())
+    };
+    assert_eq!(counts(&machine), (BOUND as u64, 0));
+    let beyond = read(&mut machine);
+    machine.wait(250);
+    assert_eq!(counts(&machine), (BOUND as u64, 1));
+    let [(503, refused)] = &responses(&mut machine, beyond)[..] else { panic!("an answer") };
+    assert!(refused.contains("subscription_count"), "{refused}");
+    assert!(waiting.iter().all(|at| responses(&mut machine, *at).is_empty()));
+    let app = 0;
+    let numbers = CountedNumbers { app, kind: CountedKind::Totals };
+    machine.shard.arrive(Arrival::Counted { numbers, is_whole: true }, machine.now);
+    machine.wait(250);
+    assert_eq!(counts(&machine), (0, 1));
+    for at in waiting {
+        let whole = r#"{"occupied":false,"subscription_count":0}"#.to_owned();
+        assert_eq!(responses(&mut machine, at), [(200, whole)]);
     }
 }

@@ -209,7 +209,7 @@ impl Machine {
                     Statement::Miss { is_missed, after } => {
                         Arrival::Miss { app, channel, author, missed: (is_missed, after) }
                     }
-                    Statement::Counting(_) => continue,
+                    Statement::Counting(..) => continue,
                 };
                 self.shard.arrive(arrival, self.now);
             }

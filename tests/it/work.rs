@@ -363,7 +363,7 @@ fn work_of_the_end_of_a_node_is_spread_over_turns() {
     let author = |node| StateAuthor { node, is_ours: false };
     let count = |n: u64, node| {
         let channel = format!("channel-{n}").into();
-        Arrival::Count { app: 0, channel, author: author(node), count: 1 }
+        Arrival::Count { app: 0, channel, author: author(node), count: 1.into() }
     };
     for n in 0..CHANNELS {
         [7, 8].into_iter().for_each(|node| machine.shard.arrive(count(n, node), machine.now));

@@ -1,6 +1,9 @@
 //! The content of parts that say what is true on a node: which users are in a channel there, and
 //! how many subscribers it has.
 
+use super::{push_number, take_number, take_u64};
+use crate::hub::SubscriberCount;
+
 /// What a node states of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatePart<'e> {
@@ -27,7 +30,7 @@ pub enum StatePart<'e> {
         /// The node.
         node: u64,
         /// The number.
-        count: u32,
+        count: SubscriberCount,
     },
 }
 
@@ -52,5 +55,42 @@ impl StatePart<'_> {
             | StatePart::Count { node, .. }
             | StatePart::Miss { node, .. } => *node,
         }
+    }
+}
+
+impl StatePart<'_> {
+    /// Writes a number of subscribers: the part that has the number of all, and after it the part
+    /// that has those by view, if there are some.
+    pub(super) fn count_bytes(node: u64, count: &SubscriberCount) -> Vec<u8> {
+        let mut out = node.to_le_bytes().to_vec();
+        push_number(&mut out, u64::from(count.all));
+        for (key, count) in &count.views {
+            out.extend_from_slice(&key.to_le_bytes());
+            push_number(&mut out, u64::from(*count));
+        }
+        out
+    }
+
+    /// Splits what [`StatePart::count_bytes`] has written into the two parts.
+    pub(super) fn split_count(bytes: &[u8]) -> (&[u8], &[u8]) {
+        let number = bytes.iter().skip(8).position(|byte| byte & 0x80 == 0);
+        bytes.split_at(number.map_or(bytes.len(), |at| 8 + at + 1))
+    }
+
+    /// Reads the number of all subscribers; `None` if it is malformed.
+    pub(super) fn read_count(mut rest: &[u8]) -> Option<Self> {
+        let node = take_u64(&mut rest)?;
+        let all = u32::try_from(take_number(&mut rest)?).ok()?;
+        rest.is_empty().then_some(StatePart::Count { node, count: all.into() })
+    }
+
+    /// Adds the numbers by view to that of all; `None` if they are malformed, or this is none.
+    pub(super) fn add_views(&mut self, mut rest: &[u8]) -> Option<()> {
+        let StatePart::Count { count, .. } = self else { return None };
+        while !rest.is_empty() {
+            let key = take_u64(&mut rest)?;
+            count.views.push((key, u32::try_from(take_number(&mut rest)?).ok()?));
+        }
+        count.views.is_sorted_by(|a, b| a.0 < b.0).then_some(())
     }
 }

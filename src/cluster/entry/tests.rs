@@ -1,7 +1,7 @@
 //! Entries that are written and read, the golden entries, and entries that are cut or invented.
 
 use super::*;
-use crate::hub::EventKey;
+use crate::hub::{CountedKind, CountingStep, EventKey, SubscriberCount};
 use proptest::prelude::*;
 
 fn frame(excluded: Option<[u64; 2]>, frame: &[u8]) -> EventPart<'_> {
@@ -78,7 +78,7 @@ fn states() -> Vec<StatePart<'static>> {
         StatePart::Member { node, user, present: present(Some("{\"a\":1}"), frames) },
         StatePart::Member { node, user, present: present(None, None) },
         StatePart::Member { node, user, present: None },
-        StatePart::Count { node, count: 300 },
+        StatePart::Count { node, count: 300.into() },
     ]
 }
 
@@ -235,23 +235,84 @@ fn cluster_entry_of_counting_stays_as_it_is() {
     let golden = include_str!("../../../tests/fixtures/cluster/format-1-counting.hex");
     let golden: Vec<&str> = golden.lines().collect();
     let mut digits = Vec::new();
-    for stated in [None, Some((0, 1)), Some((299, 300))] {
-        let part = CountingPart { node: 0xfedc_ba98_7654_3210, stated };
-        let written = write_counting((0x0123_4567_89ab_cdef, 7), "app", &part.bytes());
+    let stated = |question, core, cores| CountingStep::Stated { question, core, cores };
+    let parts = |kind, question, others: &[CountingStep]| {
+        let steps = [CountingStep::Asked(0), stated(question, 0, 1), stated(question, 299, 300)];
+        let all = steps.into_iter().chain(others.iter().copied());
+        all.map(|step| CountingPart { node: NODE, kind, step }).collect::<Vec<_>>()
+    };
+    let others = [CountingStep::Read, CountingStep::Ended];
+    let all = [
+        parts(CountedKind::Unleased, 0, &[]),
+        parts(CountedKind::Totals, 300, &others),
+        parts(CountedKind::ByView, 300, &others),
+    ]
+    .concat();
+    for part in all {
+        let written = written_counting(&part, &part.bytes());
         digits.push(written.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         let entry = read(&written).expect("an entry");
         assert_eq!((entry.app, entry.channel, entry.number), ("app", "", 7));
         assert_eq!((entry.counting, entry.skipped), (Some(part), 0));
         assert!(!entry.is_empty());
+        let longer = [&part.bytes()[..], &[0]].concat();
+        assert_eq!(read(&written_counting(&part, &longer)), Err(NotAnEntry::Malformed));
+        for (core, cores) in [(0, 0), (3, 3)] {
+            let part = CountingPart { step: stated(0, core, cores), ..part };
+            let written = written_counting(&part, &part.bytes());
+            assert_eq!(read(&written), Err(NotAnEntry::Malformed), "no such core");
+        }
     }
     assert_eq!(digits, golden, "{}", digits.join("\n"));
-    for stated in [Some((0, 0)), Some((3, 3))] {
-        let part = CountingPart { node: 1, stated };
-        let written = write_counting((1, 7), "app", &part.bytes());
-        assert_eq!(read(&written), Err(NotAnEntry::Malformed), "no such core");
+    let part = CountingPart { node: 1, kind: CountedKind::ByView, step: CountingStep::Read };
+    let later = [&[8], &part.bytes()[1..]].concat();
+    assert_eq!(read(&written_counting(&part, &later)), Err(NotAnEntry::Malformed));
+}
+
+const NODE: u64 = 0xfedc_ba98_7654_3210;
+
+fn written_counting(part: &CountingPart, bytes: &[u8]) -> Vec<u8> {
+    write_counting((0x0123_4567_89ab_cdef, 7), "app", part.kind, bytes)
+}
+
+/// As the file of events. The first line is an entry of the last release: only one part more
+/// follows.
+#[test]
+fn cluster_entry_of_numbers_by_view_stays_as_it_is() {
+    let golden = include_str!("../../../tests/fixtures/cluster/format-1-views.hex");
+    let views = vec![(0x1122_3344_5566_7788, 1), (u64::MAX, 299)];
+    let state = StatePart::Count { node: NODE, count: SubscriberCount { all: 301, views } };
+    let written = written_state(&state);
+    let digits: String = written.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(digits, golden.trim());
+    let entry = read(&written).expect("an entry");
+    assert_eq!((entry.states, entry.skipped), (vec![state], 0));
+    // To a release before this one the second part is of an unknown kind.
+    let count = written_state(&StatePart::Count { node: NODE, count: 301.into() });
+    let head = 1 + 8 + 1 + 4 + 11;
+    assert_eq!((count[head], written[head]), (1, 2), "the number of parts");
+    let parts = &count[head + 1..];
+    assert_eq!(&written[head + 1..][..parts.len()], parts);
+    assert_eq!(written[head + 1 + parts.len()], VIEWS);
+    for end in 1..written.len() {
+        assert_eq!(read(&written[..end]), Err(NotAnEntry::Malformed), "{end}");
     }
-    let longer = [&CountingPart { node: 1, stated: Some((0, 1)) }.bytes()[..], &[0]].concat();
-    assert_eq!(read(&write_counting((1, 7), "app", &longer)), Err(NotAnEntry::Malformed));
+}
+
+#[test]
+fn cluster_entry_of_numbers_by_view_is_malformed_if_they_are_not_in_order_or_of_no_count() {
+    for views in [vec![(2, 1), (1, 1)], vec![(1, 1), (1, 1)]] {
+        let state = StatePart::Count { node: 1, count: SubscriberCount { all: 2, views } };
+        assert_eq!(read(&written_state(&state)), Err(NotAnEntry::Malformed));
+    }
+    let views = [&1u64.to_le_bytes()[..], &[1]].concat();
+    let alone = write_parts(((1, 1), "app", "a"), VIEWS, [&views[..]].into_iter());
+    assert_eq!(read(&alone), Err(NotAnEntry::Malformed));
+    let member = state_part(&states()[2]);
+    let mut after_member = write_head(((1, 1), "app", "a"), 2);
+    push_part(&mut after_member, MEMBER, &member);
+    push_part(&mut after_member, VIEWS, &views);
+    assert_eq!(read(&after_member), Err(NotAnEntry::Malformed));
 }
 
 /// As the file of events.

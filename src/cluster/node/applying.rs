@@ -55,7 +55,7 @@ impl ClusterNode {
             return self.take_limit(entry.app, part, sequence, env, now_ms);
         }
         if let Some(part) = &entry.counting {
-            return self.take_counting(entry.app, part, env, now_ms);
+            return self.take_counting(entry.app, *part, sequence, env, now_ms);
         }
         self.counted.note_nodes(!entry.nodes.is_empty());
         // An entry of a node itself has a number of another kind.

@@ -65,7 +65,7 @@ impl ClusterNode {
                 NodeEffect::RefreshBegin => {
                     self.news.push_back(NodeNews::Reads);
                     self.folded = AppliedNumbers::default();
-                    self.counted.begin_refresh();
+                    self.end_counting();
                     self.send_to_all(&Arrival::RefreshBegin);
                 }
                 NodeEffect::RefreshEnd { is_ours } => {

@@ -131,7 +131,7 @@ impl World {
             }
             Arrival::Count { app, channel, author, count } => {
                 home(*app, channel);
-                format!("{channel} {count} {}", author.is_ours)
+                format!("{channel} {} {}", count.all, author.is_ours)
             }
             Arrival::Unstated { app, channel, user, why } => {
                 home(*app, channel);
@@ -236,7 +236,7 @@ fn cluster_node_states_replace_earlier_ones_and_are_read_by_all() {
     let log: Rc<RefCell<SimLog>> = Rc::default();
     let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
     let before = log.borrow().entries.len();
-    first.state("presence-a", Statement::Count(1));
+    first.state("presence-a", Statement::Count(1.into()));
     first.state("presence-a", user("ada", true));
     first.rest();
     second.rest();
@@ -257,7 +257,7 @@ fn cluster_node_states_that_are_not_stored_are_reported() {
     world.engine.detach(false, 0);
     world.turn();
     world.state("presence-a", user("ada", true));
-    world.state("a", Statement::Count(1));
+    world.state("a", Statement::Count(1.into()));
     world.wait(7999);
     assert_eq!(world.taken(), [""; 0]);
     world.wait(101);

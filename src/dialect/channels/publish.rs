@@ -162,7 +162,8 @@ impl PublishSource<'_> {
         let asked = channels.len();
         for (at, (name, info)) in channels.enumerate() {
             let counts = info.is_some_and(|info| info.subscription_count);
-            let query = Query::Channel { app: self.app, name: name.into(), counts };
+            let (app, name) = (self.app, name.into());
+            let query = Query::Channel { app, name, counts, by_view: false };
             let part = self.first_part + (count + at) as u16;
             effects.push(Effect::Query { query, part });
         }

@@ -2,7 +2,6 @@
 
 use super::super::context::DialectContext;
 use super::super::effects::Effect;
-use super::super::env::Env;
 use super::super::forms::history_of;
 use super::super::reply::{Answered, HttpReply};
 use super::data::ChannelKind;
@@ -53,13 +52,6 @@ impl Info {
             Info { link: true, .. } => Some("link"),
             _ => None,
         }
-    }
-
-    /// Why the attributes cannot be known: in a cluster the nodes do not know by which names the
-    /// subscribers of others have subscribed.
-    pub(super) fn unavailable(self, env: &Env) -> Option<&'static str> {
-        env.config.cluster.as_ref().filter(|_| self.link)?;
-        Some("info link is not available, because the server is one of several")
     }
 
     /// These attributes with `user_count` and `subscription_count` added.
@@ -155,9 +147,6 @@ pub(super) fn channels<V: Vendor>(
     if info.user_count && !prefix.starts_with("presence-") {
         return refuse::<V>("user_count needs filter_by_prefix to begin with presence-");
     }
-    if let Some(problem) = info.unavailable(context.env) {
-        return refuse::<V>(problem);
-    }
     let of_one = match info {
         Info { cache: true, .. } => Some("cache"),
         Info { position: true, .. } => Some("position"),
@@ -228,9 +217,6 @@ pub(super) fn channel<V: Vendor>(
     if let Some(attribute) = info.inapplicable::<V>(name) {
         return refuse::<V>(&format!("this channel has no {attribute}"));
     }
-    if let Some(problem) = info.unavailable(context.env) {
-        return refuse::<V>(problem);
-    }
     if let Some(problem) = bad_name::<V>(context, app, name) {
         return refuse::<V>(&problem);
     }
@@ -239,11 +225,12 @@ pub(super) fn channel<V: Vendor>(
     }
     let counts = context.env.apps.get(app).config.counts_in_reads;
     let info = if counts { info.with_counts() } else { info };
-    let asked = Query::Channel { app, name: name.into(), counts: info.subscription_count };
-    context.effects.push(Effect::Query { query: asked, part: 0 });
     if info.detail().is_some() && !is_hidden(name) {
         return detailed::<V>(context, app, name, info);
     }
+    let counts = info.subscription_count;
+    let asked = Query::Channel { app, name: name.into(), counts, by_view: false };
+    context.effects.push(Effect::Query { query: asked, part: 0 });
     let name = name.to_owned();
     Answered::Later(Box::new(move |answers| {
         let channel_info = channel_info_of(&answers, 0);
@@ -265,16 +252,31 @@ fn detailed<V: Vendor>(
     name: &str,
     info: Info,
 ) -> Answered {
+    let link = match info.link {
+        true => details::link_of(context.env, app, name),
+        false => details::LinkDetail::default(),
+    };
+    // In a cluster no core knows the subscribers of other nodes.
+    let by_view = context.env.config.cluster.is_some() && !link.is_empty();
+    let counts = info.subscription_count;
+    let query = Query::Channel { app, name: name.into(), counts, by_view };
+    context.effects.push(Effect::Query { query, part: 0 });
     let query = Query::Usage { app, name: name.into() };
     context.effects.push(Effect::Query { query, part: 1 });
-    let link = if info.link { details::link_of(context.env, app, name) } else { Vec::new() };
     let name = name.to_owned();
     Answered::Gathered(Box::new(move |answers| {
         let channel_info = channel_info_of(&answers, 0);
+        if channel_info.is_count_unknown && by_view {
+            return json_error::<V>(503, LINK_UNKNOWN);
+        }
         if channel_info.is_count_unknown {
             return counts_unknown::<V>();
         }
         let usage = details::total(&answers);
+        let counts = match by_view {
+            true => link.counts_of_nodes(&channel_info),
+            false => link.counts_of_cores(&usage),
+        };
         let occupied = channel_info.subscriptions > 0;
         let mut out = format!(r#"{{"occupied":{occupied}"#).into_bytes();
         info.push_applicable::<V>(&mut out, &name, &channel_info);
@@ -282,12 +284,16 @@ fn detailed<V: Vendor>(
             details::push_history(&mut out, usage.history.as_ref());
         }
         if info.link {
-            details::push_link(&mut out, &link, &usage);
+            link.push(&mut out, &counts);
         }
         out.push(b'}');
         ok(out)
     }))
 }
+
+/// Why the names of a link are not answered with their numbers of subscribers.
+const LINK_UNKNOWN: &str = "some nodes have not stated their subscribers by the names of links: \
+                            they do not answer, or are of an earlier release; try again";
 
 /// Why `name` is not a valid channel name, if the vendor checks names in queries.
 pub(super) fn bad_name<V: Vendor>(

@@ -63,9 +63,6 @@ impl<'t> Trigger<'t> {
             ),
             _ => None,
         };
-        if let Some(problem) = info.and_then(|info| info.unavailable(env)) {
-            return Err((400, problem.into()));
-        }
         let channels = channel_names::<V>(env, &env.apps.get(app).config, body)?;
         if let Some(name) = channels.iter().find(|name| !env.links.may_publish(app, name)) {
             return Err((403, format!("channel {name} is linked and accepts no events").into()));

@@ -17,6 +17,8 @@ export function detailLines({ link, history }) {
   if (link) {
     lines.push(["source", place(link.source)])
     for (const view of link.views) lines.push(["view", place(view)])
+    const others = link.unlisted_subscribers
+    if (others) lines.push(["other views", plural(others, "subscriber")])
   } else {
     lines.push(["link", "none"])
   }

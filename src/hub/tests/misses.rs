@@ -78,7 +78,9 @@ impl Cluster {
                     Entry::State(node, StateProposal { name, state, .. }) => {
                         let author = StateAuthor { node: *node, is_ours: node == id };
                         match state {
-                            Statement::Count(count) => hub.apply_count((0, name), author, *count),
+                            Statement::Count(count) => {
+                                hub.apply_count((0, name), author, count.clone())
+                            }
                             Statement::Miss { is_missed, after } => {
                                 hub.apply_miss((0, name), author, (*is_missed, *after));
                             }

@@ -208,7 +208,7 @@ impl Node {
                         let change = (user, member.as_deref());
                         hub.apply_member((*app, name), author, change, now_ms, mail);
                     }
-                    Statement::Count(count) => hub.apply_count((*app, name), author, *count),
+                    Statement::Count(count) => hub.apply_count((*app, name), author, count.clone()),
                     _ => panic!("{state:?}"),
                 }
             }

@@ -72,7 +72,7 @@ fn nodes_visit_of_all_channels_is_done_in_slices() {
         for node in [7, 8] {
             let change = (&Arc::from("ada"), member.as_deref());
             hub.apply_member((0, &name), author(node), change, NOW_MS, &mut mail);
-            hub.apply_count((0, &name), author(node), 1);
+            hub.apply_count((0, &name), author(node), 1u32);
         }
     }
     let subscriptions = |hub: &Hub| -> u64 {

@@ -108,8 +108,8 @@ fn changes_of(log: &[Stated]) -> BTreeMap<u64, Vec<(String, ChannelEventKind)>> 
         match entry {
             Stated::Ended(node, by) => model.end(*node, *by),
             Stated::State(node, StateProposal { name, state, .. }) => match state {
-                Statement::Count(count) => model.count(*node, name, *count > 0),
-                Statement::Picture(_) | Statement::Counting(_) | Statement::Miss { .. } => {}
+                Statement::Count(count) => model.count(*node, name, count.all > 0),
+                Statement::Picture(_) | Statement::Counting(..) | Statement::Miss { .. } => {}
                 Statement::Member { user, member: Some(member) } => {
                     model.add(*node, name, user, member.max);
                 }

@@ -4,7 +4,7 @@ use super::engine::{EngineServer, cluster_of};
 use super::{joined, level, ready_at};
 use crate::live::child::{self, Process};
 use crate::net::*;
-use crate::peer::{ClientReader, Received, signed};
+use crate::peer::{ClientReader, Received};
 use polycast::config::{Config, FileFormat};
 use polycast::server::Server;
 use std::collections::VecDeque;
@@ -12,7 +12,6 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What follows the keys of the first application.
 const LINKED: &str = r#"
@@ -229,22 +228,6 @@ fn cluster_links_of_a_group_have_its_history_on_all_nodes() {
     for server in [&first, &second, &third] {
         let mut late = Client::open(server.addresses()[0], "/groups/a");
         assert_eq!([0; 3].map(|_| late.text()), ["1", "2", "3"]);
-    }
-}
-
-/// A node does not know by which names the subscribers of other nodes have subscribed.
-#[test]
-fn cluster_links_are_not_counted_by_name() {
-    let Some(nats) = EngineServer::start("links-info") else { return };
-    let Some(server) = node(&nats) else { return };
-    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    for (info, status) in [("link", 400), ("history", 200)] {
-        let mut api = Client::connect(server.addresses()[0]);
-        let path = format!("/apps/1/channels/quotes-ACME?info={info}");
-        api.send(&signed("GET", &path, b"", unix_s));
-        let response = api.response();
-        assert_eq!(response.status, status, "{response:?}");
-        assert_eq!(response.body.contains("one of several"), status == 400, "{response:?}");
     }
 }
 

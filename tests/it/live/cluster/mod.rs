@@ -9,6 +9,7 @@ mod faults;
 mod history;
 mod keys;
 mod limits;
+mod link_counts;
 mod links;
 mod lives;
 mod presence;

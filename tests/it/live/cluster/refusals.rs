@@ -4,14 +4,12 @@ use super::engine::{EngineServer, QUIET, cluster_of};
 use super::{joined, nodes, ready};
 use crate::certs::Authority;
 use crate::net::*;
-use crate::peer::signed;
 use polycast::config::Secret;
 use polycast::server::Server;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Asserts that a node does not serve anybody.
 pub fn serves_nobody(node: &Server) {
@@ -58,20 +56,6 @@ fn cluster_stream_with_other_settings_keeps_a_node_out() {
     let Some(other) = start(config) else { return };
     serves_nobody(&other);
     Client::connect(node.addresses()[0]).publish("a", "1");
-}
-
-#[test]
-fn cluster_refuses_what_it_does_not_carry() {
-    let Some(nats) = EngineServer::start("refusals") else { return };
-    let Some([node]) = nodes(&nats) else { return };
-    let address = node.addresses()[0];
-    let mut api = Client::connect(address);
-    let unix_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    api.send(&signed("GET", "/apps/1/channels/a?info=link", b"", unix_s));
-    let refused = api.response();
-    assert_eq!(refused.status, 400, "{refused:?}");
-    assert!(refused.body.contains("one of several"), "{refused:?}");
-    assert_eq!(node.count("cluster_appends"), 0);
 }
 
 #[test]
