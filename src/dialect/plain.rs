@@ -70,11 +70,11 @@ impl Dialect for Connection {
             DialectEvent::Joined { outcome: JoinOutcome::NoRoom, .. } => {
                 context.close(Closing::new(close::TRY_AGAIN, "the server has too many channels"));
             }
-            DialectEvent::Joined {
-                outcome: JoinOutcome::ChannelFull | JoinOutcome::NotStored,
-                ..
-            } => {
+            DialectEvent::Joined { outcome: JoinOutcome::ChannelFull, .. } => {
                 context.close(Closing::new(close::TRY_AGAIN, "the channel is full"));
+            }
+            DialectEvent::Joined { outcome: JoinOutcome::NotStored, .. } => {
+                context.close(Closing::new(close::TRY_AGAIN, "the cluster cannot be used now"));
             }
             DialectEvent::Joined { outcome: JoinOutcome::Joined(Some(reply)), .. } => {
                 let Some(resumed) = reply.resumed else { return };

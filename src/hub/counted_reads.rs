@@ -84,14 +84,15 @@ impl<M: HubMessage> Hub<M> {
     fn begin_counting(&mut self, numbers: CountedNumbers, question: u64, now_ms: u64) {
         let counting = &mut self.counting;
         let it = counting.numbers.entry(numbers).or_default();
-        it.note_read(now_ms);
         if !it.is_asked() || it.question != question {
+            it.questions = it.questions.saturating_add(1);
             if matches!(it.phase, CountingPhase::Unasked | CountingPhase::Stated) {
                 counting.unsettled.push(numbers);
             }
             it.phase = CountingPhase::Asked;
             (it.question, it.is_whole) = (question, false);
         }
+        it.note_read(now_ms);
         self.settle_counting();
     }
 
@@ -123,10 +124,12 @@ impl<M: HubMessage> Hub<M> {
     /// Notes whether all nodes have stated numbers, up to here in the log. Answers to queries that
     /// have waited are in [`Hub::next_counted`].
     pub fn note_counted(&mut self, numbers: CountedNumbers, is_whole: bool, now_ms: u64) {
-        self.counting.numbers.entry(numbers).or_default().is_whole = is_whole;
+        let it = self.counting.numbers.entry(numbers).or_default();
+        it.is_whole = is_whole;
         if !is_whole {
             return;
         }
+        it.questions = 0;
         let mut due = self.counting.take_waiting(numbers);
         if numbers.kind == CountedKind::Unleased {
             let totals = CountedNumbers { kind: CountedKind::Totals, ..numbers };
@@ -224,6 +227,9 @@ impl<M: HubMessage> Hub<M> {
 
     /// The answer to a query for numbers that not all nodes have stated in time.
     fn unknown_answer(&self, query: &Query, now_ms: u64) -> Answer {
+        if matches!(query, Query::Channels { .. }) {
+            return Answer::CountsUnknown;
+        }
         match self.answer_query(query, now_ms) {
             Answer::Channel(info) => {
                 Answer::Channel(ChannelInfo { is_count_unknown: true, ..info })

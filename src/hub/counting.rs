@@ -12,6 +12,9 @@ const ASK_MS: u64 = 1000;
 /// The time after a question of the log until it may be asked again while reads wait, in
 /// milliseconds. All nodes answer a question again, so it is longer than a node needs for that.
 const ASK_AGAIN_MS: u64 = 10_000;
+/// The longest such time. It doubles with each question to which not all nodes have answered,
+/// because every core lists all channels of the application for each.
+const MAX_ASK_AGAIN_MS: u64 = 60_000;
 /// How long nodes state numbers after the log says last that somebody reads them, in milliseconds.
 /// It is longer than the usual time between two reads of a program that polls; what a read after it
 /// costs is the same as the first one did.
@@ -51,6 +54,8 @@ pub(super) struct NumbersCounting {
     pub(super) question: u64,
     /// Whether all nodes have stated them.
     pub(super) is_whole: bool,
+    /// The number of questions since all nodes have stated them.
+    pub(super) questions: u32,
     /// When they may be asked for again, in milliseconds.
     pub(super) ask_ms: u64,
     /// When a read may be noted in the log again, in milliseconds.
@@ -89,7 +94,8 @@ impl NumbersCounting {
 
     /// Notes that the log says that somebody reads the numbers.
     pub(super) fn note_read(&mut self, now_ms: u64) {
-        self.ask_ms = now_ms + ASK_AGAIN_MS;
+        let pause_ms = ASK_AGAIN_MS << self.questions.saturating_sub(1).min(3);
+        self.ask_ms = now_ms + pause_ms.min(MAX_ASK_AGAIN_MS);
         (self.note_ms, self.end_ms) = (now_ms + READ_AGAIN_MS, now_ms + LEASE_MS);
     }
 }

@@ -274,7 +274,8 @@ fn cluster_shard_serves_an_added_application_when_the_log_was_read() {
         channel: channel.to_owned(),
         ..LinkEnd::default()
     };
-    let (source, views) = (end(id, "source-{x}"), vec![end("1", "view-{x}")]);
+    let view = LinkEnd { publish: true, ..end("1", "view-{x}") };
+    let (source, views) = (end(id, "source-{x}"), vec![view]);
     added.links.push(ChannelLink { source, views });
     let mut machine = Machine::new(in_cluster());
     let client = subscriber(&mut machine, "a");
@@ -283,18 +284,25 @@ fn cluster_shard_serves_an_added_application_when_the_log_was_read() {
     let env = machine.env.clone();
     assert!(env.runtime.cluster.have_version(1, env.runtime.version));
     let unix_s = machine.now.unix_s;
-    let status = |machine: &mut Machine, path: &str| {
+    let status = |machine: &mut Machine, (method, path, body): (&str, &str, &[u8])| {
         let api = machine.open();
-        machine.receive(api, &signed("GET", path, b"", unix_s));
-        let [(status, _)] = responses(machine, api)[..] else { panic!("one answer") };
-        status
+        machine.receive(api, &signed(method, path, body, unix_s));
+        responses(machine, api).first().map(|(status, _)| *status)
     };
+    let publish = |info: &str| format!(r#"{{"name":"e","data":"","channel":"view-b"{info}}}"#);
+    let (plain, with_info) = (publish(""), publish(r#","info":"subscription_count""#));
     let paths = ["/apps/2/channels", "/apps/2/channels/b/events", "/apps/1/channels/view-b"];
     for is_read in [false, true] {
         for path in paths {
-            assert_eq!(status(&mut machine, path), if is_read { 200 } else { 503 }, "{path}");
+            let expected = if is_read { 200 } else { 503 };
+            assert_eq!(status(&mut machine, ("GET", path, b"")), Some(expected), "{path}");
         }
-        assert_eq!(status(&mut machine, "/apps/1/channels"), 200);
+        assert_eq!(status(&mut machine, ("GET", "/apps/1/channels", b"")), Some(200));
+        // It waits for the log, unless it is refused.
+        let events = |body| ("POST", "/apps/1/events", body);
+        assert_eq!(status(&mut machine, events(plain.as_bytes())), None);
+        let refused = (!is_read).then_some(503);
+        assert_eq!(status(&mut machine, events(with_info.as_bytes())), refused);
         let at = machine.open();
         machine.receive(at, &handshake(&format!("/app/{key}"), ""));
         let received = std::mem::take(&mut machine.wire(at).received);

@@ -5,7 +5,7 @@ use super::super::effects::Effect;
 use super::super::reply::{Answered, HttpReply};
 use super::data::{Target, USER};
 use super::publish::{Accepted, PublishReply, PublishSource};
-use super::reply::{empty, json_error};
+use super::reply::{NOT_READ, empty, json_error};
 use super::vendor::Vendor;
 use super::{history, idempotency, reads, signature};
 use crate::codec::json::MalformedJson;
@@ -48,7 +48,7 @@ pub(super) fn answer<V: Vendor>(
         return Answered::Now(json_error::<V>(404, "The API has no such path"));
     };
     if !serves(context.env, app, &target) {
-        return Answered::Now(json_error::<V>(503, "This node has not read the cluster's log yet"));
+        return Answered::Now(json_error::<V>(503, NOT_READ));
     }
     let method = match target {
         Target::Channels | Target::Channel(_) | Target::Users(_) | Target::History(_) => "GET",

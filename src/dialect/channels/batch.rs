@@ -57,7 +57,7 @@ impl PublishSource<'_> {
         }
         let parts = entries.len();
         let names = entries.iter().map(|(name, info)| (&**name, *info));
-        let asked = if asks { self.ask(names, parts, effects) } else { 0 };
+        let asked = if asks { self.ask(names, parts, effects)? } else { 0 };
         let finish = asks.then(|| {
             let finish: Finish = Box::new(move |answers| reply::<V>(&entries, (&answers, asked)));
             finish

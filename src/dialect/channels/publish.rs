@@ -10,7 +10,7 @@ use super::idempotency::{
     self, Bounds, FirstRequest, KeyLookup, fingerprint, hash_key, hash_logged_key,
 };
 use super::reads::{self, Info};
-use super::reply::{self, ApiRefusal, KEY_USED, empty, json_error};
+use super::reply::{self, ApiRefusal, KEY_USED, NOT_READ, empty, json_error};
 use super::trigger::Trigger;
 use super::vendor::Vendor;
 use crate::codec::json::{JsonText, push_string};
@@ -137,7 +137,10 @@ impl PublishSource<'_> {
         }
         let count = trigger.channels.len();
         let names = trigger.channels.iter().map(|name| (*name, trigger.info));
-        let asked = trigger.info.map_or(0, |_| self.ask(names, count, effects));
+        let asked = match trigger.info {
+            Some(_) => self.ask(names, count, effects)?,
+            None => 0,
+        };
         let finish = trigger.info.map(|info| {
             let names = trigger.channels.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
             let finish: Finish =
@@ -150,24 +153,32 @@ impl PublishSource<'_> {
     /// Asks for these attributes of `channels`, on which as many events are published, if these
     /// events do not bring them: in a cluster they go through the log. Returns the number of
     /// questions. Their parts follow the `count` parts of the events, and answers are numbered so.
+    ///
+    /// # Errors
+    /// A channel is a view whose source is of an application of which this node has not read what
+    /// the log has.
     pub(super) fn ask<'n>(
         &self,
         channels: impl ExactSizeIterator<Item = (&'n str, Option<Info>)>,
         count: usize,
         effects: &mut Effects<'_>,
-    ) -> usize {
+    ) -> Result<usize, ApiRefusal> {
         if self.env.config.cluster.is_none() {
-            return 0;
+            return Ok(0);
         }
         let asked = channels.len();
         for (at, (name, info)) in channels.enumerate() {
+            let source = self.env.links.resolve(self.app, name);
+            if source.is_some_and(|source| info.is_some() && !self.env.serves(source.app)) {
+                return Err((503, NOT_READ.into()));
+            }
             let counts = info.is_some_and(|info| info.subscription_count);
             let (app, name) = (self.app, name.into());
             let query = Query::Channel { app, name, counts, by_view: false };
             let part = self.first_part + (count + at) as u16;
             effects.push(Effect::Query { query, part });
         }
-        asked
+        Ok(asked)
     }
 
     /// Publishes one event to all connections of the signed-in user with this id.

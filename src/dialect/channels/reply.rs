@@ -7,6 +7,8 @@ use std::borrow::Cow;
 
 pub(super) type ApiRefusal = (u16, Cow<'static, str>);
 
+/// Why a request is refused about an application of which the log was not read.
+pub(super) const NOT_READ: &str = "This node has not read the cluster's log yet";
 /// Why a request is refused whose idempotency key belongs to another one.
 pub(super) const KEY_USED: &str = "the idempotency key was used for another request";
 

@@ -359,6 +359,29 @@ fn cluster_p12_link_counts_of_groups_end_with_the_lease() {
     assert_eq!(node.states(), [""; 0]);
 }
 
+/// Every core lists all channels for a question, so those that not all nodes answer become rarer.
+#[test]
+fn cluster_p12_counts_questions_without_answers_become_rarer() {
+    let mut node = Node::new();
+    assert!(node.ask(&of_channel(true)));
+    node.states();
+    let next_asks_after = |node: &mut Node, question: u64, ms: u64| {
+        node.asks(question);
+        node.states();
+        node.sweep(ms - 1);
+        assert!(node.ask(&of_channel(true)));
+        assert_eq!(node.states(), [""; 0], "{question}");
+        node.sweep(1);
+        assert_eq!(node.states(), ["0 Totals asked"], "{question}");
+    };
+    for (question, ms) in [(1, 10_000), (2, 20_000), (3, 40_000), (4, 60_000), (5, 60_000)] {
+        next_asks_after(&mut node, question, ms);
+    }
+    node.note_whole(TOTALS, true);
+    node.note_whole(TOTALS, false);
+    next_asks_after(&mut node, 6, 10_000);
+}
+
 #[test]
 fn cluster_p12_counts_another_question_is_answered_again() {
     let mut node = asked();
