@@ -55,7 +55,7 @@ fn last_format(log: &Rc<RefCell<SimLog>>) -> u8 {
 }
 
 #[test]
-fn cluster_formats_the_highest_that_all_living_nodes_speak_is_written() {
+fn cluster_p18_highest_format_of_all_living_nodes_is_written() {
     let log = Rc::default();
     let mut old = World::of_release(1, OLD, &log);
     let mut new = World::of_release(2, NEW, &log);
@@ -98,7 +98,7 @@ fn cluster_formats_the_highest_that_all_living_nodes_speak_is_written() {
 /// A release that does not speak the format in use waits, with `/ready` 503, until the nodes that
 /// write it have ended, also if all of them end at once, so that no node declares them dead.
 #[test]
-fn cluster_formats_older_release_joins_when_it_can() {
+fn cluster_p18_older_release_joins_when_it_can() {
     let log = Rc::default();
     let mut new = World::of_release(1, NEW, &log);
     pass(&mut [&mut new], 1000);
@@ -134,7 +134,7 @@ fn cluster_formats_older_release_joins_when_it_can() {
 /// A node of the older release that stood still was declared dead, and the others have gone on in a
 /// format that it cannot read. It closes its subscribers, who have missed something.
 #[test]
-fn cluster_formats_older_node_that_was_away_leaves_the_cluster() {
+fn cluster_p18_older_node_that_was_away_leaves_the_cluster() {
     let log = Rc::default();
     let mut old = World::of_release(1, OLD, &log);
     let mut new = World::of_release(2, NEW, &log);
@@ -160,7 +160,7 @@ fn cluster_formats_older_node_that_was_away_leaves_the_cluster() {
 
 /// Both are there again before anything was written in the newer format.
 #[test]
-fn cluster_formats_older_node_that_missed_nothing_goes_on() {
+fn cluster_p18_older_node_that_missed_nothing_goes_on() {
     let log = Rc::default();
     let mut old = World::of_release(1, OLD, &log);
     let mut other = World::of_release(2, OLD, &log);
