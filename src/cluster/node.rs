@@ -30,11 +30,11 @@ use super::states::{self, Origin};
 use super::subject;
 use crate::config::Cluster;
 use crate::dialect::zilliqa;
-use crate::dialect::{self, Env, Proposal, StateProposal};
+use crate::dialect::{self, Env, Event, Proposal, StateProposal};
 use crate::hub::{CountedNumbers, Hasher, Unpublished};
 use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 /// The share of `cluster.log_bytes` from which on events are refused, so that renewals and what is
@@ -62,11 +62,15 @@ pub struct NodeTime {
     pub unix_ms: u64,
 }
 
+/// The maximum number of channels that are remembered because an event was not stored.
+const UNSTORED: usize = 1 << 16;
+
 /// What has happened to nodes.
 #[derive(Clone, Copy, Debug)]
 enum NodeNews {
-    /// A node has ended. `is_ours` says whether this node reports what changes.
-    Ended { node: u64, is_ours: bool },
+    /// A node has ended. `is_ours` says whether this node reports what changes, `has_left` whether
+    /// the node had announced its end.
+    Ended { node: u64, is_ours: bool, has_left: bool },
     /// The log is read from its beginning.
     Reads,
     /// The log was read to its end. What was not read since [`NodeNews::Reads`] is not true any
@@ -97,6 +101,11 @@ pub struct ClusterNode {
     folded: AppliedNumbers,
     /// What has happened to nodes and was not reported to the dialects yet.
     news: VecDeque<NodeNews>,
+    /// What is to be published because of the ends of nodes.
+    reports: VecDeque<(u32, String, Event)>,
+    /// The channels of which an event in the form of its dialect was not stored, though nobody is
+    /// told: it may have been the end of a picture. At most [`UNSTORED`].
+    unstored: HashSet<Arc<str>>,
     nodes: ClusterNodes,
     reservations: Reservations,
     counted: CountedApps,
@@ -151,6 +160,8 @@ impl ClusterNode {
             added: AddedApps::new(cluster.keep_s * 1000),
             folded: AppliedNumbers::default(),
             news: VecDeque::new(),
+            reports: VecDeque::new(),
+            unstored: HashSet::new(),
             is_up: false,
             was_up: false,
             down_ms: now_ms,
@@ -237,7 +248,8 @@ impl ClusterNode {
         self.nodes.tick(self.follower.has_joined(), now.ms);
         self.take_effects(engine);
         self.note_counted();
-        self.tell_dialects(env, now.ms);
+        self.tell_dialects(env);
+        self.propose_reports(env, now);
         self.queue_epoch(now.ms);
         if self.is_up && self.nodes.may_append(now.ms) {
             self.send(engine, env, now.ms);
@@ -262,7 +274,8 @@ impl ClusterNode {
 
     /// When [`ClusterNode::turn`] is due again, if no event comes, in milliseconds.
     pub fn deadline_ms(&self) -> u64 {
-        let is_idle = self.queue.is_empty() && self.awaited.is_empty();
+        let has_none = self.queue.is_empty() && self.reports.is_empty();
+        let is_idle = has_none && self.awaited.is_empty();
         let of_queue = match (is_idle, self.is_up) {
             (true, true) => u64::MAX,
             (true, false) => self.away_deadline_ms(),
@@ -459,7 +472,11 @@ impl ClusterNode {
             // Counted when it was decided.
             Unpublished::KeyUsed => {}
         }
-        if let Some((core, ack)) = origin.and_then(|it| it.request) {
+        let request = origin.and_then(|it| it.request);
+        if request.is_none() && dialect::has_own_form(app) && self.unstored.len() < UNSTORED {
+            self.unstored.insert(channel.clone());
+        }
+        if let Some((core, ack)) = request {
             let failed = Some((channel, why));
             self.arrivals.push_back((core, Arrival::Settled { ack, failed }));
         }

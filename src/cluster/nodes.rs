@@ -47,6 +47,8 @@ pub enum NodeEffect {
         node: u64,
         /// Whether this process has declared it dead, so that it reports what this changes.
         is_ours: bool,
+        /// Whether the node had announced its end.
+        has_left: bool,
     },
     /// This node has another id, or the log is a new one: all members and counts of this node are
     /// to be proposed again.
@@ -422,7 +424,8 @@ impl ClusterNodes {
             Some(_) => tracing::warn!(id, is_ours, "cluster: a node is dead"),
         }
         self.counters.cluster_removed_nodes.add(1);
-        self.effects.push_back(NodeEffect::Died { node, is_ours });
+        let has_left = was == Some(NodePhase::Leaving);
+        self.effects.push_back(NodeEffect::Died { node, is_ours, has_left });
         if is_ours {
             self.purge(node);
         }

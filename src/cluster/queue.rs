@@ -215,6 +215,11 @@ impl<T> AppendQueue<T> {
         self.bytes
     }
 
+    /// Whether half of what may wait does.
+    pub fn is_half_full(&self) -> bool {
+        self.bytes >= self.limits.hold_bytes / 2
+    }
+
     /// Whether no event waits.
     pub fn is_empty(&self) -> bool {
         self.channels.is_empty()

@@ -115,11 +115,16 @@ pub fn begin_refresh(env: &Env) {
 }
 
 /// Removes what a node has stated, which has ended, or without one what was not confirmed since
-/// [`begin_refresh`]. Returns the event that reports it to all nodes, and its channel, if there is
-/// something to be reported.
-pub fn remove_node(env: &Env, node: Option<u64>) -> Option<(u32, &'static str, Event)> {
-    let (channel, event) = zenith::remove_node(env, node)?;
-    Some((zenith::APP, channel, event))
+/// [`begin_refresh`]. Returns the events that report it to all nodes, each with its application and
+/// channel. `has_left` says that the node had announced its end.
+pub fn remove_node(env: &Env, node: Option<u64>, has_left: bool) -> Vec<(u32, String, Event)> {
+    let reports = zenith::remove_node(env, node, has_left).into_iter();
+    reports.map(|(channel, event)| (zenith::APP, channel, event)).collect()
+}
+
+/// The channel whose picture ends with the members of this one; `None` if there is none.
+pub fn owned_picture(app: u32, channel: &str) -> Option<&str> {
+    zenith::owned_picture(channel).filter(|_| app == zenith::APP)
 }
 
 /// What is around the picture of a channel; `None` if the dialect has no pictures.

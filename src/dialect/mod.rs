@@ -57,7 +57,7 @@ pub use forms::{
 pub use links::{LinkedName, Links, Resolved};
 pub use log::{
     begin_refresh, direct_of, event_into_log, event_of_log, from_log, has_own_form, into_log,
-    note_event, note_member, note_piece, picture_envelope, remove_node,
+    note_event, note_member, note_piece, owned_picture, picture_envelope, remove_node,
 };
 pub use message::{
     DialectMessage, Down, Event, EventPayload, Hub, Join, JoinRequest, Member, MemberChange,

@@ -169,6 +169,11 @@ impl<M> Event<M> {
         Event { payload: EventPayload::Nothing, retain, ..Event::default() }
     }
 
+    /// Whether the event removes the picture of its channel.
+    pub fn removes_picture(&self) -> bool {
+        matches!(self.retain, Retention::Picture(PictureChange::Clear))
+    }
+
     /// Whether the home keeps the event or a part of it even if the channel has no subscriber.
     pub fn is_kept(&self) -> bool {
         match &self.retain {

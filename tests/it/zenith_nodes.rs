@@ -53,7 +53,7 @@ fn zenith_end_of_a_node_is_spread_over_turns() {
         machine.open_from(Ipv4Addr::from_bits(0x0a00_0000 + n as u32));
     }
     let last: Vec<usize> = (0..CLIENTS / 2).map(|_| calling(&mut machine)).collect();
-    dialect::remove_node(&machine.env, Some(NODE));
+    dialect::remove_node(&machine.env, Some(NODE), false);
     machine.shard.next_turn(machine.now);
     let begun = machine.shard.work();
     let author = StateAuthor { node: NODE, is_ours: false };
@@ -92,7 +92,7 @@ fn zenith_end_of_a_node_comes_before_what_follows_in_the_log() {
         machine.open_from(Ipv4Addr::from_bits(0x0a00_0000 + n as u32));
     }
     let at = calling(&mut machine);
-    dialect::remove_node(&machine.env, Some(NODE));
+    dialect::remove_node(&machine.env, Some(NODE), false);
     let author = StateAuthor { node: NODE, is_ours: false };
     machine.shard.arrive(Arrival::NodeGone(author), machine.now);
     machine.turn();

@@ -31,7 +31,7 @@ impl ClusterNode {
         env: &Env,
         now_ms: u64,
     ) {
-        self.tell_dialects(env, now_ms);
+        self.tell_dialects(env);
         let entry = match entry::read_formats(body, self.nodes.formats()) {
             Ok(entry) => entry,
             // It was skipped before.
@@ -170,6 +170,9 @@ impl ClusterNode {
             if let StatePart::Member { user, present, .. } = part {
                 let info = present.as_ref().map(|present| present.info.unwrap_or(""));
                 let member = (*user, info);
+                if author.is_ours && info.is_none() {
+                    self.end_picture(app, entry.channel);
+                }
                 let direct = dialect::note_member(env, (app, entry.channel), node, member);
                 let direct = direct.into_iter();
                 self.arrivals
@@ -206,6 +209,9 @@ impl ClusterNode {
                 continue;
             };
             self.setup.counters.cluster_events.add(1);
+            if entry.node == self.setup.id && event.removes_picture() {
+                self.unstored.remove(entry.channel);
+            }
             if let Some(direct) = dialect::direct_of(&event) {
                 // Without a connection it is for another node.
                 let arrival = direct.map(|(to, what)| (core, Arrival::Tell { to, what }));

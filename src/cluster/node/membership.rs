@@ -7,8 +7,11 @@ use crate::cluster::nodes::{NodeEffect, NodeSummary};
 use crate::cluster::repeats::AppliedNumbers;
 use crate::config::{ChannelLink, LinkEnd};
 use crate::crypto::sha256;
-use crate::dialect::{self, Env, Proposal};
+use crate::dialect::{self, Env, Event, Proposal};
 use crate::hub::StateAuthor;
+
+/// The maximum number of events about the ends of nodes that one turn publishes.
+const REPORTS: usize = 256;
 
 impl ClusterNode {
     /// Lets other threads know of the nodes.
@@ -52,10 +55,10 @@ impl ClusterNode {
             match effect {
                 NodeEffect::Append(append) => engine.append(append),
                 NodeEffect::Purge(tokens) => engine.purge(&tokens),
-                NodeEffect::Died { node, is_ours } => {
+                NodeEffect::Died { node, is_ours, has_left } => {
                     self.reservations.remove_node(node, is_ours);
                     self.counted.remove_node(node);
-                    self.news.push_back(NodeNews::Ended { node, is_ours });
+                    self.news.push_back(NodeNews::Ended { node, is_ours, has_left });
                     self.send_to_all(&Arrival::NodeGone(StateAuthor { node, is_ours }));
                 }
                 NodeEffect::Restate => {
@@ -81,22 +84,43 @@ impl ClusterNode {
 
 impl ClusterNode {
     /// Reports to the dialects what has happened to nodes, before anything later in the log takes
-    /// effect, and publishes what follows from that.
-    pub(super) fn tell_dialects(&mut self, env: &Env, now_ms: u64) {
+    /// effect, and notes what is to be published because of that.
+    pub(super) fn tell_dialects(&mut self, env: &Env) {
         while let Some(news) = self.news.pop_front() {
-            let (removed, is_ours) = match news {
-                NodeNews::Ended { node, is_ours } => {
-                    (dialect::remove_node(env, Some(node)), is_ours)
+            let (reports, is_ours) = match news {
+                NodeNews::Ended { node, is_ours, has_left } => {
+                    (dialect::remove_node(env, Some(node), has_left), is_ours)
                 }
-                NodeNews::HasRead { is_ours } => (dialect::remove_node(env, None), is_ours),
+                NodeNews::HasRead { is_ours } => (dialect::remove_node(env, None, false), is_ours),
                 NodeNews::Reads => {
                     dialect::begin_refresh(env);
                     continue;
                 }
             };
-            let Some((app, channel, event)) = removed.filter(|_| is_ours) else { continue };
+            if is_ours {
+                self.reports.extend(reports);
+            }
+        }
+    }
+
+    /// Publishes the end of a picture whose back end on this node has ended, by the end of its
+    /// membership of this channel, if the first attempt may have failed.
+    pub(super) fn end_picture(&mut self, app: u32, channel: &str) {
+        let Some(picture) = dialect::owned_picture(app, channel) else { return };
+        if self.unstored.remove(picture) {
+            self.reports.push_back((app, picture.to_owned(), Event::clear()));
+        }
+    }
+
+    /// Publishes what follows from the end of nodes, as far as the queue has room.
+    pub(super) fn propose_reports(&mut self, env: &Env, now: NodeTime) {
+        for _ in 0..REPORTS {
+            if self.queue.is_half_full() {
+                return;
+            }
+            let Some((app, channel, event)) = self.reports.pop_front() else { return };
             let proposal = Proposal { app, name: channel.into(), event, origin: None };
-            self.propose(proposal, env, NodeTime { ms: now_ms, unix_ms: 0 });
+            self.propose(proposal, env, now);
         }
     }
 }

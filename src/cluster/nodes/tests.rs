@@ -74,7 +74,7 @@ impl Peer {
 
     fn died(&self) -> Vec<(u64, bool)> {
         let of = |effect: &NodeEffect| match effect {
-            NodeEffect::Died { node, is_ours } => Some((*node, *is_ours)),
+            NodeEffect::Died { node, is_ours, .. } => Some((*node, *is_ours)),
             _ => None,
         };
         self.effects.iter().filter_map(of).collect()
@@ -275,7 +275,7 @@ fn cluster_nodes_read_their_own_death_and_go_on_under_another_id() {
     let id = world.peers[0].nodes.id();
     assert!(id > 2, "{id}");
     assert!(world.peers[0].nodes.has_joined() && world.peers[0].nodes.may_append(world.now_ms));
-    let ends = [NodeEffect::Died { node: 1, is_ours: false }, NodeEffect::Restate];
+    let ends = [NodeEffect::Died { node: 1, is_ours: false, has_left: false }, NodeEffect::Restate];
     let effects = &world.peers[0].effects;
     assert!(effects.windows(2).any(|it| it == ends), "{effects:?}");
     assert_eq!(world.peers[0].counters.cluster_new_ids.get(), 1);

@@ -1,7 +1,7 @@
 //! The registrations of a back end of a cluster, which takes effect on all nodes when the log has
 //! them.
 
-use super::nodes::{HIDDEN, RegisteredInfo, state_feeds, state_registration};
+use super::nodes::{HIDDEN, RegisteredInfo, owned_picture, state_feeds, state_registration};
 use super::registration::{Registering, Registration};
 use super::rule::retain_word;
 use super::service::Service;
@@ -24,10 +24,6 @@ impl Service {
         it: &MessageEnvelope,
     ) -> Result<Registering, &'static str> {
         let directory = &context.env.zenith;
-        if wanted.drops {
-            // Nobody knows the pictures of a back end whose node has ended.
-            return Err(codes::UNKNOWN);
-        }
         let mut info =
             RegisteredInfo { authorises: wanted.authorises, ..RegisteredInfo::default() };
         for (controller, served) in wanted.served(context.conn) {
@@ -53,6 +49,9 @@ impl Service {
             let feeds: Vec<_> = wanted.feeds.iter().map(|feed| (feed.clone(), None)).collect();
             context.effects.push(state_feeds(context.env, &feeds, 0));
         }
+        if wanted.drops {
+            self.pictures.get_or_insert_default();
+        }
         self.registered.count += 1;
         self.registered.feeds.extend(wanted.feeds.iter().cloned());
         info.feeds = wanted.feeds;
@@ -67,19 +66,25 @@ impl Service {
         Ok(Registering::Stated)
     }
 
-    /// Confirms a registration that the log of the cluster has.
+    /// Confirms a registration that the log of the cluster has. If it has not taken that a picture
+    /// ends with this back end, that is stated with the next change of the picture.
     pub(super) fn joined(
         &mut self,
         context: &mut DialectContext<'_>,
         channel: &str,
         outcome: &JoinOutcome,
     ) {
-        let Some(head) = self.registered.stated.remove(channel) else { return };
         let done = match outcome {
             JoinOutcome::Joined(_) | JoinOutcome::Already => Ok(()),
             JoinOutcome::NotStored => Err(codes::RETRY),
             _ => Err(codes::LIMITED),
         };
+        if let (Some(picture), Some(pictures)) = (owned_picture(channel), &mut self.pictures)
+            && let Some(is_stated) = pictures.get_mut(picture)
+        {
+            *is_stated = done.is_ok();
+        }
+        let Some(head) = self.registered.stated.remove(channel) else { return };
         self.confirm(context, &head, done);
     }
 }

@@ -34,7 +34,7 @@ mod wire;
 pub use direct::direct_of;
 pub use directory::Directory;
 pub use log::{channel_envelope, event_into_log, event_of_log, kept_s};
-pub use nodes::{begin_refresh, note_event, note_member, note_piece, remove_node};
+pub use nodes::{begin_refresh, note_event, note_member, note_piece, owned_picture, remove_node};
 pub use registry::State;
 pub use wire::{APP, channel as channel_name};
 

@@ -3,8 +3,8 @@
 //! stay local.
 //!
 //! A back end, and a session of a user, are members of channels that no client can name, so they
-//! end with their connection or with their node. The states of feeds are the picture of such a
-//! channel.
+//! end with their connection or with their node. So is a back end whose end removes a picture. The
+//! states of feeds are the picture of such a channel.
 
 use super::client::Client;
 use super::directory::Principal;
@@ -20,6 +20,7 @@ use crate::dialect::{
     MemberChange, UserStatus,
 };
 use crate::hub::{ConnId, Encodings, Form, Mode, PicturePiece, Retention, picture_value};
+use std::collections::BTreeSet;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// The controller of the channels that no client can name.
@@ -31,6 +32,9 @@ const FEEDS: &str = "#\0feeds";
 /// The beginning of the names of channels whose members are back ends, and the sessions of a user.
 const SERVED: &str = "#\0served\0";
 const USER: &str = "#\0user\0";
+/// The beginning of the names of channels whose members are the back ends whose end removes the
+/// picture of the channel that follows.
+const PICTURE: &str = "#\0picture\0";
 
 /// A controller of a back end, a kind or `None` for all, how pictures are kept, and the scope.
 type ServedInfo = (Box<str>, Option<Box<str>>, Box<str>, Box<str>);
@@ -69,6 +73,18 @@ pub(super) fn state_registration(
     let effect = enter(context, name.clone(), &info);
     context.effects.push(effect);
     name
+}
+
+/// The effect that makes a back end one of those whose end removes the picture of a channel.
+pub(super) fn own_picture(context: &DialectContext<'_>, channel: &str) -> Effect {
+    let source = context.env.links.resolve(APP, channel);
+    let channel = source.map_or(channel.into(), |source| source.name);
+    enter(context, format!("{PICTURE}{channel}"), "")
+}
+
+/// The channel whose picture ends with the members of this one.
+pub fn owned_picture(channel: &str) -> Option<&str> {
+    channel.strip_prefix(PICTURE)
 }
 
 /// The effect that changes the states of feeds on all nodes; `None` is the configured state.
@@ -116,6 +132,9 @@ impl State {
         if let Some(user) = channel.strip_prefix(USER) {
             return (self.enter(user, peer, info.parse().unwrap_or(0)), Vec::new());
         }
+        if owned_picture(channel).is_some() {
+            return Default::default();
+        }
         let Ok(info) = serde_json::from_str::<RegisteredInfo>(info) else {
             return Default::default();
         };
@@ -131,6 +150,7 @@ impl State {
     fn remove(&self, channel: &str, peer: ZenithPeer) {
         match channel.strip_prefix(USER) {
             Some(user) => self.leave(user, peer),
+            None if owned_picture(channel).is_some() => {}
             None => self.unregister(peer),
         }
     }
@@ -138,20 +158,29 @@ impl State {
     fn remove_members(
         &self,
         is_removed: impl Fn(&LoggedMembers, &MemberKey, &LoggedMember) -> bool,
-    ) -> Vec<Box<str>> {
+    ) -> RemovedMembers {
         let mut logged = self.logged();
         let all = logged.members.iter();
         let removed = all.filter(|(key, member)| is_removed(&logged, key, member));
         let removed: Vec<MemberKey> = removed.map(|(key, _)| key.clone()).collect();
-        let mut feeds = Vec::new();
+        let mut ended = RemovedMembers::default();
         for key in removed {
             logged.unconfirmed.remove(&key);
             let Some(member) = logged.members.remove(&key) else { continue };
             self.remove(&key.0, member.peer);
-            feeds.extend(member.feeds);
+            ended.feeds.extend(member.feeds);
+            ended.pictures.extend(owned_picture(&key.0).map(str::to_owned));
         }
-        feeds
+        ended
     }
+}
+
+/// What ends with members that are removed.
+#[derive(Default)]
+struct RemovedMembers {
+    feeds: Vec<Box<str>>,
+    /// The channels whose pictures end.
+    pictures: BTreeSet<String>,
 }
 
 /// Notes a member of a channel that the log has on a node; `info` is `None` if it is not there any
@@ -191,16 +220,19 @@ pub fn begin_refresh(env: &Env) {
 }
 
 /// Removes what a node has stated, which has ended, or without one what was not confirmed since
-/// [`begin_refresh`]. Returns the channel and the event that report it to all nodes, if there is
-/// something to be reported.
-pub fn remove_node(env: &Env, node: Option<u64>) -> Option<(&'static str, Event)> {
-    let feeds = env.zenith.state.remove_members(|logged, key, member| match node {
-        Some(node) => member.node == node,
-        None => logged.unconfirmed.contains(key),
-    });
+/// [`begin_refresh`]. Returns the channels and the events that report it to all nodes. A node that
+/// has left (`has_left`) has itself removed the pictures of its back ends, when it closed them.
+pub fn remove_node(env: &Env, node: Option<u64>, has_left: bool) -> Vec<(String, Event)> {
+    let RemovedMembers { feeds, pictures } =
+        env.zenith.state.remove_members(|logged, key, member| match node {
+            Some(node) => member.node == node,
+            None => logged.unconfirmed.contains(key),
+        });
     let feeds = feeds.into_iter().filter(|feed| env.zenith.has_feed(feed));
     let feeds: Vec<_> = feeds.map(|feed| (feed, Some(GONE))).collect();
-    (!feeds.is_empty()).then(|| (FEEDS, feeds_event(env, &feeds)))
+    let report = (!feeds.is_empty()).then(|| (FEEDS.to_owned(), feeds_event(env, &feeds)));
+    let pictures = pictures.into_iter().filter(|_| !has_left);
+    report.into_iter().chain(pictures.map(|channel| (channel, Event::clear()))).collect()
 }
 
 /// Notes an event at a place of the log. Returns the event that follows from it for another
@@ -294,6 +326,34 @@ mod tests {
         env.zenith.state.served("Market", "Q").1
     }
 
+    /// The pictures that are removed because of the end of a node.
+    fn removed(env: &Env, node: Option<u64>, has_left: bool) -> Vec<String> {
+        let reports = remove_node(env, node, has_left).into_iter();
+        reports.filter(|(_, event)| event.removes_picture()).map(|(channel, _)| channel).collect()
+    }
+
+    #[test]
+    fn zenith_pictures_end_with_the_node_of_their_back_end() {
+        let env = env();
+        let served = format!("{SERVED}1");
+        let owned = ["Market\0S!a", "Market\0S!b"].map(|it| format!("{PICTURE}{it}"));
+        note(&env, &served, (20, peer(2, 1)), Some(&registration(&[])));
+        for (node, back_end) in [(20, peer(2, 1)), (20, peer(2, 2)), (30, peer(3, 1))] {
+            owned.iter().for_each(|it| _ = note(&env, it, (node, back_end), Some("")));
+        }
+        // One of them has closed, and has itself removed its pictures.
+        note(&env, &owned[1], (30, peer(3, 1)), None);
+        assert_eq!(backend(&env), Backend::At(peer(2, 1), true), "it is registered still");
+        assert_eq!(removed(&env, Some(40), false), [""; 0]);
+        assert_eq!(removed(&env, Some(20), false), ["Market\0S!a", "Market\0S!b"], "once");
+        assert_eq!(removed(&env, Some(20), false), [""; 0]);
+        begin_refresh(&env);
+        assert_eq!(removed(&env, None, false), ["Market\0S!a"]);
+        note(&env, &owned[0], (50, peer(5, 1)), Some(""));
+        assert_eq!(removed(&env, Some(50), true), [""; 0], "it has removed them");
+        assert_eq!(removed(&env, Some(50), false), [""; 0]);
+    }
+
     #[test]
     fn zenith_back_ends_are_those_that_nodes_have_stated() {
         let env = env();
@@ -305,12 +365,13 @@ mod tests {
         assert!(env.zenith.state.has_peer(other));
         // The same again, by another id of its node.
         note(&env, &served, (21, other), Some(&registration(&["A"])));
-        assert!(remove_node(&env, Some(20)).is_none());
+        assert!(remove_node(&env, Some(20), false).is_empty());
         assert_eq!(backend(&env), Backend::At(other, true));
-        let (channel, event) = remove_node(&env, Some(21)).expect("its feed");
+        let reports = remove_node(&env, Some(21), false);
+        let [(channel, event)] = &reports[..] else { panic!("its feed") };
         assert_eq!(backend(&env), Backend::At(ours, true));
         assert!(!env.zenith.state.has_peer(other));
-        assert!(note_event(&env, channel, &event, 1).is_some());
+        assert!(note_event(&env, channel, event, 1).is_some());
         let feeds = format!("{:?}", env.zenith.feeds());
         assert!(feeds.contains("Inactive"), "{feeds}");
         note(&env, &served, (10, ours), None);
@@ -331,7 +392,7 @@ mod tests {
         assert_eq!(sessions(), [peer(2, 2), peer(2, 3)]);
         note(&env, &name, (20, peer(2, 2)), None);
         assert_eq!(sessions(), [peer(2, 3)]);
-        assert!(remove_node(&env, Some(20)).is_none());
+        assert!(remove_node(&env, Some(20), false).is_empty());
         assert_eq!(sessions(), []);
     }
 
@@ -344,7 +405,7 @@ mod tests {
         }
         begin_refresh(&env);
         note(&env, &name, (20, peer(2, 2)), Some("0"));
-        assert!(remove_node(&env, None).is_none());
+        assert!(remove_node(&env, None, false).is_empty());
         assert_eq!(env.zenith.state.sessions("ada"), [peer(2, 2)]);
     }
 

@@ -6,7 +6,7 @@ use super::client::send_message;
 use super::commands::{self, BackendCommand};
 use super::directory::ServiceEntry;
 use super::messages::{Call, CallOutcome, ZenithMessage};
-use super::nodes::GONE;
+use super::nodes::{GONE, own_picture};
 use super::pending::{PendingCall, PendingCalls, note_late_answer};
 use super::registration::{LoggedRegistrations, Registering, Registration};
 use super::wire::{self, APP, MessageEnvelope, WireMessage, codes};
@@ -15,7 +15,7 @@ use crate::dialect::Event;
 use crate::dialect::{DialectContext, Effect, Effects, Env};
 use crate::hub::{Answer, ConnId, Unpublished};
 use crate::mem::Handle;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 /// The connection of one back end.
@@ -36,8 +36,8 @@ pub(super) struct Service {
     /// The feeds that this back end has registered; they become [`GONE`] when it closes.
     feeds: Vec<Box<str>>,
     /// The channels whose pictures are removed when the back end closes; `None` if it has not
-    /// requested that.
-    pictures: Option<HashSet<String>>,
+    /// requested that. In a cluster each with whether the log has it, or gets it.
+    pub(super) pictures: Option<HashMap<String, bool>>,
 }
 
 /// The maximum number of numbered publishes of one back end that are not ordered yet. Reading from
@@ -45,6 +45,8 @@ pub(super) struct Service {
 const MAX_UNPLACED: usize = u16::MAX as usize;
 /// The maximum number of pictures that are removed when one back end closes.
 const MAX_PICTURES: usize = 1 << 20;
+/// The same in a cluster, where each takes an entry of the log.
+const MAX_LOGGED_PICTURES: usize = 1 << 14;
 
 impl Service {
     pub(super) fn new(format: Format, entry: Arc<ServiceEntry>) -> Service {
@@ -115,7 +117,7 @@ impl Service {
             true => self.free_part(),
             false => Some(0),
         };
-        let Some(part) = part.filter(|_| self.notes(&order)) else {
+        let Some(part) = part.filter(|_| self.notes(context, &order)) else {
             return self.confirm(context, &head, Err(codes::LIMITED));
         };
         commands::carry_out(context, order, part);
@@ -155,15 +157,25 @@ impl Service {
 
     /// Records the channel whose picture this command updates, if pictures are removed with the
     /// back end. False if there would be too many.
-    fn notes(&mut self, order: &BackendCommand) -> bool {
-        if let (Some(pictures), BackendCommand::Data(name, event)) = (&mut self.pictures, order)
-            && event.is_kept()
-            && !pictures.contains(name)
-        {
-            if pictures.len() >= MAX_PICTURES {
-                return false;
-            }
-            pictures.insert(name.clone());
+    fn notes(&mut self, context: &mut DialectContext<'_>, order: &BackendCommand) -> bool {
+        let (Some(pictures), BackendCommand::Data(name, event)) = (&mut self.pictures, order)
+        else {
+            return true;
+        };
+        if !event.is_kept() || pictures.get(name) == Some(&true) {
+            return true;
+        }
+        let is_clustered = context.env.config.cluster.is_some();
+        let max = if is_clustered { MAX_LOGGED_PICTURES } else { MAX_PICTURES };
+        if pictures.len() >= max && !pictures.contains_key(name) {
+            return false;
+        }
+        pictures.insert(name.clone(), true);
+        // Other nodes remove the picture if this one ends. A view has that of its source.
+        let source = context.env.links.resolve(APP, name);
+        if is_clustered && source.is_none_or(|source| source.app == APP) {
+            let effect = own_picture(context, name);
+            context.effects.push(effect);
         }
         true
     }
@@ -216,7 +228,7 @@ impl Service {
             }
         }
         if wanted.drops && self.pictures.is_none() {
-            self.pictures = Some(HashSet::new());
+            self.pictures = Some(HashMap::new());
         }
         let mut changed = false;
         for feed in wanted.feeds {
@@ -307,7 +319,7 @@ impl Service {
         let pending = self.pending.take_all();
         out.extend(pending.map(|pending| pending.unavailable(is_clustered)));
         if is_clustered {
-            return self.registered.on_drop(env, out);
+            self.registered.on_drop(env, out);
         }
         let mut changed = false;
         for feed in &self.feeds {
@@ -316,7 +328,8 @@ impl Service {
         if changed {
             out.push(commands::announce_feeds(env, 0));
         }
-        let mut pictures: Vec<String> = self.pictures.take().into_iter().flatten().collect();
+        let pictures = self.pictures.take().into_iter().flatten();
+        let mut pictures: Vec<String> = pictures.map(|(name, _)| name).collect();
         pictures.sort_unstable();
         for name in pictures {
             out.push(Effect::Publish { app: APP, name, event: Event::clear(), part: 0 });

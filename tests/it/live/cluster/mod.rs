@@ -22,6 +22,7 @@ mod rolling;
 mod slow;
 mod swarm;
 mod zenith;
+mod zenith_ends;
 mod zenith_links;
 
 use crate::net::*;
