@@ -11,7 +11,7 @@ use crate::dialect::{self, Env, Event, Proposal};
 use crate::hub::StateAuthor;
 
 /// The maximum number of events about the ends of nodes that one turn publishes.
-const REPORTS: usize = 256;
+pub(super) const REPORTS: usize = 256;
 
 impl ClusterNode {
     /// Lets other threads know of the nodes.

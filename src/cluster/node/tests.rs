@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod lives;
 mod reading;
+mod reports;
 
 use super::super::events::event_of;
 use super::super::sim::{SimEngine, SimLog};

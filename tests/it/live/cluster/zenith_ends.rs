@@ -100,7 +100,7 @@ fn cluster_p16_zenith_pictures_of_an_ended_back_end_are_dropped_on_all_nodes() {
 /// ended.
 #[test]
 fn cluster_p16_zenith_pictures_are_dropped_though_the_engine_was_away_when_the_back_end_closed() {
-    let Some(engine) = EngineServer::start("zenith-drop-away") else { return };
+    let Some(mut engine) = EngineServer::start("zenith-drop-away") else { return };
     let mut config = config_of(&engine);
     config.cluster.as_mut().unwrap().hold_ms = 1000;
     let (Some(first), Some(second)) = (started(&config), started(&config)) else { return };
@@ -110,10 +110,10 @@ fn cluster_p16_zenith_pictures_are_dropped_though_the_engine_was_away_when_the_b
     is(&two, "S!drop", r#"{"a":1}"#);
     let refused = |node: &Server| node.count("cluster_refused") + node.count("cluster_unknown");
     let before = refused(&second);
-    engine.stop();
+    engine.kill();
     drop(drops);
     wait("the removal is given up", || refused(&second) > before);
-    engine.signal(libc::SIGCONT);
+    engine.again();
     is_gone(&two, "S!drop");
     published(&mut api(&first), &topic("S!drop", r#""Data":{"b":2}"#));
     is(&two, "S!drop", r#"{"b":2}"#);
