@@ -116,3 +116,33 @@ fn zenith_end_of_a_node_costs_nothing_without_the_dialect() {
     assert!(machine.shard.work() - before <= work::STEP, "{}", machine.shard.work() - before);
     machine.end();
 }
+
+/// Each picture that ends with a back end takes an entry of the log, so there is a maximum.
+#[test]
+fn zenith_pictures_that_end_with_a_back_end_have_a_maximum() {
+    const MAX: usize = 1 << 14;
+    let services = "[zenith]\nservices = [{ token = 'S' }]\nmessages_per_s = 0\n";
+    let topics = "topics = [{ controller = 'Market', kind = '*' }]\n";
+    let mut machine = clustered(&format!("{services}{topics}"));
+    let at = machine.open();
+    let fields = "Sec-WebSocket-Protocol: ZenithJson\r\nAuthorization: Bearer S\r\n";
+    machine.receive(at, &handshake("/Zenith", fields));
+    machine.receive(at, &text(r#"{"Action":"Register","Data":{"Pictures":"Drop"}}"#));
+    let mut publish = |n: usize| {
+        let data = r#""Action":"Publish","Data":{"a":1}"#;
+        machine.wire(at).received.clear();
+        machine.receive(at, &text(&format!(r#"{{"Controller":"Market","Topic":"S!{n}",{data}}}"#)));
+        let states = std::iter::from_fn(|| machine.shard.next_state(machine.now)).count();
+        let proposals = std::iter::from_fn(|| machine.shard.next_proposal()).count();
+        let is_limited =
+            |it: &Received| matches!(it, Received::Text(text) if text.contains("Limited"));
+        (states, proposals, machine.wire(at).received.iter().any(is_limited))
+    };
+    assert_eq!(publish(0), (2, 1, false), "the registration and the picture");
+    for n in 1..MAX {
+        let (_, proposals, is_limited) = publish(n);
+        assert_eq!((proposals, is_limited), (1, false), "{n}");
+    }
+    assert_eq!(publish(MAX), (0, 0, true));
+    assert_eq!(publish(0), (0, 1, false), "it has it already");
+}
