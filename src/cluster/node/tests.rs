@@ -9,6 +9,7 @@ mod keys;
 mod limits;
 mod lives;
 mod reading;
+#[cfg(feature = "zenith")]
 mod reports;
 
 use super::super::events::event_of;

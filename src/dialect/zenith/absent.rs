@@ -90,6 +90,11 @@ pub fn note_piece(_: &Env, _: &str, _: &PicturePiece) -> Option<(String, Event)>
 pub fn begin_refresh(_: &Env) {}
 
 /// Nothing is removed.
-pub fn remove_node(_: &Env, _: Option<u64>) -> Option<(&'static str, Event)> {
+pub fn remove_node(_: &Env, _: Option<u64>, _: bool) -> Vec<(String, Event)> {
+    Vec::new()
+}
+
+/// No picture ends with members of a channel.
+pub fn owned_picture(_: &str) -> Option<&str> {
     None
 }
