@@ -103,8 +103,8 @@ pub struct ClusterNode {
     news: VecDeque<NodeNews>,
     /// What is to be published because of the ends of nodes.
     reports: VecDeque<(u32, String, Event)>,
-    /// The channels of which an event in the form of its dialect was not stored, though nobody is
-    /// told: it may have been the end of a picture. At most [`UNSTORED`].
+    /// The channels with an event that was not stored and whose publisher gets no answer, of a
+    /// dialect with a form of its own: the event may have removed a picture. At most [`UNSTORED`].
     unstored: HashSet<Arc<str>>,
     nodes: ClusterNodes,
     reservations: Reservations,
