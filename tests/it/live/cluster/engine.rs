@@ -284,6 +284,10 @@ pub fn cluster_of(server: &EngineServer) -> Config {
     config
 }
 
+/// The `dead_ms` of a cluster in which a node is stopped and must not be dead while others wait for
+/// it. Each read waits for it for 2 seconds.
+pub const SILENT_MS: u64 = 10_000;
+
 /// The configuration of a node whose publishes are refused soon when the engine is away.
 pub fn impatient(server: &EngineServer) -> Config {
     let mut config = cluster_of(server);

@@ -1,6 +1,6 @@
 //! The numbers of subscribers of linked channels by name, over nodes.
 
-use super::engine::{EngineServer, cluster_of};
+use super::engine::{EngineServer, SILENT_MS, cluster_of};
 use super::{joined, level, ready_at};
 use crate::live::child::{BASE, Process, command, rewrite};
 use crate::live::zenith::{client as zenith_client, parse, received, say};
@@ -78,10 +78,18 @@ views = [
 "#;
 const APP: &str = "[[apps]]\nid = '1'\nkey = 'app-key'\nsecret = 'app-secret'\n";
 
-fn node(nats: &EngineServer, links: &str) -> Option<Server> {
+fn config_of(nats: &EngineServer, links: &str) -> Config {
     let text = format!("{BASE}{APP}{LINKED}{links}");
     let mut config = Config::parse(&text, FileFormat::Toml, "links.toml").unwrap();
     config.cluster = cluster_of(nats).cluster;
+    config
+}
+
+fn node(nats: &EngineServer, links: &str) -> Option<Server> {
+    node_of(config_of(nats, links))
+}
+
+fn node_of(config: Config) -> Option<Server> {
     let server = start(config)?;
     joined(&server);
     Some(server)
@@ -214,14 +222,19 @@ fn cluster_p12_link_numbers_are_compared_by_the_names_of_views() {
 fn cluster_p12_link_numbers_are_unknown_while_a_node_is_silent() {
     let Some(nats) = EngineServer::start("link-silent") else { return };
     let name = "cluster-link-silent";
-    let engine = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
+    let engine = format!(
+        "[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\ndead_ms = {SILENT_MS}\n",
+        nats.url()
+    );
     let mut command = command(name, &format!("{BASE}{engine}"));
     rewrite(name, &format!("{LINKED}{LINKS}"));
     let log = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("live/{name}.log"));
     command.stderr(fs::File::create(&log).unwrap());
     let other = Process::spawn(command, log);
     wait("the node joins", || ready_at(other.address) == 200);
-    let Some(server) = node(&nats, LINKS) else { return };
+    let mut config = config_of(&nats, LINKS);
+    config.cluster.as_mut().unwrap().dead_ms = SILENT_MS;
+    let Some(server) = node_of(config) else { return };
     let address = server.addresses()[0];
     let _here = subscriber(address, "second-key", "q-A");
     let _there = subscriber(other.address, "second-key", "q-A");

@@ -2,7 +2,7 @@
 
 use super::super::child::{BASE, Process};
 use super::super::webhooks::Endpoint;
-use super::engine::{EngineServer, cluster_of};
+use super::engine::{EngineServer, SILENT_MS, cluster_of};
 use super::{joined, level, nodes, nodes_of, ready_at};
 use crate::net::*;
 use crate::peer::signed;
@@ -198,10 +198,15 @@ fn cluster_p12_counts_are_stated_from_the_first_read_on() {
 #[test]
 fn cluster_p12_counts_are_unknown_while_a_node_is_silent() {
     let Some(nats) = EngineServer::start("silent") else { return };
-    let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
+    let section = format!(
+        "[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\ndead_ms = {SILENT_MS}\n",
+        nats.url()
+    );
     let other = Process::start("cluster-silent", &format!("{BASE}{section}"));
     wait("the node joins", || ready_at(other.address) == 200);
-    let Some([node]) = nodes(&nats) else { return };
+    let mut config = cluster_of(&nats);
+    config.cluster.as_mut().unwrap().dead_ms = SILENT_MS;
+    let Some([node]) = nodes_of(&config) else { return };
     let address = node.addresses()[0];
     let _client = subscriber(address, "news");
     let _elsewhere = subscriber(other.address, "news");
