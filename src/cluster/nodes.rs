@@ -330,11 +330,17 @@ impl ClusterNodes {
         if number <= NUMBERS {
             return false;
         }
-        if let Some(state) = self.own.stored(number, sequence) {
+        let stored = self.own.stored(number, sequence);
+        self.note_renewal(stored);
+        true
+    }
+
+    /// Notes that the log has the renewal that was under way, with this state.
+    fn note_renewal(&mut self, stored: Option<NodePhase>) {
+        if let Some(state) = stored {
             self.counters.cluster_node_renewals.add(1);
             self.has_left |= state == NodePhase::Leaving;
         }
-        true
     }
 
     /// Notes that an entry was not stored. Returns whether it is one of this module.
@@ -373,7 +379,8 @@ impl ClusterNodes {
         let was = self.table.get(*node).and_then(|it| it.state);
         let change = self.table.note(part, sequence, now_ms);
         if is_own && *state != NodePhase::Dead {
-            self.own.read(part.renewal, sequence, now_ms);
+            let stored = self.own.read(part.renewal, sequence, now_ms);
+            self.note_renewal(stored);
             self.on_own(change);
         }
         let id = format!("{node:016x}");

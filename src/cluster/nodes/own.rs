@@ -169,19 +169,20 @@ impl OwnNode {
         true
     }
 
-    /// Notes a renewal that was read from the log.
-    pub(super) fn read(&mut self, number: u64, sequence: u64, now_ms: u64) {
+    /// Notes a renewal that was read from the log. Returns the state that it has if it is the one
+    /// under way, whose answer may come later, or not at all.
+    pub(super) fn read(&mut self, number: u64, sequence: u64, now_ms: u64) -> Option<NodePhase> {
         let fence_ms = self.timing.fence_ms();
         if self.read_ms.is_none_or(|it| it + fence_ms < now_ms) {
             self.steady_ms = now_ms;
         }
         self.read_ms = Some(now_ms);
-        // The answer may come later, or not at all.
-        self.stored(number, sequence);
+        let stored = self.stored(number, sequence);
         if sequence > self.sequence {
             self.sequence = sequence;
             self.conflict_ms = None;
         }
+        stored
     }
 
     /// Whether a conflict has lasted for so long that the log will not explain it any more.

@@ -90,12 +90,14 @@ struct World {
     log: Log,
     peers: Vec<Peer>,
     now_ms: u64,
+    /// Whether a peer reads what it has appended before the answer comes.
+    answers_late: bool,
 }
 
 impl World {
     fn new(processes: &[u64]) -> World {
         let peers = processes.iter().map(|id| Peer::new(*id, (1, 1))).collect();
-        let mut world = World { log: Log::default(), peers, now_ms: 0 };
+        let mut world = World { log: Log::default(), peers, now_ms: 0, answers_late: false };
         (0..processes.len()).for_each(|at| world.attach(at));
         world.run(100);
         world
@@ -114,9 +116,10 @@ impl World {
         self.peers[at].nodes.lost();
     }
 
-    /// A turn of a peer: it reads everything, and what it appends is answered at once.
+    /// A turn of a peer: it reads everything, and what it appends is answered in this turn.
     fn turn(&mut self, at: usize) {
         let (log, peer, now_ms) = (&mut self.log, &mut self.peers[at], self.now_ms);
+        let mut late = Vec::new();
         for _ in 0..3 {
             if peer.is_up {
                 let from = peer.follower.attached_position();
@@ -131,6 +134,9 @@ impl World {
                     peer.nodes.reread(now_ms);
                 }
             }
+            late.drain(..).for_each(|(number, sequence)| {
+                peer.nodes.stored(number, sequence);
+            });
             peer.nodes.tick(peer.follower.has_joined(), now_ms);
             while let Some(effect) = peer.nodes.next_effect() {
                 match &effect {
@@ -138,9 +144,12 @@ impl World {
                         assert!(peer.is_up, "an append to an engine that is away");
                         let number = append.number;
                         match log.store(append.clone()) {
-                            Ok(sequence) => peer.nodes.stored(number, sequence),
-                            Err(refusal) => peer.nodes.refused(number, refusal, now_ms),
-                        };
+                            Ok(sequence) if self.answers_late => late.push((number, sequence)),
+                            Ok(sequence) => assert!(peer.nodes.stored(number, sequence)),
+                            Err(refusal) => {
+                                peer.nodes.refused(number, refusal, now_ms);
+                            }
+                        }
                     }
                     NodeEffect::Purge(tokens) => log.purged.push(tokens.clone()),
                     _ => {}
@@ -309,13 +318,22 @@ fn cluster_nodes_are_not_declared_dead_while_the_engine_is_away() {
 
 #[test]
 fn cluster_nodes_that_were_drained_stay_for_a_while() {
-    let mut world = World::new(&[1, 2]);
+    // An answer and what is read of the log come over different connections.
+    for answers_late in [false, true] {
+        drained_node_stays(World { answers_late, ..World::new(&[1, 2]) });
+    }
+}
+
+fn drained_node_stays(mut world: World) {
     world.run(10_000);
+    let renewals = |world: &World| world.peers[0].counters.cluster_node_renewals.get();
+    assert_eq!(renewals(&world), 12);
     assert!(world.peers[0].nodes.may_end(), "nothing is under way");
     world.peers[0].nodes.leave();
     assert!(!world.peers[0].nodes.may_end());
     world.run(STEP_MS);
     assert!(world.peers[0].nodes.may_end(), "the other one knows");
+    assert_eq!(renewals(&world), 13);
     let left_ms = world.now_ms;
     assert_eq!(world.peers[1].nodes.statuses()[0].state, "leaving");
     assert!(world.peers[1].nodes.is_leader(left_ms) && !world.peers[0].nodes.is_leader(left_ms));
@@ -403,7 +421,8 @@ fn cluster_nodes_write_the_highest_format_that_all_speak() {
 /// Of two that begin at once and do not understand each other, one serves.
 #[test]
 fn cluster_nodes_with_other_formats_that_begin_at_once() {
-    let mut world = World { log: Log::default(), peers: Vec::new(), now_ms: 0 };
+    let mut world =
+        World { log: Log::default(), peers: Vec::new(), now_ms: 0, answers_late: false };
     for (id, formats) in [(1, (1, 1)), (2, (2, 2))] {
         world.peers.push(Peer::new(id, formats));
         let at = world.peers.len() - 1;

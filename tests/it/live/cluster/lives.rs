@@ -157,8 +157,11 @@ fn cluster_node_that_is_drained_is_removed_later() {
     let _alone = alone();
     let more = "drain_linger_ms = 7000\n";
     let [mut drained, other] = processes(&nats, "drained", more);
+    let begun = Instant::now();
     drained.signal(libc::SIGTERM);
     assert!(drained.ended().success());
+    let took = begun.elapsed();
+    assert!(took < Duration::from_secs(5), "it has no client to wait for: {took:?}");
     let since = Instant::now();
     wait("the other one knows", || other.logged().contains("state=\"leaving\""));
     thread::sleep(Duration::from_millis(5500));

@@ -169,6 +169,8 @@ fn cluster_p16_zenith_pictures_of_a_node_that_is_drained_are_dropped_at_once() {
     is(&[&first], "S!drop", r#"{"a":1}"#);
     process.signal(libc::SIGTERM);
     is_gone(&[&first], "S!drop");
+    // Its process ends with its last connection.
+    drop(drops);
     let mut again = backend(first.addresses()[0], DROPS);
     publishes(&mut again, "S!drop", r#"{"b":2}"#);
     is(&[&first], "S!drop", r#"{"b":2}"#);
