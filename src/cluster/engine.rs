@@ -15,9 +15,12 @@ pub trait Engine {
     /// earlier delivery.
     fn follow(&mut self, after: u64);
 
-    /// Looks at the state of the log again, as after an interruption: [`EngineEvent::Up`] follows.
-    /// An engine that cannot does nothing.
-    fn look(&mut self) {}
+    /// Looks at the state of the log again, as after an interruption: [`EngineEvent::Up`] or
+    /// [`EngineEvent::Down`] follows. Returns false if this engine need not, because its answers
+    /// and deliveries never contradict each other; then nothing happens.
+    fn look(&mut self) -> bool {
+        false
+    }
 
     /// Takes the outcomes since the last call, oldest first.
     fn take(&mut self) -> Vec<EngineEvent>;

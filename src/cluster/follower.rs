@@ -21,6 +21,8 @@ pub struct Follower {
     /// The end of the log when the delivery began, and when that was, in milliseconds: whatever is
     /// behind it was stored later.
     begun: (u64, u64),
+    /// When the engine last said where the log ends, in milliseconds, until the delivery begins.
+    looked_ms: Option<u64>,
     /// Whether entries have expired before they were delivered, and not everything has been
     /// delivered since.
     has_lagged: bool,
@@ -62,6 +64,9 @@ pub struct Attached {
     pub missed: u64,
     /// Whether the log is read from its beginning, because state may have changed unseen.
     pub rereads: bool,
+    /// Whether nothing was stored for so long that entries would have expired meanwhile, as while
+    /// the engine was away from all nodes.
+    pub was_still: bool,
 }
 
 impl Follower {
@@ -75,6 +80,7 @@ impl Follower {
             has_joined: false,
             current_ms: 0,
             begun: (0, 0),
+            looked_ms: None,
             has_lagged: false,
             stored: 0,
             rereading: None,
@@ -102,8 +108,38 @@ impl Follower {
         self.has_joined
     }
 
+    /// Notes that the engine says now where the log ends. The delivery may begin later.
+    pub fn looked(&mut self, now_ms: u64) {
+        self.looked_ms = Some(now_ms);
+    }
+
+    /// The highest number that is known of an entry of the log of this life; 0 if none is.
+    pub fn known_end(&self, epoch: u64) -> u64 {
+        if self.epoch == Some(epoch) { self.position.max(self.stored) } else { 0 }
+    }
+
+    /// Whether the node was interrupted for so long that what was stored first may have expired. If
+    /// the log still has the entry after the position, see [`Follower::note_successor`].
+    pub fn is_doubtful(&self, log: LogInfo, now_ms: u64) -> bool {
+        let goes_on = self.epoch == Some(log.epoch) && log.last >= self.stored;
+        let is_reading = !self.has_joined || self.has_lagged || self.rereading.is_some();
+        goes_on && !is_reading && log.last > self.position && self.was_long(now_ms)
+    }
+
+    /// Notes that the entry with this number is delivered first after an interruption, and when it
+    /// was stored, in milliseconds. If it is the next one, all others after the position are
+    /// younger. Returns whether it is.
+    pub fn note_successor(&mut self, sequence: u64, stored_ms: u64) -> bool {
+        let is_next = sequence == self.position + 1;
+        if is_next {
+            self.current_ms = self.current_ms.max(stored_ms);
+        }
+        is_next
+    }
+
     /// Notes that the engine can be used again.
     pub fn attached(&mut self, log: LogInfo, now_ms: u64) -> Attached {
+        let looked_ms = self.looked_ms.take().unwrap_or(now_ms);
         let before = self.epoch.replace(log.epoch);
         let is_same = before == Some(log.epoch);
         // A log that ends before our position has lost its end, and uses those numbers again.
@@ -119,22 +155,23 @@ impl Follower {
         let has_lagged = std::mem::take(&mut self.has_lagged);
         let is_long_gap = before.is_some() && (missed > 0 && self.was_long(now_ms) || has_lagged);
         let is_new = before.is_some() && !is_same || has_shrunk;
+        let was_still = before.is_some() && !is_new && missed == 0 && self.was_long(now_ms);
         let rereads = is_new || is_long_gap;
         if rereads {
             self.rereading = Some(Rereading { position: 0, target: log.last, is_gap: is_long_gap });
         }
-        self.begun = (log.last, now_ms);
+        self.begun = (log.last, looked_ms);
         if is_long_gap {
             // Whatever expires of it until it is delivered is in this gap.
-            self.current_ms = now_ms;
+            self.current_ms = looked_ms;
         }
         if self.position == log.last {
             self.has_joined = true;
-            self.current_ms = now_ms;
+            self.current_ms = looked_ms;
         }
         let is_gap = is_long_gap && self.has_joined;
         let after = self.rereading.as_ref().map_or(self.position, |it| it.position);
-        Attached { after, is_gap, is_new, missed, rereads }
+        Attached { after, is_gap, is_new, missed, rereads, was_still }
     }
 
     /// Whether something may have expired that was stored since everything had been delivered.
@@ -227,6 +264,15 @@ mod tests {
 
     const KEEP_MS: u64 = 60_000;
 
+    const NOTHING_MISSED: Attached = Attached {
+        after: 5,
+        is_gap: false,
+        is_new: false,
+        missed: 0,
+        rereads: false,
+        was_still: false,
+    };
+
     fn log(epoch: u64, last: u64) -> LogInfo {
         LogInfo { epoch, last }
     }
@@ -235,16 +281,41 @@ mod tests {
     fn joined() -> Follower {
         let mut follower = Follower::new(KEEP_MS);
         let attached = follower.attached(log(1, 5), 0);
-        assert_eq!(
-            attached,
-            Attached { after: 0, is_gap: false, is_new: false, missed: 0, rereads: false }
-        );
+        assert_eq!(attached, Attached { after: 0, ..NOTHING_MISSED });
         assert!(!follower.has_joined());
         assert_eq!(follower.takes(4, false, 500), Taken::Apply, "entries before it have expired");
         assert!(!follower.has_joined());
         assert_eq!(follower.takes(5, true, 1000), Taken::Apply);
         assert!(follower.has_joined());
         follower
+    }
+
+    #[test]
+    fn cluster_follower_has_no_gap_if_the_next_entry_is_young() {
+        let late = 1000 + KEEP_MS - MARGIN_MS;
+        for (ms, last, is_doubtful) in [(late - 1, 6, false), (late, 6, true), (late, 5, false)] {
+            assert_eq!(joined().is_doubtful(log(1, last), ms), is_doubtful, "{ms} {last}");
+        }
+        assert!(!joined().is_doubtful(log(2, 6), late), "another log");
+        let mut follower = joined();
+        follower.stored(7);
+        assert!(!follower.is_doubtful(log(1, 6), late), "a log that has lost its end");
+        assert!(!follower.attached(log(1, 5), 1001).was_still, "a short interruption");
+        for (sequence, stored_ms, is_gap) in
+            [(6, 1001, false), (6, 1000, true), (7, late, true), (6, 500, true)]
+        {
+            let mut follower = joined();
+            assert_eq!(follower.note_successor(sequence, stored_ms), sequence == 6);
+            let attached = follower.attached(log(1, 9), late);
+            assert_eq!((attached.is_gap, attached.rereads), (is_gap, is_gap), "{sequence}");
+            let settled = Follower { rereading: None, ..follower };
+            assert!(!settled.is_doubtful(log(1, 9), late), "it has begun");
+        }
+        for (ms, was_still) in [(late - 1, false), (late, true)] {
+            let attached = joined().attached(log(1, 5), ms);
+            assert_eq!(attached, Attached { was_still, ..NOTHING_MISSED });
+            assert!(!joined().attached(log(2, 0), ms).was_still, "another log");
+        }
     }
 
     #[test]
@@ -337,16 +408,10 @@ mod tests {
     fn cluster_follower_goes_on_after_its_position() {
         let mut follower = joined();
         let attached = follower.attached(log(1, 8), 5000);
-        assert_eq!(
-            attached,
-            Attached { after: 5, is_gap: false, is_new: false, missed: 3, rereads: false }
-        );
+        assert_eq!(attached, Attached { missed: 3, ..NOTHING_MISSED });
         let mut follower = joined();
         let attached = follower.attached(log(1, 5), u64::MAX);
-        assert_eq!(
-            attached,
-            Attached { after: 5, is_gap: false, is_new: false, missed: 0, rereads: false }
-        );
+        assert_eq!(attached, Attached { was_still: true, ..NOTHING_MISSED });
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::added::AddedApps;
 use super::arrival::Arrival;
 use super::awaited::AwaitedKeys;
 use super::counting::CountedApps;
-use super::engine::{Append, Engine, EngineEvent, Refusal};
+use super::engine::{Append, Engine, EngineEvent, LogInfo, Refusal};
 use super::entry;
 use super::epochs::NodeEpochs;
 use super::events::part_of;
@@ -28,7 +28,7 @@ use super::repeats::AppliedNumbers;
 use super::reservations::Reservations;
 use super::states::{self, Origin};
 use super::subject;
-use crate::config::Cluster;
+use crate::config::{Cluster, ClusterAcks};
 use crate::dialect::zilliqa;
 use crate::dialect::{self, Env, Event, Proposal, StateProposal};
 use crate::hub::{CountedNumbers, Hasher, Unpublished};
@@ -87,6 +87,8 @@ pub struct ClusterNode {
     log_bytes: u64,
     /// Whether the log has room for states only.
     is_full: bool,
+    /// Whether an answer means that a replica of the engine has the entry, too.
+    has_replica_acks: bool,
     queue: AppendQueue<Origin>,
     epochs: NodeEpochs,
     follower: Follower,
@@ -115,6 +117,18 @@ pub struct ClusterNode {
     is_unreadable: bool,
     is_up: bool,
     was_up: bool,
+    /// Whether the engine is asked where the log ends, because entries at its end may have expired
+    /// before they were delivered.
+    is_asked: bool,
+    /// The log, while it is not known whether entries have expired that were stored during an
+    /// interruption: the next entry decides.
+    in_doubt: Option<LogInfo>,
+    /// The log, if nothing was stored for so long before the engine could be used again that entries
+    /// would have expired, and this node has not appended to it since.
+    was_still: Option<LogInfo>,
+    /// The highest number that was known of an entry when the engine was asked once more whether the
+    /// log has lost its end.
+    asked_with: Option<u64>,
     /// When the engine was last lost, in milliseconds.
     down_ms: u64,
     /// When [`ClusterNode::turn`] was last called, in milliseconds.
@@ -150,6 +164,7 @@ impl ClusterNode {
             keep_s: cluster.keep_s,
             log_bytes: cluster.log_bytes,
             is_full: false,
+            has_replica_acks: cluster.acks == ClusterAcks::Replica,
             queue: AppendQueue::new(limits),
             epochs: NodeEpochs::new(cluster.keep_s.max(cluster.history_s)),
             follower: Follower::new(cluster.keep_s * 1000),
@@ -164,6 +179,10 @@ impl ClusterNode {
             unstored: HashSet::new(),
             is_up: false,
             was_up: false,
+            is_asked: false,
+            in_doubt: None,
+            was_still: None,
+            asked_with: None,
             down_ms: now_ms,
             turn_ms: now_ms,
             tick_ms: now_ms,
@@ -236,6 +255,7 @@ impl ClusterNode {
                 is_stale |= self.on_event(event, engine, env, now);
             }
         }
+        self.send_first(engine);
         self.begin_added(engine, env);
         if now.ms >= self.tick_ms {
             self.tick_ms = now.ms + AppendQueue::<()>::TICK_MS;
@@ -313,12 +333,7 @@ impl ClusterNode {
         let counters = self.setup.counters.clone();
         match event {
             EngineEvent::Up(log) => {
-                let missed = self.attach(log, true, engine, env, now.ms);
-                if self.was_up {
-                    counters.cluster_fillings.add(1);
-                    counters.cluster_filled.add(missed);
-                }
-                (self.is_up, self.was_up) = (true, true);
+                self.on_up(log, engine, env, now.ms);
                 return true;
             }
             EngineEvent::Down => self.on_down(now.ms),
@@ -346,14 +361,16 @@ impl ClusterNode {
                 self.is_full = bytes >= self.log_bytes / 100 * FULL_PERCENT;
             }
             EngineEvent::Current => {
-                if self.notes_lag(None, engine, env, now.ms) {
+                if self.settles_doubt(None, engine, env, now.ms)
+                    || self.notes_lag(None, engine, env, now.ms)
+                {
                     return true;
                 }
                 self.follower.current(now.ms);
                 self.added.current();
                 self.note_current(engine);
                 self.end_reading(engine, env, now.ms);
-                return self.notes_caught_up(engine, env, now.ms);
+                return !self.is_asked && self.notes_caught_up(engine, env, now.ms);
             }
         }
         false
@@ -365,6 +382,8 @@ impl ClusterNode {
             self.down_ms = now_ms;
             self.setup.counters.cluster_lost.add(1);
         }
+        (self.in_doubt, self.was_still, self.asked_with) = (None, None, None);
+        self.is_asked = false;
         self.queue.lost();
         self.nodes.lost();
         self.reservations.lost();

@@ -38,6 +38,9 @@ pub(super) struct LogPlaces {
     /// turn it may have known ever since the one before.
     turn_ms: u64,
     before_ms: u64,
+    /// The time of the turn before the one in which the engine last said where the log ends, until
+    /// the delivery begins, in milliseconds.
+    looked_ms: Option<u64>,
 }
 
 /// What the cores must know before anything that follows.
@@ -62,12 +65,24 @@ impl LogPlaces {
             is_doubtful: false,
             turn_ms: 0,
             before_ms: 0,
+            looked_ms: None,
         }
     }
 
     /// Notes the time of a turn, in which everything is taken that the engine has reported.
     pub(super) fn turn(&mut self, now_ms: u64) {
         self.before_ms = std::mem::replace(&mut self.turn_ms, now_ms);
+    }
+
+    /// Notes that the engine says in this turn where the log ends. The delivery may begin later.
+    pub(super) fn looked(&mut self) {
+        self.looked_ms = Some(self.before_ms);
+    }
+
+    /// Notes that all entries after the position of the node were stored at most `age_ms` ago.
+    pub(super) fn note_successor(&mut self, age_ms: u64) {
+        let stored_ms = self.turn_ms.saturating_sub(age_ms);
+        self.known_ms = self.known_ms.map(|known_ms| known_ms.max(stored_ms));
     }
 
     /// Notes that the engine can be used again, with this state of the log. `position` is the last
@@ -79,6 +94,7 @@ impl LogPlaces {
         position: u64,
         is_gap: bool,
     ) -> Option<LogChange> {
+        let looked_ms = self.looked_ms.take().unwrap_or(self.before_ms);
         let reached = self.reached(position);
         let before = self.log.replace(log);
         self.is_beginning = before.is_none();
@@ -87,7 +103,7 @@ impl LogPlaces {
         let is_cut = is_same && log.last < reached;
         let is_fresh = !is_same || is_cut;
         if !is_fresh && log.last == reached && self.known_after != EVERYTHING {
-            (self.is_current, self.known_ms) = (true, Some(self.before_ms));
+            (self.is_current, self.known_ms) = (true, Some(looked_ms));
             return was_doubtful.then(|| LogChange { start: self.start(), is_gap: false });
         }
         self.is_current = false;
@@ -95,7 +111,7 @@ impl LogPlaces {
         let is_late = is_gap || self.known_after == EVERYTHING || self.is_late();
         let is_known_gap = !is_fresh && self.known_after == log.last;
         if is_late {
-            (self.known_after, self.known_ms) = (log.last, Some(self.before_ms));
+            (self.known_after, self.known_ms) = (log.last, Some(looked_ms));
         } else if is_fresh {
             self.known_after = 0;
         }

@@ -301,6 +301,11 @@ impl<T> AppendQueue<T> {
         self.numbers.contains_key(&number)
     }
 
+    /// Whether this number is of an entry with a state that is not known to be stored.
+    pub fn has_state(&self, number: u64) -> bool {
+        self.numbers.get(&number).is_some_and(|key| key.state.is_some())
+    }
+
     /// Notes that an entry is in the log. Returns its channel and who waits for its events; `None`
     /// if it was given up before.
     pub fn stored(&mut self, number: u64) -> Option<(ChannelKey, Vec<T>)> {

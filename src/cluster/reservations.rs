@@ -86,6 +86,8 @@ pub(super) struct Reservations {
     /// The version of the configuration.
     version: u32,
     due_ms: u64,
+    /// Whether the process accepts no connections any more.
+    is_draining: bool,
 }
 
 impl Reservations {
@@ -103,7 +105,18 @@ impl Reservations {
             is_changed: true,
             version: 0,
             due_ms: u64::MAX,
+            is_draining: false,
         }
+    }
+
+    /// Notes that the process accepts no connections any more: what it has reserved beyond those
+    /// that are open is given back.
+    pub(super) fn drain(&mut self) {
+        self.is_changed |= !std::mem::replace(&mut self.is_draining, true);
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining
     }
 
     /// Notes that the engine can be used, with a log of this life.
@@ -268,7 +281,7 @@ impl Reservations {
         if !can_send || !is_in_use || table.is_busy(now_ms) {
             return;
         }
-        let gives_all_back = nodes.is_leaving() || limit == 0 || !app.config.enabled;
+        let gives_all_back = self.is_draining || limit == 0 || !app.config.enabled;
         let wanted = match () {
             () if limit == 0 => 0,
             () if gives_all_back => need.open,

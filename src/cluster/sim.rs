@@ -128,6 +128,14 @@ impl SimEngine {
         self.events.push(EngineEvent::Up(LogInfo { epoch: log.epoch, last: log.last }));
     }
 
+    /// The log is looked at; the answer is so many entries older than what follows it.
+    pub fn attach_late(&mut self, entries: u64) {
+        self.attach();
+        if let Some(EngineEvent::Up(log)) = self.events.last_mut() {
+            log.last -= entries;
+        }
+    }
+
     /// The connection ends. What was on its way arrives nevertheless, or does not.
     pub fn detach(&mut self, arrives: bool, now_ms: u64) {
         (self.is_up, self.after) = (false, None);
@@ -211,8 +219,9 @@ impl Engine for SimEngine {
         self.after = Some(after);
     }
 
-    fn look(&mut self) {
+    fn look(&mut self) -> bool {
         self.attach();
+        true
     }
 
     fn take(&mut self) -> Vec<EngineEvent> {

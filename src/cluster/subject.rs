@@ -59,6 +59,11 @@ pub fn of_probes(name: &str) -> String {
     format!("{name}.i.+d")
 }
 
+/// The subject of entries that are the first ones after a time in which nothing was stored.
+pub fn of_first_entries(name: &str) -> String {
+    format!("{name}.i.+f")
+}
+
 /// The first tokens of the subjects of a node's state.
 pub fn of_state(name: &str, node: u64) -> String {
     format!("{name}.i.+s.{node:016x}")

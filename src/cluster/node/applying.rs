@@ -46,6 +46,10 @@ impl ClusterNode {
         if entry.is_empty() {
             return;
         }
+        // For a state it is enough to be in the log, so the next one need not wait for the answer.
+        if entry.node == self.setup.id && self.queue.has_state(entry.number) {
+            self.stored(entry.number);
+        }
         for part in &entry.nodes {
             if !self.nodes.on_part(entry.node, part, sequence, now_ms) {
                 self.setup.counters.cluster_skipped.add(1);

@@ -21,7 +21,8 @@ impl ClusterNode {
         key.map(|_| now_ms + self.hold_ms)
     }
 
-    /// What is known of an event before it is sent to the log.
+    /// What is known of an event before it is sent to the log. With answers of replicas, what has
+    /// been read may be on no replica yet: the answer to the same event, sent again, says so.
     pub(super) fn known_key(
         &self,
         app: u32,
@@ -29,6 +30,9 @@ impl ClusterNode {
         now_ms: u64,
     ) -> Option<KeyDecision> {
         let decision = self.keys.look_up(app, key?, now_ms)?;
+        if decision == KeyDecision::Repeated && self.has_replica_acks {
+            return None;
+        }
         self.count_decision(decision);
         Some(decision)
     }

@@ -22,9 +22,15 @@ impl ClusterNode {
         status.set_nodes(nodes);
     }
 
-    /// Notes that the process is about to end.
+    /// Notes that the process is about to end. It may still accept connections.
     pub fn leave(&mut self) {
         self.nodes.leave();
+    }
+
+    /// Notes that the process is about to end, and accepts no connections any more.
+    pub fn drain(&mut self) {
+        self.nodes.leave();
+        self.reservations.drain();
     }
 
     /// Notes what this node says of itself.

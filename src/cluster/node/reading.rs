@@ -3,9 +3,10 @@
 use super::applying::EntryUse;
 use super::{ClusterNode, NodeTime};
 use crate::cluster::arrival::Arrival;
-use crate::cluster::engine::{Engine, LogInfo};
+use crate::cluster::engine::{Append, Engine, LogInfo};
 use crate::cluster::follower::Taken;
 use crate::cluster::places::LogChange;
+use crate::cluster::{entry, subject};
 use crate::dialect::Env;
 use crate::hub::LogMark;
 
@@ -28,10 +29,12 @@ impl ClusterNode {
         env: &Env,
         now: NodeTime,
     ) -> bool {
-        if self.notes_lag(Some(sequence), engine, env, now.ms) {
+        let age_ms = now.unix_ms.saturating_sub(stored_ms);
+        if self.settles_doubt(Some((sequence, age_ms)), engine, env, now.ms)
+            || self.notes_lag(Some(sequence), engine, env, now.ms)
+        {
             return true;
         }
-        let age_ms = now.unix_ms.saturating_sub(stored_ms);
         let (is_new_of_added, news) = self.added.takes(sequence, (stored_ms, age_ms), now.ms);
         news.into_iter().for_each(|news| self.note_added(&news, false));
         let taken = self.follower.takes(sequence, is_last, now.ms);
@@ -61,7 +64,7 @@ impl ClusterNode {
     pub(super) fn note_current(&mut self, engine: &mut dyn Engine) {
         let change = self.places.current();
         if change.is_some() && self.places.is_doubtful() {
-            engine.look();
+            self.is_asked = engine.look();
         }
         self.note_change(change);
     }
@@ -73,6 +76,84 @@ impl ClusterNode {
             self.close_subscribers();
         }
         self.send_to_all(&Arrival::Log(start));
+    }
+
+    /// Handles that the engine can be used again. After an interruption that was so long that what
+    /// was stored may have expired, the log is followed on to see whether its next entry is there.
+    pub(super) fn on_up(&mut self, log: LogInfo, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
+        (self.in_doubt, self.is_asked) = (None, false);
+        let Some(log) = self.believe(log, engine) else { return };
+        self.follower.looked(now_ms);
+        self.places.looked();
+        if self.follower.is_doubtful(log, now_ms) {
+            self.in_doubt = Some(log);
+            return engine.follow(self.follower.position());
+        }
+        self.come_up(log, engine, env, now_ms);
+    }
+
+    /// The log as it is, if the engine says that it ends before what this node knows: it has lost its
+    /// end, or the answer is older than what has come since. The engine is asked once more; an
+    /// answer that has what was known then was only late. Returns nothing while it is asked.
+    fn believe(&mut self, log: LogInfo, engine: &mut dyn Engine) -> Option<LogInfo> {
+        let known = self.follower.known_end(log.epoch);
+        match self.asked_with.take() {
+            _ if log.last >= known => Some(log),
+            Some(before) if log.last >= before => Some(LogInfo { last: known, ..log }),
+            Some(_) => Some(log),
+            None if engine.look() => {
+                self.asked_with = Some(known);
+                None
+            }
+            None => Some(log),
+        }
+    }
+
+    /// Goes on with the log if it was in doubt whether entries have expired: not if the next one is
+    /// there and young. `next` is the entry that is delivered and its age in milliseconds, `None` if
+    /// there is no further one. Returns whether that was in doubt; then the log is delivered again.
+    pub(super) fn settles_doubt(
+        &mut self,
+        next: Option<(u64, u64)>,
+        engine: &mut dyn Engine,
+        env: &Env,
+        now_ms: u64,
+    ) -> bool {
+        let Some(log) = self.in_doubt.take() else { return false };
+        if let Some((sequence, age_ms)) = next
+            && self.follower.note_successor(sequence, now_ms.saturating_sub(age_ms))
+        {
+            self.places.note_successor(age_ms);
+        }
+        self.come_up(log, engine, env, now_ms);
+        true
+    }
+
+    fn come_up(&mut self, log: LogInfo, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
+        let missed = self.attach(log, true, engine, env, now_ms);
+        if self.was_up {
+            let counters = &self.setup.counters;
+            counters.cluster_fillings.add(1);
+            counters.cluster_filled.add(missed);
+        }
+        (self.is_up, self.was_up) = (true, true);
+    }
+
+    /// Appends the first entry after a time in which nothing was stored, before all others. A
+    /// renewal would be replaced by the next one; this entry stays, so that all nodes see from it
+    /// that nothing has expired.
+    pub(super) fn send_first(&mut self, engine: &mut dyn Engine) {
+        let Some(log) = self.was_still.take() else { return };
+        let process = self.setup.id;
+        engine.append(Append {
+            number: 0,
+            subject: subject::of_first_entries(&self.name),
+            id: format!("{process:016x}-first-{:x}-{}", log.epoch, log.last),
+            ttl_s: Some(self.keep_s),
+            replaces: false,
+            expected: None,
+            body: entry::write((process, 0), "", "", [].into_iter()),
+        });
     }
 
     /// Follows the log on from where this node is. `is_whole` says that `log` has the last entry.
@@ -87,6 +168,7 @@ impl ClusterNode {
     ) -> u64 {
         let position = self.follower.position();
         let attached = self.follower.attached(log, now_ms);
+        self.was_still = attached.was_still.then_some(log);
         self.setup.counters.cluster_epochs.add(attached.is_new.into());
         if attached.is_new {
             self.applied.begin_log();

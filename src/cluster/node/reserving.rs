@@ -25,7 +25,7 @@ impl ClusterNode {
     /// Whether the node is about to end, and others do not know yet that they may have what it has
     /// reserved.
     pub(super) fn has_to_give_back(&self) -> bool {
-        let can_say_so = self.nodes.is_leaving() && self.nodes.has_joined() && self.is_up;
+        let can_say_so = self.reservations.is_draining() && self.nodes.has_joined() && self.is_up;
         can_say_so && !self.reservations.has_given_back(self.nodes.id())
     }
 }

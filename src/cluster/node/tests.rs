@@ -16,7 +16,7 @@ use super::super::events::event_of;
 use super::super::sim::{SimEngine, SimLog};
 use super::*;
 use crate::cluster::entry::PartContent;
-use crate::config::Config;
+use crate::config::{ClusterAcks, Config};
 use crate::dialect::{Event, EventPayload, Member, StateProposal, pusher};
 use crate::hub::{Ack, CacheEntry, ClientEvent, Excluded, Retention, Statement};
 use crate::mem::Frozen;
@@ -28,7 +28,11 @@ use std::rc::Rc;
 const KEEP_MS: u64 = 60_000;
 
 fn env() -> Arc<Env> {
-    let cluster = Cluster { engine: vec!["nats://a:1".to_owned()], ..Cluster::default() };
+    env_with(ClusterAcks::Engine)
+}
+
+fn env_with(acks: ClusterAcks) -> Arc<Env> {
+    let cluster = Cluster { engine: vec!["nats://a:1".to_owned()], acks, ..Cluster::default() };
     let config = Config { cluster: Some(Box::new(cluster)), ..Config::demo() };
     Arc::new(Env::new(config, 0).expect("an environment"))
 }
@@ -251,6 +255,27 @@ fn cluster_node_states_replace_earlier_ones_and_are_read_by_all() {
     let later = World::joined(3, &log).taken();
     assert_eq!(later, ["presence-a 1 false", "presence-a -ada false"]);
     assert!(log.borrow().entries.len() <= before + 3, "each subject has one entry");
+}
+
+/// A state that is read but not answered, as when no replica of the engine acknowledges it, is
+/// followed by the next one at once, and never reported as not stored.
+#[test]
+fn cluster_node_states_that_are_read_need_no_answer() {
+    let mut world = World::joined(1, &Rc::default());
+    for is_here in [true, false, true] {
+        world.state("presence-a", user("ada", is_here));
+        world.turn();
+        world.engine.store(false, 0);
+        for _ in 0..3 {
+            world.engine.deliver(1);
+            world.turn();
+        }
+    }
+    let all = ["presence-a +ada true", "presence-a -ada true", "presence-a +ada true"];
+    assert_eq!(world.taken(), all);
+    assert!(world.node.is_idle());
+    world.wait(20_000);
+    assert_eq!(world.taken(), [""; 0]);
 }
 
 #[test]

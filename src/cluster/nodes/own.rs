@@ -18,6 +18,8 @@ pub(super) struct OwnNode {
     under_way: Option<Renewal>,
     /// When the next renewal is due, in milliseconds.
     next_ms: u64,
+    /// Whether it is due as soon as the one under way is answered.
+    is_hastened: bool,
     /// When the last renewal that was stored had been sent first.
     acked_ms: Option<u64>,
     /// When a renewal was last read from the log.
@@ -49,6 +51,7 @@ impl OwnNode {
             sequence: 0,
             under_way: None,
             next_ms: 0,
+            is_hastened: false,
             acked_ms: None,
             read_ms: None,
             steady_ms: 0,
@@ -110,7 +113,7 @@ impl OwnNode {
 
     /// Lets the next renewal be due at once, because the state has changed.
     pub(super) fn hasten(&mut self) {
-        self.next_ms = 0;
+        (self.next_ms, self.is_hastened) = (0, true);
     }
 
     /// The renewal that is to be sent now. A new one has this state, and takes its number from
@@ -125,7 +128,7 @@ impl OwnNode {
             *numbers += 1;
             let (number, expected) = (*numbers, self.sequence);
             let renewal = Renewal { number, state, expected, begun_ms: now_ms, again_ms: None };
-            self.under_way = Some(renewal);
+            (self.under_way, self.is_hastened) = (Some(renewal), false);
         }
         let renewal = self.under_way.as_mut()?;
         if renewal.again_ms.is_some_and(|it| it > now_ms) {
@@ -152,16 +155,17 @@ impl OwnNode {
         let renewal = self.under_way.take_if(|it| it.number == number)?;
         self.sequence = self.sequence.max(sequence);
         self.acked_ms = Some(renewal.begun_ms);
-        self.next_ms = renewal.begun_ms + self.timing.renew_ms;
+        let next_ms = renewal.begun_ms + self.timing.renew_ms;
+        self.next_ms = if self.is_hastened { 0 } else { next_ms };
         Some(renewal.state)
     }
 
-    /// Notes that an entry was not stored. After a conflict the log has what has come between.
+    /// Notes that an entry was not stored. After a conflict the log has what has come between,
+    /// which may have been read meanwhile.
     pub(super) fn refused(&mut self, number: u64, is_conflict: bool, now_ms: u64) -> bool {
-        if self.under_way.take_if(|it| it.number == number).is_none() {
-            return false;
-        }
+        let Some(renewal) = self.under_way.take_if(|it| it.number == number) else { return false };
         match is_conflict {
+            true if renewal.expected < self.sequence => self.next_ms = 0,
             true => self.conflict_ms = Some(now_ms),
             // Soon, and not at once: the log may be full.
             false => self.next_ms = now_ms + self.timing.renew_ms / 4,
@@ -291,6 +295,31 @@ mod tests {
         assert!(own.refused(3, false, 1300));
         assert_eq!((own.next(UP, &mut 3, 1549), own.deadline_ms()), (None, 1550));
         assert!(own.next(UP, &mut 3, 1550).is_some());
+    }
+
+    /// An earlier renewal is read before the answer to the next one, which expected another.
+    #[test]
+    fn cluster_own_node_goes_on_after_a_conflict_that_it_has_read_already() {
+        let mut own = stored();
+        own.next(UP, &mut 2, 1000).expect("it is due");
+        own.read(2, 15, 1010);
+        assert!(own.refused(3, true, 1020) && !own.is_stuck(u64::MAX - TIMING.dead_ms));
+        let renewal = own.next(UP, &mut 3, 1020).expect("it is due");
+        assert_eq!((renewal.number, renewal.expected), (4, 15));
+    }
+
+    #[test]
+    fn cluster_own_node_sends_a_change_of_its_state_after_the_renewal_under_way() {
+        let mut own = stored();
+        own.next(UP, &mut 1, 1000).expect("it is due");
+        own.hasten();
+        assert_eq!(own.next(NodePhase::Leaving, &mut 2, 1010), None, "one at a time");
+        own.stored(2, 11);
+        assert_eq!(own.deadline_ms(), 0);
+        let renewal = own.next(NodePhase::Leaving, &mut 2, 1020).expect("it is due at once");
+        assert_eq!((renewal.number, renewal.state), (3, NodePhase::Leaving));
+        own.stored(3, 12);
+        assert_eq!(own.deadline_ms(), 2020, "once");
     }
 
     #[test]

@@ -51,12 +51,26 @@ fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
         #[cfg(feature = "cluster-redis")]
         true => {
             let engine = redis::RedisEngine::start(cluster, &setup.notifier)?;
-            Ok(Box::new(ClusterJob { node, engine, cores, env, is_paused: false }))
+            Ok(Box::new(ClusterJob {
+                node,
+                engine,
+                cores,
+                env,
+                is_paused: false,
+                has_no_cores: false,
+            }))
         }
         #[cfg(feature = "cluster-nats")]
         false => {
             let engine = nats::NatsEngine::start(cluster, id, &setup.notifier)?;
-            Ok(Box::new(ClusterJob { node, engine, cores, env, is_paused: false }))
+            Ok(Box::new(ClusterJob {
+                node,
+                engine,
+                cores,
+                env,
+                is_paused: false,
+                has_no_cores: false,
+            }))
         }
         // The check of the configuration refuses it.
         #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
@@ -96,6 +110,8 @@ struct ClusterJob<E> {
     env: Arc<Env>,
     /// Whether a core had no room for what is for it.
     is_paused: bool,
+    /// Whether the cores have ended, so that they take nothing any more.
+    has_no_cores: bool,
 }
 
 impl<E: Engine> ClusterJob<E> {
@@ -103,6 +119,9 @@ impl<E: Engine> ClusterJob<E> {
     /// another order.
     fn hand_over(&mut self) {
         let was_paused = std::mem::replace(&mut self.is_paused, false);
+        if self.has_no_cores {
+            while self.node.next_arrival().is_some() {}
+        }
         while let Some((core, arrival)) = self.node.next_arrival() {
             if !matches!(arrival, Arrival::Gap) && !self.cores.iter().all(CoreLink::has_taken_gaps)
             {
@@ -145,11 +164,17 @@ impl<E: Engine> Job for ClusterJob<E> {
                 self.node.propose_state(&state, now);
             }
         }
-        if turn.draining || self.env.runtime.departure.is_leaving() {
+        if turn.draining {
+            self.node.drain();
+        } else if self.env.runtime.departure.is_leaving() {
             self.node.leave();
         }
         self.node.turn(&mut self.engine, &self.env, now);
         self.hand_over();
+    }
+
+    fn finish(&mut self, _turn: &Turn<'_>) {
+        self.has_no_cores = true;
     }
 
     fn deadline_ms(&self, turn: &Turn<'_>) -> u64 {
@@ -159,5 +184,81 @@ impl<E: Engine> Job for ClusterJob<E> {
 
     fn is_idle(&self) -> bool {
         self.node.is_idle()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::sim::{SimEngine, SimLog};
+    use crate::config::Config;
+    use crate::control::backlog::Backlog;
+    use crate::dialect::{Event, Proposal};
+    use crate::hub::Hasher;
+    use crate::mem::{Frozen, Notifier};
+    use crate::reactor::{ClusterLink, Peers, cluster_link, command_queue};
+    use crate::stats::Counters;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    const NOW: NodeTime = NodeTime { ms: 0, unix_ms: 0 };
+
+    /// A job whose core takes nothing, on an engine that has answered it.
+    fn job() -> (ClusterJob<SimEngine>, Rc<RefCell<SimLog>>, ClusterLink) {
+        let cluster = Cluster { engine: vec!["nats://a:1".to_owned()], ..Cluster::default() };
+        let config = Config { cluster: Some(Box::new(cluster.clone())), ..Config::demo() };
+        let env = Arc::new(Env::new(config, 0).expect("an environment"));
+        let counters = Arc::new(Counters::default());
+        let setup = NodeSetup { id: 1, hasher: Hasher::new(7), cores: 1, counters };
+        let (link, core) = cluster_link(&Arc::new(Peers::new(1)), 0, &Notifier::default());
+        let log: Rc<RefCell<SimLog>> = Rc::default();
+        let node = ClusterNode::new(setup, &cluster, 0);
+        let engine = SimEngine::new(&log);
+        let job = ClusterJob {
+            node,
+            engine,
+            cores: vec![core],
+            env,
+            is_paused: false,
+            has_no_cores: false,
+        };
+        (job, log, link)
+    }
+
+    impl ClusterJob<SimEngine> {
+        fn step(&mut self) {
+            self.node.turn(&mut self.engine, &self.env.clone(), NOW);
+            self.hand_over();
+            (0..64).for_each(|_| self.engine.store(true, 0));
+            (0..64).for_each(|_| self.engine.deliver(1));
+        }
+    }
+
+    /// The log goes on after the cores have ended. What it has for them is dropped, so that the
+    /// thread need not wait until its time is over.
+    #[test]
+    fn cluster_job_without_cores_drops_what_is_for_them() {
+        let (mut job, _log, link) = job();
+        job.engine.attach();
+        (0..5).for_each(|_| job.step());
+        for round in 0.. {
+            assert!(round < 100_000, "a full queue lets the job wait");
+            if job.is_paused {
+                break;
+            }
+            for _ in 0..64 {
+                let event: Event = Frozen::new(b"x").into();
+                let proposal = Proposal { app: 0, name: "a".into(), event, origin: None };
+                job.node.propose(proposal, &job.env.clone(), NOW);
+            }
+            job.step();
+        }
+        (0..100).for_each(|_| job.step());
+        assert!(!job.is_idle() && job.is_paused);
+        drop(link);
+        let mut backlog = Backlog::new(command_queue(&Arc::new(Peers::new(1)), 0).0);
+        job.finish(&Turn { now_ms: 0, unix_ms: 0, backlog: &mut backlog, draining: true });
+        (0..100).for_each(|_| job.step());
+        assert!(job.is_idle() && !job.is_paused);
     }
 }

@@ -88,9 +88,9 @@ impl Engine for NatsEngine {
         self.delivery = Some(task.abort_handle());
     }
 
-    fn look(&mut self) {
-        // The task that takes it ends only with the thread.
-        let _ = self.shared.signals.send(shared::Signal::Broken(self.shared.delivery.get()));
+    fn look(&mut self) -> bool {
+        let signal = shared::Signal::Broken(self.shared.delivery.get());
+        self.shared.signals.send(signal).is_ok()
     }
 
     fn take(&mut self) -> Vec<EngineEvent> {

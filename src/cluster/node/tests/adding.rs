@@ -354,9 +354,10 @@ fn cluster_node_reads_an_added_application_from_another_log() {
                 log.entries.push((sequence, first.now.ms, body));
             }
         } else {
-            second.now = NodeTime { ms: second.now.ms + KEEP_MS, unix_ms: second.now.unix_ms };
             first.publish_in(1, 5, "5");
             first.rest();
+            let NodeTime { ms, unix_ms } = second.now;
+            second.now = NodeTime { ms: ms + KEEP_MS, unix_ms: unix_ms + KEEP_MS };
         }
         second.engine.attach();
         second.rest();

@@ -494,7 +494,7 @@ fn cluster_p17_recovered_is_true_on_any_node() {
 /// one, and no connection gets it twice.
 #[test]
 fn cluster_p17_event_of_a_lost_log_is_in_the_history_of_the_next_one() {
-    let tally = run(2793);
+    let tally = run(4507);
     assert!(tally.in_two_logs > 0, "{tally:?}");
 }
 

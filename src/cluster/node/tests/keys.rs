@@ -55,6 +55,41 @@ fn cluster_node_key_that_the_log_has_publishes_nothing_on_any_node() {
     assert!(third.env.runtime.cluster.key_bytes() > 0);
 }
 
+/// What was read may be on no replica yet, so a repetition is answered when a replica has it.
+#[test]
+fn cluster_node_key_is_answered_when_a_replica_has_its_event() {
+    for (acks, is_sent) in [(ClusterAcks::Replica, true), (ClusterAcks::Engine, false)] {
+        let mut world = World::of(1, &Log::default(), env_with(acks));
+        world.engine.attach();
+        world.rest();
+        world.publish_keyed(1, 5, 7, 0);
+        world.turn();
+        world.engine.store(false, 0);
+        (0..3).for_each(|_| world.engine.deliver(1));
+        world.turn();
+        assert_eq!((world.applied.len(), world.outcomes.len()), (1, 0), "no answer has come");
+        world.engine.detach(false, 0);
+        world.wait(8000);
+        assert_eq!(world.outcomes[&1], Some(Unpublished::Unknown));
+        world.engine.attach();
+        world.rest();
+        let before = world.counters.cluster_appends.get();
+        world.publish_keyed(2, 5, 7, 0);
+        world.turn();
+        assert_eq!(world.counters.cluster_appends.get() - before, u64::from(is_sent));
+        assert_eq!(world.outcomes.contains_key(&2), !is_sent);
+        world.rest();
+        assert_eq!((world.outcomes[&2], world.applied.len()), (None, 1));
+        assert_eq!(repeats(&world), (1, 0));
+        // Another event with the key is refused without an entry.
+        let before = world.counters.cluster_appends.get();
+        world.publish_keyed(3, 5, 8, 0);
+        world.turn();
+        assert_eq!(world.outcomes[&3], Some(Unpublished::KeyUsed));
+        assert_eq!(world.counters.cluster_appends.get(), before);
+    }
+}
+
 /// Both nodes have sent their entries before either has read the other's.
 #[test]
 fn cluster_node_key_that_two_nodes_send_at_once_counts_for_the_first_in_the_log() {

@@ -186,7 +186,7 @@ fn cluster_limit_of_a_drained_node_is_free_at_once() {
     let mut nodes = Nodes::new(2, 10);
     nodes.list[0].connect(10);
     nodes.run(500);
-    nodes.list[0].node.leave();
+    nodes.list[0].node.drain();
     nodes.list[1].connect(10);
     nodes.run(500);
     assert!(!nodes.list[0].node.is_idle(), "its connections are open");
@@ -198,6 +198,25 @@ fn cluster_limit_of_a_drained_node_is_free_at_once() {
     nodes.run(500);
     assert!(nodes.list[0].node.is_idle());
     assert_eq!(nodes.open(), [0, 10]);
+}
+
+/// A node that is about to end accepts connections until it is drained, as many as before.
+#[test]
+fn cluster_limit_of_a_node_that_leaves_is_used_until_it_is_drained() {
+    let mut nodes = Nodes::new(2, 100);
+    nodes.list[0].connect(1);
+    nodes.run(500);
+    nodes.list[0].node.leave();
+    nodes.run(5000);
+    nodes.list[0].connect(60);
+    nodes.run(1000);
+    assert_eq!(nodes.open(), [61, 0]);
+    nodes.list[0].disconnect(61);
+    nodes.list[0].node.drain();
+    nodes.list[1].connect(100);
+    nodes.run(500);
+    assert_eq!(nodes.open(), [0, 100]);
+    assert!(nodes.list[0].node.is_idle());
 }
 
 #[test]
@@ -274,7 +293,7 @@ fn cluster_limit_of_a_removed_application_is_given_back() {
     let world = &mut nodes.list[0];
     let sent = world.counters.cluster_reservations.get() - before;
     assert!((1..4).contains(&sent), "{sent} entries");
-    world.node.leave();
+    world.node.drain();
     nodes.run(500);
     assert!(nodes.list[0].node.is_idle(), "nothing has to be given back");
 }

@@ -87,7 +87,7 @@ impl Lives {
             }
             4 if self.running.len() > 1 => {
                 let life = &mut self.running[at];
-                life.world.node.leave();
+                life.world.node.drain();
                 life.ends_ms.get_or_insert(now_ms + for_ms);
             }
             _ if self.running.len() < 6 => self.add(),

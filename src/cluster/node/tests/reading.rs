@@ -57,6 +57,91 @@ fn cluster_node_that_comes_back_reads_a_log_with_holes_once() {
     assert_eq!(count, 100);
 }
 
+/// The engine is away from all nodes for longer than it keeps entries. Nothing can have been stored
+/// meanwhile, so nobody misses anything, however late a node reaches the engine after the first one.
+#[test]
+fn cluster_p8_engine_that_was_away_for_long_lets_no_node_miss_anything() {
+    let away = |world: &mut World| {
+        world.engine.detach(false, world.now.ms);
+        world.turn();
+        world.notes.clear();
+    };
+    for (later_ms, has_missed) in [(0, false), (5000, false), (5000, true), (KEEP_MS, false)] {
+        let log: Rc<RefCell<SimLog>> = Rc::default();
+        let (mut first, mut second) = (World::joined(1, &log), World::joined(2, &log));
+        first.rest();
+        second.rest();
+        first.rest();
+        away(&mut second);
+        if has_missed {
+            first.publish("a", 1, "missed");
+            first.rest();
+        }
+        away(&mut first);
+        first.wait(KEEP_MS + 10_000);
+        second.wait(KEEP_MS + 10_000);
+        log.borrow_mut().expire_due(first.now.ms);
+        first.engine.attach();
+        first.work(100);
+        for _ in 0..later_ms / 100 {
+            first.work(100);
+            second.wait(100);
+        }
+        first.publish("a", 2, "after");
+        first.work(100);
+        log.borrow_mut().expire_due(first.now.ms);
+        second.engine.attach();
+        catch_up(&mut first, &mut second);
+        // What was stored a minute ago may have expired, as far as the second one knows.
+        let is_gap = has_missed || later_ms == KEEP_MS;
+        let (gaps, readings) = if is_gap { (2, 1) } else { (0, 0) };
+        assert_eq!((second.gaps, second.readings()), (gaps, readings), "{later_ms} {has_missed}");
+        assert_eq!((first.gaps, first.readings()), (0, 0), "{later_ms} {has_missed}");
+        let all = ["a missed", "a after"];
+        assert_eq!(first.applied, all[usize::from(!has_missed)..]);
+        assert_eq!(second.applied, ["a after"]);
+    }
+}
+
+/// What the engine says of the end of its log may be older than an answer or a delivery that has
+/// come meanwhile. That is not taken for a loss; a real one is.
+#[test]
+fn cluster_node_asks_again_before_it_believes_that_the_log_has_lost_its_end() {
+    for (is_read, is_lost) in [(false, false), (true, false), (false, true)] {
+        let log: Rc<RefCell<SimLog>> = Rc::default();
+        let mut world = World::joined(1, &log);
+        world.publish("a", 1, "one");
+        world.turn();
+        world.engine.store(true, 0);
+        if is_read {
+            (0..3).for_each(|_| world.engine.deliver(1));
+        }
+        if is_lost {
+            world.turn();
+            let mut log = log.borrow_mut();
+            log.entries.pop();
+            log.last -= 1;
+        }
+        world.engine.attach_late(u64::from(!is_lost));
+        world.turn();
+        assert_eq!(world.counters.cluster_epochs.get(), 0, "it has asked");
+        // The next one is older than what has come since, too.
+        world.publish("a", 2, "two");
+        world.turn();
+        if !is_lost {
+            world.engine.store(true, 0);
+            world.turn();
+        }
+        world.rest();
+        let counters = &world.counters;
+        assert_eq!(counters.cluster_epochs.get(), u64::from(is_lost), "{is_read}");
+        assert_eq!(counters.cluster_repeated.get(), 0);
+        let all = ["a one", "a two"];
+        assert_eq!(world.applied, all[usize::from(is_lost)..]);
+        assert_eq!(world.gaps, 0);
+    }
+}
+
 /// Entries expire before a slow node gets them: its subscribers are closed when that is noticed,
 /// and when it has caught up. Then it reads the log again.
 #[test]

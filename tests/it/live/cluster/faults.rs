@@ -190,6 +190,50 @@ fn cluster_p10_node_that_was_cut_off_delivers_what_it_has_missed() {
     assert_eq!(hears.text(), event("a", "after"));
 }
 
+/// The engine is away from all nodes for longer than it keeps events, and from one of them a little
+/// longer still. Nothing was stored meanwhile, so nobody has missed anything.
+#[test]
+fn cluster_p8_engine_that_was_away_for_long_closes_nobody() {
+    let Some(mut engine) = EngineServer::start("long") else { return };
+    let route = Route::to(&engine);
+    let mut config = cluster_of(&engine);
+    config.cluster.as_mut().unwrap().keep_s = 10;
+    let Some(first) = start(config.clone()) else { return };
+    let url = engine.url().replace(&engine.port.to_string(), &route.port.to_string());
+    config.cluster.as_mut().unwrap().engine = vec![url];
+    let Some(second) = start(config) else { return };
+    [&first, &second].into_iter().for_each(joined);
+    let [mut here, mut there] =
+        [&first, &second].map(|it| Client::subscriber(it.addresses()[0], "a"));
+    let mut api = Client::connect(first.addresses()[0]);
+    api.publish("a", "before");
+    for client in [&mut here, &mut there] {
+        assert_eq!(client.text(), event("a", "before"));
+    }
+    thread::sleep(Duration::from_secs(2));
+    engine.kill();
+    thread::sleep(Duration::from_millis(12_500));
+    route.cut();
+    engine.again();
+    let publishes = |api: &mut Client| {
+        api.send(&publish("a", "after"));
+        api.response().status == 200
+    };
+    wait("the first one publishes", || publishes(&mut api));
+    assert_eq!(here.text(), event("a", "after"));
+    // Meanwhile its renewals replace each other.
+    thread::sleep(Duration::from_millis(3500));
+    route.mend();
+    assert_eq!(there.text(), event("a", "after"));
+    for node in [&first, &second] {
+        assert_eq!(node.count("cluster_gaps"), 0);
+        Client::connect(node.addresses()[0]).publish("a", "again");
+        for client in [&mut here, &mut there] {
+            assert_eq!(client.text(), event("a", "again"));
+        }
+    }
+}
+
 /// A node that is stopped for longer than the log keeps events closes its subscribers, because
 /// they may miss some; one that is stopped for less fills what is missing.
 #[test]
