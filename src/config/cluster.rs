@@ -6,6 +6,7 @@ use super::app::AppConfig;
 use super::link::{ChannelLink, LinkEnd, LinkTarget};
 use super::size;
 use super::zenith::Zenith;
+use crate::config::tls::in_file;
 use crate::settings::error::{Error, Problem};
 use crate::settings::range::{DAY_S, GIB, HOUR_MS};
 use crate::settings::secret::Secret;
@@ -13,8 +14,10 @@ use crate::settings::section::{Section, section, words};
 use crate::tls;
 use std::path::Path;
 
+mod login;
 mod url;
 
+pub use login::NatsIdentity;
 pub use url::{EngineKind, EngineUrl};
 
 words!(ClusterStorage);
@@ -54,8 +57,18 @@ section! {
         pub password: Secret = Secret::new("");
         /// The token by which the process logs in at NATS, in place of a user; empty for none.
         pub token: Secret = Secret::new("");
+        /// A file with the JWT of a user of NATS and the seed of its nkey, as `nsc generate creds`
+        /// writes it, in place of a user; empty for none.
+        pub creds_file: String = String::new();
+        /// A file with the seed of a user's nkey for NATS, in place of a user; empty for none.
+        pub nkey_file: String = String::new();
         /// A file with certificate authorities for TLS, in place of the system's.
         pub ca_file: String = String::new();
+        /// A file in PEM with the certificate that the engine is shown in TLS, and its chain, for
+        /// engines that ask for one; empty for none.
+        pub cert_file: String = String::new();
+        /// A file in PEM with the private key of `cert_file`.
+        pub key_file: String = String::new();
         /// Where NATS stores the log: "file", which survives its restart, or "memory".
         pub storage: ClusterStorage = ClusterStorage::default();
         /// The number of servers of NATS that store the log.
@@ -110,6 +123,10 @@ section! {
     and {
         /// The certificate authorities of `ca_file`.
         pub roots: Option<tls::Roots>;
+        /// The content of `cert_file` and `key_file`.
+        pub pair: Option<tls::Pair>;
+        /// The content of `creds_file` or `nkey_file`.
+        pub identity: Option<NatsIdentity>;
     }
 }
 
@@ -254,6 +271,7 @@ fn check_kind(cluster: &Cluster) -> Result<(), Error> {
     Ok(())
 }
 
+/// Checks the keys of the log-in against each other.
 fn check_login(cluster: &Cluster) -> Result<(), Error> {
     let needs = |key: &str, words| Err(Error::keyed(key, Problem::Needed(words)));
     let has_user = !cluster.user.is_empty();
@@ -263,10 +281,39 @@ fn check_login(cluster: &Cluster) -> Result<(), Error> {
     if has_user == cluster.password.expose().is_empty() {
         return needs("password", "`user` and `password`, or neither of them");
     }
-    if !cluster.ca_file.is_empty() && !cluster.has_tls() {
-        return needs("ca_file", "no value, because no server of `engine` has a scheme with TLS");
+    check_identity(cluster)?;
+    let has_cert = !cluster.cert_file.is_empty();
+    if has_cert == cluster.key_file.is_empty() {
+        let key = if has_cert { "key_file" } else { "cert_file" };
+        return needs(key, "`cert_file` and `key_file`, or neither of them");
+    }
+    for (key, file) in [("ca_file", &cluster.ca_file), ("cert_file", &cluster.cert_file)] {
+        if !file.is_empty() && !cluster.has_tls() {
+            return needs(key, "no value, because no server of `engine` has a scheme with TLS");
+        }
     }
     Ok(())
+}
+
+/// Checks that there is one log-in only, and that the engine has it.
+fn check_identity(cluster: &Cluster) -> Result<(), Error> {
+    let needs = |key: &str, words| Err(Error::keyed(key, Problem::Needed(words)));
+    let files = [("creds_file", &cluster.creds_file), ("nkey_file", &cluster.nkey_file)];
+    for (key, _) in files.into_iter().filter(|(_, file)| !file.is_empty()) {
+        if cluster.kind().is_redis() {
+            return needs(key, "no value, because only NATS has it");
+        }
+        if !cluster.user.is_empty() {
+            return needs(key, "no value, because `user` is set");
+        }
+        if !cluster.token.expose().is_empty() {
+            return needs(key, "no value, because `token` is set");
+        }
+    }
+    match files.iter().all(|(_, file)| !file.is_empty()) {
+        true => needs("nkey_file", "no value, because `creds_file` is set"),
+        false => Ok(()),
+    }
 }
 
 /// What the check of the section needs of others.
@@ -331,11 +378,19 @@ fn not_carried(context: &ClusterContext<'_>) -> Vec<String> {
     keys
 }
 
-/// Reads the file of certificate authorities, relative to `folder`.
+/// Reads the files of the log-in, relative to `folder`, unless they have been read before.
 pub(super) fn prepare(cluster: &mut Cluster, folder: &Path) -> Result<(), Error> {
-    if !cluster.ca_file.is_empty() && cluster.roots.is_none() {
-        let wrong = |error: tls::Error| Error::keyed("ca_file", Problem::Other(error.to_string()));
-        cluster.roots = Some(tls::roots(&folder.join(&cluster.ca_file)).map_err(wrong)?);
+    let path = |file: &str| (!file.is_empty()).then(|| folder.join(file));
+    if let (Some(file), None) = (path(&cluster.ca_file), &cluster.roots) {
+        cluster.roots = Some(tls::roots(&file).map_err(in_file("ca_file"))?);
+    }
+    if let (Some(cert), None) = (path(&cluster.cert_file), &cluster.pair) {
+        cluster.pair = Some(login::pair(&cert, &folder.join(&cluster.key_file))?);
+    }
+    if cluster.identity.is_none() {
+        let seed = path(&cluster.nkey_file).map(|file| login::seed(&file));
+        let identity = path(&cluster.creds_file).map(|file| login::credentials(&file)).or(seed);
+        cluster.identity = identity.transpose()?;
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ pub use app_history::AppHistory;
 pub use app_limits::AppLimits;
 pub use broadcastt::BroadcasttConfig;
 pub use certificate::{Fingerprint, GuardCertificate, GuardKind};
-pub use cluster::{Cluster, ClusterAcks, ClusterStorage, EngineKind, EngineUrl};
+pub use cluster::{Cluster, ClusterAcks, ClusterStorage, EngineKind, EngineUrl, NatsIdentity};
 pub use compression::{CompressionLimits, CompressionMode};
 pub use console::Console;
 pub use env::Lookup;

@@ -104,21 +104,26 @@ impl Config {
     }
 
     fn key_files(&self, folder: &Path) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut files = Vec::new();
         for (index, listener) in self.listeners.iter().enumerate() {
             for (at, certificate) in listener.tls.certificates.iter().enumerate() {
                 let key = format!("listeners[{index}].tls.certificates[{at}]");
-                let files = [("key", &certificate.key), ("pkcs12", &certificate.pkcs12)];
-                warnings.extend(files.into_iter().filter_map(|(name, file)| {
-                    let mode = open_mode(&folder.join(file)).filter(|_| !file.is_empty())?;
-                    Some(format!(
-                        "{key}.{name}: users other than the owner can read the private key in \
-                         {file} (mode {mode:03o}); use `chmod 600`"
-                    ))
-                }));
+                files.push((format!("{key}.key"), &certificate.key));
+                files.push((format!("{key}.pkcs12"), &certificate.pkcs12));
             }
         }
-        warnings
+        if let Some(it) = &self.cluster {
+            let named = [("key", &it.key_file), ("creds", &it.creds_file), ("nkey", &it.nkey_file)];
+            files.extend(named.map(|(name, file)| (format!("cluster.{name}_file"), file)));
+        }
+        let warnings = files.into_iter().filter_map(|(key, file)| {
+            let mode = open_mode(&folder.join(file)).filter(|_| !file.is_empty())?;
+            Some(format!(
+                "{key}: users other than the owner can read the private key in {file} (mode \
+                 {mode:03o}); use `chmod 600`"
+            ))
+        });
+        warnings.collect()
     }
 }
 
@@ -255,6 +260,36 @@ mod tests {
         }
         std::fs::remove_file(&file).unwrap();
         assert_eq!(open_mode(&file), None);
+    }
+
+    #[cfg(feature = "cluster-nats")]
+    #[test]
+    fn check_warns_of_secrets_for_the_engine_that_others_can_read() {
+        let folder = std::env::temp_dir().join(format!("polycast-engine-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for name in ["key", "creds", "nkey", "cert"] {
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        let of = |more: &str| {
+            let text = format!("{GUARD}[cluster]\nengine = ['tls://a:1']\n{more}");
+            Config::parse(&text, FileFormat::Toml, "test").unwrap().risks(&folder)
+        };
+        for (mode, count) in [(0o600, 0), (0o640, 1)] {
+            for (key, more) in [
+                ("key_file", "cert_file = 'cert'\nkey_file = 'key'"),
+                ("creds_file", "creds_file = 'creds'"),
+                ("nkey_file", "nkey_file = 'nkey'"),
+            ] {
+                let file = folder.join(key.trim_end_matches("_file"));
+                std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
+                let warnings = of(more);
+                assert_eq!(warnings.len(), count, "{warnings:?}");
+                let is_named = |it: &String| it.starts_with(&format!("cluster.{key}: users other"));
+                assert!(warnings.iter().all(is_named), "{warnings:?}");
+            }
+        }
+        assert_eq!(of(""), [""; 0]);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     /// A configuration with these listeners; `ACME` is an ACME section whose store is `/nowhere/s`.

@@ -300,7 +300,7 @@ impl Config {
         self.acme_sections().map(|acme| PathBuf::from(&acme.store)).collect()
     }
 
-    /// Reads the certificate authorities of the cluster's engine, relative to `folder`, unless they
+    /// Reads the files of the log-in at the cluster's engine, relative to `folder`, unless they
     /// have been read before.
     pub(super) fn prepare_cluster(&mut self, folder: &Path) -> Result<(), Error> {
         match &mut self.cluster {

@@ -3,7 +3,7 @@
 use super::files::{Error, FileKind, Pair};
 use super::listed::v1_public_key;
 use rustls::client::verify_server_name;
-use rustls::crypto::CryptoProvider;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
@@ -20,6 +20,16 @@ pub(super) fn certified(pair: Pair, provider: &CryptoProvider) -> Result<Certifi
         Err(_) if is_v1_pair(&certified) => Ok(certified),
         Err(rustls::Error::InconsistentKeys(_)) => Err(refused(FileKind::OtherKey(pair.file))),
         Err(error) => Err(Error::new(&pair.file, FileKind::Refused(error))),
+    }
+}
+
+impl Pair {
+    /// Checks that the key can be used and belongs to the first certificate.
+    ///
+    /// # Errors
+    /// It cannot, or it does not.
+    pub fn check(&self) -> Result<(), Error> {
+        certified(self.clone(), &ring::default_provider()).map(drop)
     }
 }
 

@@ -26,6 +26,29 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// The settings of connections to servers, without an application protocol.
+    ///
+    /// # Errors
+    /// The key does not belong to the certificate, or `rustls` refuses another setting.
+    pub fn client_config(self) -> Result<ClientConfig, Error> {
+        let provider = Arc::new(ring::default_provider());
+        let other = |error: rustls::Error| Error::new(Path::new("TLS"), FileKind::Refused(error));
+        let builder = ClientConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_protocol_versions(self.min_version.on()).map_err(other)?;
+        let verifier = self.roots.unwrap_or_else(Roots::of_system).verifier()?;
+        // This verifier checks certificates that are not listed as the standard verifier does: see
+        // `listed`.
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let config = match self.pair {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let key = SingleCertAndKey::from(certified(pair, &provider)?);
+                builder.with_client_cert_resolver(Arc::new(key))
+            }
+        };
+        Ok(config)
+    }
+
     fn digest(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update([self.min_version as u8, self.roots.is_some().into()]);
@@ -64,22 +87,8 @@ impl Connector {
     /// # Errors
     /// The key does not belong to the certificate, or `rustls` refuses another setting.
     pub fn new(offer: Offer) -> Result<Connector, Error> {
-        let provider = Arc::new(ring::default_provider());
         let digest = offer.digest();
-        let other = |error: rustls::Error| Error::new(Path::new("TLS"), FileKind::Refused(error));
-        let builder = ClientConfig::builder_with_provider(provider.clone());
-        let builder = builder.with_protocol_versions(offer.min_version.on()).map_err(other)?;
-        let verifier = offer.roots.unwrap_or_else(Roots::of_system).verifier()?;
-        // This verifier checks certificates that are not listed as the standard verifier does: see
-        // `listed`.
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-        let mut config = match offer.pair {
-            None => builder.with_no_client_auth(),
-            Some(pair) => {
-                let key = SingleCertAndKey::from(certified(pair, &provider)?);
-                builder.with_client_cert_resolver(Arc::new(key))
-            }
-        };
+        let mut config = offer.client_config()?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(Connector { config: Arc::new(config), digest })
     }

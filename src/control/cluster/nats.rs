@@ -39,7 +39,7 @@ impl NatsEngine {
     /// Begins to connect, and does so for ever.
     ///
     /// # Errors
-    /// The certificate authorities cannot be used.
+    /// The certificate authorities, or what the process logs in with, cannot be used.
     pub(super) fn start(
         cluster: &Cluster,
         node: u64,

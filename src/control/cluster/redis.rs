@@ -48,7 +48,7 @@ impl RedisEngine {
     /// Begins to connect, and does so for ever.
     ///
     /// # Errors
-    /// The certificate authorities cannot be used.
+    /// The certificate authorities, or the certificate of the process, cannot be used.
     pub(super) fn start(cluster: &Cluster, notifier: &Notifier) -> io::Result<RedisEngine> {
         let (signals, received) = unbounded_channel();
         let events = Results::new(notifier);

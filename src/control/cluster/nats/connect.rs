@@ -5,7 +5,7 @@ use super::super::probe;
 use super::super::tls;
 use super::shared::{EngineState, Signal, request};
 use crate::cluster::{EngineEvent, LogInfo, subject};
-use crate::config::Cluster;
+use crate::config::{Cluster, NatsIdentity};
 use crate::crypto::sha256;
 use crate::uring::sys;
 use async_nats::{Client, ConnectOptions, Event};
@@ -34,7 +34,7 @@ const SIZE: Duration = Duration::from_secs(2);
 /// The settings of the connection.
 ///
 /// # Errors
-/// The certificate authorities cannot be used.
+/// The certificate authorities, or what the process logs in with, cannot be used.
 pub(super) fn options(
     cluster: &Cluster,
     signals: UnboundedSender<Signal>,
@@ -74,6 +74,11 @@ fn login(cluster: &Cluster) -> io::Result<ConnectOptions> {
     if !cluster.token.expose().is_empty() {
         options = options.token(cluster.token.expose().to_owned());
     }
+    options = match &cluster.identity {
+        Some(NatsIdentity::Credentials(text)) => options.credentials(text.expose())?,
+        Some(NatsIdentity::Seed(seed)) => options.nkey(seed.expose().to_owned()),
+        None => options,
+    };
     if cluster.has_tls() {
         options = options.tls_client_config(tls::client_config(cluster)?).require_tls(true);
     }
@@ -168,7 +173,10 @@ pub(super) async fn watch_size(shared: Rc<EngineState>) {
 /// Logs what the connection reports besides its beginning and its end.
 fn note(shared: &EngineState, event: &Event) {
     match event {
-        Event::ClientError(error) => shared.log(&format!("the engine cannot be reached: {error}")),
+        // The client says little.
+        Event::ClientError(error) => {
+            shared.log(&format!("the engine cannot be reached: {error}; see `polycast doctor`"));
+        }
         Event::ServerError(error) => shared.log(&format!("the engine reports: {error}")),
         _ => {}
     }

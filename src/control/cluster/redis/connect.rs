@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How to log in.
 ///
 /// # Errors
-/// The certificate authorities cannot be used.
+/// The certificate authorities, or the certificate of the process, cannot be used.
 pub(super) fn login(cluster: &Cluster) -> io::Result<Login> {
     let tls = match cluster.has_tls() {
         true => Some(Arc::new(crate::control::cluster::tls::client_config(cluster)?)),

@@ -12,6 +12,7 @@ mod limits;
 mod link_counts;
 mod links;
 mod lives;
+mod login;
 mod presence;
 mod promises;
 mod readme;
