@@ -8,6 +8,7 @@ mod keys;
 mod membership;
 mod reading;
 mod reserving;
+mod storing;
 
 use super::added::AddedApps;
 use super::arrival::Arrival;
@@ -32,7 +33,6 @@ use crate::config::{Cluster, ClusterAcks};
 use crate::dialect::zilliqa;
 use crate::dialect::{self, Env, Event, Proposal, StateProposal};
 use crate::hub::{CountedNumbers, Hasher, Unpublished};
-use crate::runtime::ClusterPhase;
 use crate::stats::Counters;
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -134,6 +134,10 @@ pub struct ClusterNode {
     /// When [`ClusterNode::turn`] was last called, in milliseconds.
     turn_ms: u64,
     tick_ms: u64,
+    /// Whether the engine has stored nothing for `hold_ms`, until it stores a renewal of this node.
+    is_away: bool,
+    /// Whether it is logged that the engine can be reached and stores nothing.
+    refusal_logged: bool,
     arrivals: VecDeque<(u16, Arrival)>,
 }
 
@@ -186,6 +190,8 @@ impl ClusterNode {
             down_ms: now_ms,
             turn_ms: now_ms,
             tick_ms: now_ms,
+            is_away: false,
+            refusal_logged: false,
             arrivals: VecDeque::new(),
         }
     }
@@ -277,19 +283,9 @@ impl ClusterNode {
         self.reserve(engine, env, now.ms);
         let counters = &self.setup.counters;
         counters.cluster_held_bytes.set(self.queue.bytes() as u64);
-        counters.cluster_up.set(self.is_up.into());
         counters.cluster_position.set(self.follower.position());
-        env.runtime.cluster.set(self.phase(now.ms));
+        self.note_storing(env, now.ms);
         env.runtime.cluster.set_lost((!self.is_up).then_some(self.down_ms));
-    }
-
-    fn phase(&self, now_ms: u64) -> ClusterPhase {
-        let has_joined = self.follower.has_joined() && self.nodes.has_joined();
-        match (has_joined, self.is_up) {
-            (false, _) => ClusterPhase::Joining,
-            (true, false) if self.down_ms + self.hold_ms <= now_ms => ClusterPhase::Away,
-            (true, _) => ClusterPhase::Joined,
-        }
     }
 
     /// When [`ClusterNode::turn`] is due again, if no event comes, in milliseconds.

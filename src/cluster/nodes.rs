@@ -114,6 +114,8 @@ pub struct ClusterNodes {
     /// live.
     has_unreadable: bool,
     was_fenced: bool,
+    /// When the last renewal was sent that is in the log, in milliseconds.
+    renewed_ms: u64,
     /// When deaths are looked for again, in milliseconds.
     check_ms: u64,
     /// When [`ClusterNodes::tick`] is due, in milliseconds.
@@ -152,6 +154,7 @@ impl ClusterNodes {
             is_excluded: false,
             has_unreadable: false,
             was_fenced: false,
+            renewed_ms: 0,
             check_ms: 0,
             due_ms: u64::MAX,
             effects: VecDeque::new(),
@@ -178,6 +181,21 @@ impl ClusterNodes {
     /// is not so.
     pub fn appends_until_ms(&self) -> Option<u64> {
         self.own.appends_until_ms()
+    }
+
+    /// When the last renewal of this process was sent that is in the log, or since when
+    /// [`ClusterNodes::tick`] has been called without a break if that is later, in milliseconds.
+    pub fn renewed_ms(&self) -> u64 {
+        self.renewed_ms.max(self.steady_ms)
+    }
+
+    /// Whether renewals are sent to an engine that can be used, and none was stored for so long
+    /// that this node may not append.
+    pub fn is_refused(&self, now_ms: u64) -> bool {
+        let is_reading = matches!(self.refresh, Some(Refresh::Reading { .. }));
+        let since_ms = self.renewed_ms().max(self.returned_ms);
+        let is_long = since_ms + self.setup.timing.fence_ms() < now_ms;
+        self.is_up && !is_reading && is_long && !self.may_append(now_ms)
     }
 
     /// Whether this node does what one node of the cluster is to do. Two may do so for a moment.
@@ -339,6 +357,7 @@ impl ClusterNodes {
     fn note_renewal(&mut self, stored: Option<NodePhase>) {
         if let Some(state) = stored {
             self.counters.cluster_node_renewals.add(1);
+            self.renewed_ms = self.own.acked_ms().unwrap_or(0).max(self.renewed_ms);
             self.has_left |= state == NodePhase::Leaving;
         }
     }

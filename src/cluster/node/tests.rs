@@ -11,6 +11,7 @@ mod lives;
 mod reading;
 #[cfg(feature = "zenith")]
 mod reports;
+mod storing;
 
 use super::super::events::event_of;
 use super::super::sim::{SimEngine, SimLog};
@@ -21,6 +22,7 @@ use crate::dialect::{Event, EventPayload, Member, StateProposal, pusher};
 use crate::hub::{Ack, CacheEntry, ClientEvent, Excluded, Retention, Statement};
 use crate::mem::Frozen;
 use crate::mem::Slot;
+use crate::runtime::ClusterPhase;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;

@@ -17,7 +17,7 @@ impl ClusterNodes {
             self.counters.cluster_fenced.add(1);
             if self.is_up {
                 tracing::warn!(
-                    "cluster: no answer to this node's renewals, so it publishes nothing"
+                    "cluster: this node's renewals are not stored, so it publishes nothing"
                 );
             }
         }

@@ -84,6 +84,11 @@ impl OwnNode {
         self.appends_until_ms().is_some_and(|until_ms| now_ms <= until_ms)
     }
 
+    /// When the last renewal of this life was sent first that is stored, in milliseconds.
+    pub(super) fn acked_ms(&self) -> Option<u64> {
+        self.acked_ms
+    }
+
     /// Until when this node may append if no further answer comes, in milliseconds; `None` if the
     /// log has no entry of this life.
     pub(super) fn appends_until_ms(&self) -> Option<u64> {

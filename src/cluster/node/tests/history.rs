@@ -227,7 +227,7 @@ impl World {
         }
         let site = &mut self.sites[at];
         site.hub.reach(site.node.mark());
-        site.has_joined |= site.node.phase(self.now_ms) != ClusterPhase::Joining;
+        site.has_joined |= site.node.follower.has_joined() && site.node.nodes.has_joined();
     }
 
     fn deliver(&mut self, at: usize, channel: &str, event: &Event) {

@@ -2,7 +2,7 @@
 
 use super::link::{Login, REQUEST, RequestFailure, ServerAddress, ServerLink};
 use super::primary::{self, Primary, read_info};
-use super::script::{Known, SCRIPTS, number};
+use super::script::{Known, SCRIPTS, is_temporary, number};
 use super::shared::{RedisSignal, RedisState};
 use super::{page, send};
 use crate::cluster::{EngineEvent, LogInfo};
@@ -175,11 +175,20 @@ async fn look(shared: &RedisState, primary: &mut Primary) -> Result<(), RequestF
     if log.epoch != before {
         shared.events.put(EngineEvent::Up(log));
     }
-    let bytes = link.ask(&shared.keys.expire(&shared.cluster), REQUEST).await?;
-    if let Some(bytes) = number(&bytes) {
-        shared.events.put(EngineEvent::Size(bytes));
+    match link.ask(&shared.keys.expire(&shared.cluster), REQUEST).await {
+        Ok(bytes) => {
+            shared.log_accepted();
+            let size = number(&bytes).map(EngineEvent::Size);
+            size.into_iter().for_each(|size| shared.events.put(size));
+            Ok(())
+        }
+        // Reading goes on meanwhile, and the node notices that its renewals are refused.
+        Err(RequestFailure::Refused { code, text }) if is_temporary(&code) => {
+            shared.log_refused(&code, &text);
+            Ok(())
+        }
+        Err(failure) => Err(failure),
     }
-    Ok(())
 }
 
 /// The primary's name for its run.

@@ -231,6 +231,11 @@ fn refusal(code: &str, text: String) -> Outcome {
     }
 }
 
+/// Whether an error of the server says that it does not write now, but may a little later.
+pub(super) fn is_temporary(code: &str) -> bool {
+    refusal(code, String::new()) == Outcome::Refused(Refusal::Later)
+}
+
 /// A text in an answer.
 pub(super) fn text(value: &Value) -> Option<&str> {
     match value {
@@ -274,9 +279,13 @@ mod tests {
         assert_eq!(refused("NOSCRIPT"), Outcome::Changed);
         for code in ["MISCONF", "NOREPLICAS", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "LOADING"] {
             assert_eq!(refused(code), Outcome::Refused(Refusal::Later), "{code}");
+            assert!(is_temporary(code), "{code}");
         }
         for code in ["READONLY", "MOVED", "NOAUTH"] {
             assert_eq!(refused(code), Outcome::Moved(code.to_owned()));
+        }
+        for code in ["READONLY", "NOAUTH", "NOPERM", "NOSCRIPT", "OOM"] {
+            assert!(!is_temporary(code), "{code}");
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct RedisState {
     pub(super) resumed: Notify,
     /// The last failure that was logged, so that a lasting one is one line.
     logged: RefCell<String>,
+    /// The code with which the server refuses to write; empty if it does not, as far as is known.
+    refused: RefCell<String>,
 }
 
 impl RedisState {
@@ -67,6 +69,7 @@ impl RedisState {
             is_paused: Cell::new(false),
             resumed: Notify::new(),
             logged: RefCell::default(),
+            refused: RefCell::default(),
         }
     }
 
@@ -100,6 +103,21 @@ impl RedisState {
         match failure {
             RequestFailure::Lost(_) if is_known => {}
             failure => self.log(&format!("the engine cannot be used: {failure}")),
+        }
+    }
+
+    /// Logs that the server does not write for now, unless that is known.
+    pub(super) fn log_refused(&self, code: &str, text: &str) {
+        if *self.refused.borrow() != code {
+            tracing::error!("cluster: the engine stores nothing for now, but is read: {text}");
+            code.clone_into(&mut self.refused.borrow_mut());
+        }
+    }
+
+    /// Notes that the server writes.
+    pub(super) fn log_accepted(&self) {
+        if !self.refused.take().is_empty() {
+            tracing::info!("cluster: the engine stores again");
         }
     }
 

@@ -18,6 +18,7 @@ mod promises;
 mod readme;
 mod redis;
 mod refusals;
+mod refused;
 mod reload;
 mod rolling;
 mod slow;
