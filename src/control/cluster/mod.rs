@@ -7,6 +7,8 @@ mod api;
 #[cfg(feature = "cluster-nats")]
 mod nats;
 #[cfg(any(feature = "cluster-nats", feature = "cluster-redis"))]
+mod pause;
+#[cfg(any(feature = "cluster-nats", feature = "cluster-redis"))]
 mod probe;
 #[cfg(feature = "cluster-redis")]
 mod redis;

@@ -1,6 +1,7 @@
 //! The connection to the servers, and the stream.
 
 use super::super::api::{self, Acknowledgement, ApiError, StreamConfig, StreamInfo};
+use super::super::pause::reconnect_pause;
 use super::super::probe;
 use super::super::tls;
 use super::shared::{EngineState, Signal, request};
@@ -20,8 +21,6 @@ use tokio::task::spawn_local;
 
 /// How long one attempt to connect may take: a stopped server accepts and says nothing.
 const CONNECT: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts to connect, in milliseconds.
-const RECONNECT_MS: u64 = 2000;
 /// The time between two pings; after three without an answer the connection is lost.
 const PING: Duration = Duration::from_secs(1);
 /// How long a request may take.
@@ -42,14 +41,10 @@ pub(super) fn options(
     let mut options = login(cluster)?
         .retry_on_initial_connect()
         .max_reconnects(None)
-        .reconnect_delay_callback(|attempts| {
-            let doubled = 100 << attempts.saturating_sub(1).min(5);
-            let jitter = Instant::now().elapsed().subsec_nanos() as u64 % 50;
-            Duration::from_millis(if attempts == 0 {
-                0
-            } else {
-                doubled.min(RECONNECT_MS) + jitter
-            })
+        // The first attempt is made at once.
+        .reconnect_delay_callback(|attempts| match attempts {
+            0 => Duration::ZERO,
+            _ => reconnect_pause(attempts as u32 - 1),
         })
         .event_callback(move |event| {
             let signals = signals.clone();

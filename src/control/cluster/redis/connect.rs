@@ -1,5 +1,6 @@
 //! The connection to the primary, for as long as the process runs.
 
+use super::super::pause::reconnect_pause;
 use super::link::{Login, REQUEST, RequestFailure, ServerAddress, ServerLink};
 use super::primary::{self, Primary, read_info};
 use super::script::{Known, SCRIPTS, is_temporary, number};
@@ -16,8 +17,6 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-/// The longest pause between two attempts to connect, in milliseconds.
-const RECONNECT_MS: u64 = 2000;
 /// The time between two looks at the primary.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -54,16 +53,9 @@ pub(super) async fn watch(shared: Rc<RedisState>, mut signals: UnboundedReceiver
             }
             Err(failure) => shared.log_failure(&failure),
         }
-        sleep(pause(attempts, began)).await;
+        sleep(reconnect_pause(attempts)).await;
         attempts += 1;
     }
-}
-
-/// The pause after an attempt to connect.
-fn pause(attempts: u32, now: Instant) -> Duration {
-    let doubled = 100 << attempts.min(5);
-    let jitter = u64::from(now.elapsed().subsec_nanos()) % 50;
-    Duration::from_millis(doubled.min(RECONNECT_MS) + jitter)
 }
 
 async fn begin(shared: &RedisState) -> Result<(Primary, LogInfo), RequestFailure> {
@@ -203,19 +195,5 @@ async fn read_primary(
     match info.is_primary() {
         true => Ok(info.run_id().to_owned()),
         false => Err(RequestFailure::Lost(format!("{address} is not a primary any more"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cluster_redis_reconnects_with_growing_pauses() {
-        let now = Instant::now();
-        for (attempts, ms) in [(0, 100), (1, 200), (4, 1600), (5, 2000), (6, 2000), (1000, 2000)] {
-            let pause = pause(attempts, now).as_millis() as u64;
-            assert!((ms..ms + 50).contains(&pause), "{attempts}: {pause}");
-        }
     }
 }
