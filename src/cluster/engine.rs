@@ -22,6 +22,12 @@ pub trait Engine {
         false
     }
 
+    /// The maximum size of an entry with its subject and its id, in bytes, as far as it is known
+    /// since the last [`EngineEvent::Up`]. Larger ones are refused.
+    fn max_entry_bytes(&self) -> usize {
+        usize::MAX
+    }
+
     /// Takes the outcomes since the last call, oldest first.
     fn take(&mut self) -> Vec<EngineEvent>;
 

@@ -11,10 +11,9 @@ use super::queue::ChannelKey;
 use crate::crypto::sha256;
 use crate::dialect::{Event, zilliqa};
 use crate::hub::{Ack, Unpublished};
+use crate::runtime::PIECE_BYTES;
 use std::collections::VecDeque;
 
-/// The maximum size of a piece, in bytes.
-pub(super) const PIECE_BYTES: usize = 128 * 1024;
 /// The maximum number of epochs that wait for the engine.
 pub(super) const WAITING: usize = 16;
 /// The maximum number of documents that are put together at the same time: one of each node that
@@ -27,6 +26,10 @@ pub(super) struct EpochOutbox<T> {
     waiting: VecDeque<OutgoingEpoch<T>>,
     /// Whether a piece of the first one is in the queue.
     is_under_way: bool,
+    /// The maximum size of the piece under way, or of the next one, in bytes.
+    piece_bytes: usize,
+    /// The maximum size of the pieces after that, in bytes.
+    later_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -78,10 +81,10 @@ fn digest_of(document: &[u8]) -> u64 {
 }
 
 impl<T> OutgoingEpoch<T> {
-    fn piece(&self) -> Option<EpochPart<'_>> {
+    fn piece(&self, max_bytes: usize) -> Option<EpochPart<'_>> {
         let (number, document) = zilliqa::logged_epoch(&self.event)?;
         let rest = document.as_bytes().get(self.stored..)?;
-        let piece = &rest[..rest.len().min(PIECE_BYTES)];
+        let piece = &rest[..rest.len().min(max_bytes)];
         let (bytes, offset) = (document.len() as u64, self.stored as u64);
         Some(EpochPart { number, digest: self.digest, bytes, offset, piece })
     }
@@ -89,7 +92,17 @@ impl<T> OutgoingEpoch<T> {
 
 impl<T> EpochOutbox<T> {
     pub(super) fn new() -> EpochOutbox<T> {
-        EpochOutbox { waiting: VecDeque::new(), is_under_way: false }
+        let (piece_bytes, later_bytes) = (PIECE_BYTES, PIECE_BYTES);
+        EpochOutbox { waiting: VecDeque::new(), is_under_way: false, piece_bytes, later_bytes }
+    }
+
+    /// Changes the maximum size of pieces, in bytes, at least 1. A piece that is under way stays as
+    /// it is.
+    pub(super) fn set_piece_bytes(&mut self, bytes: usize) {
+        self.later_bytes = bytes;
+        if !self.is_under_way {
+            self.piece_bytes = bytes;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -114,7 +127,7 @@ impl<T> EpochOutbox<T> {
     /// is in the queue.
     pub(super) fn next(&self) -> Option<Vec<u8>> {
         let first = self.waiting.front().filter(|_| !self.is_under_way)?;
-        first.piece().map(|piece| epoch_part(&piece))
+        first.piece(self.piece_bytes).map(|piece| epoch_part(&piece))
     }
 
     /// Notes that the next piece is in the queue.
@@ -124,7 +137,7 @@ impl<T> EpochOutbox<T> {
 
     /// The id of the piece under way, by which the engine knows that it has it.
     pub(super) fn id(&self) -> String {
-        let piece = self.waiting.front().and_then(OutgoingEpoch::piece);
+        let piece = self.waiting.front().and_then(|it| it.piece(self.piece_bytes));
         piece.map_or_else(String::new, |it| match (it.bytes, it.piece.len() as u64) {
             (0, _) => format!("begin-{}", it.number),
             (bytes, all) if bytes == all => format!("epoch-{}", it.number),
@@ -136,16 +149,17 @@ impl<T> EpochOutbox<T> {
     /// whole.
     pub(super) fn stored(&mut self) -> Option<T> {
         self.is_under_way = false;
+        let bytes = std::mem::replace(&mut self.piece_bytes, self.later_bytes);
         let first = self.waiting.front_mut()?;
-        first.stored += first.piece().map_or(0, |piece| piece.piece.len());
-        let is_whole = first.piece().is_none_or(|piece| piece.piece.is_empty());
+        first.stored += first.piece(bytes).map_or(0, |piece| piece.piece.len());
+        let is_whole = first.piece(bytes).is_none_or(|piece| piece.piece.is_empty());
         is_whole.then(|| self.waiting.pop_front()?.origin).flatten()
     }
 
     /// Notes that the piece under way is given up: none of the epochs is stored whole. Returns who
     /// waits for answers, and what they are.
     pub(super) fn failed(&mut self, why: Unpublished) -> Vec<(Option<T>, Unpublished)> {
-        self.is_under_way = false;
+        (self.is_under_way, self.piece_bytes) = (false, self.later_bytes);
         // Those after it have not been sent, and would wait as long, one after the other.
         let whys = std::iter::once(why).chain(std::iter::repeat(Unpublished::Refused));
         self.waiting.drain(..).map(|it| it.origin).zip(whys).collect()

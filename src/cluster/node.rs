@@ -254,6 +254,7 @@ impl ClusterNode {
         self.turn_ms = now.ms;
         self.places.turn(now.ms);
         env.runtime.cluster.set_process(self.setup.id);
+        self.note_max_entry(engine.max_entry_bytes(), env);
         for event in engine.take() {
             let is_delivery = matches!(event, EngineEvent::Entry { .. } | EngineEvent::Current);
             // What was delivered before a new delivery begins is delivered by that again.

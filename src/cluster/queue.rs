@@ -20,7 +20,7 @@ const EVENT_BYTES: usize = 96;
 const KEY_BYTES: usize = 64;
 /// The maximum number of events of one entry.
 const PACK_EVENTS: usize = 64;
-/// The size of an entry, in bytes, at which no further event is added.
+/// The maximum size of an entry of several events, in bytes, whatever the engine accepts.
 const PACK_BYTES: usize = 256 * 1024;
 /// How long an entry waits that the engine has refused for now, in milliseconds.
 const AGAIN_MS: u64 = 100;
@@ -131,6 +131,8 @@ pub type Failure<T> = (Option<T>, QueueKey, Unpublished);
 #[derive(Debug)]
 pub struct AppendQueue<T> {
     limits: QueueLimits,
+    /// The maximum size of an entry of several events, in bytes.
+    pack_bytes: usize,
     channels: HashMap<QueueKey, ChannelEntries<T>>,
     /// The channels that have an entry to send, or events and none under way. Until the next call
     /// of [`AppendQueue::tick`] there may be others, and some twice.
@@ -201,6 +203,7 @@ impl<T> AppendQueue<T> {
     pub fn new(limits: QueueLimits) -> AppendQueue<T> {
         AppendQueue {
             limits,
+            pack_bytes: PACK_BYTES,
             channels: HashMap::new(),
             ready: VecDeque::new(),
             numbers: HashMap::new(),
@@ -208,6 +211,13 @@ impl<T> AppendQueue<T> {
             bytes: 0,
             last_number: 0,
         }
+    }
+
+    /// Notes the maximum size of an entry that the engine accepts, in bytes. The entries of several
+    /// events that are made from now on have at most half of that, which leaves room for what is in
+    /// an entry besides. A larger event is tried alone.
+    pub fn set_max_entry(&mut self, bytes: usize) {
+        self.pack_bytes = PACK_BYTES.min(bytes / 2);
     }
 
     /// The bytes of all events in the queue.
@@ -263,7 +273,7 @@ impl<T> AppendQueue<T> {
         let entry = entries.entry.get_or_insert_with(|| {
             self.last_number += 1;
             self.numbers.insert(self.last_number, channel.clone());
-            let events = take_pack(&mut entries.waiting);
+            let events = take_pack(&mut entries.waiting, self.pack_bytes);
             let number = self.last_number;
             Entry { number, events, phase: Phase::Ready, is_unsure: false, was_sent: false }
         });
@@ -439,12 +449,12 @@ impl<T> AppendQueue<T> {
     }
 }
 
-/// Takes the events of the next entry.
-fn take_pack<T>(waiting: &mut VecDeque<Event<T>>) -> Vec<Event<T>> {
+/// Takes the events of the next entry: one, or several of at most so many bytes.
+fn take_pack<T>(waiting: &mut VecDeque<Event<T>>, max_bytes: usize) -> Vec<Event<T>> {
     let (mut events, mut bytes) = (Vec::new(), 0);
     while events.len() < PACK_EVENTS
         && let Some(next) = waiting.front()
-        && (events.is_empty() || bytes + next.bytes() <= PACK_BYTES)
+        && (events.is_empty() || bytes + next.bytes() <= max_bytes)
         && let Some(event) = waiting.pop_front()
     {
         bytes += event.bytes();

@@ -80,7 +80,10 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub fn examine_cluster(config: &Config) -> Option<(String, bool)> {
     let cluster = config.cluster.as_deref()?;
     #[cfg(any(feature = "cluster-nats", feature = "cluster-redis"))]
-    return Some(cluster::examine(cluster));
+    {
+        let events = config.apps.iter().map(|app| app.limits.event_bytes);
+        Some(cluster::examine(cluster, events.max().unwrap_or(0)))
+    }
     #[cfg(not(any(feature = "cluster-nats", feature = "cluster-redis")))]
     Some((format!("{}: {}", cluster.name, AbsentPart(cluster.kind().part())), false))
 }

@@ -11,7 +11,7 @@ mod held;
 
 pub(super) use held::HeldChanges;
 
-/// The maximum size of a piece, in bytes.
+/// The maximum size of a piece, in bytes, until the engine's is known.
 const PIECE_BYTES: usize = 128 * 1024;
 /// The maximum number of pieces of a picture.
 pub(super) const PIECES: u32 = 1024;

@@ -75,6 +75,14 @@ impl<M: HubMessage> Hub<M> {
         pictures.review(logged, (&channel.name, has_picture), now_ms);
     }
 
+    /// Changes the maximum size of the pieces of pictures, in bytes, at least 1. A picture that is
+    /// being stated keeps its own.
+    pub fn set_piece_bytes(&mut self, bytes: usize) {
+        if let Some(pictures) = &mut self.pictures {
+            pictures.piece_bytes = bytes;
+        }
+    }
+
     /// Lists the pictures that are to be stated: `leads` says whether this node is the one that
     /// does so, which others do for it when it is late. Releases what is known of those that are
     /// none any more.

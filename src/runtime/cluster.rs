@@ -4,6 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// The maximum size of the pieces of pictures and epochs in the log, in bytes, unless the engine
+/// accepts only smaller entries.
+pub const PIECE_BYTES: usize = 128 * 1024;
+/// The minimum of that size, in bytes, whatever the engine accepts.
+const MIN_PIECE_BYTES: usize = 1024;
+
 /// The phase of a process in its cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -54,9 +60,27 @@ pub struct ClusterStatus {
     versions: Mutex<BTreeMap<u16, u32>>,
     /// The memory of the idempotency keys of the log, in bytes.
     key_bytes: AtomicUsize,
+    /// The number of times that [`PIECE_BYTES`] is halved.
+    piece_halvings: AtomicU8,
 }
 
 impl ClusterStatus {
+    /// Notes the maximum size of an entry of the engine, in bytes.
+    pub fn set_max_entry(&self, bytes: usize) {
+        // Nodes of different servers make pieces of different sizes, but never the same number of
+        // them for one picture, and end pieces of an epoch at common places.
+        let sizes = (0..).map(|halvings| (halvings, PIECE_BYTES >> halvings));
+        let fits = |(_, size): &(u8, usize)| *size <= bytes / 2 || *size <= MIN_PIECE_BYTES;
+        let halvings = sizes.into_iter().find(fits).map_or(0, |(halvings, _)| halvings);
+        self.piece_halvings.store(halvings, Ordering::Release);
+    }
+
+    /// The maximum size of a piece of a picture or of an epoch, in bytes: at most half of what the
+    /// engine accepts, because an entry has more in it than that.
+    pub fn piece_bytes(&self) -> usize {
+        PIECE_BYTES >> self.piece_halvings.load(Ordering::Acquire)
+    }
+
     /// Changes the memory of the idempotency keys of the log, in bytes.
     pub fn set_key_bytes(&self, bytes: usize) {
         self.key_bytes.store(bytes, Ordering::Relaxed);
@@ -166,6 +190,24 @@ mod tests {
         assert!(!status.have_version(2, 1) && status.have_version(1, 2));
         status.note_version(1, 1);
         assert!(status.have_version(2, 1) && !status.have_version(2, 2));
+    }
+
+    #[test]
+    fn cluster_pieces_have_at_most_half_of_what_the_engine_accepts() {
+        let status = ClusterStatus::default();
+        assert_eq!(status.piece_bytes(), 128 << 10);
+        for (max, bytes) in [
+            (usize::MAX, 128 << 10),
+            (256 << 10, 128 << 10),
+            ((256 << 10) - 1, 64 << 10),
+            (64 << 10, 32 << 10),
+            (2048, 1024),
+            (0, 1024),
+            (1 << 20, 128 << 10),
+        ] {
+            status.set_max_entry(max);
+            assert_eq!(status.piece_bytes(), bytes, "{max}");
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod tests;
 
 pub use crate::upstream::UpstreamFailure;
 pub use addresses::Addresses;
-pub use cluster::{ClusterPhase, ClusterStatus, NodeStatus};
+pub use cluster::{ClusterPhase, ClusterStatus, NodeStatus, PIECE_BYTES};
 pub use departure::Departure;
 pub use guards::{TokenGuard, TokenRefusal};
 pub use routes::{LiveRoute, Upstreams};

@@ -49,6 +49,7 @@ impl Shard {
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
         }
+        self.hub.set_piece_bytes(self.env.runtime.cluster.piece_bytes());
         self.hub.list_due_pictures(self.env.runtime.cluster.is_leader(), now.ms);
         let losses = self.hub.losses();
         self.counters.kept_dropped.add(losses.kept);

@@ -46,6 +46,37 @@ fn pieces(event: Event) -> Vec<(String, Vec<u8>)> {
     }
 }
 
+/// Pieces are as large as the engine accepts, from the next one on.
+#[test]
+fn cluster_epoch_goes_on_in_pieces_of_another_size() {
+    let mut outbox = EpochOutbox::new();
+    outbox.push(epoch(5, 4 * PIECE_BYTES), Some(7)).expect("room");
+    let mut assembly = EpochAssembly::default();
+    let mut sizes = Vec::new();
+    for change in [0, PIECE_BYTES / 4, 0, 0, PIECE_BYTES, 0, 0] {
+        let entry = entry_of(&outbox.next().expect("a piece"));
+        outbox.sent();
+        if change > 0 {
+            outbox.set_piece_bytes(change);
+        }
+        sizes.push(read(&entry).piece.len() * 4 / PIECE_BYTES);
+        let whole = take(&mut assembly, &entry);
+        let stored = outbox.stored();
+        assert_eq!((whole.is_some(), stored.is_some()), (sizes.len() == 7, sizes.len() == 7));
+    }
+    assert_eq!(sizes, [4, 4, 1, 1, 1, 4, 1]);
+    assert!(outbox.is_empty());
+    outbox.set_piece_bytes(100);
+    outbox.push(epoch(6, 150), Some(8)).expect("room");
+    outbox.next().expect("a piece");
+    outbox.sent();
+    // What is given up does not keep its size either.
+    outbox.set_piece_bytes(200);
+    outbox.failed(Unpublished::Refused);
+    outbox.push(epoch(7, 150), Some(9)).expect("room");
+    assert_eq!(read(&entry_of(&outbox.next().expect("a piece"))).piece.len(), 150);
+}
+
 fn take(assembly: &mut EpochAssembly, entry: &[u8]) -> Option<usize> {
     assembly.take(&read(entry), MAX).expect("a piece").map(|document| document.len())
 }

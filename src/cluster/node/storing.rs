@@ -5,6 +5,13 @@ use crate::dialect::Env;
 use crate::runtime::ClusterPhase;
 
 impl ClusterNode {
+    /// Lets entries have a size that the engine accepts.
+    pub(super) fn note_max_entry(&mut self, bytes: usize, env: &Env) {
+        self.queue.set_max_entry(bytes);
+        env.runtime.cluster.set_max_entry(bytes);
+        self.epochs.outbox.set_piece_bytes(env.runtime.cluster.piece_bytes());
+    }
+
     /// Notes whether the engine stores what this node sends, and lets other threads know.
     pub(super) fn note_storing(&mut self, env: &Env, now_ms: u64) {
         self.is_away = self.finds_away(now_ms);

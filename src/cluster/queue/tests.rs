@@ -153,6 +153,38 @@ fn cluster_queue_packs_have_bounds() {
     assert_eq!(sizes, [1, 1, 1], "each has more than half of the bytes");
 }
 
+/// The numbers of events of the entries that these sizes of events make one after the other.
+fn packs_of(max_entry: usize, sizes: &[usize]) -> Vec<usize> {
+    let mut queue = AppendQueue::new(QueueLimits { hold_bytes: usize::MAX, ..LIMITS });
+    queue.set_max_entry(max_entry);
+    for bytes in sizes {
+        let part = vec![0; bytes - EVENT_BYTES];
+        let event = QueuedEvent { part, key: None, ttl_s: Some(60), ack: Some(0) };
+        queue.push(&channel("a"), event, 0).expect("there is room");
+    }
+    let mut packs = Vec::new();
+    while let Some(pack) = queue.next(0) {
+        let (number, count) = (pack.number, pack.parts.len());
+        packs.push(count);
+        queue.stored(number);
+    }
+    packs
+}
+
+#[test]
+fn cluster_queue_packs_have_at_most_half_of_what_the_engine_accepts() {
+    assert_eq!(packs_of(20_000, &[5000, 5000, 5000]), [2, 1]);
+    assert_eq!(packs_of(19_999, &[5000, 5000, 5000]), [1, 1, 1]);
+    assert_eq!(packs_of(30_000, &[5000, 5000, 5000]), [3]);
+    // A larger event is tried alone, and delays no other one.
+    assert_eq!(packs_of(10_000, &[2000, 8000, 2000, 2000, 20_000]), [1, 1, 2, 1]);
+    assert_eq!(packs_of(0, &[200, 200]), [1, 1]);
+    // The bound is that of all engines if they accept more.
+    let half = PACK_BYTES / 2;
+    assert_eq!(packs_of(usize::MAX, &[half, half, half]), [2, 1]);
+    assert_eq!(packs_of(2 * PACK_BYTES, &[half, half + 1]), [1, 1]);
+}
+
 #[test]
 fn cluster_queue_has_a_bound_in_bytes() {
     let mut queue = AppendQueue::new(LIMITS);

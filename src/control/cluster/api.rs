@@ -204,6 +204,22 @@ impl Delivered {
     }
 }
 
+/// What an entry has besides its event: the names of the event, its channel and its subject, the
+/// key, and the headers of NATS, in bytes.
+const BESIDES_BYTES: usize = 2048;
+
+/// What is wrong with the maximum size of an entry, if the largest event has so many bytes: with a
+/// quarter more for escapes it must fit.
+pub(super) fn too_small(max_payload: usize, event_bytes: usize) -> Option<String> {
+    let needed = event_bytes + event_bytes / 4 + BESIDES_BYTES;
+    (max_payload < needed).then(|| {
+        format!(
+            "max_payload is {max_payload}, but an event of limits.event_bytes = {event_bytes} may \
+             need {needed}; larger entries are refused, with 503"
+        )
+    })
+}
+
 /// Whether a server of this version has all that is needed: time to live of single messages.
 pub(super) fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.split(['.', '-']).map(|it| it.parse::<u32>().unwrap_or(0));
@@ -226,6 +242,14 @@ mod tests {
         for bad in ["", "_INBOX.a", "$JS.ACK.s.c.1.x.3.4.5", "$JS.ACK.s.c.1.7.3"] {
             assert_eq!(Delivered::read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn cluster_doctor_warns_if_the_largest_event_may_not_fit() {
+        let needed = 8000 + 2000 + BESIDES_BYTES;
+        assert_eq!(too_small(needed, 8000), None);
+        let warning = too_small(needed - 1, 8000).expect("it is too small");
+        assert!(warning.contains("event_bytes = 8000 may need 12048"), "{warning}");
     }
 
     #[test]

@@ -81,13 +81,14 @@ fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
 }
 
 /// Logs in at the engine once and reports what it has and what it lacks, in lines of text. The
-/// second value says whether a node could use it.
-pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
+/// largest event has `event_bytes`. The second value says whether a node could use it.
+#[cfg_attr(not(feature = "cluster-nats"), expect(unused_variables))]
+pub(crate) fn examine(cluster: &Cluster, event_bytes: usize) -> (String, bool) {
     match cluster.kind().is_redis() {
         #[cfg(feature = "cluster-redis")]
         true => redis::examine(cluster),
         #[cfg(feature = "cluster-nats")]
-        false => nats::examine(cluster),
+        false => nats::examine(cluster, event_bytes),
         #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
         _ => (format!("engine: {}\n", AbsentPart(cluster.kind().part())), false),
     }

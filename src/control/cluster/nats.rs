@@ -93,6 +93,10 @@ impl Engine for NatsEngine {
         self.shared.signals.send(signal).is_ok()
     }
 
+    fn max_entry_bytes(&self) -> usize {
+        self.shared.max_payload.get()
+    }
+
     fn take(&mut self) -> Vec<EngineEvent> {
         self.shared.events.take()
     }

@@ -64,9 +64,10 @@ fn cluster_node_refuses_events_of_what_the_log_has_no_name_for() {
 #[cfg(feature = "zilliqa")]
 mod epochs {
     use super::*;
-    use crate::cluster::epochs::{PIECE_BYTES, WAITING};
+    use crate::cluster::epochs::WAITING;
     use crate::dialect::zilliqa::epoch::{Epoch, Strictness};
     use crate::dialect::zilliqa::{APP, CHANNEL, ZilliqaMessage};
+    use crate::runtime::PIECE_BYTES;
 
     impl World {
         /// Publishes an epoch whose document has this many further bytes.

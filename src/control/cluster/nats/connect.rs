@@ -9,7 +9,7 @@ use crate::cluster::{EngineEvent, LogInfo, subject};
 use crate::config::{Cluster, NatsIdentity};
 use crate::crypto::sha256;
 use crate::uring::sys;
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerInfo};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io;
@@ -179,7 +179,8 @@ fn note(shared: &EngineState, event: &Event) {
 
 /// Asks for the stream, and makes it if there is none.
 async fn attach(shared: &EngineState) -> Result<LogInfo, String> {
-    let version = shared.client.server_info().version;
+    let ServerInfo { version, max_payload, .. } = shared.client.server_info();
+    shared.max_payload.set(max_payload);
     if !api::is_new_enough(&version) {
         return Err(too_old(&version));
     }
@@ -221,12 +222,15 @@ async fn find_stream(client: &Client, cluster: &Cluster) -> Result<StreamInfo, S
 
 /// Logs in at the engine once and reports what it has and what it lacks, in lines of text. The
 /// second value says whether a node could use it.
-pub(crate) fn examine(cluster: &Cluster) -> (String, bool) {
+pub(crate) fn examine(cluster: &Cluster, event_bytes: usize) -> (String, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let mut report = String::new();
     let errors = ServerErrors::default();
     let examined = match runtime {
-        Ok(runtime) => runtime.block_on(examined(cluster, &errors, &mut report)),
+        Ok(runtime) => {
+            let examined = examined(cluster, event_bytes, &errors, &mut report);
+            runtime.block_on(examined)
+        }
         Err(error) => Err(error.to_string()),
     };
     let is_usable = examined.is_ok();
@@ -245,6 +249,7 @@ type ServerErrors = Arc<Mutex<BTreeSet<String>>>;
 
 async fn examined(
     cluster: &Cluster,
+    event_bytes: usize,
     errors: &ServerErrors,
     report: &mut String,
 ) -> Result<(), String> {
@@ -264,6 +269,9 @@ async fn examined(
         return Err(too_old(&server.version));
     }
     let _ = writeln!(report, "engine: entries of up to {} bytes", server.max_payload);
+    if let Some(warning) = api::too_small(server.max_payload, event_bytes) {
+        let _ = writeln!(report, "engine: warning: {warning}");
+    }
     let began = Instant::now();
     let info = find_stream(&client, cluster).await?;
     let StreamInfo { config, state, .. } = &info;

@@ -55,6 +55,8 @@ pub(super) struct EngineState {
     pub(super) failures: Cell<u32>,
     /// A consumer for the next delivery.
     pub(super) consumer: RefCell<Option<Consumer>>,
+    /// The maximum size of an entry with its headers, in bytes.
+    pub(super) max_payload: Cell<usize>,
     pub(super) is_paused: Cell<bool>,
     pub(super) resumed: Notify,
     /// The last failure that was logged, so that a lasting one is one line.
@@ -80,6 +82,7 @@ impl EngineState {
             delivery: Cell::new(0),
             failures: Cell::new(0),
             consumer: RefCell::default(),
+            max_payload: Cell::new(usize::MAX),
             is_paused: Cell::new(false),
             resumed: Notify::new(),
             logged: RefCell::default(),
