@@ -22,7 +22,7 @@ pub struct Follower {
     /// behind it was stored later.
     begun: (u64, u64),
     /// When the engine last said where the log ends, in milliseconds, until the delivery begins.
-    looked_ms: Option<u64>,
+    log_ms: Option<u64>,
     /// Whether entries have expired before they were delivered, and not everything has been
     /// delivered since.
     has_lagged: bool,
@@ -80,7 +80,7 @@ impl Follower {
             has_joined: false,
             current_ms: 0,
             begun: (0, 0),
-            looked_ms: None,
+            log_ms: None,
             has_lagged: false,
             stored: 0,
             rereading: None,
@@ -109,8 +109,8 @@ impl Follower {
     }
 
     /// Notes that the engine says now where the log ends. The delivery may begin later.
-    pub fn looked(&mut self, now_ms: u64) {
-        self.looked_ms = Some(now_ms);
+    pub fn note_log(&mut self, now_ms: u64) {
+        self.log_ms = Some(now_ms);
     }
 
     /// The highest number that is known of an entry of the log of this life; 0 if none is.
@@ -139,7 +139,7 @@ impl Follower {
 
     /// Notes that the engine can be used again.
     pub fn attached(&mut self, log: LogInfo, now_ms: u64) -> Attached {
-        let looked_ms = self.looked_ms.take().unwrap_or(now_ms);
+        let log_ms = self.log_ms.take().unwrap_or(now_ms);
         let before = self.epoch.replace(log.epoch);
         let is_same = before == Some(log.epoch);
         // A log that ends before our position has lost its end, and uses those numbers again.
@@ -160,14 +160,14 @@ impl Follower {
         if rereads {
             self.rereading = Some(Rereading { position: 0, target: log.last, is_gap: is_long_gap });
         }
-        self.begun = (log.last, looked_ms);
+        self.begun = (log.last, log_ms);
         if is_long_gap {
             // Whatever expires of it until it is delivered is in this gap.
-            self.current_ms = looked_ms;
+            self.current_ms = log_ms;
         }
         if self.position == log.last {
             self.has_joined = true;
-            self.current_ms = looked_ms;
+            self.current_ms = log_ms;
         }
         let is_gap = is_long_gap && self.has_joined;
         let after = self.rereading.as_ref().map_or(self.position, |it| it.position);

@@ -123,11 +123,11 @@ pub struct ClusterNode {
     /// The log, while it is not known whether entries have expired that were stored during an
     /// interruption: the next entry decides.
     in_doubt: Option<LogInfo>,
-    /// The log, if nothing was stored for so long before the engine could be used again that entries
-    /// would have expired, and this node has not appended to it since.
+    /// The log, if nothing was stored for so long before the engine could be used again that
+    /// entries would have expired, and this node has not appended to it since.
     was_still: Option<LogInfo>,
-    /// The highest number that was known of an entry when the engine was asked once more whether the
-    /// log has lost its end.
+    /// The highest number that was known of an entry when the engine was asked once more whether
+    /// the log has lost its end.
     asked_with: Option<u64>,
     /// When the engine was last lost, in milliseconds.
     down_ms: u64,

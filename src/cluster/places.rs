@@ -40,7 +40,7 @@ pub(super) struct LogPlaces {
     before_ms: u64,
     /// The time of the turn before the one in which the engine last said where the log ends, until
     /// the delivery begins, in milliseconds.
-    looked_ms: Option<u64>,
+    log_ms: Option<u64>,
 }
 
 /// What the cores must know before anything that follows.
@@ -65,7 +65,7 @@ impl LogPlaces {
             is_doubtful: false,
             turn_ms: 0,
             before_ms: 0,
-            looked_ms: None,
+            log_ms: None,
         }
     }
 
@@ -75,8 +75,8 @@ impl LogPlaces {
     }
 
     /// Notes that the engine says in this turn where the log ends. The delivery may begin later.
-    pub(super) fn looked(&mut self) {
-        self.looked_ms = Some(self.before_ms);
+    pub(super) fn note_log(&mut self) {
+        self.log_ms = Some(self.before_ms);
     }
 
     /// Notes that all entries after the position of the node were stored at most `age_ms` ago.
@@ -94,7 +94,7 @@ impl LogPlaces {
         position: u64,
         is_gap: bool,
     ) -> Option<LogChange> {
-        let looked_ms = self.looked_ms.take().unwrap_or(self.before_ms);
+        let log_ms = self.log_ms.take().unwrap_or(self.before_ms);
         let reached = self.reached(position);
         let before = self.log.replace(log);
         self.is_beginning = before.is_none();
@@ -103,7 +103,7 @@ impl LogPlaces {
         let is_cut = is_same && log.last < reached;
         let is_fresh = !is_same || is_cut;
         if !is_fresh && log.last == reached && self.known_after != EVERYTHING {
-            (self.is_current, self.known_ms) = (true, Some(looked_ms));
+            (self.is_current, self.known_ms) = (true, Some(log_ms));
             return was_doubtful.then(|| LogChange { start: self.start(), is_gap: false });
         }
         self.is_current = false;
@@ -111,7 +111,7 @@ impl LogPlaces {
         let is_late = is_gap || self.known_after == EVERYTHING || self.is_late();
         let is_known_gap = !is_fresh && self.known_after == log.last;
         if is_late {
-            (self.known_after, self.known_ms) = (log.last, Some(looked_ms));
+            (self.known_after, self.known_ms) = (log.last, Some(log_ms));
         } else if is_fresh {
             self.known_after = 0;
         }

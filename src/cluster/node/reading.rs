@@ -83,8 +83,8 @@ impl ClusterNode {
     pub(super) fn on_up(&mut self, log: LogInfo, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
         (self.in_doubt, self.is_asked) = (None, false);
         let Some(log) = self.believe(log, engine) else { return };
-        self.follower.looked(now_ms);
-        self.places.looked();
+        self.follower.note_log(now_ms);
+        self.places.note_log();
         if self.follower.is_doubtful(log, now_ms) {
             self.in_doubt = Some(log);
             return engine.follow(self.follower.position());
@@ -92,8 +92,8 @@ impl ClusterNode {
         self.come_up(log, engine, env, now_ms);
     }
 
-    /// The log as it is, if the engine says that it ends before what this node knows: it has lost its
-    /// end, or the answer is older than what has come since. The engine is asked once more; an
+    /// The log as it is. If the engine says that it ends before what this node knows, it has lost
+    /// its end, or the answer is older than what has come since. The engine is asked once more; an
     /// answer that has what was known then was only late. Returns nothing while it is asked.
     fn believe(&mut self, log: LogInfo, engine: &mut dyn Engine) -> Option<LogInfo> {
         let known = self.follower.known_end(log.epoch);
@@ -110,8 +110,9 @@ impl ClusterNode {
     }
 
     /// Goes on with the log if it was in doubt whether entries have expired: not if the next one is
-    /// there and young. `next` is the entry that is delivered and its age in milliseconds, `None` if
-    /// there is no further one. Returns whether that was in doubt; then the log is delivered again.
+    /// there and young. `next` is the entry that is delivered and its age in milliseconds, `None`
+    /// if there is no further one. Returns whether that was in doubt; then the log is delivered
+    /// again.
     pub(super) fn settles_doubt(
         &mut self,
         next: Option<(u64, u64)>,

@@ -57,8 +57,9 @@ fn cluster_node_that_comes_back_reads_a_log_with_holes_once() {
     assert_eq!(count, 100);
 }
 
-/// The engine is away from all nodes for longer than it keeps entries. Nothing can have been stored
-/// meanwhile, so nobody misses anything, however late a node reaches the engine after the first one.
+/// The engine is away from all nodes for longer than it keeps entries. Nothing can have been
+/// stored meanwhile, so nobody misses anything, however long after the first node another one
+/// reaches the engine.
 #[test]
 fn cluster_p8_engine_that_was_away_for_long_lets_no_node_miss_anything() {
     let away = |world: &mut World| {
