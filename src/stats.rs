@@ -221,6 +221,12 @@ counters! {
     /// Reads of numbers of subscribers that were answered with 503 because too many waited on their
     /// core until all nodes of the cluster have stated theirs.
     count_reads_refused,
+    /// Users of presence channels whose joins wait until the log of the cluster has them, at the
+    /// last sweep.
+    cluster_joins_waiting,
+    /// Joins of presence channels that were refused because the log of the cluster did not have
+    /// their user within cluster.hold_ms, or could not be given it.
+    cluster_joins_refused,
     /// Subscriptions refused because their channel had no subscribers and their application had its
     /// maximum number of channels.
     refused_channels,

@@ -19,7 +19,7 @@ use exposition::{Exposition, Kind};
 use std::sync::Arc;
 
 /// Counters that can decrease, exported as gauges.
-const GAUGES: [&str; 27] = [
+const GAUGES: [&str; 28] = [
     "acme_domains",
     "acme_missing",
     "cluster_up",
@@ -28,6 +28,7 @@ const GAUGES: [&str; 27] = [
     "cluster_held_bytes",
     "cluster_log_bytes",
     "cluster_keys",
+    "cluster_joins_waiting",
     "cluster_nodes",
     "cluster_reserved",
     "connections",

@@ -48,7 +48,13 @@ pub(super) struct OwnUser<M> {
     pub(super) is_listed: bool,
     /// The connections that wait until the user is present.
     pub(super) waiting: Vec<WaitingJoin<M>>,
+    /// When the first of them is examined.
+    pub(super) deadline: Option<JoinDeadline>,
 }
+
+/// When the joins of a user that wait for the log are examined, in milliseconds, with a number of
+/// its own.
+pub(super) type JoinDeadline = (u64, u64);
 
 /// A connection that waits until its user is present by this node.
 #[derive(Debug)]
@@ -200,6 +206,7 @@ impl<M> Default for OwnUser<M> {
             proposes_presence: false,
             is_listed: false,
             waiting: Vec::new(),
+            deadline: None,
         }
     }
 }

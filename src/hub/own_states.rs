@@ -9,6 +9,7 @@ use super::counted_numbers::{CountedKind, CountingStep};
 use super::join::{JoinRefusal, JoinReply};
 use super::miss::ListedMisses;
 use super::name::ChannelName;
+use super::node_states::{JoinDeadline, OwnUser};
 use super::roster::Member;
 use super::view_counts::SubscriberCount;
 use crate::mem::Slot;
@@ -94,14 +95,6 @@ pub(super) struct JoinAnswer {
     pub(super) reply: Result<JoinReply, JoinRefusal>,
 }
 
-/// When the joins of a user are examined that have waited for the log.
-pub(super) struct JoinDeadline {
-    /// In milliseconds.
-    pub(super) until_ms: u64,
-    pub(super) name: ChannelName,
-    pub(super) user: Arc<str>,
-}
-
 /// What waits in the hub of a node of a cluster.
 pub(super) struct OwnStates<M> {
     pub(super) times: StateTimes,
@@ -116,8 +109,12 @@ pub(super) struct OwnStates<M> {
     pub(super) under_way: usize,
     pub(super) returned: Option<StateProposal<M>>,
     pub(super) misses: ListedMisses,
-    /// One for each join that has waited for the log, in the order of their times.
-    pub(super) deadlines: VecDeque<JoinDeadline>,
+    /// One for each user of a channel with joins that wait for the log, besides internal channels.
+    pub(super) deadlines: BTreeMap<JoinDeadline, (ChannelName, Arc<str>)>,
+    deadlines_made: u64,
+    /// The number of joins that were refused since [`Hub::waiting_joins`] was called, because the
+    /// log did not have their user in time.
+    pub(super) joins_refused: u64,
     /// Answers to connections of this core whose joins have waited.
     pub(super) replies: VecDeque<JoinAnswer>,
     /// Whether the node leaves its cluster: what ends here is not stated any more.
@@ -136,9 +133,32 @@ impl<M> OwnStates<M> {
             under_way: 0,
             returned: None,
             misses: ListedMisses::default(),
-            deadlines: VecDeque::new(),
+            deadlines: BTreeMap::new(),
+            deadlines_made: 0,
+            joins_refused: 0,
             replies: VecDeque::new(),
             is_leaving: false,
+        }
+    }
+
+    /// Notes that the joins of a user that wait for the log have changed.
+    pub(super) fn note_waiting(
+        &mut self,
+        own: &mut OwnUser<M>,
+        (name, user): (&ChannelName, &Arc<str>),
+    ) {
+        // No client waits for the answer of an internal channel.
+        let first = own.waiting.first().filter(|_| !name.text().starts_with('#'));
+        let until_ms = first.map(|it| it.until_ms);
+        if own.deadline.map(|(until_ms, _)| until_ms) == until_ms {
+            return;
+        }
+        own.deadline.take().map(|before| self.deadlines.remove(&before));
+        if let Some(until_ms) = until_ms {
+            self.deadlines_made += 1;
+            let deadline = (until_ms, self.deadlines_made);
+            self.deadlines.insert(deadline, (name.clone(), user.clone()));
+            own.deadline = Some(deadline);
         }
     }
 

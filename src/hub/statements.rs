@@ -233,6 +233,7 @@ impl<M: HubMessage> Hub<M> {
             true => std::mem::take(&mut own.waiting),
             false => Vec::new(),
         };
+        own_states.note_waiting(own, (&channel.name, user));
         for it in waiting {
             let why = self.refuse_waiting(at, it.conn, JoinRefusal::NotStored);
             self.answer_waiting(at, (it.conn, it.request_id), Err(why), mail);

@@ -4,7 +4,7 @@ use super::join::{JoinRefusal, JoinReply, JoinRequest};
 use super::mail::{Down, OutgoingMail};
 use super::name::ConnId;
 use super::node_states::WaitingJoin;
-use super::own_states::{JoinAnswer, JoinDeadline};
+use super::own_states::JoinAnswer;
 use super::roster::ChannelFull;
 use super::{Hub, HubMessage};
 use std::sync::Arc;
@@ -61,11 +61,7 @@ impl<M: HubMessage> Hub<M> {
             own.is_unsure |= own.is_logged && !own.is_proposed;
             let until_ms = now_ms.saturating_add(own_states.times.hold_ms);
             own.waiting.push(WaitingJoin { conn, request_id, until_ms, request });
-            // No client waits for the answer of an internal channel.
-            if !channel.name.text().starts_with('#') {
-                let (name, user) = (channel.name.clone(), user.clone());
-                own_states.deadlines.push_back(JoinDeadline { until_ms, name, user });
-            }
+            own_states.note_waiting(own, (&channel.name, &user));
             request = JoinRequest::default();
         }
         home.enter(conn, &member, 0)?;
@@ -78,13 +74,17 @@ impl<M: HubMessage> Hub<M> {
 
     /// Removes a member's connection. The others learn of it when the log has it.
     pub(super) fn exit_by_log(&mut self, conn: ConnId, at: u32) {
-        let channel = &mut self.channels[at as usize];
-        let Some(home) = channel.as_mut().and_then(|channel| channel.home.as_mut()) else { return };
+        let Hub { channels, own_states, .. } = self;
+        let (Some(own_states), Some(channel)) = (own_states, &mut channels[at as usize]) else {
+            return;
+        };
+        let Some(home) = &mut channel.home else { return };
         let Some(user) = home.user_of(conn) else { return };
         home.exit(conn);
         let Some(nodes) = &mut home.nodes else { return };
         if let Some(own) = nodes.own.get_mut(&user) {
             own.waiting.retain(|it| it.conn != conn);
+            own_states.note_waiting(own, (&channel.name, &user));
         }
         self.list_member(at, &user);
     }
@@ -109,6 +109,7 @@ impl<M: HubMessage> Hub<M> {
         (own.is_logged, own.is_unsure) = (is_logged, false);
         own.is_admitted = is_logged && !is_full;
         let waiting = if is_logged { std::mem::take(&mut own.waiting) } else { Vec::new() };
+        own_states.note_waiting(own, (&channel.name, user));
         for it in waiting {
             let reply = match is_full {
                 true => Err(self.refuse_waiting(at, it.conn, JoinRefusal::ChannelFull)),
@@ -127,18 +128,19 @@ impl<M: HubMessage> Hub<M> {
     pub fn refuse_overdue(&mut self, now_ms: u64, mail: &mut OutgoingMail<M>) {
         for _ in 0..OVERDUE {
             let Some(own_states) = &mut self.own_states else { return };
-            let Some(JoinDeadline { name, user, .. }) =
-                own_states.deadlines.pop_front_if(|it| it.until_ms <= now_ms)
+            let Some(first) = own_states.deadlines.first_entry().filter(|it| it.key().0 <= now_ms)
             else {
                 return;
             };
+            let (name, user) = first.remove();
             let Some(at) = self.find(name.app(), name.text(), name.hash()) else { continue };
-            let home = self.channels[at as usize].as_mut().and_then(|it| it.home.as_mut());
+            let Hub { channels, own_states, .. } = self;
+            let home = channels[at as usize].as_mut().and_then(|it| it.home.as_mut());
             let nodes = home.and_then(|home| home.nodes.as_mut());
             let Some(own) = nodes.and_then(|nodes| nodes.own.get_mut(&user)) else { continue };
             let overdue: Vec<_> = own.waiting.extract_if(.., |it| it.until_ms <= now_ms).collect();
-            if overdue.is_empty() {
-                continue;
+            if let Some(own_states) = own_states {
+                own_states.note_waiting(own, (&name, &user));
             }
             for it in overdue {
                 let why = self.refuse_waiting(at, it.conn, JoinRefusal::NotStored);
@@ -149,12 +151,22 @@ impl<M: HubMessage> Hub<M> {
         }
     }
 
+    /// The number of users of channels with joins that wait for the log, and of joins that were
+    /// refused since the last call because the log did not have their user in time.
+    pub fn waiting_joins(&mut self) -> (usize, u64) {
+        let Some(own_states) = &mut self.own_states else { return (0, 0) };
+        (own_states.deadlines.len(), std::mem::take(&mut own_states.joins_refused))
+    }
+
     pub(super) fn refuse_waiting(
         &mut self,
         at: u32,
         conn: ConnId,
         why: JoinRefusal,
     ) -> JoinRefusal {
+        if let (JoinRefusal::NotStored, Some(own_states)) = (why, &mut self.own_states) {
+            own_states.joins_refused += 1;
+        }
         let channel = self.channels[at as usize].as_mut();
         if let Some(home) = channel.and_then(|channel| channel.home.as_mut()) {
             home.exit(conn);

@@ -46,6 +46,9 @@ impl Shard {
         self.counters.count_reads_waiting.set(waiting as u64);
         self.counters.count_reads_refused.add(refused);
         self.hub.refuse_overdue(now.ms, &mut self.mail);
+        let (waiting, refused) = self.hub.waiting_joins();
+        self.counters.cluster_joins_waiting.set(waiting as u64);
+        self.counters.cluster_joins_refused.add(refused);
         while let Some(reply) = self.hub.next_reply() {
             self.answer(reply, now);
         }

@@ -248,6 +248,13 @@ impl Node {
         self.pump();
     }
 
+    /// The sums of all cores.
+    fn waiting_joins(&mut self) -> (usize, u64) {
+        let of = |hub: &mut Hub| hub.waiting_joins();
+        let all = self.cores.hubs.iter_mut().map(of);
+        all.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+    }
+
     fn visit(&mut self, visit: StateVisit) {
         for core in 0..self.cores.hubs.len() as u16 {
             let (hub, mail) = self.cores.at(core);

@@ -149,6 +149,38 @@ fn nodes_join_is_refused_when_its_time_is_over_wherever_it_waits() {
     }
 }
 
+/// A client that joins and leaves again and again while the log is away leaves nothing behind, and
+/// what waits is counted.
+#[test]
+fn nodes_joins_that_wait_have_one_deadline_for_each_user() {
+    let mut it = Cluster::new(1, 1);
+    it.nodes[0].holds = true;
+    for round in 0..1000 {
+        it.nodes[0].join((0, 1, "room"), "ada");
+        it.nodes[0].join((0, 2, "room"), "ada");
+        it.nodes[0].join((0, 3, "#watch-ada"), "ada");
+        assert_eq!(it.nodes[0].waiting_joins(), (1, 0), "{round}");
+        it.nodes[0].leave(&place(0, 1, "room"));
+        assert_eq!(it.nodes[0].waiting_joins(), (1, 0), "{round}");
+        it.nodes[0].leave(&place(0, 2, "room"));
+        it.nodes[0].leave(&place(0, 3, "#watch-ada"));
+        assert_eq!(it.nodes[0].waiting_joins(), (0, 0), "{round}");
+        it.nodes[0].sweep(1);
+    }
+    it.nodes[0].join((0, 1, "room"), "ada");
+    it.nodes[0].join((0, 2, "room"), "bob");
+    it.nodes[0].sweep(TIMES.hold_ms - 1);
+    assert_eq!(it.nodes[0].waiting_joins(), (2, 0));
+    it.nodes[0].sweep(1);
+    assert_eq!(it.nodes[0].waiting_joins(), (0, 2));
+    assert_eq!(it.nodes[0].waiting_joins(), (0, 0), "they are counted once");
+    it.nodes[0].holds = false;
+    it.nodes[0].join((0, 3, "room"), "ada");
+    it.rest();
+    assert_eq!(it.nodes[0].users("room"), ["ada"]);
+    assert_eq!(it.nodes[0].waiting_joins(), (0, 0));
+}
+
 #[test]
 fn nodes_join_and_leave_before_the_log_has_it_leave_nothing() {
     let mut it = Cluster::new(2, 2);
