@@ -48,31 +48,17 @@ fn start(setup: &mut JobSetup) -> io::Result<Box<dyn Job>> {
         counters: setup.counters.clone(),
     };
     let node = ClusterNode::new(node, cluster, setup.now_ms);
-    let (cores, env) = (links.cores, setup.env.clone());
+    let env = setup.env.clone();
     match cluster.kind().is_redis() {
         #[cfg(feature = "cluster-redis")]
         true => {
             let engine = redis::RedisEngine::start(cluster, &setup.notifier)?;
-            Ok(Box::new(ClusterJob {
-                node,
-                engine,
-                cores,
-                env,
-                is_paused: false,
-                has_no_cores: false,
-            }))
+            Ok(Box::new(ClusterJob::new(node, engine, links.cores, env)))
         }
         #[cfg(feature = "cluster-nats")]
         false => {
             let engine = nats::NatsEngine::start(cluster, id, &setup.notifier)?;
-            Ok(Box::new(ClusterJob {
-                node,
-                engine,
-                cores,
-                env,
-                is_paused: false,
-                has_no_cores: false,
-            }))
+            Ok(Box::new(ClusterJob::new(node, engine, links.cores, env)))
         }
         // The check of the configuration refuses it.
         #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
@@ -118,6 +104,10 @@ struct ClusterJob<E> {
 }
 
 impl<E: Engine> ClusterJob<E> {
+    fn new(node: ClusterNode, engine: E, cores: Vec<CoreLink>, env: Arc<Env>) -> ClusterJob<E> {
+        ClusterJob { node, engine, cores, env, is_paused: false, has_no_cores: false }
+    }
+
     /// Sends the cores what is for them. Stops at a full queue, so that no core gets its events in
     /// another order.
     fn hand_over(&mut self) {
@@ -216,15 +206,7 @@ mod tests {
         let (link, core) = cluster_link(&Arc::new(Peers::new(1)), 0, &Notifier::default());
         let log: Rc<RefCell<SimLog>> = Rc::default();
         let node = ClusterNode::new(setup, &cluster, 0);
-        let engine = SimEngine::new(&log);
-        let job = ClusterJob {
-            node,
-            engine,
-            cores: vec![core],
-            env,
-            is_paused: false,
-            has_no_cores: false,
-        };
+        let job = ClusterJob::new(node, SimEngine::new(&log), vec![core], env);
         (job, log, link)
     }
 
