@@ -319,7 +319,18 @@ fn cluster_p9_full_log_refuses_events() {
 /// One of three engine servers is killed after the other under load, so also the leader.
 #[test]
 fn cluster_p8_three_servers_lose_nothing_when_one_is_killed() {
-    let Some(mut servers) = EngineServer::start_three("three") else { return };
+    three_servers("three", EngineServer::kill, EngineServer::again);
+}
+
+/// One of them after the other stands still, and goes on when the others have another leader.
+#[test]
+fn cluster_p8_three_servers_lose_nothing_when_one_stands_still() {
+    let goes_on = |server: &mut EngineServer| server.signal(libc::SIGCONT);
+    three_servers("still", |server| server.stop(), goes_on);
+}
+
+fn three_servers(name: &str, fail: impl Fn(&mut EngineServer), mend: impl Fn(&mut EngineServer)) {
+    let Some(mut servers) = EngineServer::start_three(name) else { return };
     let mut config = cluster_of(&servers[0]);
     let cluster = config.cluster.as_mut().unwrap();
     cluster.engine = servers.iter().map(EngineServer::url).collect();
@@ -333,11 +344,11 @@ fn cluster_p8_three_servers_lose_nothing_when_one_is_killed() {
     checker.publish_while(&publishers, &["a"], Duration::from_millis(5), || {
         for server in &mut servers {
             let before = (checker.count(200), Instant::now());
-            server.kill();
+            fail(server);
             wait("publishes succeed again", || checker.count(200) > before.0 + 20);
-            println!("again {} ms after the kill", before.1.elapsed().as_millis());
-            server.again();
-            // The server must have caught up before the next one is killed.
+            println!("again after {} ms", before.1.elapsed().as_millis());
+            mend(server);
+            // The server must have caught up before the next one fails.
             thread::sleep(Duration::from_secs(3));
         }
     });
