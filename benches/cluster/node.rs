@@ -1,7 +1,7 @@
 //! Nodes in child processes, a publisher of the first and a subscriber of the second.
 
 use super::clock::{at_rate, cpu_of, due};
-use super::engine::Nats;
+use super::engine::Engine;
 use super::table::{Latencies, Row};
 use super::{CHANNELS, DATA_BYTES, Plan, rig};
 use polycast::config::{Cluster, Config, ListenAddress, Overrides};
@@ -42,7 +42,7 @@ pub struct Node {
 
 impl Node {
     /// Starts a node, and waits until it has joined.
-    pub fn start(engine: &Nats) -> io::Result<Node> {
+    pub fn start(engine: &Engine) -> io::Result<Node> {
         let mut child = Command::new(std::env::current_exe()?)
             .arg(FLAG)
             .args(engine.urls())
@@ -140,7 +140,7 @@ fn number(message: &[u8]) -> io::Result<usize> {
 }
 
 /// Publishes at the rate of the plan, and measures.
-pub fn run(plan: &Plan, nats: &Nats, [first, second]: [&Node; 2]) -> io::Result<Row> {
+pub fn run(plan: &Plan, nats: &Engine, [first, second]: [&Node; 2]) -> io::Result<Row> {
     let (mut subscriber, _) = second.connect()?;
     for channel in 0..CHANNELS {
         subscriber.send(&rig::subscribe(&format!("bench-{channel}")))?;

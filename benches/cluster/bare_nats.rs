@@ -1,27 +1,25 @@
-//! The engine with a bare client: what an append and a delivery cost without polycast.
+//! NATS with a bare client: what an append and a delivery cost without polycast.
 
 use super::clock::due;
-use super::engine::Nats;
+use super::engine::Engine;
 use super::table::{Latencies, Row};
-use super::{CHANNELS, DATA_BYTES, Plan};
+use super::{CHANNELS, DATA_BYTES, ENTRY_BYTES, Plan};
 use async_nats::HeaderMap;
 use futures_util::StreamExt;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// The bytes of an entry besides the data of its event: the frame and the names.
-const ENTRY_BYTES: usize = 100;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Appends at the rate of the plan, and measures.
-pub fn run(plan: &Plan, nats: &Nats) -> io::Result<Row> {
+pub fn run(plan: &Plan, nats: &Engine) -> io::Result<Row> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(measure(plan, nats)).map_err(io::Error::other)
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn measure(plan: &Plan, nats: &Nats) -> Result<Row, Failure> {
+async fn measure(plan: &Plan, nats: &Engine) -> Result<Row, Failure> {
     let urls = nats.urls();
     let (sender, receiver) = (async_nats::connect(&urls).await?, async_nats::connect(&urls).await?);
     let begin = Instant::now();
