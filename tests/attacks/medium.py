@@ -86,8 +86,8 @@ def m3(run):
         ]
         done = run.join(*pipes)
     # One message of 1 MiB is one operation of 10 to 35 ms, which nothing interrupts, and each turn
-    # of this attack has one. Beside other programs on the same core it takes twice as long.
-    run.limit_ms = 150
+    # of this attack has several. Beside other programs on the same core it takes twice as long.
+    run.limit_ms = 200
     run.sent = f"{done['items']} documents, {done['bytes'] / MIB:.0f} MiB"
     run.moved("messages_invalid")
 

@@ -221,7 +221,7 @@ fn cluster_p12_counts_are_unknown_while_a_node_is_silent() {
     let start = Instant::now();
     let refused = read(address, channel);
     assert_eq!((refused.status, refused.field("retry-after")), (503, Some("1")), "{refused:?}");
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
     assert_eq!(get(address, "/apps/1/channels/news"), (200, r#"{"occupied":true}"#.to_owned()));
     other.signal(libc::SIGCONT);
     let whole = (200, r#"{"occupied":true,"subscription_count":2}"#.to_owned());
