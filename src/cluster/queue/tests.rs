@@ -270,7 +270,9 @@ fn cluster_queue_gives_many_entries_up_at_once() {
         assert!(queue.is_empty() && queue.ready.is_empty() && queue.in_flight == 0);
         begun.elapsed()
     };
-    let (waited, sent) = (took(false), took(true));
+    // On a busy machine a round may stand still for much longer than it takes.
+    let best = |is_sent| (0..5).map(|_| took(is_sent)).min().expect("five rounds");
+    let (waited, sent) = (best(false), best(true));
     assert!(sent < 40 * waited, "{sent:?} against {waited:?}");
 }
 
