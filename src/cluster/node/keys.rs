@@ -21,8 +21,9 @@ impl ClusterNode {
         key.map(|_| now_ms + self.hold_ms)
     }
 
-    /// What is known of an event before it is sent to the log. With answers of replicas, what has
-    /// been read may be on no replica yet: the answer to the same event, sent again, says so.
+    /// What is known of an event before it is sent to the log. With `acks = "replica"` an event
+    /// that was read may be on no replica yet. So a repetition of it is sent to the log, too, and
+    /// is answered when a replica has that entry.
     pub(super) fn known_key(
         &self,
         app: u32,

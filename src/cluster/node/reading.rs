@@ -78,8 +78,8 @@ impl ClusterNode {
         self.send_to_all(&Arrival::Log(start));
     }
 
-    /// Handles that the engine can be used again. After an interruption that was so long that what
-    /// was stored may have expired, the log is followed on to see whether its next entry is there.
+    /// Handles that the engine can be used again. After an interruption so long that entries may
+    /// have expired, the node first follows the log to see whether its next entry is there.
     pub(super) fn on_up(&mut self, log: LogInfo, engine: &mut dyn Engine, env: &Env, now_ms: u64) {
         (self.in_doubt, self.is_asked) = (None, false);
         let Some(log) = self.believe(log, engine) else { return };
@@ -92,9 +92,10 @@ impl ClusterNode {
         self.come_up(log, engine, env, now_ms);
     }
 
-    /// The log as it is. If the engine says that it ends before what this node knows, it has lost
-    /// its end, or the answer is older than what has come since. The engine is asked once more; an
-    /// answer that has what was known then was only late. Returns nothing while it is asked.
+    /// The log as it is. If the engine reports an end of the log before an entry that this node
+    /// knows, either the log has lost its end, or the report is older than that entry. So the
+    /// engine is asked once more. If the second report has all entries that were known when it was
+    /// asked, the log has lost nothing. Returns nothing until the second report comes.
     fn believe(&mut self, log: LogInfo, engine: &mut dyn Engine) -> Option<LogInfo> {
         let known = self.follower.known_end(log.epoch);
         match self.asked_with.take() {
