@@ -5,7 +5,7 @@ One attack is a function that takes a `Run`. It starts the server with `run.star
 the same for all attacks: the latency of the healthy client, its events, and the server's memory.
 
 The server is pinned to one core; the healthy client and the attackers are pinned to another, where
-attackers have the lowest priority, so that the healthy client measures the server and not them.
+attackers have a lower priority, so that the healthy client measures the server and not them.
 """
 
 import base64
@@ -36,8 +36,9 @@ START_S = 15
 STOP_S = 20
 # The time for answers that are due when an attack has ended.
 SETTLE_S = 10
-# The longest time of one attack. A bound that is missing shows within one second.
-ATTACK_S = 3.0
+# The time of one attack, at its first attempt and at those after it. A bound that is missing shows
+# within one second. The later ones are longer, for attackers that other programs keep from the core.
+ATTACK_S = (3.0, 9.0, 15.0)
 BASELINE_S = 1.0
 PING_S = 0.01
 PUBLISH_S = 0.05
@@ -522,7 +523,9 @@ def flood(port, until, script, *, sockets=1, sources=(None,), reads=True, narrow
 
 
 def attacker(pipe, function, arguments, options):
-    os.nice(19)
+    # The healthy client comes first. With the lowest priority, an attacker would stand still beside
+    # other programs.
+    os.nice(5)
     try:
         pipe.send(function(*arguments, **options))
     except Exception as error:  # The parent reports it.
@@ -542,12 +545,14 @@ def add_up(*results):
 class Run:
     """One attack: the server, the healthy client, the attackers, and what they have found."""
 
-    def __init__(self, name, binary):
-        self.name, self.binary = name, binary
+    def __init__(self, name, binary, attempt=0):
+        self.name, self.binary, self.attack_s = name, binary, ATTACK_S[attempt]
         self.faults, self.children, self.closing = [], [], []
+        # Those of `faults` that a busy machine can cause, too.
+        self.busy_faults = []
         self.server = self.healthy = None
         self.limit_ms, self.ratio = LIMIT_MS, RATIO
-        self.stretch, self.was_slow = 1.0, False
+        self.stretch = 1.0
         self.sent, self.note, self.log, self.named = "", "", "", []
         self.began = self.ended = None
         self.before = self.after = collections.Counter()
@@ -579,7 +584,7 @@ class Run:
         """The period whose latencies are those during the attack. An attack with a part that is
         not measured moves its begin."""
         self.began = time.monotonic()
-        self.until = self.began + ATTACK_S
+        self.until = self.began + self.attack_s
         before = self.server.run_times()
         yield
         self.ended = time.monotonic()
@@ -621,9 +626,12 @@ class Run:
             raise AssertionError(f"{function.__name__} did not start")
         return pipe, pipe.recv()
 
-    def check(self, fact, fault):
+    def check(self, fact, fault, busy=False):
+        """Adds the fault unless the fact is true. With `busy`, a machine can cause it on which other
+        programs take the time of the server or of the attackers."""
         if not fact and fault not in self.faults:
             self.faults.append(fault)
+            self.busy_faults += [fault] * busy
 
     def moved(self, *names):
         """These counters must have increased since the baseline."""
@@ -660,12 +668,12 @@ class Run:
         during = percentile(samples, self.began, self.ended)
         self.p99, self.longest = (before[0], during[0]), during[1]
         most = max(self.limit_ms, self.ratio * before[0]) * self.stretch
-        self.was_slow = during[0] > most
         self.check(
-            not self.was_slow,
+            during[0] <= most,
             f"the healthy client's p99 was {during[0]:.1f} ms; at most {most:.1f} is allowed"
             f" (before {before[0]:.1f} ms; other programs stretched its time"
             f" {self.stretch:.1f} times)",
+            busy=True,
         )
         allowed = self.memory + self.idle + BASE
         self.check(
@@ -675,7 +683,7 @@ class Run:
             f" {BASE / MIB:.0f} beside)",
         )
         for name in self.named:
-            self.check(self.after[name] > 0, f"the counter {name} has not moved")
+            self.check(self.after[name] > 0, f"the counter {name} has not moved", busy=True)
         self.server.stop()
 
     def end(self):
