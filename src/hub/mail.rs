@@ -333,6 +333,11 @@ impl<M> OutgoingMail<M> {
         self.longest_down > bound
     }
 
+    /// Whether a request to another core waits.
+    pub fn has_requests(&self) -> bool {
+        self.queues.iter().any(|queues| !queues.up.is_empty())
+    }
+
     /// Whether no mail waits.
     pub fn is_empty(&self) -> bool {
         self.queues.iter().all(|queues| queues.up.is_empty() && queues.down.is_empty())

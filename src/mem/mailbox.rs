@@ -85,6 +85,17 @@ impl<T> Receiver<T> {
         debug_assert!(queued <= self.queue.places.len(), "{queued} messages");
     }
 
+    /// The number of messages that were sent so far, since the queue was created. It wraps around.
+    pub fn sent(&mut self) -> usize {
+        self.produced_seen = self.queue.produced.0.load(Ordering::Acquire);
+        self.produced_seen
+    }
+
+    /// The number of messages that were removed so far. It wraps around as [`Receiver::sent`] does.
+    pub fn removed(&self) -> usize {
+        self.consumed
+    }
+
     /// Whether the queue is empty at this moment.
     pub fn is_empty(&mut self) -> bool {
         if self.consumed == self.produced_seen {
@@ -138,7 +149,9 @@ mod tests {
         assert_eq!(tx.push(4), Err(4));
         assert_eq!(rx.pop(), Some(0));
         assert_eq!(tx.push(4), Ok(()));
+        assert_eq!((rx.sent(), rx.removed()), (5, 1));
         assert_eq!(std::iter::from_fn(|| rx.pop()).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!((rx.sent(), rx.removed()), (5, 5));
         assert!(rx.is_empty());
     }
 

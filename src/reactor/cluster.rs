@@ -26,6 +26,10 @@ pub struct ClusterLink {
     proposals: Sender<Proposal>,
     states: Sender<StateProposal>,
     arrivals: Receiver<Arrival>,
+    /// The number of arrivals that were there when `before` was noted.
+    noted: usize,
+    /// The requests of other cores that must be taken before these arrivals.
+    before: Vec<usize>,
     /// Up to where the entries of the log were pushed; see [`LogMark`].
     mark: Arc<AtomicU64>,
     /// The number of gaps that the core has taken notice of.
@@ -59,6 +63,8 @@ pub fn cluster_link(peers: &Arc<Peers>, core: u16, notifier: &Notifier) -> (Clus
         proposals: to_thread,
         states: states_to_thread,
         arrivals: from_thread,
+        noted: 0,
+        before: Vec::new(),
         mark: mark.clone(),
         gaps: gaps.clone(),
         notifier: notifier.clone(),
@@ -136,10 +142,14 @@ impl CoreLink {
 
 impl<D: Driver> Reactor<D> {
     /// Moves the shard's proposals into the queue to the thread, and notifies it at most once.
+    /// Proposals wait until all requests to other cores are in their mailboxes, so that a client's
+    /// subscription comes before what the client publishes afterwards.
     pub(super) fn hand_over_proposals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mut notified = false;
-        while let Some(proposal) = self.shard.next_proposal() {
+        while !self.shard.mail().has_requests()
+            && let Some(proposal) = self.shard.next_proposal()
+        {
             notified = true;
             if let Err(proposal) = link.proposals.push(proposal) {
                 self.shard.return_proposal(proposal);
@@ -159,7 +169,8 @@ impl<D: Driver> Reactor<D> {
     }
 
     /// Lets what has come from the log take effect, while there is room for the mail that this
-    /// causes.
+    /// causes. The requests that other cores sent before they proposed it come first: a client that
+    /// has subscribed and then publishes receives its own event.
     pub(super) fn take_arrivals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mark = LogMark(link.mark.load(Ordering::Acquire));
@@ -171,6 +182,17 @@ impl<D: Driver> Reactor<D> {
             if is_spent || !self.shard.takes_requests() || self.shard.is_visiting() {
                 return;
             }
+            if link.arrivals.is_empty() {
+                // What was pushed before the mark was read has been taken.
+                return self.shard.reach(mark);
+            }
+            if link.arrivals.removed() == link.noted {
+                link.noted = link.arrivals.sent();
+                self.mail.note_requests(&mut link.before);
+            }
+            if !self.mail.take_requests_until(&mut link.before, &mut self.shard, now) {
+                return;
+            }
             match link.arrivals.pop() {
                 Some(Arrival::Gap) => {
                     self.shard.arrive(Arrival::Gap, now);
@@ -178,8 +200,7 @@ impl<D: Driver> Reactor<D> {
                     link.notifier.notify();
                 }
                 Some(arrival) => self.shard.arrive(arrival, now),
-                // What was pushed before the mark was read has been taken.
-                None => return self.shard.reach(mark),
+                None => return,
             }
         }
     }

@@ -8,6 +8,7 @@ use crate::dialect::{Down, Up};
 use crate::driver::{Driver, WakeHandle};
 use crate::mem::mailbox::{Receiver, Sender, mailbox};
 use crate::mem::park::Parking;
+use crate::shard::Shard;
 use crate::time::Now;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -108,6 +109,21 @@ struct MailReceiver {
     down: Receiver<Down>,
 }
 
+impl MailReceiver {
+    /// Takes requests of core `from`, `most` at most, while the turn has a share of work and there
+    /// is room for the mail that they cause. Returns how many.
+    fn take_requests(&mut self, from: usize, shard: &mut Shard, now: Now, most: usize) -> usize {
+        for taken in 0..most {
+            if !shard.takes_requests() || taken >= MIN_TAKEN && !shard.has_work_left() {
+                return taken;
+            }
+            let Some(request) = self.up.pop() else { return taken };
+            shard.request(from as u16, request, now);
+        }
+        most
+    }
+}
+
 /// One core's ends of all its mailboxes.
 pub struct Mail {
     core: u16,
@@ -177,6 +193,35 @@ impl Mail {
             .any(|receiver| !receiver.down.is_empty() || takes_requests && !receiver.up.is_empty())
     }
 
+    /// Notes how many requests each other core has sent so far, for
+    /// [`Mail::take_requests_until`].
+    pub(super) fn note_requests(&mut self, sent: &mut Vec<usize>) {
+        sent.clear();
+        sent.extend(self.from.iter_mut().map(|it| it.as_mut().map_or(0, |it| it.up.sent())));
+    }
+
+    /// Takes the requests that were noted, as far as the turn's share of work and the room for mail
+    /// allow. Returns whether all are taken; then none is noted any more.
+    pub(super) fn take_requests_until(
+        &mut self,
+        sent: &mut Vec<usize>,
+        shard: &mut Shard,
+        now: Now,
+    ) -> bool {
+        let receivers = self.from.iter_mut().enumerate();
+        for ((from, receiver), sent) in receivers.zip(&*sent) {
+            let Some(receiver) = receiver else { continue };
+            // Negative when more has been taken meanwhile.
+            let left = sent.wrapping_sub(receiver.up.removed()) as isize;
+            let left = usize::try_from(left).unwrap_or(0);
+            if receiver.take_requests(from, shard, now, left) < left {
+                return false;
+            }
+        }
+        sent.clear();
+        true
+    }
+
     /// Notes that this core's drain is over if `idle`. Returns whether the drain of every core is
     /// over.
     pub(super) fn all_idle(&self, idle: bool) -> bool {
@@ -218,23 +263,26 @@ impl<D: Driver> Reactor<D> {
                 let Some(answer) = receiver.down.pop() else { break };
                 self.shard.answer(answer, now);
             }
-            for taken in 0..TAKEN_PER_TURN {
-                if !self.shard.takes_requests() || taken >= MIN_TAKEN && !self.shard.has_work_left()
-                {
-                    break;
-                }
-                let Some(request) = receiver.up.pop() else { break };
-                self.shard.request(from as u16, request, now);
-            }
+            receiver.take_requests(from, &mut self.shard, now, TAKEN_PER_TURN);
         }
         self.take_commands(now);
         self.take_arrivals(now);
         self.take_relayed(now);
     }
 
-    /// Puts outgoing mail into the mailboxes of the other cores, and wakes each receiver that
-    /// sleeps at most once a turn. Mail for a full mailbox stays in the shard.
+    /// Puts outgoing mail into the mailboxes of the other cores, and what the connections that wait
+    /// cause afterwards.
     pub(super) fn hand_over_mail(&mut self, now: Now) {
+        self.put_mail();
+        self.shard.next_turn(now);
+        let left = self.put_mail();
+        self.counters.mail_waited.add(left as u64);
+    }
+
+    /// Puts outgoing mail into the mailboxes of the other cores, and wakes the receivers that
+    /// sleep. Mail for a full mailbox stays in the shard; returns how much.
+    fn put_mail(&mut self) -> usize {
+        let mut left = 0;
         for to in 0..self.mail.to.len() {
             let Some(sender) = &mut self.mail.to[to] else { continue };
             let outgoing = self.shard.mail().to(to as u16);
@@ -256,13 +304,12 @@ impl<D: Driver> Reactor<D> {
                 }
                 put += 1;
             }
-            let left = outgoing.up.len() + outgoing.down.len();
-            self.counters.mail_waited.add(left as u64);
+            left += outgoing.up.len() + outgoing.down.len();
             if put > 0 {
                 self.wake(to as u16);
             }
         }
-        self.shard.next_turn(now);
+        left
     }
 
     fn wake(&mut self, core: u16) {

@@ -79,6 +79,23 @@ fn cluster_p16_reflect_groups_have_one_order_on_all_nodes() {
     late.sync();
 }
 
+/// The join goes to the group's home, on another core for half of the members, and the message to
+/// the log, which returns it to that core.
+#[test]
+fn cluster_p16_reflect_member_that_sends_at_once_receives_its_message() {
+    let Some(nats) = EngineServer::start("reflect-at-once") else { return };
+    let Some(server) = started(&grouped(&nats, 0, false)) else { return };
+    for n in 0..500 {
+        let text = format!("at once {n}");
+        let mut bytes = handshake(&format!("/groups/{n}"), "").into_bytes();
+        bytes.extend(masked(true, TEXT, text.as_bytes()));
+        let mut client = Client::connect(server.addresses()[0]);
+        client.send(&bytes);
+        assert_eq!(client.response().status, 101);
+        assert_eq!(client.text(), text);
+    }
+}
+
 #[test]
 fn cluster_p16_reflect_sender_is_excluded_on_its_node() {
     let Some(nats) = EngineServer::start("reflect-except") else { return };
