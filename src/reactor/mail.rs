@@ -110,17 +110,17 @@ struct MailReceiver {
 }
 
 impl MailReceiver {
-    /// Takes requests of core `from`, `most` at most, while the turn has a share of work and there
+    /// Takes requests of core `from`, `max` at most, while the turn has a share of work and there
     /// is room for the mail that they cause. Returns how many.
-    fn take_requests(&mut self, from: usize, shard: &mut Shard, now: Now, most: usize) -> usize {
-        for taken in 0..most {
+    fn take_requests(&mut self, from: usize, shard: &mut Shard, now: Now, max: usize) -> usize {
+        for taken in 0..max {
             if !shard.takes_requests() || taken >= MIN_TAKEN && !shard.has_work_left() {
                 return taken;
             }
             let Some(request) = self.up.pop() else { return taken };
             shard.request(from as u16, request, now);
         }
-        most
+        max
     }
 }
 
