@@ -203,7 +203,7 @@ impl ClusterNode {
 
     /// Takes an event that a core proposes.
     pub fn propose(&mut self, proposal: Proposal, env: &Env, now: NodeTime) {
-        let Proposal { app, name, mut event, origin } = proposal;
+        let Proposal { app, name, mut event, origin, .. } = proposal;
         if zilliqa::logged_epoch(&event).is_some() {
             return self.propose_epoch((app, name), event, origin);
         }

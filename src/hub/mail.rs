@@ -256,9 +256,19 @@ pub struct OutgoingMail<M> {
     longest_down: usize,
 }
 
+/// The last request to a core at some moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestMark {
+    core: u16,
+    /// The number of requests to that core until then.
+    count: u64,
+}
+
 /// The unsent mail to one core, oldest first.
 #[derive(Debug)]
 pub struct OutgoingQueues<M> {
+    /// The number of requests to it so far, sent or not.
+    requests: u64,
     /// Requests to it as a home.
     pub up: VecDeque<Up<M>>,
     /// Answers and deliveries to it.
@@ -267,7 +277,7 @@ pub struct OutgoingQueues<M> {
 
 impl<M> Default for OutgoingQueues<M> {
     fn default() -> OutgoingQueues<M> {
-        OutgoingQueues { up: VecDeque::new(), down: VecDeque::new() }
+        OutgoingQueues { requests: 0, up: VecDeque::new(), down: VecDeque::new() }
     }
 }
 
@@ -279,7 +289,8 @@ impl<M> OutgoingMail<M> {
     }
 
     pub(super) fn up(&mut self, to: u16, message: Up<M>) {
-        let queue = &mut self.queues[to as usize].up;
+        let OutgoingQueues { requests, up: queue, .. } = &mut self.queues[to as usize];
+        *requests += 1;
         queue.push_back(message);
         self.longest_up = self.longest_up.max(queue.len());
     }
@@ -333,9 +344,15 @@ impl<M> OutgoingMail<M> {
         self.longest_down > bound
     }
 
-    /// Whether a request to another core waits.
-    pub fn has_requests(&self) -> bool {
-        self.queues.iter().any(|queues| !queues.up.is_empty())
+    /// The last request to core `to` so far.
+    pub(super) fn last_request(&self, to: u16) -> RequestMark {
+        RequestMark { core: to, count: self.queues[to as usize].requests }
+    }
+
+    /// Whether that request, and all before it to the same core, are in its mailbox.
+    pub fn is_sent(&self, mark: RequestMark) -> bool {
+        let queues = &self.queues[mark.core as usize];
+        queues.requests - queues.up.len() as u64 >= mark.count
     }
 
     /// Whether no mail waits.

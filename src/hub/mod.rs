@@ -70,7 +70,7 @@ pub use home::{ChannelInfo, ChannelUsage};
 pub use join::{JoinRefusal, JoinReply, JoinRequest};
 pub use kept::Losses;
 pub use log_view::{LATE_MS, LogMark, LogPlace, LogStart, log_serial};
-pub use mail::{Ack, Answer, Down, OutgoingMail, Query, Unpublished, Up};
+pub use mail::{Ack, Answer, Down, OutgoingMail, Query, RequestMark, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};
 pub use node_states::{StateAuthor, StateVisit, VisitedSlice};
@@ -216,13 +216,15 @@ impl<M: HubMessage> Hub<M> {
         now_ms: u64,
         mail: &mut OutgoingMail<M>,
     ) -> Published {
-        if self.proposals.is_some() && self.propose(app, name, event, ack) {
-            return Published::Sent;
-        }
-        if self.relay.is_some() && self.propose_to_replacement(app, name, event, ack) {
-            return Published::Sent;
-        }
         let hash = self.hasher.hash(app, name);
+        if self.proposals.is_some() || self.relay.is_some() {
+            let from = (ack, mail.last_request(self.home_of(hash)));
+            if self.propose(app, name, event, from)
+                || self.propose_to_replacement(app, name, event, from)
+            {
+                return Published::Sent;
+            }
+        }
         if self.home_of(hash) != self.core {
             let name = self.hasher.name(app, name);
             mail.up(self.home_of(hash), Up::Publish { name, event: event.clone(), ack });

@@ -8,7 +8,7 @@
 use super::event::{Event, EventPayload, Retention};
 use super::log_view::LogPlace;
 use super::logged_picture::LoggedPictures;
-use super::mail::{Ack, OutgoingMail};
+use super::mail::{Ack, OutgoingMail, RequestMark};
 use super::own_states::{OwnStates, StateTimes};
 use super::{Hub, HubMessage};
 use std::collections::VecDeque;
@@ -25,6 +25,21 @@ pub struct Proposal<M> {
     pub event: Event<M>,
     /// The core and the request that wait until the event is in the log.
     pub origin: Option<(u16, Ack)>,
+    /// The last request to the channel's home before the event, which must be in the home's mailbox
+    /// before the event is handed over. So a client's subscription comes before what it publishes.
+    pub after: RequestMark,
+}
+
+impl<M> Proposal<M> {
+    /// A proposal that no request to the channel's home must come before.
+    pub fn new(
+        app: u32,
+        name: impl Into<Arc<str>>,
+        event: Event<M>,
+        origin: Option<(u16, Ack)>,
+    ) -> Proposal<M> {
+        Proposal { app, name: name.into(), event, origin, after: RequestMark::default() }
+    }
 }
 
 impl<M: HubMessage> Hub<M> {
@@ -43,14 +58,20 @@ impl<M: HubMessage> Hub<M> {
         app: u32,
         name: &str,
         event: &Event<M>,
-        ack: Option<Ack>,
+        (ack, after): (Option<Ack>, RequestMark),
     ) -> bool {
         if matches!((&event.payload, &event.retain), (EventPayload::Nothing, Retention::Nothing)) {
             return false;
         }
         let Some(proposals) = &mut self.proposals else { return false };
         let origin = ack.map(|ack| (self.core, ack));
-        proposals.push_back(Proposal { app, name: name.into(), event: event.clone(), origin });
+        proposals.push_back(Proposal {
+            app,
+            name: name.into(),
+            event: event.clone(),
+            origin,
+            after,
+        });
         true
     }
 

@@ -8,7 +8,7 @@
 use super::event::{CacheEntry, Event, EventPayload, HistoryLimit, Retention};
 use super::forms::StreamPosition;
 use super::frames::SharedFrame;
-use super::mail::{Ack, OutgoingMail};
+use super::mail::{Ack, OutgoingMail, RequestMark};
 use super::name::ChannelName;
 use super::propose::Proposal;
 use super::{Hub, HubMessage};
@@ -141,7 +141,7 @@ impl<M: HubMessage> Hub<M> {
         app: u32,
         name: &str,
         event: &Event<M>,
-        ack: Option<Ack>,
+        (ack, after): (Option<Ack>, RequestMark),
     ) -> bool {
         if !self.is_relayed(app, event) {
             return false;
@@ -150,7 +150,7 @@ impl<M: HubMessage> Hub<M> {
         let Some(relay) = self.relay.as_mut().filter(|it| it.role == RelayRole::Replaced) else {
             return false;
         };
-        let proposal = Proposal { app, name: name.into(), event: event.clone(), origin };
+        let proposal = Proposal { app, name: name.into(), event: event.clone(), origin, after };
         relay.departures.push_back(RelayDeparture::Proposed(Box::new(proposal)));
         true
     }

@@ -221,6 +221,30 @@ fn hub_ignores_an_answer_to_an_older_interest() {
 }
 
 #[test]
+fn hub_proposal_waits_for_the_earlier_requests_to_its_channels_home() {
+    let mut world = World::new(2);
+    let [here, there] = [1, 0].map(|home| world.name_at(home));
+    let times = StateTimes { linger_ms: 1, count_every_ms: 1, picture_ms: 1, hold_ms: 1 };
+    world.cores.hubs[1].follow_log(times);
+    let propose = |world: &mut World, name: &str| {
+        let mut event = Frozen::new(b"x").into();
+        let (hub, mail) = (&mut world.cores.hubs[1], &mut world.cores.outgoing[1]);
+        hub.publish(0, name, &mut event, None, NOW_MS, mail);
+        hub.next_proposal().expect("a proposal")
+    };
+    let first = propose(&mut world, &there);
+    world.join(1, 1, &there);
+    let [second, elsewhere] = [&there, &here].map(|name| propose(&mut world, name));
+    world.join(1, 2, &there);
+    let is_sent = |world: &World| {
+        [&first, &second, &elsewhere].map(|it| world.cores.outgoing[1].is_sent(it.after))
+    };
+    assert_eq!(is_sent(&world), [true, false, true]);
+    assert!(world.cores.outgoing[1].to(0).up.pop_front().is_some());
+    assert_eq!(is_sent(&world), [true, true, true], "what comes later does not matter");
+}
+
+#[test]
 fn hub_keeps_nothing_after_the_last_subscriber() {
     let mut world = World::new(3);
     for core in 0..3 {

@@ -6,6 +6,7 @@
 //! has no room; the thread then holds what is for this core, and asks the engine for no more.
 
 use super::commands::Waker;
+use super::requests::RequestsBefore;
 use super::{Peers, Reactor};
 use crate::cluster::Arrival;
 use crate::dialect::{Proposal, StateProposal};
@@ -26,10 +27,8 @@ pub struct ClusterLink {
     proposals: Sender<Proposal>,
     states: Sender<StateProposal>,
     arrivals: Receiver<Arrival>,
-    /// The number of arrivals that were there when `before` was noted.
-    noted: usize,
-    /// The requests of other cores that must be taken before these arrivals.
-    before: Vec<usize>,
+    /// The requests of other cores that come before these arrivals.
+    before: RequestsBefore,
     /// Up to where the entries of the log were pushed; see [`LogMark`].
     mark: Arc<AtomicU64>,
     /// The number of gaps that the core has taken notice of.
@@ -63,8 +62,7 @@ pub fn cluster_link(peers: &Arc<Peers>, core: u16, notifier: &Notifier) -> (Clus
         proposals: to_thread,
         states: states_to_thread,
         arrivals: from_thread,
-        noted: 0,
-        before: Vec::new(),
+        before: RequestsBefore::default(),
         mark: mark.clone(),
         gaps: gaps.clone(),
         notifier: notifier.clone(),
@@ -142,14 +140,17 @@ impl CoreLink {
 
 impl<D: Driver> Reactor<D> {
     /// Moves the shard's proposals into the queue to the thread, and notifies it at most once.
-    /// Proposals wait until all requests to other cores are in their mailboxes, so that a client's
-    /// subscription comes before what the client publishes afterwards.
+    /// The first one that must wait for a request keeps those behind it.
     pub(super) fn hand_over_proposals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mut notified = false;
-        while !self.shard.mail().has_requests()
-            && let Some(proposal) = self.shard.next_proposal()
-        {
+        // After the drain's deadline a core may have ended, whose mailbox stays full.
+        let is_late = self.stopping.is_some_and(|deadline| deadline.due(now));
+        while let Some(proposal) = self.shard.next_proposal() {
+            if !is_late && !self.shard.mail().is_sent(proposal.after) {
+                self.shard.return_proposal(proposal);
+                break;
+            }
             notified = true;
             if let Err(proposal) = link.proposals.push(proposal) {
                 self.shard.return_proposal(proposal);
@@ -186,11 +187,8 @@ impl<D: Driver> Reactor<D> {
                 // What was pushed before the mark was read has been taken.
                 return self.shard.reach(mark);
             }
-            if link.arrivals.removed() == link.noted {
-                link.noted = link.arrivals.sent();
-                self.mail.note_requests(&mut link.before);
-            }
-            if !self.mail.take_requests_until(&mut link.before, &mut self.shard, now) {
+            let ClusterLink { arrivals, before, .. } = link;
+            if !self.mail.take_requests_before(arrivals, before, &mut self.shard, now) {
                 return;
             }
             match link.arrivals.pop() {

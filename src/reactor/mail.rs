@@ -2,6 +2,7 @@
 //! sleep.
 
 use super::relay_link::RelayOffer;
+use super::requests::RequestsBefore;
 use super::{Accepting, Inbox, Outbox, Reactor};
 use crate::dialect::Env;
 use crate::dialect::{Down, Up};
@@ -193,23 +194,21 @@ impl Mail {
             .any(|receiver| !receiver.down.is_empty() || takes_requests && !receiver.up.is_empty())
     }
 
-    /// Notes how many requests each other core has sent so far, for
-    /// [`Mail::take_requests_until`].
-    pub(super) fn note_requests(&mut self, sent: &mut Vec<usize>) {
-        sent.clear();
-        sent.extend(self.from.iter_mut().map(|it| it.as_mut().map_or(0, |it| it.up.sent())));
-    }
-
-    /// Takes the requests that were noted, as far as the turn's share of work and the room for mail
-    /// allow. Returns whether all are taken; then none is noted any more.
-    pub(super) fn take_requests_until(
+    /// Takes the requests that come before the next message of `queue`, as far as the turn's share
+    /// of work and the room for mail allow. Returns whether that message may be taken.
+    pub(super) fn take_requests_before<T>(
         &mut self,
-        sent: &mut Vec<usize>,
+        queue: &mut Receiver<T>,
+        before: &mut RequestsBefore,
         shard: &mut Shard,
         now: Now,
     ) -> bool {
+        if before.see(queue) {
+            let sent = self.from.iter_mut().map(|it| it.as_mut().map_or(0, |it| it.up.sent()));
+            before.requests.extend(sent);
+        }
         let receivers = self.from.iter_mut().enumerate();
-        for ((from, receiver), sent) in receivers.zip(&*sent) {
+        for ((from, receiver), sent) in receivers.zip(&before.requests) {
             let Some(receiver) = receiver else { continue };
             // Negative when more has been taken meanwhile.
             let left = sent.wrapping_sub(receiver.up.removed()) as isize;
@@ -218,7 +217,7 @@ impl Mail {
                 return false;
             }
         }
-        sent.clear();
+        before.requests.clear();
         true
     }
 

@@ -18,6 +18,7 @@ mod pause;
 mod relay;
 mod relay_link;
 mod relief;
+mod requests;
 mod timing;
 
 pub use accept_slots::{ACCEPTS_FOR_OTHERS, ACCEPTS_PER_LISTENER, ListenSocket, Listeners};

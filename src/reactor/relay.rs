@@ -8,6 +8,7 @@
 
 use super::commands::Waker;
 use super::relay_link::{RelayLink, RelayPhase, RelayProgress};
+use super::requests::RequestsBefore;
 use super::{Peers, Reactor};
 use crate::dialect::RelayDeparture;
 use crate::driver::Driver;
@@ -56,6 +57,7 @@ pub fn relay_link(
         role,
         departures: to_thread,
         arrivals: from_thread,
+        before: RequestsBefore::default(),
         notifier: notifier.clone(),
         progress: progress.clone(),
         taken: taken.clone(),
@@ -116,6 +118,10 @@ impl<D: Driver> Reactor<D> {
             let Some(link) = &mut self.relay else { return };
             let is_spent = taken >= super::mail::MIN_TAKEN && !self.shard.has_work_left();
             if is_spent || !self.shard.takes_requests() {
+                return;
+            }
+            let RelayLink { arrivals, before, .. } = link;
+            if !self.mail.take_requests_before(arrivals, before, &mut self.shard, now) {
                 return;
             }
             let Some(arrival) = link.arrivals.pop() else { return };
@@ -199,6 +205,14 @@ impl<D: Driver> Reactor<D> {
         let Some(link) = &mut self.relay else { return false };
         let mut sent = 0;
         while let Some(departure) = self.shard.next_departure() {
+            let after = match &departure {
+                RelayDeparture::Proposed(proposal) => Some(proposal.after),
+                _ => None,
+            };
+            if after.is_some_and(|after| !self.shard.mail().is_sent(after)) {
+                self.shard.return_departure(departure);
+                break;
+            }
             if let Err(departure) = link.departures.push(departure) {
                 self.shard.return_departure(departure);
                 break;

@@ -1,6 +1,7 @@
 //! A core's ends of the queues between it and the thread that talks to the other process of an
 //! upgrade, how they reach the core, and how far all cores are.
 
+use super::requests::RequestsBefore;
 use crate::dialect::RelayDeparture;
 use crate::hub::{ChannelName, RelayRole};
 use crate::mem::Notifier;
@@ -65,6 +66,8 @@ pub struct RelayLink {
     pub(super) role: RelayRole,
     pub(super) departures: Sender<RelayDeparture>,
     pub(super) arrivals: Receiver<RelayArrival>,
+    /// The requests of other cores that come before these arrivals.
+    pub(super) before: RequestsBefore,
     pub(super) notifier: Notifier,
     pub(super) progress: Arc<RelayProgress>,
     /// The bytes of ordered events that the thread has taken.

@@ -145,7 +145,7 @@ impl Shard {
     }
 
     fn apply_own(&mut self, proposal: Proposal, position: Option<StreamPosition>, now: Now) {
-        let Proposal { app, name, mut event, origin } = proposal;
+        let Proposal { app, name, mut event, origin, .. } = proposal;
         let relayed = RelayedEvent { position, number: None };
         self.apply_relayed((app, &name), &mut event, relayed, now);
         let Some((core, ack)) = origin else { return };
@@ -158,7 +158,7 @@ impl Shard {
 
     /// Publishes an event of this core in this process.
     fn publish_again(&mut self, proposal: Proposal, now: Now) {
-        let Proposal { app, name, mut event, origin } = proposal;
+        let Proposal { app, name, mut event, origin, .. } = proposal;
         let ack = origin.map(|(_, ack)| ack);
         match self.hub.publish(app, &name, &mut event, ack, now.ms, &mut self.mail) {
             crate::hub::Published::Ordered(at) => self.deliver_at(at, &event, now),

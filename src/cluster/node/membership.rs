@@ -125,7 +125,7 @@ impl ClusterNode {
                 return;
             }
             let Some((app, channel, event)) = self.reports.pop_front() else { return };
-            let proposal = Proposal { app, name: channel.into(), event, origin: None };
+            let proposal = Proposal::new(app, channel, event, None);
             self.propose(proposal, env, now);
         }
     }

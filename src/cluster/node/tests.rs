@@ -88,7 +88,7 @@ impl World {
     fn propose_in(&mut self, app: u32, channel: &str, ticket: u32, event: Event) {
         let slot = Slot { index: 0, generation: 1 };
         let origin = Some((1, Ack { slot, ticket, part: 0 }));
-        let proposal = Proposal { app, name: channel.into(), event, origin };
+        let proposal = Proposal::new(app, channel, event, origin);
         self.node.propose(proposal, &self.env.clone(), self.now);
     }
 
@@ -301,7 +301,7 @@ fn cluster_node_reports_a_client_event_when_it_is_stored() {
     let (event, from) = ("client-a".into(), "1.1".into());
     let client_event = Arc::new(ClientEvent { event, data: None, from, user: None });
     let event = Event { notify: Some(client_event), ..Frozen::new(b"f").into() };
-    let proposal = Proposal { app: 0, name: "private-a".into(), event, origin: None };
+    let proposal = Proposal::new(0, "private-a", event, None);
     world.node.propose(proposal.clone(), &world.env.clone(), world.now);
     world.turn();
     assert_eq!(world.taken(), [""; 0]);

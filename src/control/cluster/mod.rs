@@ -233,7 +233,7 @@ mod tests {
             }
             for _ in 0..64 {
                 let event: Event = Frozen::new(b"x").into();
-                let proposal = Proposal { app: 0, name: "a".into(), event, origin: None };
+                let proposal = Proposal::new(0, "a", event, None);
                 job.node.propose(proposal, &job.env.clone(), NOW);
             }
             job.step();

@@ -24,7 +24,7 @@ fn cluster_node_carries_groups_without_an_application() {
         let retain = if history > 0 { Retention::History(limit) } else { Retention::Nothing };
         with_history(&mut first, history);
         let event = Event { retain, ..Frozen::new(b"said").into() };
-        let proposal = Proposal { app: reflect::APP, name: group.clone(), event, origin: None };
+        let proposal = Proposal::new(reflect::APP, group.clone(), event, None);
         first.node.propose(proposal, &first.env.clone(), first.now);
         let subject = "polycast.i.@reflect.%5B%5D%20%5B%5D%20%7B%7D%20".to_owned();
         for _ in 0..100 {
@@ -55,7 +55,7 @@ fn cluster_node_refuses_events_of_what_the_log_has_no_name_for() {
     let mut world = World::joined(1, &Rc::default());
     let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket: 7, part: 0 };
     let (event, origin) = (Frozen::new(b"x").into(), Some((1, ack)));
-    let proposal = Proposal { app: u32::MAX, name: "a".into(), event, origin };
+    let proposal = Proposal::new(u32::MAX, "a", event, origin);
     world.node.propose(proposal, &world.env.clone(), world.now);
     world.turn();
     assert_eq!(world.outcomes, BTreeMap::from([(7, Some(Unpublished::Refused))]));
@@ -83,7 +83,7 @@ mod epochs {
         fn send_epoch(&mut self, ticket: u32, message: ZilliqaMessage) {
             let ack = Ack { slot: Slot { index: 0, generation: 1 }, ticket, part: 0 };
             let (event, origin) = (Event::message(message.into()), Some((1, ack)));
-            let proposal = Proposal { app: APP, name: CHANNEL.into(), event, origin };
+            let proposal = Proposal::new(APP, CHANNEL, event, origin);
             self.node.propose(proposal, &self.env.clone(), self.now);
         }
 

@@ -182,7 +182,7 @@ impl World {
         if let Some(history) = history_of(&self.env, 0, channel) {
             event.retain = Retention::History(history.limit);
         }
-        let proposal = Proposal { app: 0, name: channel.into(), event, origin: None };
+        let proposal = Proposal::new(0, channel, event, None);
         let now = self.time(at);
         self.sites[at].node.propose(proposal, &self.env, now);
     }

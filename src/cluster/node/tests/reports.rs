@@ -65,7 +65,7 @@ fn cluster_node_removal_of_a_picture_that_was_not_stored_is_published_again() {
             world.engine.detach(false, 0);
             world.turn();
         }
-        let proposal = Proposal { app, name: TOPIC.into(), event: Event::clear(), origin: None };
+        let proposal = Proposal::new(app, TOPIC, Event::clear(), None);
         world.node.propose(proposal, &world.env.clone(), world.now);
         if is_away {
             let hold_ms = world.env.config.cluster.as_deref().expect("a cluster").hold_ms;
