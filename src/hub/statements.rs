@@ -21,6 +21,10 @@ pub(super) const UNCOUNTED: u32 = u32::MAX - 15;
 /// The time between two attempts to state what has failed, in milliseconds.
 const RETRY_MS: u64 = 1000;
 
+/// The maximum number of timers that end in one sweep. More of them end in the next ones, so that
+/// many channels that clients leave at the same time keep no core.
+pub(super) const TIMERS_PER_SWEEP: usize = 4096;
+
 impl<M: HubMessage> Hub<M> {
     /// The next state to be taken into the log; `None` while a visit lists what is to be stated
     /// again.
@@ -316,7 +320,8 @@ impl<M: HubMessage> Hub<M> {
         self.sweep_counting(now_ms);
         let Some(own_states) = &mut self.own_states else { return };
         let mut due = Vec::new();
-        while let Some(timer) = own_states.timers.first_entry()
+        while due.len() < TIMERS_PER_SWEEP
+            && let Some(timer) = own_states.timers.first_entry()
             && timer.key().0 <= now_ms
         {
             due.push(timer.remove());

@@ -1,6 +1,7 @@
 //! Which node reports a change, and the changes that the end of a node makes.
 
 use super::*;
+use crate::hub::statements::TIMERS_PER_SWEEP;
 
 #[test]
 fn nodes_changes_are_reported_by_their_author_only() {
@@ -51,6 +52,42 @@ fn nodes_end_of_a_node_removes_its_states_and_one_node_reports_it() {
     for (kind, times) in [(removed("ada"), 2), (removed("bob"), 0), (Vacated, 1), (Count(2), 1)] {
         assert_eq!(count(author, kind.clone()), times, "{kind:?} in {author:?}");
     }
+}
+
+/// Channels that are left at the same time are not all examined in one sweep.
+#[test]
+fn nodes_timers_of_many_channels_end_in_several_sweeps() {
+    const CHANNELS: usize = TIMERS_PER_SWEEP + 10;
+    let (mut hub, mut mail) = (Hub::new(0, 1, Hasher::new(1), 1 << 20), OutgoingMail::new(1));
+    let linger_ms = 3000;
+    hub.follow_log(StateTimes { linger_ms, count_every_ms: 1000, picture_ms: 5000, hold_ms: 8000 });
+    let names: Vec<String> = (0..CHANNELS).map(|n| format!("channel-{n}")).collect();
+    let state_all = |hub: &mut Hub, count: u32, now_ms| {
+        let mut stated = 0;
+        while let Some(StateProposal { app, name, .. }) = hub.next_state(now_ms) {
+            let ours = StateAuthor { node: 7, is_ours: true };
+            hub.apply_count((app, &name), ours, count);
+            stated += 1;
+        }
+        stated
+    };
+    for name in &names {
+        let (slot, form) = (slot(1), Form::PUBLISHED);
+        let join =
+            Join { slot, app: 0, name, max: CHANNELS, is_public: false, request: None, form };
+        assert!(matches!(hub.join(join, NOW_MS, &mut mail), Joined::Now(None)));
+    }
+    assert_eq!(state_all(&mut hub, 1, NOW_MS), CHANNELS);
+    for name in &names {
+        assert!(hub.leave(slot(1), 0, name, &mut mail));
+    }
+    assert_eq!(state_all(&mut hub, 0, NOW_MS), 0, "it is not stated before the time is over");
+    let later_ms = NOW_MS + linger_ms;
+    let in_sweeps = [(); 3].map(|()| {
+        hub.sweep(later_ms);
+        state_all(&mut hub, 0, later_ms)
+    });
+    assert_eq!(in_sweeps, [TIMERS_PER_SWEEP, 10, 0]);
 }
 
 /// The end of a node is noticed in slices, however many channels there are, and what was not
