@@ -8,6 +8,7 @@ mod keys;
 mod membership;
 mod reading;
 mod reserving;
+mod settings;
 mod storing;
 
 use super::added::AddedApps;

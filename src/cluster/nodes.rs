@@ -65,7 +65,7 @@ pub enum NodeEffect {
 /// What a node says of itself, besides its state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeSummary {
-    /// A digest of the ids and keys of the applications.
+    /// A digest of the settings that all nodes should have the same.
     pub apps: u64,
     /// The number of open connections.
     pub connections: u64,
@@ -250,7 +250,7 @@ impl ClusterNodes {
             is_own: id == self.own.id(),
             state: node.state.map_or("", NodePhase::word),
             release: node.release.clone(),
-            has_same_apps: node.apps == self.summary.apps,
+            has_same_settings: node.apps == self.summary.apps,
             connections: node.connections,
             read_ms: node.read_ms,
         };
@@ -430,14 +430,15 @@ impl ClusterNodes {
         }
     }
 
-    /// Logs that a node has other applications or links.
+    /// Logs that a node has other settings of those that all should have the same.
     fn compare_apps(&self, part: &NodePart<'_>) {
         let (ours, theirs) = (self.summary.apps, part.apps);
         if part.node != self.own.id() && self.has_served && ours != theirs {
             let id = format!("{:016x}", part.node);
             tracing::warn!(
                 id,
-                "cluster: the node has other applications, keys or links than this one"
+                "cluster: the node has other applications, links, or settings that should be equal \
+                 than this one; docs/cluster.md lists them"
             );
         }
     }

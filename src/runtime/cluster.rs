@@ -35,9 +35,9 @@ pub struct NodeStatus {
     pub state: &'static str,
     /// The version of its release.
     pub release: Box<str>,
-    /// Whether it has the same applications as this process, by their ids and keys, and the same
-    /// links.
-    pub has_same_apps: bool,
+    /// Whether it has the same settings as this process, of those that all nodes should have the
+    /// same: applications, what is kept and bounded of them, links, and times of the cluster.
+    pub has_same_settings: bool,
     /// The number of its open connections.
     pub connections: u64,
     /// When its last renewal was read, in milliseconds.

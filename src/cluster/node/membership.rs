@@ -1,12 +1,10 @@
 //! The node among the others: what it says of itself, and what follows from what is read of nodes.
 
-use super::{ClusterNode, NodeNews, NodeTime};
+use super::{ClusterNode, NodeNews, NodeTime, settings};
 use crate::cluster::arrival::Arrival;
 use crate::cluster::engine::Engine;
 use crate::cluster::nodes::{NodeEffect, NodeSummary};
 use crate::cluster::repeats::AppliedNumbers;
-use crate::config::{ChannelLink, LinkEnd};
-use crate::crypto::sha256;
 use crate::dialect::{self, Env, Event, Proposal};
 use crate::hub::StateAuthor;
 
@@ -38,7 +36,7 @@ impl ClusterNode {
         let version = env.runtime.version;
         let apps = match self.summary {
             Some((known, summary)) if known == version => summary.apps,
-            _ => digest(env),
+            _ => settings::digest(&env.config),
         };
         let connections = env.runtime.counters.iter().map(|core| core.connections.get()).sum();
         let summary = NodeSummary { apps, connections };
@@ -127,63 +125,6 @@ impl ClusterNode {
             let Some((app, channel, event)) = self.reports.pop_front() else { return };
             let proposal = Proposal::new(app, channel, event, None);
             self.propose(proposal, env, now);
-        }
-    }
-}
-
-/// A digest of the ids and keys of the applications and of the links, which all nodes should have
-/// the same.
-fn digest(env: &Env) -> u64 {
-    let mut apps: Vec<_> = env.config.apps.iter().map(|app| [&*app.id, &*app.key]).collect();
-    apps.sort_unstable();
-    let mut links: Vec<_> = env.config.links.iter().map(words_of_link).collect();
-    links.sort_unstable();
-    let words = apps.into_iter().flatten().chain(links.into_iter().flatten());
-    let parts: Vec<_> = words.flat_map(|word| [word.as_bytes(), b"\0"]).collect();
-    let digest = sha256(&parts);
-    digest.iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte))
-}
-
-/// The texts of a link, end by end: the order of the views has no meaning.
-fn words_of_link(link: &ChannelLink) -> Vec<&str> {
-    let words = |end| {
-        let LinkEnd { app, channel, zenith, reflect, path, event, publish }: &LinkEnd = end;
-        let publish = if *publish { "publish" } else { "" };
-        [&**app, channel, zenith, reflect, path, event, publish]
-    };
-    let mut views: Vec<_> = link.views.iter().map(words).collect();
-    views.sort_unstable();
-    std::iter::once(words(&link.source)).chain(views).flatten().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, FileFormat};
-
-    fn digest_of(links: &str) -> u64 {
-        let apps = ["1", "2"]
-            .map(|id| format!("[[apps]]\nid = '{id}'\nkey = 'k{id}'\nsecret = 's'\n"))
-            .concat();
-        let config = Config::parse_with(&(apps + links), FileFormat::Toml, "f", &|_| None);
-        digest(&Env::new(config.expect("a configuration"), 0).expect("an environment"))
-    }
-
-    #[test]
-    fn cluster_node_digest_differs_if_links_do_and_not_by_their_order() {
-        let link = |source: &str, views: &str| {
-            format!("[[links]]\nsource = {{ app = '1', {source} }}\nviews = [{views}]\n")
-        };
-        let (one, two) = (
-            link("channel = 'a'", "{ app = '2', channel = 'b' }"),
-            link("channel = 'c'", "{ app = '2', channel = 'd' }"),
-        );
-        let digest = digest_of(&format!("{one}{two}"));
-        assert_eq!(digest_of(&format!("{two}{one}")), digest);
-        let named = link("channel = 'a', event = 'x'", "{ app = '2', channel = 'b' }");
-        let may_publish = link("channel = 'a'", "{ app = '2', channel = 'b', publish = true }");
-        for other in [String::new(), one, format!("{named}{two}"), format!("{may_publish}{two}")] {
-            assert_ne!(digest_of(&other), digest, "{other}");
         }
     }
 }

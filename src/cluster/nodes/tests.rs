@@ -189,7 +189,7 @@ fn cluster_nodes_join_and_know_each_other() {
     assert!(world.log.deaths.is_empty());
     let status = &world.peers[0].nodes.statuses()[0];
     assert_eq!((status.id, status.state, &*status.release), (1, "up", RELEASE));
-    assert!(world.now_ms - status.read_ms <= 1000 && !status.is_own && status.has_same_apps);
+    assert!(world.now_ms - status.read_ms <= 1000 && !status.is_own && status.has_same_settings);
     assert_eq!(world.peers[0].counters.cluster_node_renewals.get(), 62);
 }
 

@@ -3,9 +3,9 @@
 const seconds = (ms) => `${(ms / 1000).toFixed(1)} s`
 
 /** The cells of a node's row. */
-export function nodeCells({ id, state, release, connections, age_ms, is_own, has_same_apps }) {
+export function nodeCells({ id, state, release, connections, age_ms, is_own, has_same_settings }) {
   const name = is_own ? `${id} (this one)` : id
-  const note = has_same_apps ? "" : "other applications or links"
+  const note = has_same_settings ? "" : "other applications or settings"
   return [name, state, release, String(connections), seconds(age_ms), note]
 }
 

@@ -14,8 +14,8 @@ pub(super) fn nodes(cluster: &ClusterStatus, now_ms: u64) -> Vec<u8> {
         out.extend_from_slice(text.as_bytes());
         push_string(&mut out, &node.release);
         let text = format!(
-            r#","connections":{},"age_ms":{age_ms},"is_own":{},"has_same_apps":{}}}"#,
-            node.connections, node.is_own, node.has_same_apps
+            r#","connections":{},"age_ms":{age_ms},"is_own":{},"has_same_settings":{}}}"#,
+            node.connections, node.is_own, node.has_same_settings
         );
         out.extend_from_slice(text.as_bytes());
     }
@@ -38,7 +38,7 @@ mod tests {
             is_own: true,
             state: "up",
             release: "1.0".into(),
-            has_same_apps: true,
+            has_same_settings: true,
             connections: 7,
             read_ms: 4200,
         };
@@ -47,15 +47,15 @@ mod tests {
             is_own: false,
             state: "leaving",
             release: "\"<".into(),
-            has_same_apps: false,
+            has_same_settings: false,
             ..own.clone()
         };
         cluster.set_nodes(vec![own, other]);
         let own = r#"{"id":"00000000000000ab","state":"up","release":"1.0","connections":7,"#;
-        let own = format!(r#"{own}"age_ms":800,"is_own":true,"has_same_apps":true}}"#);
+        let own = format!(r#"{own}"age_ms":800,"is_own":true,"has_same_settings":true}}"#);
         let text = text(&cluster);
         assert!(text.starts_with(&format!(r#"{{"nodes":[{own},{{"id":"ffffffffffffffff","#)));
         let other = r#""release":"\"<","connections":7,"age_ms":800,"is_own":false,"#;
-        assert!(text.ends_with(&format!(r#"{other}"has_same_apps":false}}]}}"#)), "{text}");
+        assert!(text.ends_with(&format!(r#"{other}"has_same_settings":false}}]}}"#)), "{text}");
     }
 }

@@ -66,7 +66,10 @@ fn listed(address: SocketAddr) -> Vec<(String, String, bool)> {
     let text = |it: &serde_json::Value| it.as_str().unwrap().to_owned();
     let nodes = page["nodes"].as_array().unwrap().iter();
     let row = |node: &serde_json::Value| {
-        assert_eq!((node["has_same_apps"].as_bool(), node["age_ms"].is_u64()), (Some(true), true));
+        assert_eq!(
+            (node["has_same_settings"].as_bool(), node["age_ms"].is_u64()),
+            (Some(true), true)
+        );
         (text(&node["id"]), text(&node["state"]), node["is_own"].as_bool().unwrap())
     };
     nodes.map(row).collect()
