@@ -464,6 +464,18 @@ fn cluster_entry_piece_of_a_picture_has_bytes_or_is_an_end() {
 }
 
 #[test]
+fn cluster_entry_piece_of_a_picture_has_a_serial_number_of_53_bits() {
+    for (serial, is_read) in [(0, true), ((1 << 53) - 1, true), (1 << 53, false), (u64::MAX, false)]
+    {
+        for (count, piece) in [(1, &b"x"[..]), (0, b"")] {
+            let part = picture_part(&PicturePart { serial, index: 0, count, piece });
+            let entry = write_picture((1, 1), "@zenith", "b", &part);
+            assert_eq!(read(&entry).is_ok(), is_read, "{serial} {count}");
+        }
+    }
+}
+
+#[test]
 fn cluster_entry_keys_are_those_of_its_events_in_order() {
     for (places, is_read) in [
         (&[][..], true),
