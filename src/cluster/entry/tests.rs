@@ -194,6 +194,18 @@ fn cluster_entry_epoch_is_a_piece_of_its_document() {
     }
 }
 
+/// No epoch has the last number, so that there is one after each.
+#[test]
+fn cluster_entry_epoch_has_not_the_last_number() {
+    for (number, is_read) in [(0, true), (u64::MAX - 1, true), (u64::MAX, false)] {
+        for (bytes, piece) in [(1, &b"x"[..]), (0, b"")] {
+            let part = epoch_part(&EpochPart { number, digest: 2, bytes, offset: 0, piece });
+            let entry = write_epoch((1, 1), "@zilliqa", "b", [&*part].into_iter());
+            assert_eq!(read(&entry).is_ok(), is_read, "{number} {bytes}");
+        }
+    }
+}
+
 fn limits() -> [LimitPart; 2] {
     let reserved = vec![(0xfedc_ba98_7654_3210, 300), (7, 0), (8, u32::MAX)];
     let settled_in = Some(0x1122_3344_5566_7788);
