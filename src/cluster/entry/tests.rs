@@ -147,6 +147,17 @@ fn cluster_entry_of_a_node_has_each_state_and_may_be_longer() {
     assert_eq!(read(&write_node((1, 1), &upside_down)), Err(NotAnEntry::Malformed));
 }
 
+#[test]
+fn cluster_entry_of_a_node_has_a_release_of_at_most_64_bytes() {
+    let (longest, longer) = ("x".repeat(64), "x".repeat(65));
+    for (release, is_read) in
+        [("", true), (env!("CARGO_PKG_VERSION"), true), (&longest, true), (&longer, false)]
+    {
+        let written = write_node((1, 1), &NodePart { release, ..node_part() });
+        assert_eq!(read(&written).is_ok(), is_read, "{release}");
+    }
+}
+
 /// A piece in the middle of a document, and the mark of an epoch of which only the number is known.
 fn epochs() -> [EpochPart<'static>; 2] {
     let digest = 0x1122_3344_5566_7788;
