@@ -2,10 +2,14 @@
 
 use crate::machine::config;
 use polycast::cluster::entry::{
-    StatePart, epoch_part, part, picture_part, read, state_part, write_epoch, write_node,
-    write_own, write_picture, write_state, write_with_keys,
+    PicturePart, StatePart, epoch_part, part, picture_part, read, state_part, write_epoch,
+    write_node, write_own, write_picture, write_state, write_with_keys,
 };
-use polycast::dialect::{Env, event_into_log, event_of_log};
+use polycast::dialect::{Env, Hub, OutgoingMail, event_into_log, event_of_log, picture_envelope};
+use polycast::hub::{Hasher, LogMark, LogStart, PicturePiece, StateTimes};
+
+/// An application of which nobody counts subscribers.
+const APP: u32 = u32::MAX;
 
 pub(crate) fn run(data: &[u8]) {
     let Ok(entry) = read(data) else { return };
@@ -39,6 +43,7 @@ pub(crate) fn run(data: &[u8]) {
         let written = write_picture(author, entry.app, entry.channel, &part);
         assert_eq!(read(&written).expect("an entry").pictures, std::slice::from_ref(picture));
     }
+    take_pictures(&entry.pictures, entry.channel);
     let env = Env::new(config("[zenith]\n"), 0).expect("an environment");
     let Some(app) = env.app_of_log_id(entry.app) else { return };
     for part in &entry.own {
@@ -47,5 +52,36 @@ pub(crate) fn run(data: &[u8]) {
         assert!(written.len() <= part.len(), "numbers are written in their shortest form");
         let again = event_of_log(&env, (app, entry.channel), &written).expect("an event");
         assert_eq!(format!("{:?}", again.retain), format!("{:?}", event.retain));
+    }
+}
+
+/// The home of a channel takes all pieces while it reads the log, and again when it has read it.
+fn take_pictures(pictures: &[PicturePart<'_>], channel: &str) {
+    if pictures.is_empty() {
+        return;
+    }
+    let times = StateTimes { linger_ms: 0, count_every_ms: 1, picture_ms: 1, hold_ms: 1 };
+    let start = LogStart { generation: 1, stream: 7, read_until: 1, known_after: 0, void_until: 0 };
+    let mut hub = Hub::new(0, 1, Hasher::new(1), 1 << 20);
+    hub.follow_log(times);
+    let mut mail = OutgoingMail::new(1);
+    hub.begin_log(start, &mut mail);
+    for _ in 0..2 {
+        for &PicturePart { serial, index, count, piece } in pictures {
+            let piece = PicturePiece { serial, index, count, bytes: piece.into() };
+            let Some(bytes) = hub.note_picture_piece((APP, channel), &piece, false) else {
+                continue;
+            };
+            let envelope = picture_envelope((polycast::dialect::zenith::APP, channel));
+            let with = (envelope.expect("of a topic"), true);
+            hub.adopt_picture((APP, channel), (serial, &bytes), with, 1000);
+        }
+        hub.reach(LogMark::new(1, 1));
+        hub.sweep(2000);
+        while hub.is_visiting() {
+            hub.visit_slice(&mut mail);
+        }
+        hub.list_due_pictures(true, 60_000);
+        while hub.next_picture().is_some() {}
     }
 }

@@ -540,7 +540,7 @@ fn read_node(mut rest: &[u8]) -> Option<NodePart<'_>> {
     let formats = (take_byte(&mut rest)?, take_byte(&mut rest)?);
     let apps = take_u64(&mut rest)?;
     let connections = take_number(&mut rest)?;
-    let release = take_text(&mut rest)?;
+    let release = take_text(&mut rest).filter(|it| it.len() <= node::RELEASE_BYTES)?;
     let is_sound = formats.0 <= formats.1;
     is_sound.then_some(NodePart { node, state, renewal, formats, apps, connections, release })
 }

@@ -10,7 +10,7 @@
 /// The number of serial numbers of one entry of the log, which is the maximum number of its events.
 const PLACES: u64 = 64;
 /// Serial numbers must be below this, so that a JSON number carries them exactly.
-const SERIAL_END: u64 = 1 << 53;
+pub const SERIAL_END: u64 = 1 << 53;
 /// How much longer an event that was read late must live so that the later ones were surely read,
 /// in milliseconds: an entry may be stored a second time up to `hold_ms` after the first, at most
 /// 15 s, and clocks differ.

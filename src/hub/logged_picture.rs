@@ -135,7 +135,7 @@ impl LoggedPicture {
     /// The lowest serial number of a picture of the log that is needed here.
     pub(super) fn needed_from(&self, phase: ReadingPhase) -> u64 {
         match phase == ReadingPhase::Done && !self.is_partial {
-            true => self.changed + 1,
+            true => self.changed.saturating_add(1),
             false => self.needed_from,
         }
     }
@@ -161,7 +161,8 @@ impl LoggedPicture {
     /// Notes that the picture is known that results from the changes up to a serial number.
     pub(super) fn learn(&mut self, serial: u64) {
         self.changed = self.changed.max(serial);
-        (self.is_partial, self.is_dropped, self.needed_from) = (false, false, serial + 1);
+        (self.is_partial, self.is_dropped) = (false, false);
+        self.needed_from = serial.saturating_add(1);
     }
 
     /// Notes that the log is another one, which does not have the picture. `base` is the serial

@@ -243,7 +243,7 @@ impl<M: HubMessage> Hub<M> {
         if !bytes.is_empty() {
             read = Picture::read(bytes, Arc::new(envelope), compresses);
             if read.is_none() {
-                logged.lose(serial + 1);
+                logged.lose(serial.saturating_add(1));
                 return false;
             }
         }

@@ -69,7 +69,7 @@ pub use history::HistoryUsage;
 pub use home::{ChannelInfo, ChannelUsage};
 pub use join::{JoinRefusal, JoinReply, JoinRequest};
 pub use kept::Losses;
-pub use log_view::{LATE_MS, LogMark, LogPlace, LogStart, log_serial};
+pub use log_view::{LATE_MS, LogMark, LogPlace, LogStart, SERIAL_END, log_serial};
 pub use mail::{Ack, Answer, Down, OutgoingMail, Query, RequestMark, Unpublished, Up};
 pub use members::Subscriber;
 pub use name::{ChannelName, ConnId, CoreSet, Hasher};

@@ -4,7 +4,7 @@
 /// A piece of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochPart<'e> {
-    /// The number of the epoch.
+    /// The number of the epoch. Below [`u64::MAX`], so that there is one after it.
     pub number: u64,
     /// The beginning of the SHA-256 digest of the whole document, by which the pieces of two
     /// documents of the same epoch are distinguished.
@@ -28,9 +28,10 @@ impl<'e> EpochPart<'e> {
         out.extend_from_slice(self.piece);
     }
 
-    /// Reads the part; `None` if the piece is not one of the document.
+    /// Reads the part; `None` if the piece is not one of the document, or no epoch has the
+    /// number.
     pub(super) fn read(mut rest: &'e [u8]) -> Option<EpochPart<'e>> {
-        let number = super::take_number(&mut rest)?;
+        let number = super::take_number(&mut rest).filter(|number| *number < u64::MAX)?;
         let digest = u64::from_le_bytes(super::take(&mut rest, 8)?.try_into().ok()?);
         let bytes = super::take_number(&mut rest)?;
         let offset = super::take_number(&mut rest)?;

@@ -38,6 +38,9 @@ impl NodePhase {
     }
 }
 
+/// The maximum size of the version of a release, in bytes.
+pub(super) const RELEASE_BYTES: usize = 64;
+
 /// What an entry says of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodePart<'e> {
@@ -53,6 +56,6 @@ pub struct NodePart<'e> {
     pub apps: u64,
     /// The number of its open connections.
     pub connections: u64,
-    /// The version of its release.
+    /// The version of its release, of at most 64 bytes.
     pub release: &'e str,
 }

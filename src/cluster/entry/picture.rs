@@ -1,11 +1,13 @@
 //! The content of a part that is a piece of the picture of a channel. A picture may be larger than
 //! what the engine takes at once, so it goes into the log in pieces, the first one last.
 
+use crate::hub::SERIAL_END;
+
 /// A piece of a picture. Each replaces the earlier piece with its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PicturePart<'e> {
     /// The place in the log of the last change that is in the picture; see
-    /// [`crate::hub::LogPlace`].
+    /// [`crate::hub::LogPlace`]. Below [`SERIAL_END`].
     pub serial: u64,
     /// The number of the piece, from 0.
     pub index: u32,
@@ -31,7 +33,7 @@ impl<'e> PicturePart<'e> {
 
     /// Reads the part; `None` if it is malformed.
     pub(super) fn read(mut rest: &'e [u8]) -> Option<PicturePart<'e>> {
-        let serial = super::take_number(&mut rest)?;
+        let serial = super::take_number(&mut rest).filter(|serial| *serial < SERIAL_END)?;
         let index = u32::try_from(super::take_number(&mut rest)?).ok()?;
         let count = u32::try_from(super::take_number(&mut rest)?).ok()?;
         let part = PicturePart { serial, index, count, piece: rest };

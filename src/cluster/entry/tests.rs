@@ -147,6 +147,17 @@ fn cluster_entry_of_a_node_has_each_state_and_may_be_longer() {
     assert_eq!(read(&write_node((1, 1), &upside_down)), Err(NotAnEntry::Malformed));
 }
 
+#[test]
+fn cluster_entry_of_a_node_has_a_release_of_at_most_64_bytes() {
+    let (longest, longer) = ("x".repeat(64), "x".repeat(65));
+    for (release, is_read) in
+        [("", true), (env!("CARGO_PKG_VERSION"), true), (&longest, true), (&longer, false)]
+    {
+        let written = write_node((1, 1), &NodePart { release, ..node_part() });
+        assert_eq!(read(&written).is_ok(), is_read, "{release}");
+    }
+}
+
 /// A piece in the middle of a document, and the mark of an epoch of which only the number is known.
 fn epochs() -> [EpochPart<'static>; 2] {
     let digest = 0x1122_3344_5566_7788;
@@ -191,6 +202,18 @@ fn cluster_entry_epoch_is_a_piece_of_its_document() {
         let part = epoch_part(&EpochPart { number: 1, digest: 2, bytes, offset, piece });
         let entry = write_epoch((1, 1), "a", "b", [&*part].into_iter());
         assert_eq!(read(&entry).is_ok(), is_read, "{bytes} {offset} {piece:?}");
+    }
+}
+
+/// No epoch has the last number, so that there is one after each.
+#[test]
+fn cluster_entry_epoch_has_not_the_last_number() {
+    for (number, is_read) in [(0, true), (u64::MAX - 1, true), (u64::MAX, false)] {
+        for (bytes, piece) in [(1, &b"x"[..]), (0, b"")] {
+            let part = epoch_part(&EpochPart { number, digest: 2, bytes, offset: 0, piece });
+            let entry = write_epoch((1, 1), "@zilliqa", "b", [&*part].into_iter());
+            assert_eq!(read(&entry).is_ok(), is_read, "{number} {bytes}");
+        }
     }
 }
 
@@ -460,6 +483,18 @@ fn cluster_entry_piece_of_a_picture_has_bytes_or_is_an_end() {
         let part = picture_part(&PicturePart { serial: 1, index, count, piece });
         let entry = write_picture((1, 1), "a", "b", &part);
         assert_eq!(read(&entry).is_ok(), is_read, "{index} {count} {piece:?}");
+    }
+}
+
+#[test]
+fn cluster_entry_piece_of_a_picture_has_a_serial_number_of_53_bits() {
+    for (serial, is_read) in [(0, true), ((1 << 53) - 1, true), (1 << 53, false), (u64::MAX, false)]
+    {
+        for (count, piece) in [(1, &b"x"[..]), (0, b"")] {
+            let part = picture_part(&PicturePart { serial, index: 0, count, piece });
+            let entry = write_picture((1, 1), "@zenith", "b", &part);
+            assert_eq!(read(&entry).is_ok(), is_read, "{serial} {count}");
+        }
     }
 }
 

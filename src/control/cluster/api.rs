@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 /// be, in which an entry is sent again.
 const DUPLICATES_NS: u64 = 20_000_000_000;
 
+/// The value of a limit of a stream that does not limit anything.
+const UNLIMITED: i64 = -1;
+
 /// The headers with which an entry is sent.
 pub(super) fn headers(append: &Append) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -30,10 +33,12 @@ pub(super) fn stream_name(cluster: &Cluster) -> String {
     format!("{}-log", cluster.name)
 }
 
-/// The settings of a stream that this server makes, and compares.
+/// The settings of a stream that this server makes, and compares. A server leaves out some of them
+/// if they are not set.
 #[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
 pub(super) struct StreamConfig {
     pub(super) name: String,
+    #[serde(default)]
     pub(super) subjects: Vec<String>,
     pub(super) storage: String,
     pub(super) num_replicas: u16,
@@ -46,6 +51,52 @@ pub(super) struct StreamConfig {
     pub(super) allow_rollup_hdrs: bool,
     #[serde(default)]
     pub(super) max_age: u64,
+    #[serde(flatten)]
+    pub(super) unset: UnsetConfig,
+}
+
+/// The settings with which a stream would lose, change or refuse entries. Older releases do not
+/// send them, and get the same stream.
+#[derive(Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub(super) struct UnsetConfig {
+    /// What removes entries: "limits", that is only the limits of the stream.
+    retention: String,
+    /// The maximum number of entries; -1 if there is none.
+    max_msgs: i64,
+    /// The maximum number of entries of a subject; -1 if there is none.
+    max_msgs_per_subject: i64,
+    /// The maximum size of an entry in bytes; -1 if there is none besides that of the server.
+    max_msg_size: i64,
+    /// Whether entries are not acknowledged.
+    no_ack: bool,
+    /// Whether entries cannot be removed by subject.
+    deny_purge: bool,
+    /// Whether nothing can be stored.
+    sealed: bool,
+    /// The stream that this one repeats.
+    mirror: Option<serde_json::Value>,
+    /// The streams whose messages are taken, too.
+    sources: Option<serde_json::Value>,
+    /// How subjects are changed.
+    subject_transform: Option<serde_json::Value>,
+}
+
+impl Default for UnsetConfig {
+    fn default() -> UnsetConfig {
+        UnsetConfig {
+            retention: "limits".to_owned(),
+            max_msgs: UNLIMITED,
+            max_msgs_per_subject: UNLIMITED,
+            max_msg_size: UNLIMITED,
+            no_ack: false,
+            deny_purge: false,
+            sealed: false,
+            mirror: None,
+            sources: None,
+            subject_transform: None,
+        }
+    }
 }
 
 impl StreamConfig {
@@ -65,19 +116,26 @@ impl StreamConfig {
             allow_msg_ttl: true,
             allow_rollup_hdrs: true,
             max_age: 0,
+            unset: UnsetConfig::default(),
         }
     }
 
-    /// In what an existing stream differs from these settings, in words; `None` if it does not.
-    pub(super) fn difference(&self, existing: &StreamConfig) -> Option<String> {
+    /// In what an existing stream differs from these settings, in words; `None` if it does not. The
+    /// server accepts messages of up to `max_payload` bytes, so the stream may have a maximum that
+    /// is not below that.
+    pub(super) fn difference(&self, existing: &StreamConfig, max_payload: usize) -> Option<String> {
         let text = |it: &StreamConfig| serde_json::to_value(it).unwrap_or_default();
-        let (ours, theirs) = (text(self), text(existing));
+        let (ours, mut theirs) = (text(self), text(existing));
+        let max_msg_size = usize::try_from(existing.unset.max_msg_size).ok();
+        if max_msg_size.is_some_and(|bytes| bytes >= max_payload) {
+            theirs["max_msg_size"] = UNLIMITED.into();
+        }
         let (ours, theirs) = (ours.as_object()?, theirs.as_object()?);
         let differ = ours.iter().filter(|(key, value)| theirs.get(*key) != Some(*value));
         let words: Vec<String> = differ
             .map(|(key, value)| {
                 let other = theirs.get(key).unwrap_or(&serde_json::Value::Null);
-                format!("{key} is {other} there and {value} by the section `cluster`")
+                format!("{key} is {other} there and must be {value}")
             })
             .collect();
         (!words.is_empty()).then(|| words.join("; "))
@@ -270,11 +328,60 @@ mod tests {
     fn cluster_stream_with_other_settings_is_named() {
         let mut cluster = Cluster::default();
         let ours = StreamConfig::new(&cluster);
-        assert_eq!(ours.difference(&StreamConfig::new(&cluster)), None);
+        assert_eq!(ours.difference(&StreamConfig::new(&cluster), MAX_PAYLOAD), None);
         cluster.storage = ClusterStorage::Memory;
-        let words = ours.difference(&StreamConfig::new(&cluster));
-        let expected = "storage is \"memory\" there and \"file\" by the section `cluster`";
+        let words = ours.difference(&StreamConfig::new(&cluster), MAX_PAYLOAD);
+        let expected = "storage is \"memory\" there and must be \"file\"";
         assert_eq!(words.as_deref(), Some(expected));
+    }
+
+    const MAX_PAYLOAD: usize = 1 << 20;
+
+    /// The stream of the default configuration, as servers of the versions 2.11.11 and 2.15.1
+    /// report it, with these settings in place of theirs.
+    fn reported(settings: serde_json::Value) -> StreamConfig {
+        let mut config = serde_json::json!({
+            "name": "polycast-log", "subjects": ["polycast.i.>"], "retention": "limits",
+            "max_consumers": -1, "max_msgs": -1, "max_bytes": 1 << 30, "max_age": 0,
+            "max_msgs_per_subject": -1, "max_msg_size": -1, "discard": "new", "storage": "file",
+            "num_replicas": 1, "duplicate_window": DUPLICATES_NS, "compression": "none",
+            "allow_direct": false, "mirror_direct": false, "sealed": false, "deny_delete": false,
+            "deny_purge": false, "allow_rollup_hdrs": true, "consumer_limits": {},
+            "allow_msg_ttl": true, "metadata": { "_nats.level": "1" },
+        });
+        for (key, value) in settings.as_object().expect("settings") {
+            config[key] = value.clone();
+        }
+        serde_json::from_value(config).expect("a stream")
+    }
+
+    #[test]
+    fn cluster_stream_that_would_lose_or_refuse_entries_is_named() {
+        let ours = StreamConfig::new(&Cluster::default());
+        let difference = |settings| ours.difference(&reported(settings), MAX_PAYLOAD);
+        for same in [
+            serde_json::json!({}),
+            serde_json::json!({ "max_msg_size": MAX_PAYLOAD, "compression": "s2" }),
+            serde_json::json!({ "no_ack": false, "mirror": null, "sources": null }),
+        ] {
+            assert_eq!(difference(same.clone()), None, "{same}");
+        }
+        for (key, value, ours) in [
+            ("retention", "interest".into(), "\"limits\""),
+            ("max_msgs", 1_000_000.into(), "-1"),
+            ("max_msgs_per_subject", 1.into(), "-1"),
+            ("max_msg_size", (MAX_PAYLOAD - 1).into(), "-1"),
+            ("no_ack", true.into(), "false"),
+            ("deny_purge", true.into(), "false"),
+            ("sealed", true.into(), "false"),
+            ("mirror", serde_json::json!({ "name": "another" }), "null"),
+            ("sources", serde_json::json!([{ "name": "another" }]), "null"),
+            ("subject_transform", serde_json::json!({ "src": ">", "dest": "a.>" }), "null"),
+        ] {
+            let words = difference(serde_json::json!({ key: value }));
+            let expected = format!("{key} is {value} there and must be {ours}");
+            assert_eq!(words, Some(expected));
+        }
     }
 
     #[test]

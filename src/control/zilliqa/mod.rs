@@ -247,10 +247,8 @@ impl Poller {
     fn fill(&mut self) {
         let (Some(last), Some(top)) = (self.last, self.nodes.top()) else { return };
         while self.fetches.len() < self.config.ahead {
-            let next = last + 1 + self.fetches.len() as u64;
-            if next > top {
-                break;
-            }
+            let next = last.checked_add(1 + self.fetches.len() as u64);
+            let Some(next) = next.filter(|next| *next <= top) else { break };
             self.fetches.push_back(EpochFetch::new(next, self.config.answer_bytes));
         }
     }

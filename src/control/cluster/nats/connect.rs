@@ -211,10 +211,11 @@ async fn find_stream(client: &Client, cluster: &Cluster) -> Result<StreamInfo, S
     let info = info.map_err(|error| {
         format!("the stream {name} cannot be used: {} ({})", error.description, error.code)
     })?;
-    match wanted.difference(&info.config) {
+    let max_payload = client.server_info().max_payload;
+    match wanted.difference(&info.config, max_payload) {
         Some(words) => Err(format!(
-            "the stream {name} has other settings: {words}; change the section, or remove the \
-             stream while no node runs"
+            "the stream {name} has other settings: {words}; change the stream or the section \
+             `cluster`, or remove the stream while no node runs"
         )),
         None => Ok(info),
     }

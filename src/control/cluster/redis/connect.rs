@@ -65,6 +65,7 @@ async fn begin(shared: &RedisState) -> Result<(Primary, LogInfo), RequestFailure
     }
     load_scripts(&mut primary.link).await?;
     let log = attach(shared, &mut primary.link, primary.info.run_id()).await?;
+    shared.log_warnings(primary.info.warnings(shared.cluster.log_bytes));
     Ok((primary, log))
 }
 

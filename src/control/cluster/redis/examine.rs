@@ -49,7 +49,7 @@ async fn examined(cluster: &Cluster, report: &mut String) -> Result<(), String> 
     if let Some(problem) = primary.info.problem(cluster.kind()) {
         return Err(problem);
     }
-    for warning in primary.info.warnings() {
+    for warning in primary.info.warnings(cluster.log_bytes) {
         let _ = writeln!(report, "engine: warning: {warning}");
     }
     let missing = rights::missing(&mut primary.link, &keys, cluster).await;

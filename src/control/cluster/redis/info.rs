@@ -66,12 +66,21 @@ impl ServerInfo {
         }
     }
 
-    /// What could be better, in one line each.
-    pub(super) fn warnings(&self) -> Vec<&'static str> {
+    /// What could be better for a log of at most `log_bytes` bytes, in one line each.
+    pub(super) fn warnings(&self, log_bytes: u64) -> Vec<String> {
         let mut warnings = Vec::new();
         if self.get("aof_enabled") == "0" {
-            warnings
-                .push("appendonly is off, so a restart loses the log, or goes back to an old dump");
+            let text = "appendonly is off, so a restart loses the log, or goes back to an old dump";
+            warnings.push(text.to_owned());
+        }
+        let needed = log_bytes.saturating_add(log_bytes / 4);
+        // 0 is no limit.
+        let max = self.get("maxmemory").parse::<u64>().ok().filter(|max| *max > 0);
+        if let Some(max) = max.filter(|max| *max < needed) {
+            warnings.push(format!(
+                "maxmemory is {max}, but cluster.log_bytes = {log_bytes} may need {needed} bytes; \
+                 at its maximum the engine stores nothing, also no renewals of nodes"
+            ));
         }
         warnings
     }
@@ -100,7 +109,7 @@ mod tests {
         assert!(info.is_primary());
         assert_eq!(info.problem(EngineKind::Redis), None);
         assert_eq!(info.problem(EngineKind::RedisSentinel), None);
-        assert!(info.warnings().is_empty());
+        assert!(info.warnings(1 << 30).is_empty());
         let valkey = ServerInfo::read("redis_version:7.2.4\r\nvalkey_version:9.1.2\r\n");
         assert_eq!(valkey.product(), "Valkey 9.1.2");
     }
@@ -122,7 +131,25 @@ mod tests {
         let valkey = SERVER.replace("redis_mode:standalone", "server_mode:cluster");
         assert_eq!(ServerInfo::read(&valkey).problem(EngineKind::RedisCluster), None);
         assert!(!ServerInfo::read(&SERVER.replace("master\r", "slave\r")).is_primary());
-        let warnings = ServerInfo::read(&SERVER.replace("enabled:1", "enabled:0")).warnings();
+        let warnings = ServerInfo::read(&SERVER.replace("enabled:1", "enabled:0")).warnings(1000);
         assert!(warnings[0].contains("appendonly is off"));
+    }
+
+    #[test]
+    fn cluster_redis_server_with_too_little_memory_is_warned_of() {
+        let warnings = |max: &str, log_bytes| {
+            let line = format!("# Memory\r\nmaxmemory:{max}\r\n");
+            ServerInfo::read(&SERVER.replace("# Memory\r\n", &line)).warnings(log_bytes)
+        };
+        for enough in ["0", "1250", "1251", "", "18446744073709551615"] {
+            assert_eq!(warnings(enough, 1000), Vec::<String>::new(), "{enough}");
+        }
+        for small in ["1", "1000", "1249"] {
+            let expected = format!("maxmemory is {small}, but cluster.log_bytes = 1000 may need");
+            let warnings = warnings(small, 1000);
+            assert!(warnings.len() == 1 && warnings[0].contains(&expected), "{warnings:?}");
+            assert!(warnings[0].contains("may need 1250 bytes"), "{warnings:?}");
+        }
+        assert_eq!(warnings("1", u64::MAX).len(), 1);
     }
 }

@@ -135,10 +135,12 @@ pub(super) fn log_state(answer: Value) -> Option<LogState> {
     Some(LogState { epoch: word(0)?, last: word(1)?, run: word(2)? })
 }
 
-/// Reads the answer to `TIME`, in milliseconds.
+/// Reads the answer to `TIME`, in milliseconds; `None` if it is malformed, or has no room in 64
+/// bits.
 pub(super) fn time_ms(answer: Value) -> Option<u64> {
     let words = list(answer)?;
-    Some(number(words.first()?)? * 1000 + number(words.get(1)?)? / 1000)
+    let (s, us) = (number(words.first()?)?, number(words.get(1)?)?);
+    s.checked_mul(1000)?.checked_add(us / 1000)
 }
 
 /// The next cursor and the keys in an answer to `SCAN`.
@@ -216,6 +218,16 @@ mod tests {
         }
         let time = Value::Array(vec![bulk("1700000000"), bulk("123999")]);
         assert_eq!(time_ms(time), Some(1_700_000_000_123));
+        let largest = u64::MAX / 1000;
+        for (s, us, ms) in [
+            (largest, 614_999, Some(largest * 1000 + 614)),
+            (largest, 616_000, None),
+            (largest + 1, 0, None),
+            (u64::MAX, u64::MAX, None),
+        ] {
+            let time = Value::Array(vec![bulk(&s.to_string()), bulk(&us.to_string())]);
+            assert_eq!(time_ms(time), ms, "{s} {us}");
+        }
     }
 
     #[test]

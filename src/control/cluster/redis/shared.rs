@@ -43,6 +43,8 @@ pub(super) struct RedisState {
     pub(super) resumed: Notify,
     /// The last failure that was logged, so that a lasting one is one line.
     logged: RefCell<String>,
+    /// The warnings about the server that were logged last.
+    warned: RefCell<Vec<String>>,
     /// The code with which the server refuses to write; empty if it does not, as far as is known.
     refused: RefCell<String>,
 }
@@ -69,6 +71,7 @@ impl RedisState {
             is_paused: Cell::new(false),
             resumed: Notify::new(),
             logged: RefCell::default(),
+            warned: RefCell::default(),
             refused: RefCell::default(),
         }
     }
@@ -103,6 +106,15 @@ impl RedisState {
         match failure {
             RequestFailure::Lost(_) if is_known => {}
             failure => self.log(&format!("the engine cannot be used: {failure}")),
+        }
+    }
+
+    /// Logs what could be better about the server, besides what was logged of the last one.
+    pub(super) fn log_warnings(&self, warnings: Vec<String>) {
+        let logged = self.warned.replace(warnings);
+        let warnings = self.warned.borrow();
+        for warning in warnings.iter().filter(|it| !logged.contains(it)) {
+            tracing::warn!("cluster: the engine can be used, but {warning}");
         }
     }
 

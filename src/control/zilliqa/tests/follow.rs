@@ -141,3 +141,20 @@ fn poller_that_rests_answers_questions() {
     assert_eq!((world.calls("GetSmartContractCode"), world.requests.len()), (1, 1));
     assert_eq!(world.poller.deadline_ms(world.now_ms), u64::MAX);
 }
+
+/// The state file, a node, or the log may say any number. There is no epoch after the last one.
+#[test]
+fn poller_fetches_nothing_after_the_last_number() {
+    let mut world = World::new(&[Shape::Zq1], Some(u64::MAX));
+    world.run(1000);
+    assert_eq!((world.published.len(), world.calls("GetTxBlock")), (0, 0));
+    for last in [u64::MAX - 1, u64::MAX] {
+        let mut world = World::new(&[Shape::Zq1], None);
+        for _ in 0..100 {
+            world.now_ms += 10;
+            world.poller.follow(true, Some(last), world.now_ms);
+            world.turn();
+        }
+        assert_eq!((world.published.len(), world.calls("GetTxBlock")), (0, 0), "{last}");
+    }
+}

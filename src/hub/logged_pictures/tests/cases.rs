@@ -300,3 +300,27 @@ fn picture_that_follows_one_that_has_ended_is_stated_as_early_as_others() {
         assert_eq!(!node.proposals.is_empty(), is_due, "{ms}");
     }
 }
+
+/// Entries are read with numbers of 53 bits only; this holds of all others, too.
+#[test]
+fn picture_of_the_largest_serial_number_is_taken_or_dropped() {
+    for (phase_is_done, text, is_taken) in
+        [(false, "x", false), (true, "x", false), (false, "", true), (true, "", true)]
+    {
+        let mut world = World::new();
+        if phase_is_done {
+            world.rest();
+        }
+        let count = u32::from(!text.is_empty());
+        let piece =
+            PicturePiece { serial: u64::MAX, index: 0, count, bytes: text.as_bytes().into() };
+        let hub = &mut world.nodes[0].hub;
+        for _ in 0..2 {
+            if let Some(bytes) = hub.note_picture_piece((APP, NAMES[0]), &piece, false) {
+                let picture = (u64::MAX, &*bytes);
+                let with = (envelope(), false);
+                assert_eq!(hub.adopt_picture((APP, NAMES[0]), picture, with, 0), is_taken);
+            }
+        }
+    }
+}

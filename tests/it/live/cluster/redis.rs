@@ -2,9 +2,11 @@
 
 use super::checker::Checker;
 use super::engine::{EngineServer, cluster_of, free_port};
+use super::lives::{is_ready, metric};
 use super::refusals::{doctor, serves_nobody};
 use super::{joined, nodes};
 use crate::certs::Authority;
+use crate::live::child::{BASE, Process};
 use crate::net::*;
 use polycast::config::{ClusterAcks, Secret};
 use polycast::server::Server;
@@ -389,6 +391,31 @@ fn cluster_redis_doctor_examines_the_engine() {
     assert_eq!(server.ask("CONFIG SET appendonly yes"), "+OK\r\n");
     let (report, code) = doctor("redis-good.toml", &section(""));
     assert!(!report.contains("warning") && code == Some(0), "{report}");
+}
+
+/// The log of 64 MiB may need 80 MiB.
+#[test]
+fn cluster_redis_with_too_little_memory_is_warned_of_once() {
+    if !has_uring() {
+        return;
+    }
+    let Some(server) = EngineServer::start_redis("redis-memory", &WITH_LOG) else { return };
+    let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", server.url());
+    for (max, is_enough) in [(80 << 20, true), ((80 << 20) - 1, false)] {
+        assert_eq!(server.ask(&format!("CONFIG SET maxmemory {max}")), "+OK\r\n");
+        let (report, code) = doctor("redis-memory.toml", &section);
+        let warning = format!("engine: warning: maxmemory is {max}, but cluster.log_bytes =");
+        assert_eq!((report.contains(&warning), code), (!is_enough, Some(0)), "{report}");
+    }
+    let node = Process::start("redis-memory", &format!("{BASE}{section}"));
+    wait("the node joins", || is_ready(node.address));
+    let warnings = || node.logged().matches("but maxmemory is 83886079, ").count();
+    assert_eq!(warnings(), 1, "{}", node.logged());
+    // After another connection it is the same.
+    assert_eq!(server.ask("CLIENT KILL TYPE normal SKIPME yes").get(..1), Some(":"));
+    wait("the connection is lost", || metric(node.address, "lost") > 0);
+    wait("the node is back", || is_ready(node.address) && metric(node.address, "up") == 1);
+    assert_eq!(warnings(), 1, "{}", node.logged());
 }
 
 /// The user of the documentation may do everything; of one who may not all is named at once, also

@@ -6,7 +6,10 @@ use crate::certs::Authority;
 use crate::net::*;
 use polycast::config::Secret;
 use polycast::server::Server;
+use serde_json::{Value, json};
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -56,6 +59,61 @@ fn cluster_stream_with_other_settings_keeps_a_node_out() {
     let Some(other) = start(config) else { return };
     serves_nobody(&other);
     Client::connect(node.addresses()[0]).publish("a", "1");
+}
+
+/// The answer of JetStream's API to a request.
+fn jetstream(nats: &EngineServer, what: &str, body: &str) -> Value {
+    let mut stream = TcpStream::connect(("127.0.0.1", nats.port)).unwrap();
+    let request = format!("PUB $JS.API.{what} answer {}\r\n{body}", body.len());
+    write!(stream, "CONNECT {{\"verbose\":false}}\r\nSUB answer 1\r\n{request}\r\n").unwrap();
+    let mut lines = BufReader::new(stream).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("MSG answer ")));
+    let answer: Value = serde_json::from_str(&lines.next().unwrap()).unwrap();
+    assert_eq!(answer["error"], Value::Null, "{body}");
+    answer
+}
+
+/// What the stream of a node is, with one setting that would lose or refuse entries.
+#[test]
+fn cluster_stream_that_would_lose_entries_keeps_a_node_out() {
+    if !has_uring() {
+        return;
+    }
+    let Some(nats) = EngineServer::start_with("lossy", &[]) else { return };
+    let section = format!("[cluster]\nengine = ['{}']\nlog_bytes = '64MiB'\n", nats.url());
+    let (report, code) = doctor("lossy-none.toml", &section);
+    assert!(report.contains("the stream polycast-log has 0 of") && code == Some(0), "{report}");
+    let ours = jetstream(&nats, "STREAM.INFO.polycast-log", "")["config"].take();
+    let with = |key: &str, value: &Value| {
+        let mut config = ours.clone();
+        config[key] = value.clone();
+        config.to_string()
+    };
+    jetstream(&nats, "STREAM.DELETE.polycast-log", "");
+    let max_subject = with("max_msgs_per_subject", &json!(1));
+    jetstream(&nats, "STREAM.CREATE.polycast-log", &max_subject);
+    let Some(node) = start(cluster_of(&nats)) else { return };
+    serves_nobody(&node);
+    for (key, value) in [
+        ("max_msgs_per_subject", json!(1)),
+        ("max_msgs", json!(1000)),
+        ("max_msg_size", json!(1000)),
+        ("no_ack", json!(true)),
+        ("sources", json!([{ "name": "another" }])),
+        ("subject_transform", json!({ "src": "polycast.i.>", "dest": "another.>" })),
+    ] {
+        jetstream(&nats, "STREAM.UPDATE.polycast-log", &with(key, &value));
+        let (report, code) = doctor("lossy.toml", &section);
+        let expected = format!("the stream polycast-log has other settings: {key} is ");
+        assert!(report.contains(&expected) && code == Some(1), "{key}: {report}");
+    }
+    // It may limit entries to what the server accepts, and a node that waits joins then.
+    let max_payload = with("max_msg_size", &json!(1 << 20));
+    jetstream(&nats, "STREAM.UPDATE.polycast-log", &max_payload);
+    joined(&node);
+    Client::connect(node.addresses()[0]).publish("a", "1");
+    let (report, code) = doctor("lossy-not.toml", &section);
+    assert!(report.contains("engine: stored 100 entries") && code == Some(0), "{report}");
 }
 
 #[test]
