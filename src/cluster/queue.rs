@@ -9,10 +9,13 @@
 //! under the same number, until its first event has waited for `hold_ms`. What the engine has
 //! surely not stored is then refused; of the rest it is not known.
 
+mod key;
+
+pub use key::{ChannelKey, CountingSubject, QueueKey, StateSubject};
+
 use super::entry::KeyPart;
-use crate::hub::{CountedKind, EventKey, Unpublished};
+use crate::hub::{EventKey, Unpublished};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 /// The estimated bytes of an event in the queue besides its part.
 const EVENT_BYTES: usize = 96;
@@ -24,60 +27,6 @@ const PACK_EVENTS: usize = 64;
 const PACK_BYTES: usize = 256 * 1024;
 /// How long an entry waits that the engine has refused for now, in milliseconds.
 const AGAIN_MS: u64 = 100;
-
-/// A channel: the application's number and the name.
-pub type ChannelKey = (u32, Arc<str>);
-
-/// What is ordered together: the events of a channel, or one of its states.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct QueueKey {
-    /// The channel.
-    pub channel: ChannelKey,
-    /// The state; `None` for events.
-    pub state: Option<StateSubject>,
-}
-
-/// What a state of a node in a channel is about.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum StateSubject {
-    /// The user with this id.
-    Member(Arc<str>),
-    /// The number of subscribers.
-    Count,
-    /// Which node reports that an event is not cached.
-    Miss,
-    /// The piece of the channel's picture with this number. It is that of all nodes.
-    Picture(u32),
-    /// What concerns the statement of numbers of subscribers of the application.
-    Counting(CountedKind, CountingSubject),
-}
-
-/// What an entry about the statement of numbers of subscribers replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CountingSubject {
-    /// The question for them, or its end.
-    Question,
-    /// That somebody reads them.
-    Reads,
-    /// That this core of the node has stated its numbers.
-    Core(u16),
-}
-
-impl From<ChannelKey> for QueueKey {
-    fn from(channel: ChannelKey) -> QueueKey {
-        QueueKey { channel, state: None }
-    }
-}
-
-impl StateSubject {
-    /// The user's id; `None` for the number of subscribers.
-    pub fn user(&self) -> Option<&Arc<str>> {
-        match self {
-            StateSubject::Member(user) => Some(user),
-            _ => None,
-        }
-    }
-}
 
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
