@@ -1,7 +1,9 @@
 //! The events of this node that wait for the engine.
 //!
 //! A state of a node, such as a member of a channel, is an entry of its own, with a key of its own:
-//! of each key one entry is under way, so that many users can join a channel at the same time.
+//! of each key one entry is under way, so that many users can join a channel at the same time. The
+//! end of a member waits for the events of its channel that were added before it: a member leaves
+//! after its last event.
 //!
 //! Of each channel one entry is under way at a time, so that no event overtakes an earlier one even
 //! if an entry must be sent again. What comes meanwhile waits, and goes into the next entry
@@ -15,7 +17,7 @@ pub use key::{ChannelKey, CountingSubject, QueueKey, StateSubject};
 
 use super::entry::KeyPart;
 use crate::hub::{EventKey, Unpublished};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// The estimated bytes of an event in the queue besides its part.
 const EVENT_BYTES: usize = 96;
@@ -48,7 +50,8 @@ pub struct QueuedEvent<T> {
     pub part: Vec<u8>,
     /// Its idempotency key.
     pub key: Option<Box<EventKey>>,
-    /// How long the log keeps it, in seconds; `None` until another one replaces it.
+    /// How long the log keeps it, in seconds; `None` until another one replaces it. A state with a
+    /// time is the end of an earlier one.
     pub ttl_s: Option<u64>,
     /// Who waits for the answer.
     pub ack: Option<T>,
@@ -91,12 +94,18 @@ pub struct AppendQueue<T> {
     in_flight: usize,
     bytes: usize,
     last_number: u64,
+    last_serial: u64,
 }
 
 #[derive(Debug)]
 struct ChannelEntries<T> {
     entry: Option<Entry<T>>,
     waiting: VecDeque<Event<T>>,
+    /// Of the events of a channel: the ends of members that wait for some of them, by the serial
+    /// number of the end.
+    ends: BTreeMap<u64, QueueKey>,
+    /// Whether what waits is the end of a member that waits for events of its channel.
+    is_blocked: bool,
     /// Whether the channel is among those that are ready.
     is_listed: bool,
 }
@@ -105,6 +114,8 @@ struct ChannelEntries<T> {
 struct Event<T> {
     waiting: QueuedEvent<T>,
     since_ms: u64,
+    /// Its place among all events and states that were added.
+    serial: u64,
 }
 
 #[derive(Debug)]
@@ -125,18 +136,39 @@ enum Phase {
 }
 
 impl<T> ChannelEntries<T> {
+    fn new() -> ChannelEntries<T> {
+        ChannelEntries {
+            entry: None,
+            waiting: VecDeque::new(),
+            ends: BTreeMap::new(),
+            is_blocked: false,
+            is_listed: false,
+        }
+    }
+
     /// Whether there is an entry to send, or events and no entry under way.
     fn is_ready(&self) -> bool {
         match &self.entry {
             Some(entry) => entry.phase == Phase::Ready,
-            None => !self.waiting.is_empty(),
+            None => !self.waiting.is_empty() && !self.is_blocked,
         }
     }
 
+    /// Notes that the key is ready, if it is.
     fn list(&mut self, key: &QueueKey, ready: &mut VecDeque<QueueKey>) {
-        if !std::mem::replace(&mut self.is_listed, true) {
+        if self.is_ready() && !std::mem::replace(&mut self.is_listed, true) {
             ready.push_back(key.clone());
         }
+    }
+
+    /// Takes the ends out that were added before the oldest event that is left.
+    fn take_free_ends(&mut self) -> BTreeMap<u64, QueueKey> {
+        let under_way = self.entry.as_ref().and_then(|entry| entry.events.first());
+        let blocked = match under_way.or(self.waiting.front()) {
+            Some(oldest) if !self.ends.is_empty() => self.ends.split_off(&oldest.serial),
+            _ => BTreeMap::new(),
+        };
+        std::mem::replace(&mut self.ends, blocked)
     }
 }
 
@@ -159,6 +191,7 @@ impl<T> AppendQueue<T> {
             in_flight: 0,
             bytes: 0,
             last_number: 0,
+            last_serial: 0,
         }
     }
 
@@ -194,21 +227,55 @@ impl<T> AppendQueue<T> {
         waiting: QueuedEvent<T>,
         now_ms: u64,
     ) -> Result<(), QueuedEvent<T>> {
-        let event = Event { waiting, since_ms: now_ms };
+        let event = Event { waiting, since_ms: now_ms, serial: self.last_serial + 1 };
         if self.bytes + event.bytes() > self.limits.hold_bytes {
             return Err(event.waiting);
         }
+        self.last_serial = event.serial;
         self.bytes += event.bytes();
-        let entries = self.channels.entry(key.clone()).or_insert_with(|| {
-            self.ready.push_back(key.clone());
-            ChannelEntries { entry: None, waiting: VecDeque::new(), is_listed: true }
-        });
-        if key.state.is_some() {
-            let replaced = entries.waiting.drain(..).map(|it| it.bytes());
-            self.bytes -= replaced.sum::<usize>();
-        }
+        let is_blocked = key.state.is_some() && self.replace(key, &event);
+        let entries = self.channels.entry(key.clone()).or_insert_with(ChannelEntries::new);
+        entries.is_blocked = is_blocked;
         entries.waiting.push_back(event);
+        entries.list(key, &mut self.ready);
         Ok(())
+    }
+
+    /// Drops the state that a new one of its key replaces. Returns whether the new one has to wait
+    /// for events of its channel.
+    fn replace(&mut self, key: &QueueKey, state: &Event<T>) -> bool {
+        let old = self.channels.get_mut(key);
+        let old = old.and_then(|it| Some((it.waiting.pop_front()?, it.is_blocked)));
+        self.bytes -= old.as_ref().map_or(0, |(old, _)| old.bytes());
+        let is_end = state.waiting.ttl_s.is_some();
+        let is_member_end = is_end && matches!(key.state, Some(StateSubject::Member(_)));
+        let blocked = old.filter(|(_, is_blocked)| *is_blocked);
+        if blocked.is_none() && !is_member_end {
+            return false;
+        }
+        // A channel of which no event is left has no entries.
+        let Some(events) = self.channels.get_mut(&key.channel.clone().into()) else {
+            return false;
+        };
+        if let Some((old, _)) = blocked {
+            events.ends.remove(&old.serial);
+        }
+        if is_member_end {
+            events.ends.insert(state.serial, key.clone());
+        }
+        is_member_end
+    }
+
+    /// Lets these ends of members be sent, which wait for no event any more.
+    fn unblock(&mut self, ends: BTreeMap<u64, QueueKey>) {
+        for (serial, key) in ends {
+            if let Some(entries) = self.channels.get_mut(&key)
+                && entries.waiting.front().is_some_and(|it| it.serial == serial)
+            {
+                entries.is_blocked = false;
+                entries.list(&key, &mut self.ready);
+            }
+        }
     }
 
     /// The next entry to send, which counts as sent from now on; `None` if there is none, or too
@@ -285,6 +352,7 @@ impl<T> AppendQueue<T> {
             if key.state.is_some() {
                 *bytes -= entries.waiting.iter().map(Event::bytes).sum::<usize>();
             }
+            entries.ends.clear();
             key.state.is_none()
         });
         self.clean_ready();
@@ -332,6 +400,7 @@ impl<T> AppendQueue<T> {
     pub fn tick(&mut self, now_ms: u64) -> Vec<Failure<T>> {
         let QueueLimits { hold_ms, append_ms, .. } = self.limits;
         let (mut failed, mut given_up) = (Vec::new(), Vec::new());
+        let mut ends = BTreeMap::new();
         for (channel, entries) in &mut self.channels {
             let is_over = |it: &Event<T>| it.since_ms + hold_ms <= now_ms;
             while entries.waiting.front().is_some_and(is_over)
@@ -340,6 +409,7 @@ impl<T> AppendQueue<T> {
                 self.bytes -= event.bytes();
                 failed.push((event.waiting.ack, channel.clone(), Unpublished::Refused));
             }
+            ends.append(&mut entries.take_free_ends());
             let Some(entry) = &mut entries.entry else { continue };
             if entry.events.first().is_some_and(is_over) {
                 given_up.push(entry.number);
@@ -361,6 +431,7 @@ impl<T> AppendQueue<T> {
             let entry = self.finish(number);
             failed.extend(entry.into_iter().flat_map(|entry| failures(entry, &channel)));
         }
+        self.unblock(ends);
         self.channels.retain(|_, entries| entries.entry.is_some() || !entries.waiting.is_empty());
         self.clean_ready();
         failed
@@ -389,11 +460,13 @@ impl<T> AppendQueue<T> {
         if let Phase::Sent { .. } = entry.phase {
             self.in_flight -= 1;
         }
+        let ends = entries.take_free_ends();
         match entries.waiting.is_empty() {
             // It stays among those that are ready: to look for each there would take too long.
             true => drop(self.channels.remove(&channel)),
             false => entries.list(&channel, &mut self.ready),
         }
+        self.unblock(ends);
         Some(entry)
     }
 }

@@ -232,6 +232,31 @@ fn cluster_node_applies_what_it_publishes_when_it_comes_back() {
     assert_eq!((&first.applied, &second.applied), (&vec!["a one".into()], &vec!["a one".into()]));
 }
 
+#[test]
+fn cluster_node_member_leaves_after_the_events_that_were_published_before() {
+    let log: Rc<RefCell<SimLog>> = Rc::default();
+    let mut world = World::joined(1, &log);
+    world.publish("presence-a", 1, "first");
+    world.turn();
+    // The first event is under way, so the last one of the member waits.
+    world.publish("presence-a", 2, "last");
+    world.state("presence-a", user("ada", false));
+    world.state("presence-a", user("bob", true));
+    world.publish("presence-a", 3, "after");
+    world.rest();
+    let mut order = Vec::new();
+    for (.., body) in &log.borrow().history {
+        let entry = entry::read(body).expect("an entry");
+        order.extend(std::iter::repeat_n("event", entry.events.len()));
+        order.extend(entry.states.iter().map(|state| match state {
+            entry::StatePart::Member { present: Some(_), .. } => "join",
+            entry::StatePart::Member { present: None, .. } => "leave",
+            _ => "another",
+        }));
+    }
+    assert_eq!(order, ["event", "join", "event", "event", "leave"]);
+}
+
 fn user(id: &str, is_here: bool) -> Statement<crate::dialect::DialectMessage> {
     let frame = |text: &[u8]| Frozen::new(text).into();
     let member =

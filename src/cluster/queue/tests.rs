@@ -1,5 +1,7 @@
 //! The queue by its rows, and against a model of an engine that loses, refuses and is slow.
 
+mod ends;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,14 +84,13 @@ fn cluster_queue_states_are_ordered_by_subject_and_the_last_one_counts() {
     let mut queue = AppendQueue::new(QueueLimits { in_flight: 9, ..LIMITS });
     queue.push(&channel("a"), waiting(1), 0).expect("there is room");
     for (at, user) in ["ada", "bob", "ada"].iter().enumerate() {
-        let ttl_s = (at > 0).then_some(60);
-        let part = QueuedEvent { ttl_s, ack: None, ..waiting(10 + at as u32) };
+        let part = QueuedEvent { ttl_s: None, ack: None, ..waiting(10 + at as u32) };
         queue.push(&state(user), part, 0).expect("there is room");
     }
     // The channel's events and the users do not wait for each other.
     assert_eq!(next(&mut queue, 0), Some((1, vec![1])));
     let pack = queue.next(0).expect("a state");
-    assert_eq!((pack.number, pack.state, pack.ttl_s), (2, state("ada").state.as_ref(), Some(60)));
+    assert_eq!((pack.number, pack.state, pack.ttl_s), (2, state("ada").state.as_ref(), None));
     assert_eq!(pack.parts, [12u32.to_le_bytes()], "in place of the first one");
     assert_eq!(next(&mut queue, 0), Some((3, vec![11])));
     // One of a subject is under way at a time, and a state may have no lifetime.
@@ -303,10 +304,17 @@ fn cluster_queue_sends_a_channel_once_that_was_ready_before() {
     assert_eq!(next(&mut queue, 100), None);
 }
 
+/// The acknowledgement that stands for the end of a member of a channel, without the number of
+/// events before it and the channel's number times 256.
+const END: u32 = 1 << 16;
+
 /// What can happen between the queue and the engine.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Push(u8),
+    /// A member of the channel joins or leaves.
+    Join(u8),
+    Leave(u8),
     Send,
     /// The engine takes the oldest entry on its way, and its answer arrives, or is lost.
     Store(bool),
@@ -320,6 +328,8 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3u8).prop_map(Step::Push),
+        1 => (0..3u8).prop_map(Step::Join),
+        2 => (0..3u8).prop_map(Step::Leave),
         4 => Just(Step::Send),
         3 => any::<bool>().prop_map(Step::Store),
         1 => any::<bool>().prop_map(Step::Refuse),
@@ -353,6 +363,16 @@ impl Model {
                 if pushed.is_err() {
                     self.record(ack, Some(Unpublished::Refused));
                 }
+            }
+            Step::Join(name) | Step::Leave(name) => {
+                let is_end = matches!(step, Step::Leave(_));
+                let ack = END + u32::from(name) * 256 + self.pushed;
+                let ack = if is_end { ack } else { 2 * END };
+                let ttl_s = is_end.then_some(60);
+                let key = QueueKey { state: state("ada").state, ..channel(&name.to_string()) };
+                let part = QueuedEvent { ttl_s, ack: None, ..waiting(ack) };
+                // One that is refused is stated again.
+                let _ = queue.push(&key, part, self.now_ms);
             }
             Step::Send => self.on_the_way.extend(next(queue, self.now_ms)),
             Step::Store(is_answered) => {
@@ -394,7 +414,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     /// Each event has one outcome, which is true of the log, and those that are acknowledged stand
-    /// in the log in the order in which they were published on their channel.
+    /// in the log in the order in which they were published on their channel, before the ends of
+    /// members that came after them.
     #[test]
     fn cluster_queue_outcomes_are_true(steps in prop::collection::vec(step(), 1..120)) {
         let mut queue = AppendQueue::new(QueueLimits { hold_bytes: 2000, ..LIMITS });
@@ -422,10 +443,17 @@ proptest! {
                 Some(Unpublished::KeyUsed) => prop_assert!(false, "the queue knows no keys"),
             }
         }
-        for name in 0..3 {
+        for name in 0..3u32 {
             let is_acknowledged =
-                |ack: &&u32| channels[*ack] == name && model.outcomes[*ack].is_none();
-            prop_assert!(model.log.iter().filter(is_acknowledged).is_sorted());
+                |ack: &&u32| u32::from(channels[*ack]) == name && model.outcomes[*ack].is_none();
+            let before = |it: &u32| it % 256;
+            let is_end = |it: &u32| (END..2 * END).contains(it) && it % END / 256 == name;
+            for (at, end) in model.log.iter().enumerate().filter(|(_, it)| is_end(it)) {
+                let later = model.log[at..].iter().filter(|it| **it < END);
+                prop_assert!(later.filter(is_acknowledged).all(|it| *it > before(end)));
+            }
+            let events = model.log.iter().filter(|it| **it < END);
+            prop_assert!(events.filter(is_acknowledged).is_sorted());
         }
     }
 }
