@@ -18,6 +18,7 @@ use super::job::{Job, JobKind, JobSetup, Turn};
 use crate::cluster::{Arrival, ClusterNode, Engine, NodeSetup, NodeTime};
 use crate::config::Cluster;
 use crate::dialect::Env;
+use crate::limits::CLUSTER_QUEUE;
 #[cfg(not(all(feature = "cluster-nats", feature = "cluster-redis")))]
 use crate::parts::AbsentPart;
 use crate::reactor::CoreLink;
@@ -29,8 +30,9 @@ pub(crate) const JOB: JobKind = JobKind { is_needed, start };
 
 /// How long after a push into a core's full queue the next attempt is made, in milliseconds.
 const RETRY_MS: u64 = 1;
-/// The maximum number of proposals that are taken from one core in one turn.
-const PROPOSALS: usize = 4096;
+/// The maximum number of proposals that are taken from one core in one turn: as many as its queue
+/// has room for, so that none stays there that was there before a state.
+const PROPOSALS: usize = CLUSTER_QUEUE;
 
 fn is_needed(env: &Env) -> bool {
     env.config.cluster.is_some()
@@ -108,6 +110,14 @@ impl<E: Engine> ClusterJob<E> {
         ClusterJob { node, engine, cores, env, is_paused: false, has_no_cores: false }
     }
 
+    /// Takes the events and states that the cores propose.
+    fn take_proposals(&mut self, now: NodeTime) {
+        let ClusterJob { node, cores, env, .. } = self;
+        let propose = |proposal| node.propose(proposal, env, now);
+        let states = take_all(cores, CoreLink::next_state, CoreLink::next_proposal, propose);
+        states.iter().for_each(|state| self.node.propose_state(state, now));
+    }
+
     /// Sends the cores what is for them. Stops at a full queue, so that no core gets its events in
     /// another order.
     fn hand_over(&mut self) {
@@ -140,6 +150,26 @@ impl<E: Engine> ClusterJob<E> {
     }
 }
 
+/// Takes the states of all cores, then their events, which are proposed, and returns the states. So
+/// all events that were there before a state are proposed before it, those of other cores, too:
+/// the home of a channel states that a member has left, and another core may have proposed the
+/// member's last event.
+fn take_all<L, S, P>(
+    links: &mut [L],
+    next_state: impl Fn(&mut L) -> Option<S>,
+    next_proposal: impl Fn(&mut L) -> Option<P>,
+    mut propose: impl FnMut(P),
+) -> Vec<S> {
+    let mut states = Vec::new();
+    for link in &mut *links {
+        states.extend(std::iter::from_fn(|| next_state(link)).take(PROPOSALS));
+    }
+    for link in links {
+        std::iter::from_fn(|| next_proposal(link)).take(PROPOSALS).for_each(&mut propose);
+    }
+    states
+}
+
 impl<E: Engine> Job for ClusterJob<E> {
     fn reload(&mut self, env: &Arc<Env>, _now_ms: u64) {
         self.env = env.clone();
@@ -147,16 +177,7 @@ impl<E: Engine> Job for ClusterJob<E> {
 
     fn turn(&mut self, turn: &mut Turn<'_>) {
         let now = NodeTime { ms: turn.now_ms, unix_ms: turn.unix_ms };
-        for link in &mut self.cores {
-            for _ in 0..PROPOSALS {
-                let Some(proposal) = link.next_proposal() else { break };
-                self.node.propose(proposal, &self.env, now);
-            }
-            for _ in 0..PROPOSALS {
-                let Some(state) = link.next_state() else { break };
-                self.node.propose_state(&state, now);
-            }
-        }
+        self.take_proposals(now);
         if turn.draining {
             self.node.drain();
         } else if self.env.runtime.departure.is_leaving() {
@@ -192,6 +213,7 @@ mod tests {
     use crate::reactor::{ClusterLink, Peers, cluster_link, command_queue};
     use crate::stats::Counters;
     use std::cell::RefCell;
+    use std::collections::VecDeque;
     use std::rc::Rc;
 
     const NOW: NodeTime = NodeTime { ms: 0, unix_ms: 0 };
@@ -217,6 +239,31 @@ mod tests {
             (0..64).for_each(|_| self.engine.store(true, 0));
             (0..64).for_each(|_| self.engine.deliver(1));
         }
+    }
+
+    /// A core that proposes an event while the states are taken, and a state after it.
+    #[test]
+    fn cluster_job_takes_the_events_of_all_cores_before_a_state() {
+        let queues = |first: usize| (0..first).map(|it| it.to_string()).collect::<VecDeque<_>>();
+        let mut links = [(queues(1), queues(0)), (queues(0), queues(PROPOSALS + 1))];
+        let order = RefCell::new(Vec::new());
+        let take = |what: &str, from: &mut VecDeque<String>| {
+            order.borrow_mut().push(what.to_owned());
+            from.pop_front()
+        };
+        let states = take_all(
+            &mut links,
+            |(states, _)| take("state", states),
+            |(_, proposals)| take("proposal", proposals),
+            |proposal| order.borrow_mut().push(proposal),
+        );
+        assert_eq!((states, links[1].1.len()), (vec!["0".to_owned()], 1));
+        let order = order.into_inner();
+        assert_eq!(
+            order[..7],
+            ["state", "state", "state", "proposal", "proposal", "0", "proposal"]
+        );
+        assert!(!order[3..].contains(&"state".to_owned()), "a state that comes now may be later");
     }
 
     /// The log goes on after the cores have ended. What it has for them is dropped, so that the
