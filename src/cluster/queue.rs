@@ -7,7 +7,8 @@
 //!
 //! Of each channel one entry is under way at a time, so that no event overtakes an earlier one even
 //! if an entry must be sent again. What comes meanwhile waits, and goes into the next entry
-//! together. An entry that is not answered in time, or whose connection was lost, is sent again
+//! together. So that a busy channel leaves room for the others, what waits of one channel is
+//! bounded, too. An entry that is not answered in time, or whose connection was lost, is sent again
 //! under the same number, until its first event has waited for `hold_ms`. What the engine has
 //! surely not stored is then refused; of the rest it is not known.
 
@@ -30,10 +31,16 @@ const PACK_BYTES: usize = 256 * 1024;
 /// How long an entry waits that the engine has refused for now, in milliseconds.
 const AGAIN_MS: u64 = 100;
 
+/// What waits for one channel, besides the entry under way, has one part of so many of all bytes.
+const CHANNEL_SHARE: usize = 8;
+/// One part of so many of all bytes is for states only, so that users can join while events wait.
+const STATE_SHARE: usize = 8;
+
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
-    /// The maximum number of bytes of all events.
+    /// The maximum number of bytes of all events and states. Events have at most seven eighths of
+    /// it, and those that wait for the entry of their channel an eighth, or are a single one.
     pub hold_bytes: usize,
     /// How long an event may wait, in milliseconds.
     pub hold_ms: u64,
@@ -101,6 +108,8 @@ pub struct AppendQueue<T> {
 struct ChannelEntries<T> {
     entry: Option<Entry<T>>,
     waiting: VecDeque<Event<T>>,
+    /// The bytes of what waits.
+    waiting_bytes: usize,
     /// Of the events of a channel: the ends of members that wait for some of them, by the serial
     /// number of the end.
     ends: BTreeMap<u64, QueueKey>,
@@ -140,6 +149,7 @@ impl<T> ChannelEntries<T> {
         ChannelEntries {
             entry: None,
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             ends: BTreeMap::new(),
             is_blocked: false,
             is_listed: false,
@@ -152,6 +162,32 @@ impl<T> ChannelEntries<T> {
             Some(entry) => entry.phase == Phase::Ready,
             None => !self.waiting.is_empty() && !self.is_blocked,
         }
+    }
+
+    fn push(&mut self, event: Event<T>) {
+        self.waiting_bytes += event.bytes();
+        self.waiting.push_back(event);
+    }
+
+    /// Takes the oldest event out that waits.
+    fn pop(&mut self) -> Option<Event<T>> {
+        let event = self.waiting.pop_front()?;
+        self.waiting_bytes -= event.bytes();
+        Some(event)
+    }
+
+    /// Takes the events of the next entry: one, or several of at most so many bytes.
+    fn take_pack(&mut self, max_bytes: usize) -> Vec<Event<T>> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        while events.len() < PACK_EVENTS
+            && let Some(next) = self.waiting.front()
+            && (events.is_empty() || bytes + next.bytes() <= max_bytes)
+            && let Some(event) = self.pop()
+        {
+            bytes += event.bytes();
+            events.push(event);
+        }
+        events
     }
 
     /// Notes that the key is ready, if it is.
@@ -220,7 +256,7 @@ impl<T> AppendQueue<T> {
     /// Adds an event, or a state, which replaces an earlier one of its key that still waits.
     ///
     /// # Errors
-    /// The queue is full; the event is returned.
+    /// The queue is full, or has too many events of this channel; the event is returned.
     pub fn push(
         &mut self,
         key: &QueueKey,
@@ -228,7 +264,7 @@ impl<T> AppendQueue<T> {
         now_ms: u64,
     ) -> Result<(), QueuedEvent<T>> {
         let event = Event { waiting, since_ms: now_ms, serial: self.last_serial + 1 };
-        if self.bytes + event.bytes() > self.limits.hold_bytes {
+        if !self.has_room(key, event.bytes()) {
             return Err(event.waiting);
         }
         self.last_serial = event.serial;
@@ -236,16 +272,27 @@ impl<T> AppendQueue<T> {
         let is_blocked = key.state.is_some() && self.replace(key, &event);
         let entries = self.channels.entry(key.clone()).or_insert_with(ChannelEntries::new);
         entries.is_blocked = is_blocked;
-        entries.waiting.push_back(event);
+        entries.push(event);
         entries.list(key, &mut self.ready);
         Ok(())
+    }
+
+    /// Whether so many bytes more may wait for a key.
+    fn has_room(&self, key: &QueueKey, bytes: usize) -> bool {
+        let max = self.limits.hold_bytes;
+        if key.state.is_some() {
+            return self.bytes + bytes <= max;
+        }
+        let of_channel = self.channels.get(key).map_or(0, |it| it.waiting_bytes);
+        let is_in_share = of_channel == 0 || of_channel + bytes <= max / CHANNEL_SHARE;
+        is_in_share && self.bytes + bytes <= max - max / STATE_SHARE
     }
 
     /// Drops the state that a new one of its key replaces. Returns whether the new one has to wait
     /// for events of its channel.
     fn replace(&mut self, key: &QueueKey, state: &Event<T>) -> bool {
         let old = self.channels.get_mut(key);
-        let old = old.and_then(|it| Some((it.waiting.pop_front()?, it.is_blocked)));
+        let old = old.and_then(|it| Some((it.pop()?, it.is_blocked)));
         self.bytes -= old.as_ref().map_or(0, |(old, _)| old.bytes());
         let is_end = state.waiting.ttl_s.is_some();
         let is_member_end = is_end && matches!(key.state, Some(StateSubject::Member(_)));
@@ -286,13 +333,15 @@ impl<T> AppendQueue<T> {
         }
         let channel = self.next_ready()?;
         let entries = self.channels.get_mut(&channel)?;
-        let entry = entries.entry.get_or_insert_with(|| {
+        if entries.entry.is_none() {
             self.last_number += 1;
             self.numbers.insert(self.last_number, channel.clone());
-            let events = take_pack(&mut entries.waiting, self.pack_bytes);
-            let number = self.last_number;
-            Entry { number, events, phase: Phase::Ready, is_unsure: false, was_sent: false }
-        });
+            let (number, events) = (self.last_number, entries.take_pack(self.pack_bytes));
+            let phase = Phase::Ready;
+            entries.entry =
+                Some(Entry { number, events, phase, is_unsure: false, was_sent: false });
+        }
+        let entry = entries.entry.as_mut()?;
         entry.phase = Phase::Sent { at_ms: now_ms };
         self.in_flight += 1;
         let again = std::mem::replace(&mut entry.was_sent, true);
@@ -350,7 +399,7 @@ impl<T> AppendQueue<T> {
         let AppendQueue { channels, bytes, .. } = self;
         channels.retain(|key, entries| {
             if key.state.is_some() {
-                *bytes -= entries.waiting.iter().map(Event::bytes).sum::<usize>();
+                *bytes -= entries.waiting_bytes;
             }
             entries.ends.clear();
             key.state.is_none()
@@ -404,7 +453,7 @@ impl<T> AppendQueue<T> {
         for (channel, entries) in &mut self.channels {
             let is_over = |it: &Event<T>| it.since_ms + hold_ms <= now_ms;
             while entries.waiting.front().is_some_and(is_over)
-                && let Some(event) = entries.waiting.pop_front()
+                && let Some(event) = entries.pop()
             {
                 self.bytes -= event.bytes();
                 failed.push((event.waiting.ack, channel.clone(), Unpublished::Refused));
@@ -469,20 +518,6 @@ impl<T> AppendQueue<T> {
         self.unblock(ends);
         Some(entry)
     }
-}
-
-/// Takes the events of the next entry: one, or several of at most so many bytes.
-fn take_pack<T>(waiting: &mut VecDeque<Event<T>>, max_bytes: usize) -> Vec<Event<T>> {
-    let (mut events, mut bytes) = (Vec::new(), 0);
-    while events.len() < PACK_EVENTS
-        && let Some(next) = waiting.front()
-        && (events.is_empty() || bytes + next.bytes() <= max_bytes)
-        && let Some(event) = waiting.pop_front()
-    {
-        bytes += event.bytes();
-        events.push(event);
-    }
-    events
 }
 
 /// The failures of an entry that is given up. It may be in the log if some attempt has no answer.

@@ -437,12 +437,34 @@ fn cluster_node_queue_that_is_full_refuses_at_once() {
     let mut world = World::joined(1, &Rc::default());
     world.engine.detach(false, 0);
     world.turn();
-    let text = "x".repeat(1 << 20);
-    (0..8).for_each(|ticket| world.publish("a", ticket, &text));
+    let text = "x".repeat(1_000_000);
+    (0..8).for_each(|ticket| world.publish(&format!("c{ticket}"), ticket, &text));
+    world.state("presence-a", user("ada", true));
     world.turn();
-    // Seven of them have room in 8 MiB, with what each takes besides its text.
+    // Seven of them have room in seven eighths of 8 MiB, with what each takes besides its text.
     assert_eq!(world.outcomes, BTreeMap::from([(7, Some(Unpublished::Refused))]));
     assert_eq!(world.counters.cluster_refused.get(), 1);
+    world.engine.attach();
+    world.rest();
+    assert_eq!(world.taken(), ["presence-a +ada true"], "states have room");
+}
+
+#[test]
+fn cluster_node_channel_with_many_events_leaves_room_for_others() {
+    let mut world = World::joined(1, &Rc::default());
+    world.engine.detach(false, 0);
+    world.turn();
+    let text = "x".repeat(200_000);
+    (0..7).for_each(|ticket| world.publish("a", ticket, &text));
+    (10..15).for_each(|ticket| world.publish("b", ticket, &text));
+    world.turn();
+    // Five of a channel have room in 1 MiB.
+    let refused = [5, 6].map(|ticket| (ticket, Some(Unpublished::Refused)));
+    assert_eq!(world.outcomes, BTreeMap::from(refused));
+    assert_eq!(world.counters.cluster_refused.get(), 2);
+    world.engine.attach();
+    world.rest();
+    assert_eq!((world.applied.len(), world.counters.cluster_refused.get()), (10, 2));
 }
 
 #[test]

@@ -186,21 +186,65 @@ fn cluster_queue_packs_have_at_most_half_of_what_the_engine_accepts() {
     assert_eq!(packs_of(2 * PACK_BYTES, &[half, half + 1]), [1, 1]);
 }
 
+/// An event, or a state, of so many bytes in the queue.
+fn of_size(bytes: usize) -> QueuedEvent<u32> {
+    let part = vec![0; bytes - EVENT_BYTES];
+    QueuedEvent { part, key: None, ttl_s: Some(60), ack: Some(0) }
+}
+
 #[test]
 fn cluster_queue_has_a_bound_in_bytes() {
     let mut queue = AppendQueue::new(LIMITS);
-    let of = |bytes| QueuedEvent {
-        part: vec![0; bytes - EVENT_BYTES],
-        key: None,
-        ttl_s: Some(60),
-        ack: Some(0),
+    let push = |queue: &mut AppendQueue<u32>, key: &QueueKey, bytes| {
+        let is_taken = queue.push(key, of_size(bytes), 0).is_ok();
+        (is_taken, queue.bytes())
     };
-    assert!(queue.push(&channel("a"), of(10_001), 0).is_err());
-    assert!(queue.push(&channel("a"), of(10_000), 0).is_ok());
-    assert!(queue.push(&channel("b"), of(EVENT_BYTES), 0).is_err());
-    assert_eq!((queue.next(0).map(|pack| pack.number), queue.bytes()), (Some(1), 10_000));
+    // Events have seven eighths.
+    assert_eq!(push(&mut queue, &channel("a"), 8751), (false, 0));
+    assert_eq!(push(&mut queue, &channel("a"), 8650), (true, 8650));
+    assert_eq!(push(&mut queue, &channel("b"), 101), (false, 8650));
+    assert_eq!(push(&mut queue, &channel("b"), 100), (true, 8750));
+    assert_eq!(push(&mut queue, &channel("c"), EVENT_BYTES), (false, 8750));
+    // States have the rest, too.
+    assert_eq!(push(&mut queue, &state("ada"), 1251), (false, 8750));
+    assert_eq!(push(&mut queue, &state("ada"), 1150), (true, 9900));
+    assert_eq!(push(&mut queue, &state("bob"), 100), (true, 10_000));
+    assert_eq!(push(&mut queue, &state("eve"), EVENT_BYTES), (false, 10_000));
+    // What is stored has left room.
+    assert_eq!(queue.next(0).map(|pack| pack.number), Some(1));
     queue.stored(1);
-    assert!(queue.push(&channel("b"), of(EVENT_BYTES), 0).is_ok());
+    assert_eq!(push(&mut queue, &state("eve"), EVENT_BYTES), (true, 1350 + EVENT_BYTES));
+    assert_eq!(push(&mut queue, &channel("c"), 7400 - EVENT_BYTES), (true, 8750));
+}
+
+#[test]
+fn cluster_queue_has_a_bound_in_bytes_of_what_waits_for_one_channel() {
+    let mut queue = AppendQueue::new(LIMITS);
+    let push = |queue: &mut AppendQueue<u32>, name: &str, bytes| {
+        queue.push(&channel(name), of_size(bytes), 0).is_ok()
+    };
+    // An eighth of all.
+    assert!(push(&mut queue, "a", 1150) && !push(&mut queue, "a", 101));
+    assert!(push(&mut queue, "a", 100) && !push(&mut queue, "a", EVENT_BYTES));
+    assert!(push(&mut queue, "b", 1250), "another channel has its own share");
+    // What is under way is not counted, and what fails is not any more.
+    assert_eq!(queue.next(0).map(|pack| (pack.number, pack.parts.len())), Some((1, 2)));
+    assert!(push(&mut queue, "a", 1250) && !push(&mut queue, "a", EVENT_BYTES));
+    queue.lost();
+    assert!(!push(&mut queue, "a", EVENT_BYTES), "it is sent again without another event");
+    queue.tick(8000);
+    assert!(queue.is_empty() && queue.bytes() == 0);
+    // One event is taken alone, whatever its size.
+    assert!(push(&mut queue, "a", 5000) && !push(&mut queue, "a", EVENT_BYTES));
+    assert_eq!(queue.next(8000).map(|pack| pack.parts.len()), Some(1));
+    assert!(push(&mut queue, "a", 1250) && !push(&mut queue, "a", EVENT_BYTES));
+    // A state takes nothing of the share of the channel, and has none itself.
+    queue.stored(2);
+    assert!(queue.push(&state("ada"), of_size(2000), 8000).is_ok());
+    assert!(queue.push(&state("ada"), of_size(2000), 8000).is_ok());
+    assert!(!push(&mut queue, "a", EVENT_BYTES));
+    queue.tick(16_000);
+    assert!(queue.is_empty() && queue.bytes() == 0);
 }
 
 #[test]
@@ -418,14 +462,19 @@ proptest! {
     /// members that came after them.
     #[test]
     fn cluster_queue_outcomes_are_true(steps in prop::collection::vec(step(), 1..120)) {
-        let mut queue = AppendQueue::new(QueueLimits { hold_bytes: 2000, ..LIMITS });
+        let mut queue = AppendQueue::new(QueueLimits { hold_bytes: 4000, ..LIMITS });
         let (mut model, mut channels) = (Model::default(), BTreeMap::new());
         for step in steps {
             model.run(step, &mut queue);
             if let Step::Push(name) = step {
                 channels.insert(model.pushed, name);
             }
-            prop_assert!(queue.bytes() <= 2000);
+            prop_assert!(queue.bytes() <= 4000);
+            let waits = queue.channels.values().map(|it| (it.waiting_bytes, &it.waiting));
+            for (bytes, waiting) in waits {
+                prop_assert_eq!(bytes, waiting.iter().map(Event::bytes).sum::<usize>());
+                prop_assert!(bytes <= 500);
+            }
         }
         // What is on its way arrives at last, and the rest is given up.
         while !model.on_the_way.is_empty() {
