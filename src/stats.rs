@@ -550,7 +550,7 @@ counters! {
     /// Entries sent to the engine again, because no answer came.
     cluster_resent,
     /// Events not published because the engine has refused them or could not be reached, or because
-    /// cluster.hold_bytes were waiting.
+    /// what waits has its share of cluster.hold_bytes, or the log of cluster.log_bytes.
     cluster_refused,
     /// Events of which it is not known whether they were published, because the engine has not
     /// answered.

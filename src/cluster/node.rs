@@ -41,6 +41,10 @@ use std::sync::Arc;
 /// The share of `cluster.log_bytes` from which on events are refused, so that renewals and what is
 /// true of nodes have room.
 const FULL_PERCENT: u64 = 80;
+/// The share from which on states are refused, too, but for their ends. Clients can make up names of
+/// channels, of each of which a node states that it has a subscriber; that must not keep nodes from
+/// renewing their entries.
+const FULL_OF_STATES_PERCENT: u64 = 95;
 
 /// What a node is made from.
 pub struct NodeSetup {
@@ -88,6 +92,8 @@ pub struct ClusterNode {
     log_bytes: u64,
     /// Whether the log has room for states only.
     is_full: bool,
+    /// Whether only nodes have room in the log, and ends of states.
+    is_full_of_states: bool,
     /// Whether an answer means that a replica of the engine has the entry, too.
     has_replica_acks: bool,
     queue: AppendQueue<Origin>,
@@ -169,6 +175,7 @@ impl ClusterNode {
             keep_s: cluster.keep_s,
             log_bytes: cluster.log_bytes,
             is_full: false,
+            is_full_of_states: false,
             has_replica_acks: cluster.acks == ClusterAcks::Replica,
             queue: AppendQueue::new(limits),
             epochs: NodeEpochs::new(cluster.keep_s.max(cluster.history_s)),
@@ -240,9 +247,8 @@ impl ClusterNode {
         // What is true stays; its end only has to reach the nodes that follow the log.
         let full = part.is_none_or(|(part, ends)| {
             let ttl_s = ends.then_some(self.keep_s);
-            self.queue
-                .push(&key, QueuedEvent { part, key: None, ttl_s, ack: None }, now.ms)
-                .is_err()
+            let state = QueuedEvent { part, key: None, ttl_s, ack: None };
+            !ends && self.is_full_of_states || self.queue.push(&key, state, now.ms).is_err()
         });
         if full {
             self.fail((None, key, Unpublished::Refused));
@@ -357,6 +363,7 @@ impl ClusterNode {
             EngineEvent::Size(bytes) => {
                 counters.cluster_log_bytes.set(bytes);
                 self.is_full = bytes >= self.log_bytes / 100 * FULL_PERCENT;
+                self.is_full_of_states = bytes >= self.log_bytes / 100 * FULL_OF_STATES_PERCENT;
             }
             EngineEvent::Current => {
                 if self.settles_doubt(None, engine, env, now.ms)

@@ -32,7 +32,7 @@ const PACK_BYTES: usize = 256 * 1024;
 const AGAIN_MS: u64 = 100;
 
 /// What waits for one channel, besides the entry under way, has one part of so many of all bytes.
-const CHANNEL_SHARE: usize = 8;
+const CHANNEL_SHARE: usize = 2;
 /// One part of so many of all bytes is for states only, so that users can join while events wait.
 const STATE_SHARE: usize = 8;
 
@@ -40,7 +40,7 @@ const STATE_SHARE: usize = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct QueueLimits {
     /// The maximum number of bytes of all events and states. Events have at most seven eighths of
-    /// it, and those that wait for the entry of their channel an eighth, or are a single one.
+    /// it, and those that wait for the entry of their channel half, or are a single one.
     pub hold_bytes: usize,
     /// How long an event may wait, in milliseconds.
     pub hold_ms: u64,

@@ -94,7 +94,7 @@ section! {
         /// hold_ms. The engine drops what it has stored already.
         pub append_ms: u64 = 2000, milliseconds(100..=14_999);
         /// The maximum size of what waits on this node for the engine. Events have seven eighths of
-        /// it, and those of one channel that wait for the one before an eighth; beyond it a publish
+        /// it, and those of one channel that wait for the ones before half; beyond it a publish
         /// fails with 503 at once. The rest is for joins and what else is true of channels.
         #[serde(deserialize_with = "size::memory")]
         pub hold_bytes: usize = 8 * 1024 * 1024, bytes(1 << 20..=GIB);

@@ -86,8 +86,8 @@ mod tests {
     fn cluster_node_digest_differs_if_what_is_kept_or_bounded_does() {
         let text = |cluster: &str, app: &str| {
             format!(
-                "[cluster]\nengine = ['nats://127.0.0.1:4222']\n{cluster}\n[[apps]]\nid = '1'\nkey = 'k'\n\
-                 secret = 's'\n{app}\n"
+                "[cluster]\nengine = ['nats://127.0.0.1:4222']\n{cluster}\n\
+                 [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{app}\n"
             )
         };
         let digests = [

@@ -454,17 +454,17 @@ fn cluster_node_channel_with_many_events_leaves_room_for_others() {
     let mut world = World::joined(1, &Rc::default());
     world.engine.detach(false, 0);
     world.turn();
-    let text = "x".repeat(200_000);
-    (0..7).for_each(|ticket| world.publish("a", ticket, &text));
-    (10..15).for_each(|ticket| world.publish("b", ticket, &text));
+    let text = "x".repeat(1_000_000);
+    (0..6).for_each(|ticket| world.publish("a", ticket, &text));
+    (10..13).for_each(|ticket| world.publish("b", ticket, &text));
     world.turn();
-    // Five of a channel have room in 1 MiB.
-    let refused = [5, 6].map(|ticket| (ticket, Some(Unpublished::Refused)));
+    // Four of a channel have room in 4 MiB.
+    let refused = [4, 5].map(|ticket| (ticket, Some(Unpublished::Refused)));
     assert_eq!(world.outcomes, BTreeMap::from(refused));
     assert_eq!(world.counters.cluster_refused.get(), 2);
     world.engine.attach();
     world.rest();
-    assert_eq!((world.applied.len(), world.counters.cluster_refused.get()), (10, 2));
+    assert_eq!((world.applied.len(), world.counters.cluster_refused.get()), (7, 2));
 }
 
 #[test]
@@ -481,8 +481,25 @@ fn cluster_node_refuses_events_when_the_log_is_almost_full() {
         assert_eq!(world.outcomes[&ticket], outcome, "{bytes}");
         assert_eq!(world.counters.cluster_log_bytes.get(), bytes);
     }
-    // This node renews its entry all the same.
+    // States have more room, and their ends all of it.
+    let bound = (1 << 30) / 100 * 95;
+    for (bytes, user_id, takes) in
+        [(bound - 1, "ada", true), (bound, "bob", false), (bound - 1, "cyd", true)]
+    {
+        world.engine.size(bytes);
+        world.turn();
+        world.state("presence-a", user(user_id, true));
+        world.rest();
+        let taken = world.taken().join(" ");
+        assert_eq!(taken.contains(&format!("+{user_id} true")), takes, "{taken}");
+    }
     world.engine.size(u64::MAX);
+    world.turn();
+    world.state("presence-a", user("ada", false));
+    world.rest();
+    let taken = world.taken().join(" ");
+    assert!(taken.contains("-ada"), "{taken}");
+    // This node renews its entry all the same.
     let renewals = world.counters.cluster_node_renewals.get();
     world.wait(1000);
     world.rest();
