@@ -41,9 +41,9 @@ use std::sync::Arc;
 /// The share of `cluster.log_bytes` from which on events are refused, so that renewals and what is
 /// true of nodes have room.
 const FULL_PERCENT: u64 = 80;
-/// The share from which on states are refused, too, but for their ends. Clients can make up names of
-/// channels, of each of which a node states that it has a subscriber; that must not keep nodes from
-/// renewing their entries.
+/// The share from which on states are refused, too, but for their ends. Clients can make up names
+/// of channels, of each of which a node states that it has a subscriber; that must not keep nodes
+/// from renewing their entries.
 const FULL_OF_STATES_PERCENT: u64 = 95;
 
 /// What a node is made from.
