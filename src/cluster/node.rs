@@ -241,6 +241,28 @@ impl ClusterNode {
         }
     }
 
+    /// Notes the size of the log, and logs when something begins or ceases to be refused for it.
+    fn note_size(&mut self, bytes: u64) {
+        let percent = self.log_bytes / 100;
+        let bounds = [
+            (&mut self.is_full, FULL_PERCENT, "events"),
+            (&mut self.is_full_of_states, FULL_OF_STATES_PERCENT, "joins and new channels"),
+        ];
+        for (is_full, bound, what) in bounds {
+            let is_above = bytes >= percent * bound;
+            match (std::mem::replace(is_full, is_above), is_above) {
+                (false, true) => tracing::warn!(
+                    bytes,
+                    "cluster: the log has {bound} % of cluster.log_bytes; {what} are refused"
+                ),
+                (true, false) => {
+                    tracing::info!(bytes, "cluster: the log has room for {what} again")
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Takes a state that a core proposes.
     pub fn propose_state(&mut self, proposal: &StateProposal, now: NodeTime) {
         let (key, part) = states::part_of(self.nodes.id(), proposal);
@@ -248,7 +270,9 @@ impl ClusterNode {
         let full = part.is_none_or(|(part, ends)| {
             let ttl_s = ends.then_some(self.keep_s);
             let state = QueuedEvent { part, key: None, ttl_s, ack: None };
-            !ends && self.is_full_of_states || self.queue.push(&key, state, now.ms).is_err()
+            // The pieces of a picture replace those before, and subscribers need them.
+            let is_new = !ends && !matches!(key.state, Some(StateSubject::Picture(_)));
+            is_new && self.is_full_of_states || self.queue.push(&key, state, now.ms).is_err()
         });
         if full {
             self.fail((None, key, Unpublished::Refused));
@@ -362,8 +386,7 @@ impl ClusterNode {
             }
             EngineEvent::Size(bytes) => {
                 counters.cluster_log_bytes.set(bytes);
-                self.is_full = bytes >= self.log_bytes / 100 * FULL_PERCENT;
-                self.is_full_of_states = bytes >= self.log_bytes / 100 * FULL_OF_STATES_PERCENT;
+                self.note_size(bytes);
             }
             EngineEvent::Current => {
                 if self.settles_doubt(None, engine, env, now.ms)

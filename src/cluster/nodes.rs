@@ -437,8 +437,8 @@ impl ClusterNodes {
             let id = format!("{:016x}", part.node);
             tracing::warn!(
                 id,
-                "cluster: the node has other applications, links, or settings that should be equal \
-                 than this one; docs/cluster.md lists them"
+                "cluster: the node has other applications, links or settings than this one, which \
+                 should be equal; docs/cluster.md lists them"
             );
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A state of a node, such as a member of a channel, is an entry of its own, with a key of its own:
 //! of each key one entry is under way, so that many users can join a channel at the same time. The
-//! end of a member waits for the events of its channel that were added before it: a member leaves
-//! after its last event.
+//! end of a member waits for the events of its channel that were added before it, but no longer than
+//! half a second: a member leaves after its last event, unless the channel is very busy.
 //!
 //! Of each channel one entry is under way at a time, so that no event overtakes an earlier one even
 //! if an entry must be sent again. What comes meanwhile waits, and goes into the next entry
@@ -35,6 +35,9 @@ const AGAIN_MS: u64 = 100;
 const CHANNEL_SHARE: usize = 2;
 /// One part of so many of all bytes is for states only, so that users can join while events wait.
 const STATE_SHARE: usize = 8;
+/// How long the end of a member waits for earlier events of its channel, in milliseconds. A core has
+/// a limited number of states under way, and a user who comes back waits for the end.
+const END_WAIT_MS: u64 = 500;
 
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +107,14 @@ pub struct AppendQueue<T> {
     last_serial: u64,
 }
 
+/// The end of a member that waits for events of its channel.
+#[derive(Debug)]
+struct BlockedEnd {
+    key: QueueKey,
+    /// When it is sent all the same.
+    until_ms: u64,
+}
+
 #[derive(Debug)]
 struct ChannelEntries<T> {
     entry: Option<Entry<T>>,
@@ -112,7 +123,7 @@ struct ChannelEntries<T> {
     waiting_bytes: usize,
     /// Of the events of a channel: the ends of members that wait for some of them, by the serial
     /// number of the end.
-    ends: BTreeMap<u64, QueueKey>,
+    ends: BTreeMap<u64, BlockedEnd>,
     /// Whether what waits is the end of a member that waits for events of its channel.
     is_blocked: bool,
     /// Whether the channel is among those that are ready.
@@ -197,8 +208,20 @@ impl<T> ChannelEntries<T> {
         }
     }
 
+    /// Takes the ends out that have waited for long enough.
+    fn take_late_ends(&mut self, now_ms: u64) -> BTreeMap<u64, BlockedEnd> {
+        let mut late = BTreeMap::new();
+        while let Some(end) = self.ends.first_entry()
+            && end.get().until_ms <= now_ms
+        {
+            let (serial, end) = end.remove_entry();
+            late.insert(serial, end);
+        }
+        late
+    }
+
     /// Takes the ends out that were added before the oldest event that is left.
-    fn take_free_ends(&mut self) -> BTreeMap<u64, QueueKey> {
+    fn take_free_ends(&mut self) -> BTreeMap<u64, BlockedEnd> {
         let under_way = self.entry.as_ref().and_then(|entry| entry.events.first());
         let blocked = match under_way.or(self.waiting.front()) {
             Some(oldest) if !self.ends.is_empty() => self.ends.split_off(&oldest.serial),
@@ -243,9 +266,9 @@ impl<T> AppendQueue<T> {
         self.bytes
     }
 
-    /// Whether half of what may wait does.
-    pub fn is_half_full(&self) -> bool {
-        self.bytes >= self.limits.hold_bytes / 2
+    /// Whether three quarters of what may wait do. One channel cannot reach that.
+    pub fn is_almost_full(&self) -> bool {
+        self.bytes >= self.limits.hold_bytes / 4 * 3
     }
 
     /// Whether no event waits.
@@ -308,14 +331,15 @@ impl<T> AppendQueue<T> {
             events.ends.remove(&old.serial);
         }
         if is_member_end {
-            events.ends.insert(state.serial, key.clone());
+            let until_ms = state.since_ms + END_WAIT_MS;
+            events.ends.insert(state.serial, BlockedEnd { key: key.clone(), until_ms });
         }
         is_member_end
     }
 
     /// Lets these ends of members be sent, which wait for no event any more.
-    fn unblock(&mut self, ends: BTreeMap<u64, QueueKey>) {
-        for (serial, key) in ends {
+    fn unblock(&mut self, ends: BTreeMap<u64, BlockedEnd>) {
+        for (serial, BlockedEnd { key, .. }) in ends {
             if let Some(entries) = self.channels.get_mut(&key)
                 && entries.waiting.front().is_some_and(|it| it.serial == serial)
             {
@@ -458,6 +482,7 @@ impl<T> AppendQueue<T> {
                 self.bytes -= event.bytes();
                 failed.push((event.waiting.ack, channel.clone(), Unpublished::Refused));
             }
+            ends.append(&mut entries.take_late_ends(now_ms));
             ends.append(&mut entries.take_free_ends());
             let Some(entry) = &mut entries.entry else { continue };
             if entry.events.first().is_some_and(is_over) {

@@ -21,8 +21,9 @@ pub(super) const UNCOUNTED: u32 = u32::MAX - 15;
 /// The time between two attempts to state what has failed, in milliseconds.
 const RETRY_MS: u64 = 1000;
 
-/// The maximum number of timers that end in one sweep. More of them end in the next ones, so that
-/// many channels that clients leave at the same time keep no core.
+/// The maximum number of timers that end in one sweep, and of states that are tried again. More of
+/// them follow in the next ones, so that many channels that clients leave at the same time, or that
+/// the log has no room for, occupy no core for long.
 pub(super) const TIMERS_PER_SWEEP: usize = 4096;
 
 impl<M: HubMessage> Hub<M> {
@@ -315,7 +316,8 @@ impl<M: HubMessage> Hub<M> {
         if own_states.retry_ms <= now_ms && has_failed {
             own_states.misses.retry();
             own_states.retry_ms = now_ms + RETRY_MS;
-            own_states.listed.extend(own_states.failed.drain(..));
+            let again = own_states.failed.len().min(TIMERS_PER_SWEEP);
+            own_states.listed.extend(own_states.failed.drain(..again));
         }
         self.sweep_counting(now_ms);
         let Some(own_states) = &mut self.own_states else { return };

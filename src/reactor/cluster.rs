@@ -140,7 +140,8 @@ impl CoreLink {
 
 impl<D: Driver> Reactor<D> {
     /// Moves the shard's proposals into the queue to the thread, and notifies it at most once.
-    /// The first one that must wait for a request keeps those behind it.
+    /// The first one that must wait for a request keeps those after it, but no state: publishers
+    /// could keep users from joining.
     pub(super) fn hand_over_proposals(&mut self, now: Now) {
         let Some(link) = &mut self.cluster else { return };
         let mut notified = false;

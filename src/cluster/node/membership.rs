@@ -119,7 +119,7 @@ impl ClusterNode {
     /// Publishes what follows from the end of nodes, as far as the queue has room.
     pub(super) fn propose_reports(&mut self, env: &Env, now: NodeTime) {
         for _ in 0..REPORTS {
-            if self.queue.is_half_full() {
+            if self.queue.is_almost_full() {
                 return;
             }
             let Some((app, channel, event)) = self.reports.pop_front() else { return };

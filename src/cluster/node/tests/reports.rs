@@ -36,15 +36,15 @@ fn cluster_node_reports_of_ends_wait_for_room() {
     let log: Rc<RefCell<SimLog>> = Rc::default();
     let mut world = World::joined(1, &log);
     let report = (app_of(&world), TOPIC.to_owned(), Event::clear());
-    let half = world.env.config.cluster.as_deref().expect("a cluster").hold_bytes / 2;
+    let bound = world.env.config.cluster.as_deref().expect("a cluster").hold_bytes / 4 * 3;
     world.engine.detach(false, 0);
     world.turn();
     let (mut ticket, text) = (0, "x".repeat(50_000));
-    while !world.node.queue.is_half_full() {
+    while !world.node.queue.is_almost_full() {
         ticket += 1;
         world.publish(&format!("c{ticket}"), ticket, &text);
     }
-    assert!(world.node.queue.bytes() >= half && half > 0);
+    assert!(world.node.queue.bytes() >= bound && bound > 0);
     world.node.reports.push_back(report);
     world.turn();
     assert_eq!((world.node.reports.len(), removals(&log)), (1, 0));

@@ -114,7 +114,7 @@ impl RedisState {
         let logged = self.warned.replace(warnings);
         let warnings = self.warned.borrow();
         for warning in warnings.iter().filter(|it| !logged.contains(it)) {
-            tracing::warn!("cluster: the engine can be used, but {warning}");
+            tracing::warn!("cluster: the engine can be used; however, {warning}");
         }
     }
 
