@@ -2,8 +2,8 @@
 //!
 //! A state of a node, such as a member of a channel, is an entry of its own, with a key of its own:
 //! of each key one entry is under way, so that many users can join a channel at the same time. The
-//! end of a member waits for the events of its channel that were added before it, but no longer than
-//! half a second: a member leaves after its last event, unless the channel is very busy.
+//! end of a member waits for the events of its channel that were added before it, but no longer
+//! than half a second: a member leaves after its last event, unless the channel is very busy.
 //!
 //! Of each channel one entry is under way at a time, so that no event overtakes an earlier one even
 //! if an entry must be sent again. What comes meanwhile waits, and goes into the next entry
@@ -12,13 +12,15 @@
 //! under the same number, until its first event has waited for `hold_ms`. What the engine has
 //! surely not stored is then refused; of the rest it is not known.
 
+mod ends;
 mod key;
 
+use ends::BlockedEnds;
 pub use key::{ChannelKey, CountingSubject, QueueKey, StateSubject};
 
 use super::entry::KeyPart;
 use crate::hub::{EventKey, Unpublished};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// The estimated bytes of an event in the queue besides its part.
 const EVENT_BYTES: usize = 96;
@@ -35,9 +37,6 @@ const AGAIN_MS: u64 = 100;
 const CHANNEL_SHARE: usize = 2;
 /// One part of so many of all bytes is for states only, so that users can join while events wait.
 const STATE_SHARE: usize = 8;
-/// How long the end of a member waits for earlier events of its channel, in milliseconds. A core has
-/// a limited number of states under way, and a user who comes back waits for the end.
-const END_WAIT_MS: u64 = 500;
 
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
@@ -107,14 +106,6 @@ pub struct AppendQueue<T> {
     last_serial: u64,
 }
 
-/// The end of a member that waits for events of its channel.
-#[derive(Debug)]
-struct BlockedEnd {
-    key: QueueKey,
-    /// When it is sent all the same.
-    until_ms: u64,
-}
-
 #[derive(Debug)]
 struct ChannelEntries<T> {
     entry: Option<Entry<T>>,
@@ -123,7 +114,7 @@ struct ChannelEntries<T> {
     waiting_bytes: usize,
     /// Of the events of a channel: the ends of members that wait for some of them, by the serial
     /// number of the end.
-    ends: BTreeMap<u64, BlockedEnd>,
+    ends: BlockedEnds,
     /// Whether what waits is the end of a member that waits for events of its channel.
     is_blocked: bool,
     /// Whether the channel is among those that are ready.
@@ -161,7 +152,7 @@ impl<T> ChannelEntries<T> {
             entry: None,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            ends: BTreeMap::new(),
+            ends: BlockedEnds::default(),
             is_blocked: false,
             is_listed: false,
         }
@@ -208,26 +199,10 @@ impl<T> ChannelEntries<T> {
         }
     }
 
-    /// Takes the ends out that have waited for long enough.
-    fn take_late_ends(&mut self, now_ms: u64) -> BTreeMap<u64, BlockedEnd> {
-        let mut late = BTreeMap::new();
-        while let Some(end) = self.ends.first_entry()
-            && end.get().until_ms <= now_ms
-        {
-            let (serial, end) = end.remove_entry();
-            late.insert(serial, end);
-        }
-        late
-    }
-
     /// Takes the ends out that were added before the oldest event that is left.
-    fn take_free_ends(&mut self) -> BTreeMap<u64, BlockedEnd> {
+    fn take_free_ends(&mut self) -> BlockedEnds {
         let under_way = self.entry.as_ref().and_then(|entry| entry.events.first());
-        let blocked = match under_way.or(self.waiting.front()) {
-            Some(oldest) if !self.ends.is_empty() => self.ends.split_off(&oldest.serial),
-            _ => BTreeMap::new(),
-        };
-        std::mem::replace(&mut self.ends, blocked)
+        self.ends.take_before(under_way.or(self.waiting.front()).map(|oldest| oldest.serial))
     }
 }
 
@@ -328,18 +303,17 @@ impl<T> AppendQueue<T> {
             return false;
         };
         if let Some((old, _)) = blocked {
-            events.ends.remove(&old.serial);
+            events.ends.remove(old.serial);
         }
         if is_member_end {
-            let until_ms = state.since_ms + END_WAIT_MS;
-            events.ends.insert(state.serial, BlockedEnd { key: key.clone(), until_ms });
+            events.ends.add(state.serial, key.clone(), state.since_ms);
         }
         is_member_end
     }
 
     /// Lets these ends of members be sent, which wait for no event any more.
-    fn unblock(&mut self, ends: BTreeMap<u64, BlockedEnd>) {
-        for (serial, BlockedEnd { key, .. }) in ends {
+    fn unblock(&mut self, ends: BlockedEnds) {
+        for (serial, key) in ends.into_keys() {
             if let Some(entries) = self.channels.get_mut(&key)
                 && entries.waiting.front().is_some_and(|it| it.serial == serial)
             {
@@ -473,7 +447,7 @@ impl<T> AppendQueue<T> {
     pub fn tick(&mut self, now_ms: u64) -> Vec<Failure<T>> {
         let QueueLimits { hold_ms, append_ms, .. } = self.limits;
         let (mut failed, mut given_up) = (Vec::new(), Vec::new());
-        let mut ends = BTreeMap::new();
+        let mut ends = BlockedEnds::default();
         for (channel, entries) in &mut self.channels {
             let is_over = |it: &Event<T>| it.since_ms + hold_ms <= now_ms;
             while entries.waiting.front().is_some_and(is_over)
@@ -482,8 +456,8 @@ impl<T> AppendQueue<T> {
                 self.bytes -= event.bytes();
                 failed.push((event.waiting.ack, channel.clone(), Unpublished::Refused));
             }
-            ends.append(&mut entries.take_late_ends(now_ms));
-            ends.append(&mut entries.take_free_ends());
+            ends.append(entries.ends.take_late(now_ms));
+            ends.append(entries.take_free_ends());
             let Some(entry) = &mut entries.entry else { continue };
             if entry.events.first().is_some_and(is_over) {
                 given_up.push(entry.number);

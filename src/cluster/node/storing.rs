@@ -1,10 +1,41 @@
-//! Whether the engine stores what this node sends, and the phase that follows.
+//! Whether the engine stores what this node sends, and the phase that follows; and whether the log
+//! has room for it.
 
 use super::ClusterNode;
 use crate::dialect::Env;
 use crate::runtime::ClusterPhase;
 
+/// The share of `cluster.log_bytes` from which on events are refused, so that renewals and what is
+/// true of nodes have room.
+const FULL_PERCENT: u64 = 80;
+/// The share from which on states are refused, too, but for their ends. Clients can make up names
+/// of channels, of each of which a node states that it has a subscriber; that must not keep nodes
+/// from renewing their entries.
+const FULL_OF_STATES_PERCENT: u64 = 95;
+
 impl ClusterNode {
+    /// Notes the size of the log, and logs when something begins or ceases to be refused for it.
+    pub(super) fn note_size(&mut self, bytes: u64) {
+        let percent = self.log_bytes / 100;
+        let bounds = [
+            (&mut self.is_full, FULL_PERCENT, "events"),
+            (&mut self.is_full_of_states, FULL_OF_STATES_PERCENT, "joins and new channels"),
+        ];
+        for (is_full, bound, what) in bounds {
+            let is_above = bytes >= percent * bound;
+            match (std::mem::replace(is_full, is_above), is_above) {
+                (false, true) => tracing::warn!(
+                    bytes,
+                    "cluster: the log has {bound} % of cluster.log_bytes; {what} are refused"
+                ),
+                (true, false) => {
+                    tracing::info!(bytes, "cluster: the log has room for {what} again")
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Lets entries have a size that the engine accepts.
     pub(super) fn note_max_entry(&mut self, bytes: usize, env: &Env) {
         self.queue.set_max_entry(bytes);

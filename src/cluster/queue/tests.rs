@@ -2,6 +2,7 @@
 
 mod ends;
 
+use super::ends::END_WAIT_MS;
 use super::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
