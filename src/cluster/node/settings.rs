@@ -50,18 +50,18 @@ fn words_of_link(link: &ChannelLink) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::FileFormat;
+    use crate::config::{Cluster, FileFormat};
 
     fn digest_of(links: &str) -> u64 {
         let apps = ["1", "2"]
             .map(|id| format!("[[apps]]\nid = '{id}'\nkey = 'k{id}'\nsecret = 's'\n"))
             .concat();
-        digest_of_text(&(apps + links))
+        digest(&config_of(&(apps + links)))
     }
 
-    fn digest_of_text(text: &str) -> u64 {
+    fn config_of(text: &str) -> Config {
         let config = Config::parse_with(text, FileFormat::Toml, "f", &|_| None);
-        digest(&config.expect("a configuration"))
+        config.expect("a configuration")
     }
 
     #[test]
@@ -84,31 +84,35 @@ mod tests {
 
     #[test]
     fn cluster_node_digest_differs_if_what_is_kept_or_bounded_does() {
-        let text = |cluster: &str, app: &str| {
-            format!(
-                "[cluster]\nengine = ['nats://127.0.0.1:4222']\n{cluster}\n\
-                 [[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{app}\n"
-            )
+        let digest_with = |cluster: Cluster, app: &str| {
+            let text = format!("[[apps]]\nid = '1'\nkey = 'k'\nsecret = 's'\n{app}\n");
+            let config = config_of(&text);
+            digest(&Config { cluster: Some(Box::new(cluster)), ..config })
         };
-        let digests = [
-            ("", ""),
-            ("keep_s = 61", ""),
-            ("history_s = 3601", ""),
-            ("dead_ms = 5001", ""),
-            ("drain_linger_ms = 10001", ""),
-            ("", "limits.connections = 9"),
-            ("", "limits.presence_members = 99"),
-            ("", "limits.cache_ttl_s = 9"),
-            ("", "limits.idempotency_keys = 9"),
-            ("", "limits.idempotency_bytes = 2048"),
-            ("", "[[apps.history]]\nchannels = ['a']"),
-            ("", "[[apps.history]]\nchannels = ['b']"),
-            ("", "[[apps.history]]\nchannels = ['b']\nttl_s = 9"),
-        ]
-        .map(|(cluster, app)| digest_of_text(&text(cluster, app)));
-        let different: std::collections::BTreeSet<_> = digests.into_iter().collect();
+        let default = Cluster::default;
+        let clusters = [
+            default(),
+            Cluster { keep_s: 61, ..default() },
+            Cluster { history_s: 3601, ..default() },
+            Cluster { dead_ms: 5001, ..default() },
+            Cluster { drain_linger_ms: 10_001, ..default() },
+        ];
+        let apps = [
+            "limits.connections = 9",
+            "limits.presence_members = 99",
+            "limits.cache_ttl_s = 9",
+            "limits.idempotency_keys = 9",
+            "limits.idempotency_bytes = 2048",
+            "[[apps.history]]\nchannels = ['a']",
+            "[[apps.history]]\nchannels = ['b']",
+            "[[apps.history]]\nchannels = ['b']\nttl_s = 9",
+        ];
+        let mut digests: Vec<_> = clusters.map(|cluster| digest_with(cluster, "")).into();
+        digests.extend(apps.map(|app| digest_with(default(), app)));
+        let different: std::collections::BTreeSet<_> = digests.iter().collect();
         assert_eq!(different.len(), digests.len());
         // What each node may have of its own.
-        assert_eq!(digest_of_text(&text("hold_ms = 9000", "limits.channels = 9")), digests[0]);
+        let own = digest_with(Cluster { hold_ms: 9000, ..default() }, "limits.channels = 9");
+        assert_eq!(own, digests[0]);
     }
 }

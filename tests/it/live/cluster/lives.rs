@@ -85,9 +85,10 @@ fn cluster_p6_node_that_is_killed_is_dead_for_all_others() {
     let _alone = alone();
     let [mut killed, first, second] =
         processes(&nats, "killed", &format!("[console]\ntoken = '{TOKEN}'\n"));
+    let are_up = |it: &[(String, String, bool)]| it.iter().all(|(_, state, _)| state == "up");
+    wait("the first node has read that all are up", || are_up(&listed(first.address)));
     let before = listed(first.address);
     assert_eq!((before.len(), before.iter().filter(|it| it.2).count()), (3, 1));
-    assert!(before.iter().all(|(_, state, _)| state == "up"), "{before:?}");
     let dead = listed(killed.address).into_iter().find(|it| it.2).unwrap().0;
     killed.signal(libc::SIGKILL);
     killed.ended();
