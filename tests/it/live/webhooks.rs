@@ -8,6 +8,7 @@ use polycast::server::Server;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -88,6 +89,12 @@ impl Endpoint {
     /// The bodies of all requests so far.
     pub(super) fn all(&self) -> String {
         self.received.lock().unwrap().iter().map(|it| it.body.as_str()).collect()
+    }
+
+    /// The bodies without those that were sent again, because the answer came too late.
+    pub(super) fn distinct(&self) -> String {
+        let received = self.received.lock().unwrap();
+        received.iter().map(|it| it.body.as_str()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     pub(super) fn hook(&self) -> Webhook {
