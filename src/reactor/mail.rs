@@ -269,19 +269,21 @@ impl<D: Driver> Reactor<D> {
         self.take_relayed(now);
     }
 
-    /// Puts outgoing mail into the mailboxes of the other cores, and what the connections that wait
-    /// cause afterwards.
+    /// Puts outgoing mail into the mailboxes of the other cores, and then lets connections that
+    /// wait go on.
     pub(super) fn hand_over_mail(&mut self, now: Now) {
         self.put_mail();
         self.shard.next_turn(now);
-        let left = self.put_mail();
-        self.counters.mail_waited.add(left as u64);
+        // What these connections have published can be handed over in this turn, and their requests
+        // come before that.
+        if self.cluster.is_some() || self.relay.is_some() {
+            self.put_mail();
+        }
     }
 
     /// Puts outgoing mail into the mailboxes of the other cores, and wakes the receivers that
-    /// sleep. Mail for a full mailbox stays in the shard; returns how much.
-    fn put_mail(&mut self) -> usize {
-        let mut left = 0;
+    /// sleep. Mail for a full mailbox stays in the shard.
+    fn put_mail(&mut self) {
         for to in 0..self.mail.to.len() {
             let Some(sender) = &mut self.mail.to[to] else { continue };
             let outgoing = self.shard.mail().to(to as u16);
@@ -303,12 +305,12 @@ impl<D: Driver> Reactor<D> {
                 }
                 put += 1;
             }
-            left += outgoing.up.len() + outgoing.down.len();
+            let left = outgoing.up.len() + outgoing.down.len();
+            self.counters.mail_waited.add(left as u64);
             if put > 0 {
                 self.wake(to as u16);
             }
         }
-        left
     }
 
     fn wake(&mut self, core: u16) {
