@@ -241,7 +241,8 @@ impl<T> AppendQueue<T> {
         self.bytes
     }
 
-    /// Whether three quarters of what may wait do. One channel cannot reach that.
+    /// Whether three quarters of what may wait do. One channel cannot reach that alone if more than
+    /// 1 MiB may wait.
     pub fn is_almost_full(&self) -> bool {
         self.bytes >= self.limits.hold_bytes / 4 * 3
     }
@@ -311,7 +312,7 @@ impl<T> AppendQueue<T> {
         is_member_end
     }
 
-    /// Lets these ends of members be sent, which wait for no event any more.
+    /// Lets these ends of members be sent, which wait no longer for events of their channel.
     fn unblock(&mut self, ends: BlockedEnds) {
         for (serial, key) in ends.into_keys() {
             if let Some(entries) = self.channels.get_mut(&key)
